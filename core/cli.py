@@ -1,0 +1,52 @@
+"""The `lacuna` command: `lacuna train modality=video` is `python -m core.train modality=video`.
+
+Its console script puts its own folder in front of `sys.path`, not the working directory, so that the installed packages
+are found even where a folder named `core` lies around; `python -m core.train` looks into the working directory first.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from textwrap import shorten
+
+from core.composition.choices import describe_choices
+from core.composition.suggest import suggestion
+from core.errors import UserError
+
+COMMANDS = {
+    "train": "learn an encoder by filling gaps",
+    "evaluate": "measure a run's encoder",
+    "report": "write a run's report.html",
+    "convert": "turn an official checkpoint into an encoder",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hands over to `core.<command>.main(argv)`. Returns its exit code, 2 for a user's error."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    name, *rest = argv
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"there is no command {name!r}.{suggestion(name, COMMANDS)}")
+        return import_module(f"core.{name}").main(rest) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def overview() -> str:
+    """What `lacuna --help` prints: the commands, and what there is to choose."""
+    lines = ["usage: lacuna <command> [key=value ...]", "", *_table(COMMANDS)]
+    lines += ["", "`lacuna <command> --help` lists its settings. What to train on, how and on what data is chosen by"]
+    for group, named in describe_choices().items():
+        if named:
+            lines += ["", f"{group}=", *_table(named)]
+    return "\n".join(lines)
+
+
+def _table(described: dict[str, str]) -> list[str]:
+    width = max(map(len, described)) + 2
+    return [f"  {name:{width}}{shorten(text, 116 - width, placeholder=' …')}" for name, text in described.items()]

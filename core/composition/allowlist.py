@@ -1,0 +1,121 @@
+"""What a config may name: things defined in Lacuna, in installed plug-ins, and the layers of torch and timm.
+
+A config can come from a stranger. Names are judged before anything is imported, so that a config never gets a module of
+its choice imported; then the thing itself must be defined in an allowed package, so that a module that an allowed one
+happens to import is out of reach.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, get_type_hints
+
+from core.composition.choices import plugins
+from core.composition.suggest import suggestion
+from core.errors import UserError
+
+LAYERS = ("torch.nn", "torch.optim", "torchvision.transforms.v2", "timm.layers", "timm.models")
+
+
+def checked_targets(tree: Any, key: str = "") -> None:
+    """Raises UserError if any `_target_` of the tree names something outside the allowed packages. Imports nothing."""
+    if isinstance(tree, Mapping):
+        if "_target_" in tree:
+            _check_name(tree["_target_"], key)
+        for name, value in tree.items():
+            checked_targets(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list):
+        for i, value in enumerate(tree):
+            checked_targets(value, f"{key}.{i}")
+
+
+def load_target(name: str, key: str = "") -> Any:
+    """The class, function or object of this dotted name. `key`: the config node that names it, for messages.
+
+    Raises: UserError when it does not exist or is not defined in an allowed package.
+    """
+    _check_name(name, key)
+    path, _, attribute = name.rpartition(".")
+    module = _load_module(path, key)
+    public = {n: value for n, value in vars(module).items() if not n.startswith("_") and is_allowed(_home(value))}
+    if attribute in public:
+        return public[attribute]
+    if attribute in vars(module):
+        raise UserError(f"{_at(key)}{name} is not defined in a package that a config may name. {_permitted()}")
+    raise UserError(f"{_at(key)}{path} has no {attribute}.{suggestion(attribute, public)}")
+
+
+def load_part(name: str, key: str = "", later: bool = False) -> Callable:
+    """The class or function of this dotted name. `later`: it is handed over, not called.
+
+    A function that is called must say by its annotation that it returns a part: a config may be a stranger's, and gets
+    to call no others. Of torch and timm there are the classes, and `torch.nn.functional` to be handed over.
+    """
+    found = load_target(name, key)
+    if inspect.isclass(found):
+        return found
+    if not inspect.isfunction(found) or not (is_own(_home(found)) or (later and _home(found) == "torch.nn.functional")):
+        raise UserError(f"{_at(key)}{name} is no class or function that a config may name.")
+    made = None if later else get_type_hints(found).get("return")
+    if not later and not (inspect.isclass(made) and is_allowed(made.__module__)):
+        raise UserError(
+            f"{_at(key)}{name} is a function whose annotation names no part that it returns. "
+            "Write _partial_: true beside _target_ to hand over the function itself."
+        )
+    return found
+
+
+def is_allowed(module: str) -> bool:
+    return is_own(module) or _within(module, LAYERS)
+
+
+def is_own(module: str) -> bool:
+    """Defined in Lacuna or a plug-in."""
+    return _within(module, _own(tuple(sys.path)))
+
+
+@cache
+def _own(path: tuple[str, ...]) -> tuple[str, ...]:
+    # The argument is what the installed plug-ins depend on: asking for them takes milliseconds, and nodes are many.
+    return ("core", "modalities", *plugins().values())
+
+
+def _within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _home(thing: Any) -> str:
+    """The module that defines a class, function or (by its class) an object; "" for modules and the like."""
+    home = getattr(thing, "__module__", "")
+    return home if isinstance(home, str) else ""
+
+
+def _check_name(name: Any, key: str) -> None:
+    where = _at(f"{key}._target_" if key else "")
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"{where}{name!r} is no dotted name of a class or function.")
+    if not is_allowed(name.rpartition(".")[0]) or any(part.startswith("__") for part in name.split(".")):
+        raise UserError(f"{where}a config may not name {name}. {_permitted()}")
+
+
+def _load_module(path: str, key: str):
+    try:
+        return import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name and not _within(path, (error.name,)):
+            raise UserError(f"{_at(key)}{path} needs the package {error.name}, which is not installed.") from error
+    parent, _, name = path.rpartition(".")
+    # The parent is allowed too, or the name itself is a package that is always there.
+    siblings = [m.name for m in iter_modules(getattr(_load_module(parent, key), "__path__", []))] if parent else []
+    raise UserError(f"{_at(key)}there is no module {path}.{suggestion(name, siblings)}")
+
+
+def _at(key: str) -> str:
+    return f"{key}: " if key else ""
+
+
+def _permitted() -> str:
+    return f"Allowed is what is defined in {', '.join((*_own(tuple(sys.path)), *LAYERS))}."

@@ -1,0 +1,88 @@
+"""How an item becomes a raw sample: the contract that every modality fills in."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from core.data.sources import Item
+
+
+class Reader(ABC):
+    """Reads one item. The config node `modality.reader`.
+
+    All randomness comes from torch's global CPU generator, which the dataset seeds for every sample.
+    """
+
+    view: ClassVar[str]  # name of the view it makes: "image", "video", ...
+    extensions: ClassVar[tuple[str, ...]]  # of the files it reads; lower case, with dot
+
+    @abstractmethod
+    def read(self, item: Item, train: bool) -> Any:
+        """Raw data of one item, uint8 where there is a choice; images (R, C, H, W), videos (R, C, T, H, W).
+
+        R counts views of the one sample (repeated augmentation); 1 when not `train`. Raises BadSample with the reason.
+        """
+
+    def collate(self, samples: list[Any]) -> Any:
+        """Many read samples as one batch: joined along R."""
+        return torch.cat(samples)
+
+    def objects(self, item: Item) -> Tensor | None:
+        """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None where not known."""
+        return None
+
+
+class WholeReader(Reader):
+    """A reader that first decodes the whole sample, always alike, and then draws views of it.
+
+    What `decode` returns may be kept in memory: `CachedReader`.
+    """
+
+    @abstractmethod
+    def decode(self, item: Item) -> Any:
+        """The whole sample; deterministic. Raises BadSample with the reason."""
+
+    @abstractmethod
+    def augment(self, raw: Any, train: bool) -> Any:
+        """What `read` returns, drawn from a decoded sample, which stays unchanged."""
+
+    def read(self, item: Item, train: bool) -> Any:
+        return self.augment(self.decode(item), train)
+
+
+class CachedReader(Reader):
+    """Keeps what `reader` decodes in memory, up to `megabytes`; samples are the same as without.
+
+    The first samples read stay, none is evicted: an epoch visits each once, so that eviction would only churn. Every
+    worker process keeps its own, so the memory used is `megabytes` times the number of workers.
+    """
+
+    def __init__(self, reader: WholeReader, megabytes: float):
+        self.reader, self.left = reader, int(megabytes * 2**20)
+        self.view, self.extensions = reader.view, reader.extensions
+        self.kept: dict[tuple[str, str | None], Any] = {}
+
+    def read(self, item: Item, train: bool) -> Any:
+        place = (item.path, item.member)
+        raw = self.kept.get(place)
+        if raw is None:
+            raw = self.reader.decode(item)
+            if size(raw) <= self.left:
+                self.kept[place] = raw
+                self.left -= size(raw)
+        return self.reader.augment(raw, train)
+
+    def collate(self, samples: list[Any]) -> Any:
+        return self.reader.collate(samples)
+
+    def objects(self, item: Item) -> Tensor | None:
+        return self.reader.objects(item)
+
+
+def size(raw: Any) -> int:
+    """Bytes in the tensors and arrays of a decoded sample."""
+    if isinstance(raw, dict):
+        return sum(map(size, raw.values()))
+    return sum(map(size, raw)) if isinstance(raw, list | tuple) else raw.nbytes

@@ -1,0 +1,192 @@
+"""From raw content to vectors, and where a token is: patch embedding, position tables, cls token."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.tokenizers import Normalise
+from core.tokens import Layout, Rows, Seen
+
+
+class Positions(nn.Module, ABC):
+    """A vector for every cell of a grid. `forward(cells, grid)`: cells (B, K) -> (B, K, D), None -> (1, N, D)."""
+
+    def __init__(self, grid: Sequence[int], dim: int):
+        super().__init__()
+        self.grid, self.dim = tuple(grid), dim
+
+    @abstractmethod
+    def full(self) -> Tensor:
+        """The table of the grid it was built for, (N, D)."""
+
+    def forward(self, cells: Tensor | None, grid: tuple[int, ...]) -> Tensor:
+        table = self.full() if grid == self.grid else resize_table(self.full(), self.grid, grid)
+        if cells is None:
+            return table[None]
+        return table.index_select(0, cells.flatten()).view(*cells.shape, self.dim)
+
+    def at(self, layout: Layout, rows: Rows) -> Tensor:
+        """Positions (B, K, D) of `rows` of a layout."""
+        return self(layout.cells(rows), layout.grid)
+
+
+class SinCos(Positions):
+    """Fixed sine-cosine table of an n-d grid; the last axis first, sines before cosines.
+
+    Each axis takes D / A channels (rounded down to even; what is left stays zero) with ω_k = 10000^(−k/(D/2A)).
+    Two axes give MAE's table (facebookresearch/mae). Computed in float64.
+    """
+
+    def __init__(self, grid: Sequence[int], dim: int):
+        super().__init__(grid, dim)
+        half = dim // (2 * len(self.grid))
+        omega = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / max(half, 1))
+        index = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in self.grid))
+        index = index.reshape(prod(self.grid), len(self.grid))
+        angles = [index[:, axis, None] * omega for axis in reversed(range(len(self.grid)))]
+        table = torch.cat([part for a in angles for part in (a.sin(), a.cos())], 1)
+        self.register_buffer("table", F.pad(table, (0, dim - table.shape[1])).float())
+
+    def full(self) -> Tensor:
+        return self.table
+
+
+class FlatSinusoid(Positions):
+    """Fixed sinusoids over the flattened index: channel j of position n is sin or cos of n / 10000^(2⌊j/2⌋/D).
+
+    Source: MCG-NJU/VideoMAE (a 1-d table even for space-time).
+    """
+
+    def __init__(self, grid: Sequence[int], dim: int):
+        super().__init__(grid, dim)
+        channel = torch.arange(dim, dtype=torch.float64)
+        angle = torch.arange(prod(self.grid), dtype=torch.float64)[:, None] / 10000.0 ** (2 * (channel // 2) / dim)
+        self.register_buffer("table", torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float())
+
+    def full(self) -> Tensor:
+        return self.table
+
+
+class Learned(Positions):
+    """One learned vector for every cell, truncated normal 0.02."""
+
+    def __init__(self, grid: Sequence[int], dim: int):
+        super().__init__(grid, dim)
+        self.table = nn.Parameter(torch.empty(1, prod(self.grid), dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def full(self) -> Tensor:
+        return self.table[0]
+
+
+class Separable(Positions):
+    """Learned vectors for the first axis (time) and for the cells of the others (space), added.
+
+    Source: facebookresearch/mae_st (sep_pos_embed).
+    """
+
+    need: ClassVar = {"axes": 3}
+
+    def __init__(self, grid: Sequence[int], dim: int):
+        super().__init__(grid, dim)
+        self.spatial = nn.Parameter(torch.empty(1, prod(self.grid[1:]), dim))
+        self.temporal = nn.Parameter(torch.empty(1, self.grid[0], dim))
+        nn.init.trunc_normal_(self.spatial, std=0.02)
+        nn.init.trunc_normal_(self.temporal, std=0.02)
+
+    def full(self) -> Tensor:
+        return (self.temporal[0, :, None] + self.spatial).flatten(0, 1)
+
+
+def resize_table(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """(N, D) of grid `old` -> grid `new`: bicubic over the last two axes, linear over those before.
+
+    As MAE (space) and VideoMAE V2 (space per time slot, then time) resize theirs.
+    """
+    if len(old) != len(new):
+        raise ValueError(f"cannot resize positions of a {len(old)}-d grid to a {len(new)}-d one")
+    x = table.float().T.reshape(table.shape[1], *old)  # (D, *old)
+    if len(old) >= 2:
+        planes = x.flatten(1, -3) if len(old) > 2 else x[:, None]
+        planes = F.interpolate(planes, size=new[-2:], mode="bicubic", align_corners=False)
+        x = planes.reshape(table.shape[1], *old[:-2], *new[-2:])
+    for axis in range(len(old) - 2 if len(old) >= 2 else 1):
+        lines = x.movedim(axis + 1, -1)
+        flat = F.interpolate(lines.flatten(1, -2) if lines.dim() > 2 else lines[:, None], size=new[axis], mode="linear")
+        x = flat.reshape(*lines.shape[:-1], new[axis]).movedim(-1, axis + 1)
+    return x.flatten(1).T.to(table.dtype)
+
+
+class PatchEmbed(nn.Module):
+    """Seen content (B, V, *patch, C) -> vectors (B, V, D): normalise, flatten (channel fastest), one linear layer.
+
+    The same function as a convolution with stride = kernel, computed for the rows that are there only.
+    `init`: "xavier" (MAE) or "default", that of the equivalent convolution (VideoMAE).
+    """
+
+    def __init__(
+        self,
+        values: int,
+        dim: int,
+        normalise: Normalise,
+        positions: Positions | None = None,
+        init: Literal["xavier", "default"] = "xavier",
+    ):
+        super().__init__()
+        self.normalise = normalise
+        self.proj = nn.Linear(values, dim)
+        if init == "xavier":
+            nn.init.xavier_uniform_(self.proj.weight)
+        self.positions = positions
+
+    def forward(self, seen: Seen) -> Tensor:
+        content = self.normalise(seen.content).flatten(2).to(self.proj.weight.dtype)
+        x = self.proj(content)
+        if self.positions is not None:
+            x = x + self.positions(seen.cells, seen.layout.grid)
+        return x
+
+
+class ClsToken(nn.Module):
+    """A token put before the others: its own learned vector (`std` 0: starts at zero), or one that is handed in.
+
+    `position`: none, a fixed vector (zero unless a checkpoint holds another: MAE's table has a row for it) or learned.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        own: bool = True,
+        position: Literal["none", "fixed", "learned"] = "none",
+        init: Literal["normal", "truncated", "zero"] = "normal",
+    ):
+        super().__init__()
+        self.token = nn.Parameter(token(dim, init)) if own else None
+        if position == "learned":
+            self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
+        elif position == "fixed":
+            self.register_buffer("position", torch.zeros(1, 1, dim))
+        else:
+            self.position = None
+
+    def forward(self, x: Tensor, cls: Tensor | None = None) -> Tensor:
+        """x (B, N, D), cls (B, D) if not its own -> (B, 1 + N, D)."""
+        first = cls[:, None] if self.token is None else self.token.expand(x.shape[0], -1, -1)
+        return torch.cat([first if self.position is None else first + self.position, x], 1)
+
+
+def token(dim: int, init: Literal["normal", "truncated", "cut", "zero"] = "normal") -> Tensor:
+    """A (1, 1, D) start value: N(0, 0.02), that truncated at ±2, at ±0.02 ("cut": VideoMAE's mask token), or zero."""
+    value = torch.zeros(1, 1, dim)
+    if init == "normal":
+        return nn.init.normal_(value, std=0.02)
+    if init == "truncated":
+        return nn.init.trunc_normal_(value, std=0.02)
+    if init == "cut":
+        return nn.init.trunc_normal_(value, std=0.02, a=-0.02, b=0.02)
+    return value

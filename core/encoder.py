@@ -1,0 +1,206 @@
+"""The ViT: embedding plus trunk. The trunk maps D to D and knows no modality, so that trunks can be exchanged."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from core.embeddings import ClsToken
+from core.errors import UserError
+from core.tokens import Latent, Layout, Seen
+
+
+class Encoder(nn.Module, ABC):
+    """`Seen -> Latent`, written for one view; encoders that join views override `views`.
+
+    `hide` says what it wants of hidden tokens: "keep" drops them, "blank" empties them and keeps the structure,
+    "expose" (parity with leaking official embeddings only) shows them.
+    """
+
+    hide: Literal["keep", "blank", "expose"] = "keep"
+    embed_dim: int
+    depth: int
+
+    @abstractmethod
+    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent: ...
+
+    def views(self, seen: Mapping[str, Seen], taps: Sequence[str] = ()) -> dict[str, Latent]:
+        return {name: self(one, taps) for name, one in seen.items()}
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """Which rows may look at which, decided once per layout: all, the valid ones, or those of one sample."""
+
+    valid: Tensor | None = None  # (B, N) bool
+    counts: tuple[int, ...] | None = None  # rows of each packed sample
+
+    @classmethod
+    def of(cls, layout: Layout, extra: int = 0) -> "AttentionPlan":
+        """The plan for the rows of `layout`, behind `extra` rows that always count (cls)."""
+        if layout.counts is not None:
+            if extra:
+                raise UserError("Packed samples cannot have a cls token each: set method.encoder.cls=null.")
+            return cls(counts=layout.counts)
+        if layout.valid is None:
+            return cls()
+        return cls(valid=F.pad(layout.valid, (extra, 0), value=True))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+        """(B, heads, N, d) each -> (B, heads, N, d)."""
+        if self.counts is not None:
+            spans = zip(*(part.split(self.counts, 2) for part in (q, k, v)), strict=True)
+            answers = [F.scaled_dot_product_attention(*span, scale=scale) for span in spans if span[0].shape[2]]
+            return torch.cat(answers, 2) if answers else torch.zeros_like(q)
+        keys = None if self.valid is None else self.valid[:, None, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, scale=scale)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, one fused projection.
+
+    `bias`: "full" (MAE), "qv" (VideoMAE: no key bias; two 1-D parameters) or "none".
+    `cosine`: normalised queries and keys with a learned scale per head (OpenGVLab/VideoMAEv2, cos_attn).
+    """
+
+    def __init__(self, dim: int, heads: int, bias: Literal["full", "qv", "none"] = "full", cosine: bool = False):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} is not divisible by {heads} heads")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "full")
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
+        self.scale = nn.Parameter(torch.full((heads, 1, 1), 10.0).log()) if cosine else None
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
+        bias = self.qkv.bias
+        if self.q_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        q, k, v = F.linear(x, self.qkv.weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        scale = None
+        if self.scale is not None:
+            # Clamped at log 100, to the digits of the official code.
+            q, k = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp(), F.normalize(k, dim=-1)
+            scale = 1.0
+        return self.proj(plan.attend(q, k, v, scale).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    def __init__(self, dim: int, init: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x += attention(LN x); x += mlp(LN x)."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, attention: dict, drop_path: float, layer_scale: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads, **attention)
+        self.scale1 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, hidden)
+        self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
+        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), plan)))
+        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+
+
+class Trunk(nn.Module):
+    """`depth` pre-norm blocks and a final norm: (B, N, D) -> (B, N, D).
+
+    Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier uniform,
+    biases zero. `taps` asks for block outputs by name, "block0" first.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        bias: Literal["full", "qv", "none"] = "full",
+        cosine: bool = False,
+        drop_path: float = 0.0,
+        layer_scale: float = 0.0,
+    ):
+        super().__init__()
+        self.dim = dim
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        attention = {"bias": bias, "cosine": cosine}
+        hidden = int(dim * mlp_ratio)
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, attention, rate, layer_scale) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        initialise(self)
+
+    @property
+    def give(self) -> dict:
+        return {"dim": self.dim}
+
+    def forward(self, x: Tensor, plan: AttentionPlan, taps: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        tapped = {}
+        for i, block in enumerate(self.blocks):
+            x = block(x, plan)
+            if f"block{i}" in taps:
+                tapped[f"block{i}"] = x
+        return self.norm(x), tapped
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer below `module`."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class ViT(Encoder):
+    """Vision transformer over whatever tokens it is given: embed the visible rows, put cls in front, run the trunk.
+
+    Taps: "block0", … for the rows, "block0/cls" for the cls token.
+    Shapes: Seen content (B, V, *C) -> Latent features (B, V, D), cls (B, D) if there is one.
+    Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
+    """
+
+    def __init__(self, trunk: Trunk, embed: nn.Module, cls: ClsToken | None = None):
+        super().__init__()
+        self.trunk, self.embed, self.cls = trunk, embed, cls
+        self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
+
+    @property
+    def give(self) -> dict:
+        return {"width": self.embed_dim}
+
+    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+        x = self.embed(seen)
+        plan = AttentionPlan.of(seen.layout, extra=int(self.cls is not None))
+        if self.cls is None:
+            x, tapped = self.trunk(x, plan, taps)
+            return Latent(x, seen.layout, seen.rows, None, tapped, condition=seen.condition)
+        x, tapped = self.trunk(self.cls(x), plan, taps)
+        tapped = {n: t[:, 1:] for n, t in tapped.items()} | {f"{n}/cls": t[:, 0] for n, t in tapped.items()}
+        return Latent(x[:, 1:], seen.layout, seen.rows, x[:, 0], tapped, condition=seen.condition)

@@ -1,0 +1,178 @@
+"""The training loop, top to bottom."""
+
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import torch
+from torch import nn
+
+from core.engine import flops
+from core.engine.average import Average
+from core.engine.checkpoint import Checkpoints
+from core.engine.compiling import compile_blocks
+from core.engine.distributed import World
+from core.engine.meter import Failure, Meter
+from core.engine.metrics import Metrics
+from core.engine.optim import Recipe
+from core.engine.precision import Precision, Rehearsal, autocast, choose
+from core.engine.randomness import deterministic, seed_part
+from core.engine.run_dir import load_note, save_note
+from core.engine.settings import Clock, Engine, Plan
+from core.engine.stopping import Interrupted, Stop
+from core.errors import UserError
+from core.tokens import Batch
+
+NAMED = 20  # sample keys that a message spells out
+
+
+class Batches(Protocol):
+    """An endless stream whose k-th batch is a pure function of (seed, k)."""
+
+    steps_per_epoch: int
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Diverged(UserError):
+    """Loss or gradient are no longer finite."""
+
+
+def train(
+    method: nn.Module,
+    batches_from: Callable[[int], Batches],
+    recipe: Recipe,
+    plan: Plan,
+    engine: Engine,
+    run_dir: Path,
+    world: World,
+) -> int:
+    """Trains `method` in place to the end of `plan`, on from the newest checkpoint in `run_dir`; returns the steps.
+
+    `batches_from(k)` gives the stream from its k-th batch on; a step reads `recipe.accumulate` of them. What a step
+    does depends on weights, optimiser state, k and (seed, step, rank) alone: stopped anywhere and started again, a run
+    ends with the same bits. The device is read at log lines and checkpoints only; on a CPU, where reading is free, the
+    loss is checked in every step.
+
+    Raises: Diverged (a UserError) when loss or gradient stop being finite; Interrupted after Ctrl-C or SIGTERM;
+    UserError when a file cannot be written or a checkpoint does not fit.
+    """
+    method.to(world.device).train()
+    optimizer, average = recipe.optimizer(method), Average(method, recipe.ema)
+    checkpoints = Checkpoints(run_dir / "checkpoints", engine.keep)
+    notes = world.from_main(checkpoints.clean() if world.main else None)
+    done = checkpoints.resume(method, optimizer, average)
+    stream = batches_from(done.batches)
+    clock = Clock.of(plan, stream.steps_per_epoch, recipe.accumulate)
+    if done.step == clock.steps:
+        average.apply()
+        return done.step
+
+    with (
+        Metrics(run_dir, done.step, clock.steps, world.main) as metrics,
+        Stop() as stop,
+        deterministic(engine.deterministic),
+    ):
+        for note in [*notes, *([f"resumed after step {done.step}"] if done.step else [])]:
+            metrics.display.note(note)
+        batches = iter(stream)
+        first = next(batches)
+        batches = itertools.chain([first], batches)
+
+        rehearse = Rehearsal(method, first.to(world.device), clock.at(done.step), world.device)
+        precision = settle_precision(plan.precision, rehearse, run_dir, world, metrics.display.note)
+        peak = flops.peak(world.device, precision)
+        cost = recipe.accumulate * flops.count(rehearse, precision)
+        metrics.display.note(f"{cost * world.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
+        del rehearse, first
+
+        if plan.compile:
+            compile_blocks(method)
+        model = world.wrap(method)
+        generator = torch.Generator(world.device)
+        meter = Meter(world, cost, peak.flops)
+        saved = time.monotonic()
+
+        for step in range(done.step, clock.steps):
+            progress = clock.at(step)
+            rate = recipe.set(optimizer, progress, plan.batch_size)
+
+            for part in range(recipe.accumulate):
+                with meter.waiting():
+                    batch = next(batches).to(world.device)
+                seed_part(generator, plan.seed, step, world.rank, part)
+                with world.exchange(model, part == recipe.accumulate - 1):
+                    with autocast(precision, world.device):
+                        out = model(batch, progress=progress, generator=generator)
+                    (out.loss / recipe.accumulate).backward()
+                meter.add(step, batch, out.loss, out.terms)
+
+            norm = recipe.clip_gradients(optimizer)
+            method.before_step(progress)
+            optimizer.step()
+            optimizer.zero_grad()
+            method.after_step(progress)
+            average.update()
+            meter.finish(step, norm)
+            metrics.display.step(step + 1)
+
+            done = replace(done, step=step + 1, batches=done.batches + recipe.accumulate)
+            log = done.step in (1, clock.steps) or done.step % engine.log_every == 0
+            ask = log or world.size == 1  # ranks agree on what only a clock or a signal knows at log lines
+            halt = ask and world.any(stop.signal is not None)
+            save = halt or done.step == clock.steps or (ask and world.any(engine.is_late(time.monotonic() - saved)))
+            save = save or engine.is_due(done.step)
+
+            if log or save or world.device.type == "cpu":
+                failure = meter.failure()
+                if failure is not None:
+                    give_up(failure, metrics, checkpoints, precision)
+            if log or save:
+                skips = meter.take_skips()
+                metrics.skips(skips)
+                done = replace(done, skipped=done.skipped + len(skips))
+            if log:
+                values = {**meter.read(plan.batch_size), "lr": rate}
+                metrics.train(done.step, done.step / clock.steps_per_epoch, values, done.skipped)
+            if save:
+                if world.main:
+                    checkpoints.save(method, optimizer, average, done)
+                saved = time.monotonic()
+            if halt:
+                raise Interrupted(stop.signal or signal.SIGTERM, saved=True)
+
+        average.apply()
+    return done.step
+
+
+def settle_precision(
+    asked: str, rehearse: Rehearsal, run_dir: Path, world: World, tell: Callable[[str], None]
+) -> Precision:
+    """What `precision=` means in this run. A measured choice is made once and kept, so that a resume computes alike."""
+    if asked != "auto":
+        return asked
+    file = run_dir / "precision.json"
+    if world.main and not file.exists():
+        precision, reason = choose(rehearse, world.device)
+        save_note(file, {"precision": precision, "reason": reason})
+    note = world.from_main(load_note(file) if world.main else None)
+    tell(f"precision: {note['precision']} ({note['reason']})")
+    return note["precision"]
+
+
+def give_up(failure: Failure, metrics: Metrics, checkpoints: Checkpoints, precision: Precision) -> NoReturn:
+    """Raises Diverged: which step, which samples, which checkpoint is good, what to try."""
+    step = failure.step + 1
+    metrics.stop(step, "loss or gradient not finite", failure.keys)
+    more = f" and {len(failure.keys) - NAMED} more (metrics.jsonl lists all)" if len(failure.keys) > NAMED else ""
+    remedy = "a lower optim.base_lr or optim.lr, optim.clip=1.0" + (", precision=fp32" if precision == "bf16" else "")
+    raise Diverged(
+        f"The loss or its gradient became NaN or infinite in step {step}.\n"
+        f"Samples of that step: {', '.join(failure.keys[:NAMED])}{more}.\n"
+        f"Last good checkpoint: {checkpoints.newest() or 'none yet'}.\n"
+        f"Look at those samples; or try {remedy}, in another run_dir=."
+    )

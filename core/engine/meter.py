@@ -1,0 +1,108 @@
+"""What happened since the last log line: sums on the device, waiting, skipped samples; and the check for NaN."""
+
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.engine.distributed import World
+from core.tokens import Batch
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first step (from 0) whose loss or gradient is not finite, and its samples on all ranks."""
+
+    step: int
+    keys: list[str]
+
+
+class Meter:
+    """Adds up losses without reading the device; `read` and `failure` are the only host synchronisations.
+
+    Keys of the samples are kept from one check to the next, to name those of the step that went wrong.
+    """
+
+    def __init__(self, world: World, flops_per_step: float, peak: float):
+        self._world, self._flops, self._peak = world, flops_per_step, peak
+        self._bad = torch.full((), -1.0, device=world.device, dtype=torch.float64)  # first step that was not finite
+        self._keys: deque[tuple[int, list[str]]] = deque()
+        self.skips: list[tuple[int, str, str]] = []  # step, key, reason
+        self._restart()
+
+    def _restart(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._waited, self._steps, self._start = 0.0, 0, time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def add(self, step: int, batch: Batch, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """One part of a step."""
+        self._keys.append((step, list(batch.keys)))
+        self.skips += [(step, key, reason) for key, reason in batch.skipped]
+        for name, value in {**terms, "loss": loss}.items():
+            self._sum(name, value.detach())
+        self._note(step, loss)
+
+    def finish(self, step: int, norm: Tensor) -> None:
+        """The step's gradient is known."""
+        self._sum("grad_norm", norm)
+        self._note(step, norm)
+        self._steps += 1
+
+    def _sum(self, name: str, value: Tensor) -> None:
+        value = value.to(torch.float32)
+        self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _note(self, step: int, value: Tensor) -> None:
+        fresh = ~torch.isfinite(value.detach()) & (self._bad < 0)
+        self._bad.masked_fill_(fresh, step)
+
+    def failure(self) -> Failure | None:
+        """What went wrong since the last call, the same on every rank. Collective."""
+        bad = int(self._bad.item())
+        if self._world.any(bad >= 0):
+            step = min(step for step in self._world.gather(bad) if step >= 0)
+            mine = [key for at, keys in self._keys if at == step for key in keys]
+            return Failure(step, [key for keys in self._world.gather(mine) for key in keys])
+        self._keys.clear()
+        return None
+
+    def read(self, samples_per_step: int) -> dict[str, float]:
+        """Means over the steps since the last call, and speed; starts anew. Collective."""
+        names = list(self._sums)
+        means = torch.stack([self._sums[name] / self._counts[name] for name in names])
+        values = dict(zip(names, self._world.mean(means).tolist(), strict=True))
+        seconds = time.perf_counter() - self._start
+        values["samples_per_s"] = self._steps * samples_per_step / seconds
+        values["data_wait"] = self._waited / seconds
+        values["mfu"] = self._steps * self._flops / seconds / self._peak
+        values["memory_mb"] = memory_mb(self._world.device)
+        self._restart()
+        return values
+
+    def take_skips(self) -> list[tuple[int, str, str]]:
+        """Bad samples of all ranks since the last call. Collective."""
+        skips = sorted(skip for skips in self._world.gather(self.skips) for skip in skips)
+        self.skips = []
+        return skips
+
+
+def memory_mb(device: torch.device) -> float:
+    """Most memory used so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)

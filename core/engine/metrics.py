@@ -1,0 +1,86 @@
+"""metrics.jsonl, TensorBoard and the display: everything a run says about itself."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from core.engine.progress import open_display
+from core.engine.run_dir import replace_text, writing
+
+SHOWN = 3  # skipped samples that the display names between two log lines; metrics.jsonl names all
+
+
+class Metrics:
+    """Writes one JSON object a line; only the main rank does anything.
+
+    A resumed run first drops the lines of steps that are about to be taken again. Files are opened for every write and
+    no other thread has a part in it, so that a full disk is one clean error.
+    """
+
+    def __init__(self, run_dir: Path, start: int, steps: int, main: bool):
+        self._path, self._main = run_dir / "metrics.jsonl", main
+        self._board = (
+            run_dir / "tensorboard" / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        )
+        self.display = open_display(start, steps, main)
+        if main:
+            with writing(self._path):
+                forget(self._path, start)
+                self._board.parent.mkdir(exist_ok=True)
+            self._events(Event(file_version="brain.Event:2"))
+            self._events(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))  # drops later steps
+
+    def train(self, step: int, epoch: float, values: dict[str, float], skipped: int) -> None:
+        """A log line after `step` steps: means and speed since the last one, bad samples since the beginning."""
+        line = {"kind": "train", "step": step, "epoch": epoch, **values, "skipped": skipped, "time": time.time()}
+        self._write(line)
+        points = [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in values.items()]
+        self._events(Event(step=step, summary=Summary(value=points)))
+        self.display.metrics(line)
+
+    def skips(self, skips: list[tuple[int, str, str]]) -> None:
+        """Bad samples: (step from 0, key, reason). Lines count steps from 1."""
+        for step, key, reason in skips:
+            self._write({"kind": "skip", "step": step + 1, "key": key, "reason": reason})
+        for _, key, reason in skips[:SHOWN]:
+            self.display.note(f"skipped {key}: {reason}")
+        if len(skips) > SHOWN:
+            self.display.note(f"skipped {len(skips) - SHOWN} more: see {self._path}")
+
+    def stop(self, step: int, reason: str, keys: list[str]) -> None:
+        """Why a run ended before its time, and the samples concerned."""
+        self._write({"kind": "stop", "step": step, "reason": reason, "keys": keys})
+
+    def _write(self, line: dict) -> None:
+        if self._main:
+            with writing(self._path), open(self._path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+
+    def _events(self, event: Event) -> None:
+        if self._main:
+            event.wall_time = time.time()
+            with writing(self._board), open(self._board, "ab") as stream:
+                RecordWriter(stream).write(event.SerializeToString())
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.display.close()
+
+
+def forget(path: Path, start: int) -> None:
+    """Keeps the whole lines up to step `start`; a line that a kill cut short goes as well."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line).get("step", 0) <= start:
+            kept.append(line)
+    replace_text(path, "".join(kept))

@@ -1,0 +1,142 @@
+"""Optimisers, parameter groups and the learning rate: what `optim=` configures."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import timm.optim
+import torch
+from torch import Tensor, nn
+
+from core.errors import UserError
+from core.tokens import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """How weights are moved: the rate's course, decay, clipping, accumulation, averaging.
+
+    Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from 0, then half a cosine down to `min_lr`
+    (an absolute rate), read before every step. Source of the defaults: MAE, pre-training (40 warm-up epochs of 800).
+    """
+
+    base_lr: float = 1.5e-4
+    lr: float | None = None
+    min_lr: float = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float | None = None
+    warmup_steps: int | None = None
+    warmup_share: float = 0.05  # of the run; used where neither epochs nor steps are given
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    weight_decay_end: float | None = None  # where a cosine takes it (I-JEPA); None: constant
+    decay_all: bool = False  # False: neither 1-D tensors, biases, nor what the method exempts
+    clip: float | None = None  # largest norm of the gradient
+    accumulate: int = 1  # parts that a step's batch is cut into
+    ema: float | None = None  # momentum of averaged weights, which are then the ones exported
+
+    def __post_init__(self):
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise UserError("optim.warmup_epochs and optim.warmup_steps are both set; set one of them to null.")
+        if self.schedule not in ("cosine", "constant"):
+            raise UserError(f"optim.schedule={self.schedule} is unknown; choose cosine or constant.")
+        if self.accumulate < 1:
+            raise UserError(f"optim.accumulate={self.accumulate} must be at least 1.")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise UserError(f"optim.ema={self.ema} must be from 0 to below 1, or null.")
+
+    @abstractmethod
+    def over(self, groups: list[dict]) -> torch.optim.Optimizer:
+        """The optimiser of these parameter groups."""
+
+    def optimizer(self, method: nn.Module) -> torch.optim.Optimizer:
+        exempt = frozenset() if self.decay_all else method.no_weight_decay()
+        decay = self.weight_decay
+        return self.over(parameter_groups(method, decay, exempt, self.decay_all))
+
+    def peak(self, batch_size: int) -> float:
+        return self.lr if self.lr is not None else self.base_lr * batch_size / 256
+
+    def warmup(self, progress: Progress) -> float:
+        """Length of the warm-up in steps, possibly fractional."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs * progress.steps / progress.epochs
+        return self.warmup_steps if self.warmup_steps is not None else self.warmup_share * progress.steps
+
+    def rate(self, progress: Progress, batch_size: int) -> float:
+        """The learning rate of the step that is about to be taken."""
+        peak = self.peak(batch_size)
+        floor = peak if self.schedule == "constant" else self.min_lr
+        if self.warmup_epochs is not None:  # in epochs, as published, to the last bit
+            return learning_rate(progress.epoch, self.warmup_epochs, progress.epochs, peak, floor)
+        return learning_rate(progress.step, self.warmup(progress), progress.steps, peak, floor)
+
+    def set(self, optimizer: torch.optim.Optimizer, progress: Progress, batch_size: int) -> float:
+        """Writes the step's rate and decay into the groups and returns the rate."""
+        rate, decay = self.rate(progress, batch_size), self.weight_decay
+        if self.weight_decay_end is not None:
+            decay = half_cosine(progress.step / progress.steps, decay, self.weight_decay_end)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            group["weight_decay"] = decay if group["decayed"] else 0.0
+        return rate
+
+    def clip_gradients(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Norm of all gradients before clipping, (), on the device."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if self.clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+        return norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Recipe):
+    """Decay apart from the gradient (fused kernel)."""
+
+    def over(self, groups: list[dict]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Recipe):
+    """Decay as a part of the gradient, L2 (fused kernel). GraphMAE's."""
+
+    def over(self, groups: list[dict]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lamb(Recipe):
+    """AdamW whose step is rescaled to the size of each decayed weight (You et al., 2020). SparK's."""
+
+    def over(self, groups: list[dict]) -> torch.optim.Optimizer:
+        return timm.optim.Lamb(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, max_grad_norm=None)
+
+
+def learning_rate(done: float, warmup: float, total: float, peak: float, floor: float) -> float:
+    """Linear from 0 to `peak` at `warmup`, then half a cosine to `floor` at `total`; times in steps or in epochs."""
+    if done < warmup:
+        return peak * done / warmup
+    return half_cosine((done - warmup) / max(total - warmup, 1e-12), peak, floor)
+
+
+def half_cosine(share: float, start: float, end: float) -> float:
+    """From `start` at share 0 to `end` at share 1."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def parameter_groups(method: nn.Module, decay: float, exempt: frozenset[str], decay_all: bool = False) -> list[dict]:
+    """Two groups of named, trainable parameters: decayed and not. `exempt` names more that are not."""
+    trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    if not trained:
+        raise UserError("The method has no trainable parameter.")
+    flags = {n: decay_all or not (p.ndim <= 1 or n.endswith("bias") or n in exempt) for n, p in trained}
+    groups = []
+    for decayed in (True, False):
+        members = [(name, p) for name, p in trained if flags[name] == decayed]
+        if members:
+            groups.append({"params": members, "weight_decay": decay if decayed else 0.0, "decayed": decayed})
+    return groups

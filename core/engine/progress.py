@@ -1,0 +1,117 @@
+"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+
+import time
+from abc import ABC, abstractmethod
+from datetime import timedelta
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+
+class Display(ABC):
+    """Shows the steps of one run, from `start` to `steps`."""
+
+    def __init__(self, start: int, steps: int):
+        self._start, self._steps, self._began = start, steps, time.monotonic()
+
+    def remaining(self, step: int) -> str:
+        """Time to the end at the mean speed since this process began."""
+        done = step - self._start
+        seconds = (time.monotonic() - self._began) / done * (self._steps - step) if done > 0 else 0.0
+        return str(timedelta(seconds=round(seconds)))
+
+    @abstractmethod
+    def note(self, text: str) -> None:
+        """A line that stays."""
+
+    @abstractmethod
+    def step(self, step: int) -> None:
+        """`step` steps are done; called at every one, so it must be cheap."""
+
+    @abstractmethod
+    def metrics(self, line: dict) -> None:
+        """The figures of a log line."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class PlainDisplay(Display):
+    """One line of text per log line, for files and pipes."""
+
+    def note(self, text: str) -> None:
+        print(text, flush=True)
+
+    def step(self, step: int) -> None:
+        pass
+
+    def metrics(self, line: dict) -> None:
+        step = line["step"]
+        print(f"step {step}/{self._steps}  {spell(line)}  eta {self.remaining(step)}", flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class TerminalDisplay(Display):
+    """A bar with the newest figures below it, redrawn in place."""
+
+    def __init__(self, start: int, steps: int, console: Console):
+        super().__init__(start, steps)
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(30), TaskProgressColumn())
+        self._bar = Progress(*columns, TextColumn("eta {task.fields[eta]}"), console=console)
+        self._task = self._bar.add_task("", total=steps, completed=start, eta="...")
+        self._figures = Text()
+        self._live = Live(Group(self._bar, self._figures), console=console)
+        self._live.start()
+
+    def note(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def step(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def metrics(self, line: dict) -> None:
+        self._bar.update(self._task, eta=self.remaining(line["step"]))
+        self._figures.plain = spell(line)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class NoDisplay(Display):
+    """For every rank but the main one."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    def step(self, step: int) -> None:
+        pass
+
+    def metrics(self, line: dict) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_display(start: int, steps: int, main: bool) -> Display:
+    if not main:
+        return NoDisplay(start, steps)
+    console = Console()
+    return TerminalDisplay(start, steps, console) if console.is_terminal else PlainDisplay(start, steps)
+
+
+def spell(line: dict) -> str:
+    """A log line in words: "epoch 1.20  loss 0.5123  lr 1.5e-04  812 samples/s  wait 3%  mfu 41%  512 MB"."""
+    known = {"kind", "step", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "data_wait", "mfu", "memory_mb"}
+    terms = [f"{name} {value:.4g}" for name, value in line.items() if name not in known | {"skipped", "time"}]
+    skipped = [f"skipped {line['skipped']}"] if line["skipped"] else []
+    return "  ".join([
+        f"epoch {line['epoch']:.2f}", f"loss {line['loss']:.4f}",
+        *(terms if len(terms) > 1 else []),  # a single term is the loss
+        f"lr {line['lr']:.2e}", f"{line['samples_per_s']:.4g} samples/s", f"wait {line['data_wait']:.0%}",
+        f"mfu {line['mfu']:.1%}", f"{line['memory_mb']:.0f} MB", *skipped,
+    ])  # fmt: skip

@@ -1,0 +1,145 @@
+"""One run from its config to its end: the data, the method, training, and what is left behind for later."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from core.build import build, build_method
+from core.data.dataset import Samples
+from core.data.loader import Loader
+from core.data.opening import open_source
+from core.data.reader import CachedReader, WholeReader
+from core.engine.checkpoint import Checkpoints
+from core.engine.distributed import World
+from core.engine.initial import initialise
+from core.engine.loop import train
+from core.engine.optim import Recipe
+from core.engine.randomness import seed_global
+from core.engine.run_dir import claim, default_path, load_note, save_note, settle_config
+from core.engine.settings import Clock, Engine, Plan
+from core.errors import UserError
+from core.evaluation import reconstruction
+from core.export import export_encoder
+from core.tokens import Progress
+
+FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training samples as a stream, and how many samples there are on either side of the split."""
+
+    batches_from: Callable[[int], Loader]
+    train: int
+    test: str
+
+
+def run(config: dict[str, Any], world: World) -> None:
+    """Trains what a composed config describes, or goes on with it; then exports and evaluates (main rank).
+
+    Raises: UserError; Interrupted.
+    """
+    run_dir = Path(config.get("run_dir") or default_path(config))
+    config["run_dir"] = str(run_dir)
+    plan = Plan(**{name: config.get(name) for name in Plan.__dataclass_fields__})
+    recipe: Recipe = build(config["optim"], key="optim")
+    engine: Engine = build(config["engine"], key="engine")
+    seed_global(plan.seed, world.device)
+    method = build_method(config)  # completes the config's nodes
+    with claim(run_dir) if world.main else nullcontext():
+        if world.main:
+            settle_config(run_dir, config)
+        if world.from_main((run_dir / FINISHED).exists()):
+            steps = load_note(run_dir / FINISHED)["steps"]
+            text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
+            say(world, f"{text}\n{next_commands(run_dir)}")
+            return
+        steps = train_on(config, method, plan, recipe, engine, run_dir, world)
+        if world.main:
+            leave(config, method, run_dir)
+            save_note(run_dir / FINISHED, {"steps": steps})
+    say(world, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir)}")
+
+
+def train_on(
+    config: dict, method: nn.Module, plan: Plan, recipe: Recipe, engine: Engine, run_dir: Path, world: World
+) -> int:
+    """From nothing or the newest checkpoint to the last step; returns the steps."""
+    fresh = Checkpoints(run_dir / "checkpoints", engine.keep).newest() is None
+    if fresh and config.get("init") is not None:
+        initialise(method, Path(config["init"]))
+    data = open_data(config, plan, recipe, engine, world)
+    clock = Clock.of(plan, data.batches_from(0).steps_per_epoch, recipe.accumulate)
+    say(world, table(config, method, data, plan, recipe, clock, world))
+    return train(method, data.batches_from, recipe, plan, engine, run_dir, world)
+
+
+def leave(config: dict[str, Any], method: nn.Module, run_dir: Path) -> None:
+    """The saved encoder, and how well held-out samples are reconstructed."""
+    method.eval()
+    export_encoder(run_dir, method, config)
+    record = reconstruction.evaluate_run(run_dir, method, config)
+    for name, regions in record["figures"].items():
+        skill = regions["total"]["skill"]
+        print(f"Held-out skill, {name}: {skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]", flush=True)
+    if "reason" in record:
+        print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
+
+
+def open_data(config: Mapping[str, Any], plan: Plan, recipe: Recipe, engine: Engine, world: World) -> Data:
+    """Raises UserError where data are missing, unreadable or fewer than one step needs."""
+    reader, source = open_source(config)
+    items = source.items("train")
+    try:
+        test = str(len(source.items("test")))
+    except UserError as error:
+        test = f"none ({error})"
+    if plan.batch_size > len(items):
+        raise UserError(
+            f"batch_size={plan.batch_size} is more than the {len(items)} training samples of "
+            f"data={config['data']['name']}: choose a batch_size up to {len(items)}, or give more data."
+        )
+    workers = engine.loader_workers(world.local_size)
+    megabytes = config["data"]["cache_mb"] / max(1, workers)
+    if megabytes and isinstance(reader, WholeReader):
+        reader = CachedReader(reader, megabytes)
+    part = plan.part_size(recipe.accumulate, world.size)
+    samples = Samples(items, reader, plan.seed)
+    last = config["data"].get("keep_last", False)
+    batches_from = partial(Loader, samples, part, plan.seed, workers, world.rank, world.size, keep_last=last)
+    return Data(lambda start: batches_from(start=start), len(items), test)
+
+
+def table(
+    config: Mapping[str, Any], method: nn.Module, data: Data, plan: Plan, recipe: Recipe, clock: Clock, world: World
+) -> str:
+    """What is about to run, one fact a line."""
+    count = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    inside = sum(p.numel() for p in method.encoder.parameters())
+    warmup = recipe.warmup(Progress(0, clock.steps, 0.0, clock.at(clock.steps).epochs))
+    parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    facts = {
+        "modality": config["modality"]["name"],
+        "method": f"{config['method']['name']}, size {config['size']['name']}",
+        "parameters": f"{count / 1e6:.2f} M, {inside / 1e6:.2f} M of them in the encoder",
+        "data": f"{config['data']['name']}: {data.train} training samples, held out: {data.test}",
+        "batch": f"{plan.batch_size}{parts}, {world.size} x {world.device.type}",
+        "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
+        "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
+        "run_dir": config["run_dir"],
+    }
+    return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
+
+
+def next_commands(run_dir: Path) -> str:
+    return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task=knn"
+
+
+def say(world: World, text: str) -> None:
+    if world.main:
+        print(text, flush=True)

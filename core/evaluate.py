@@ -1,0 +1,160 @@
+"""`python -m core.evaluate`: measures what a run has learned, beside what it costs nothing to reach.
+
+  python -m core.evaluate run=runs/mine task=knn
+  python -m core.evaluate run=runs/mine task=linear data.root=flowers shots=10
+  python -m core.evaluate run=[runs/s0,runs/s1,runs/s2,runs/s3,runs/s4] task=linear
+
+task=knn             classes by nearest neighbours, beside untrained encoders and components of the raw input
+task=linear          classes by logistic regression, beside the same
+task=reconstruction  error at hidden tokens, beside interpolation from the visible ones
+
+  run=         folder of a run; for knn and linear also a list of runs that differ in their seed
+  data.root=   your files; any other data= setting works too. Default: the data of the run
+  seed=0       of masks, random weights, shots, validation parts and intervals
+  pool=mean    features of a sample: mean, cls, or axis0 (what changes along the first axis, such as time)
+  shots=all    labelled samples per class: all, or a number
+  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`); 0: the given split
+  seeds=3      how often whatever is random is drawn anew
+  samples=1024 test samples at most, for reconstruction
+  batch_size=  workers=  device=
+
+Writes <run>/evaluation/<task>.json and prints it as the last line. Exit codes: 0 done; 2 the input was wrong."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line may say beside the data."""
+
+    run: str | list[str]
+    task: Literal["knn", "linear", "reconstruction"]
+    seed: int = 0
+    pool: Literal["mean", "cls", "axis0"] = "mean"
+    shots: int | Literal["all"] = "all"
+    folds: int = 5
+    seeds: int = 3
+    samples: int = 1024
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str | None = None
+
+    def __post_init__(self):
+        for name, least in (("samples", 1), ("batch_size", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"{name}={value} must be at least {least}.")
+
+    @property
+    def runs(self) -> list[Path]:
+        return [Path(run) for run in ([self.run] if isinstance(self.run, str) else self.run)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help", "help"} & set(argv):
+        print(__doc__)
+        return 0
+    try:
+        record = evaluate(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(record))
+    return 0
+
+
+def evaluate(argv: Sequence[str]) -> dict[str, Any]:
+    """Carries out the command, prints its table and returns what was written. Raises UserError."""
+    # Loaded late: --help and typing errors should not wait for them.
+    from core.evaluation import opening, tables
+
+    start = time.monotonic()
+    settings, overrides = read(argv)
+    config = opening.open_config(settings.runs[0], overrides)
+    command = f"python -m core.evaluate {shlex.join(argv)}"
+    perform = _reconstruct if settings.task == "reconstruction" else _classify
+    record = perform(settings, config, command, start)
+    print(tables.show(record))
+    return record
+
+
+def read(argv: Sequence[str]) -> tuple[Settings, list[str]]:
+    """The command's own settings, and the overrides of the data."""
+    from core.config import options
+
+    hints = {name: field.type for name, field in Settings.__dataclass_fields__.items()}
+    own, overrides = options(argv, hints)
+    lacking = [f"{name}=" for name in ("run", "task") if name not in own]
+    if lacking:
+        raise UserError(f"Give {' and '.join(lacking)}, as in: python -m core.evaluate run=runs/mine task=knn")
+    return Settings(**own), overrides
+
+
+def _reconstruct(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
+    from core.evaluation import opening, reconstruction
+
+    if len(settings.runs) > 1:
+        raise UserError("task=reconstruction takes one run at a time.")
+    method = opening.open_method(settings.runs[0], config).to(_device(settings))
+    wanted = reconstruction.Settings(settings.samples, settings.batch_size or 32, settings.seed)
+    return reconstruction.measure(settings.runs[0], method, config, command, wanted, start, settings.workers)
+
+
+def _classify(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
+    from core.data.opening import open_source
+    from core.evaluation import labelled, opening, record
+    from core.evaluation.features import Reading
+    from core.evaluation.knn import Neighbours
+    from core.evaluation.linear import Logistic
+    from core.evaluation.protocol import Options
+
+    reader, source = open_source(config)
+    workers = opening.workers(config) if settings.workers is None else settings.workers
+    question = labelled.Question(
+        encoders=settings.runs,
+        probe=Neighbours() if settings.task == "knn" else Logistic(),
+        source=source,
+        reading=Reading(reader, settings.batch_size or 64, workers, _device(settings)),
+        options=Options(
+            shots=None if settings.shots == "all" else settings.shots,
+            folds=settings.folds,
+            seeds=max(settings.seeds, len(settings.runs)),  # every training counts
+            seed=settings.seed,
+        ),
+        pool=settings.pool,
+    )
+    result = labelled.evaluate_labels(question, config["modality"]["reader"])
+    runs = [str(run) for run in settings.runs]
+    found = {
+        "task": settings.task,
+        "run": runs[0] if len(runs) == 1 else runs,
+        "data": config["data"]["name"],
+        **result,
+    }
+    found |= record.describe(command, settings.seed, [*source.items("train"), *source.items("test")], start)
+    record.save(settings.runs[0], found)
+    return found
+
+
+def _device(settings: Settings):
+    import torch
+
+    try:
+        return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise UserError(f"device={settings.device} is no device: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

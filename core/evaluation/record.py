@@ -1,0 +1,81 @@
+"""What every evaluation leaves behind: one JSON file that says where its figures come from."""
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from core.data.sources import Item
+from core.engine.run_dir import save_note, writing
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def describe(command: str, seed: int, items: Iterable[Item], start: float) -> dict:
+    """Command, seed, commit, machine, data and how long it took since `start` (`time.monotonic()`)."""
+    return {
+        "command": command,
+        "seed": seed,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "hardware": hardware(),
+        "data_hash": hash_items(items),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def save(run: Path, record: dict) -> Path:
+    """Writes `<run>/evaluation/<task>.json`, whole or not at all. Raises UserError where that cannot be written."""
+    file = run / "evaluation" / f"{record['task']}.json"
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    save_note(file, record)
+    return file
+
+
+def hash_items(items: Iterable[Item]) -> str:
+    """Hash of every sample's key, size in bytes, labels and group; the contents are not read."""
+    digest = hashlib.sha256()
+    sizes: dict[str, int] = {}
+    for item in items:
+        if item.path not in sizes:
+            sizes[item.path] = os.path.getsize(item.path) if os.path.exists(item.path) else -1
+        size = item.span[1] if item.span is not None else sizes[item.path]
+        digest.update(f"{item.key}\0{size}\0{sorted(item.labels.items())}\0{item.group}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def hardware() -> dict[str, str | int | None]:
+    """Names of processor and accelerator, and how many cores and threads this process may use."""
+    return {
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def commit() -> str | None:
+    """The commit of this source tree, "-dirty" where tracked files differ; None outside a checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,43 @@
+"""Losses: `(prediction, values) ->` one error per unit of weight. Reductions are the objective's.
+
+Prediction and values are (B, M, P) unless said otherwise.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mse(prediction: Tensor, values: Tensor) -> Tensor:
+    """Mean squared error of each row: (B, M)."""
+    return (prediction - values).square().mean(-1)
+
+
+def squared(prediction: Tensor, values: Tensor) -> Tensor:
+    """Squared error of each value (B, M, P): for weights per value (a voxel of a patch, say)."""
+    return (prediction - values).square()
+
+
+def smooth_l1(prediction: Tensor, values: Tensor, beta: float = 1.0) -> Tensor:
+    """Huber-like error of each row: (B, M)."""
+    return F.smooth_l1_loss(prediction, values, reduction="none", beta=beta).mean(-1)
+
+
+def binary_cross_entropy(prediction: Tensor, values: Tensor) -> Tensor:
+    """Cross entropy of logits with values in [0, 1], for each value: (B, M, P)."""
+    return F.binary_cross_entropy_with_logits(prediction, values, reduction="none")
+
+
+def cross_entropy(prediction: Tensor, values: Tensor) -> Tensor:
+    """Logits (B, M, vocabulary) and ids (B, M) -> (B, M)."""
+    return F.cross_entropy(prediction.movedim(-1, 1), values, reduction="none")
+
+
+def cosine(prediction: Tensor, values: Tensor) -> Tensor:
+    """1 − cosine similarity of each row: (B, M)."""
+    return 1 - F.cosine_similarity(prediction, values, dim=-1)
+
+
+def scaled_cosine(prediction: Tensor, values: Tensor, gamma: float = 2.0) -> Tensor:
+    """(1 − cosine similarity)^γ of each row: (B, M). Source: GraphMAE (scaled cosine error)."""
+    prediction, values = F.normalize(prediction, dim=-1), F.normalize(values, dim=-1)
+    return (1 - (prediction * values).sum(-1)).pow(gamma)

@@ -1,0 +1,213 @@
+"""The method class: a composition of parts. Its `forward` is the picture of the design, read from top to bottom."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from core.encoder import Encoder
+from core.errors import UserError
+from core.maskers import Masker
+from core.objectives import Objective, Readout
+from core.tokenizers import Tokenizer
+from core.tokens import Batch, Latent, Layout, Mask, Place, Progress, Seen, Step, Tokens, Truth, levels
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward says. `terms`: every objective's unweighted loss. Predictions and truths are keyed like terms."""
+
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+    predictions: Mapping[str, Tensor]
+    truths: Mapping[str, Truth]
+    mask: Mapping[str, Mask]
+    latent: Mapping[str, Latent]
+
+
+class MaskedAutoencoder(nn.Module):
+    """Hides part of every sample and learns by predicting it.
+
+    `readouts`: by name, a decoder and the objectives that read it; no two objectives share a name.
+    `teachers`: by name, anything that maps a `Step` to what it says of the batch; never trained, nor saved with the
+    method unless they follow its weights.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        masker: Masker,
+        encoder: Encoder,
+        readouts: Mapping[str, Readout],
+        teachers: Mapping[str, nn.Module] | None = None,
+        undecayed: list[str] | None = None,
+    ):
+        super().__init__()
+        self.tokenizer, self.masker, self.encoder = tokenizer, masker, encoder
+        self.readouts = nn.ModuleDict(readouts)
+        names = [name for readout in readouts.values() for name in readout.objectives]
+        if len(names) > len(set(names)):
+            raise UserError(f"method.readouts: two objectives have one name ({', '.join(sorted(names))}); rename one.")
+        self.taps = tuple({tap: None for readout in readouts.values() for tap in readout.taps})
+        self.teachers = dict(teachers or {})  # a plain dict: most teachers are not part of the weights
+        self.followers = nn.ModuleDict({n: t for n, t in self.teachers.items() if isinstance(t, Follower)})
+        self.frozen = tuple(t.requires_grad_(False).eval() for n, t in self.teachers.items() if n not in self.followers)
+        for follower in self.followers.values():
+            follower.follow(self)
+        self.undecayed = tuple(undecayed or ())
+
+    def forward(
+        self,
+        batch: Batch,
+        mask: Mapping[str, Mask] | None = None,
+        draws: Mapping | None = None,
+        progress: Progress = Progress(),  # noqa: B008 (frozen)
+        generator: torch.Generator | None = None,
+    ) -> Output:
+        tokens = self.tokenizer.views(batch.views)
+        step = Step(batch, tokens, progress, self.teachers, self, generator)
+        mask = self.draw_mask(step, draws) if mask is None else mask
+        step.masks.update(mask)
+        latent, predictions = self.predict(tokens, mask, step=step)
+        truths, terms, loss = {}, {}, 0.0
+        for name, (objective, view, place) in self.questions(mask).items():
+            truths[name] = objective.target(step, view, place)
+            step.errors[name] = objective.loss(predictions[name], truths[name].values)
+            term = objective.reduce(step.errors[name], truths[name].weight, place.rows)
+            terms[name] = term.detach()
+            loss = loss + objective.weight * term
+        return Output(loss, terms, predictions, truths, mask, latent)
+
+    def draw_mask(self, step: Step, draws: Mapping | None = None) -> dict[str, Mask]:
+        """One mask per view; `draws` replays recorded randomness."""
+        if draws is None:
+            draws = self.masker.draw(step.tokens, step.generator, step)
+        masks = self.masker(step.tokens, draws, step)
+        return {name: mask.propagate(step.tokens[_view(name)].layout) for name, mask in masks.items()}
+
+    def encode(self, tokens: Mapping[str, Tokens], mask: Mapping[str, Mask]) -> dict[str, Latent]:
+        """Latents of what the masks leave to see; the firewall is here."""
+        seen = {name: self._see(tokens[_view(name)], one) for name, one in mask.items()}
+        return self.encoder.views(seen, self.taps)
+
+    def predict(
+        self,
+        tokens: Mapping[str, Tokens],
+        mask: Mapping[str, Mask],
+        names: set[str] | None = None,
+        step: Step | None = None,
+    ) -> tuple[dict[str, Latent], dict[str, Tensor]]:
+        """Latents, and the predictions of the objectives in `names` (default all), without scoring."""
+        latents = self.encode(tokens, mask)
+        if step is not None:
+            step.latents.update(latents)
+        predictions = {}
+        for readout_name, readout in self.readouts.items():
+            questions = self.questions(mask, readout_name)
+            if names is not None:
+                questions = {name: q for name, q in questions.items() if name in names}
+            if questions:
+                features = self._decode(readout, tokens, latents, questions)
+                for name, (objective, _, _) in questions.items():
+                    predictions[name] = objective.predict(features[name])
+        return latents, predictions
+
+    def questions(
+        self, mask: Mapping[str, Mask], readout: str | None = None
+    ) -> dict[str, tuple[Objective, str, Place]]:
+        """Every (objective, view, place) by name: `objective`, or `objective/place` when it is asked at several."""
+        found = {}
+        for name, part in self.readouts.items():
+            if readout is not None and readout != name:
+                continue
+            reads = self._reads(part, mask)
+            for label, objective in part.objectives.items():
+                for at in objective.at:
+                    key = label if len(objective.at) == 1 else f"{label}/{at}"
+                    found[key] = (objective, part.view or _view(reads), mask[part.view or reads].place(at))
+        return found
+
+    def before_step(self, progress: Progress) -> None:
+        """Called between the gradients and the optimiser's step."""
+        for follower in self.followers.values():
+            follower.before_step(self, progress)
+
+    def after_step(self, progress: Progress) -> None:
+        """Called after the optimiser's step."""
+        for follower in self.followers.values():
+            follower.after_step(self, progress)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that are not decayed although they have more than one dimension."""
+        return {name for name, _ in self.named_parameters() if name.endswith(self.undecayed)}
+
+    def _apply(self, fn, recurse: bool = True) -> "MaskedAutoencoder":
+        """Frozen teachers are no submodules, but move to another device with the method."""
+        for teacher in self.frozen:
+            teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def _see(self, tokens: Tokens, mask: Mask) -> Seen:
+        if self.encoder.hide == "keep":
+            return tokens.keep(mask)
+        return tokens.blank(mask) if self.encoder.hide == "blank" else tokens.expose(mask)
+
+    def _decode(self, readout: Readout, tokens, latents, questions) -> dict[str, Tensor]:
+        name = self._reads(readout, latents)
+        places = {key: place for key, (_, _, place) in questions.items()}
+        if readout.decoder is None:
+            said = latents[name], tokens[_view(name)]
+            return {key: _undecoded(readout, *said, place) for key, place in places.items()}
+        layout = _down_to(max(place.level for place in places.values()), tokens[readout.view or _view(name)].layout)
+        if any(objective.target.reveals == "nothing" for objective, _, _ in questions.values()):
+            layout = _bare(layout, places)
+        others = {key: other for key, other in latents.items() if key != name}
+        shared: dict[tuple, str] = {}  # objectives that ask at one place share its features
+        first = {key: shared.setdefault((id(p.rows), id(p.remask), p.level), key) for key, p in places.items()}
+        features = readout.decoder(latents[name], layout, {key: places[key] for key in shared.values()}, others)
+        return {key: features[first[key]] for key in places}
+
+    @staticmethod
+    def _reads(readout: Readout, named: Mapping) -> str:
+        return readout.reads or next(iter(named))
+
+
+class Follower(nn.Module):
+    """A teacher that changes while the method trains (an average of its weights, say); saved with it, for resuming."""
+
+    def follow(self, method: MaskedAutoencoder) -> None:
+        """Called once, when the method's other parts stand."""
+
+    def before_step(self, method: MaskedAutoencoder, progress: Progress) -> None: ...
+
+    def after_step(self, method: MaskedAutoencoder, progress: Progress) -> None: ...
+
+
+def _view(name: str) -> str:
+    """Masks and latents are named `view` or `view/part`."""
+    return name.partition("/")[0]
+
+
+def _undecoded(readout: Readout, latent: Latent, tokens: Tokens, place: Place) -> Tensor:
+    """What the encoder itself says at a place, or one of its taps."""
+    latent, count = levels(latent)[place.level], levels(tokens)[place.level].layout.count
+    if readout.tap is not None and readout.tap not in latent.taps:
+        raise UserError(f"The encoder has no tap {readout.tap!r} (a readout's tap); it gives {list(latent.taps)}.")
+    features = latent.features if readout.tap is None else latent.taps[readout.tap]
+    whole = features if latent.rows is None else latent.rows.put(features, count)
+    return whole if place.rows is None else place.rows.take(whole)
+
+
+def _down_to(level: int, layout: Layout) -> Layout:
+    """Levels finer than those asked for are never shown at hidden rows; a decoder gets them from the latent."""
+    if not level:
+        return replace(layout, finer=None, children=None)
+    return replace(layout, finer=_down_to(level - 1, layout.finer))
+
+
+def _bare(layout: Layout, places: Mapping[str, Place]) -> Layout:
+    """The grid alone, for targets that reveal nothing; rows asked for would tell where tokens are."""
+    if any(place.rows is not None for place in places.values()):
+        raise UserError("A target that reveals nothing can only be asked at the whole grid: set at=[grid].")
+    return Layout(0, grid=layout.grid, cell=layout.cell)

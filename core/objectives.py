@@ -1,0 +1,87 @@
+"""What is learned: objectives (head, target, loss, reduction) and the readouts they stand under."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.decoders import Decoder
+from core.encoder import initialise
+from core.targets import Target
+from core.tokens import Rows
+
+
+class Head(nn.Linear):
+    """The linear layer from decoder width to the target's values, Xavier uniform."""
+
+    def __init__(self, width: int, out: int):
+        super().__init__(width, out)
+        initialise(self)
+
+
+class Objective(nn.Module):
+    """Scores what is answered at the places `at`: head -> prediction, target -> truth, loss -> error, reduction -> ().
+
+    `reduction`: "global", Σ(error · weight) / Σ weight over the batch; "sample", the mean of that ratio over samples
+    that have any weight. All-zero weight gives 0, and so does a place without rows.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        head: nn.Module | None = None,
+        at: list[str] | None = None,
+        reduction: Literal["global", "sample"] = "global",
+        weight: float = 1.0,
+    ):
+        super().__init__()
+        self.target, self.loss, self.head = target, loss, head
+        self.at, self.reduction, self.weight = tuple(at or ["main"]), reduction, weight
+
+    def predict(self, features: Tensor) -> Tensor:
+        return features if self.head is None else self.head(features)
+
+    def reduce(self, error: Tensor, weight: Tensor | None, rows: Rows | None) -> Tensor:
+        """error (B, M) or (B, M, P), weight broadcastable to it, padding left out -> scalar."""
+        if rows is not None and rows.valid is not None:
+            valid = rows.valid.to(error.dtype).reshape(rows.valid.shape + (1,) * (error.dim() - 2))
+            weight = valid if weight is None else weight * valid
+        if weight is None:
+            return error.mean() if error.numel() else error.sum()
+        weight = weight.expand_as(error)
+        # Zero weight times an infinite error must not make the sum NaN.
+        error = torch.where(weight == 0, 0, error) * weight
+        least = torch.finfo(error.dtype).tiny
+        if self.reduction == "global":
+            return error.sum() / weight.sum().clamp(min=least)
+        error, weight = error.flatten(1).sum(1), weight.flatten(1).sum(1)
+        return (error / weight.clamp(min=least)).sum() / (weight > 0).sum().clamp(min=1)
+
+
+class Readout(nn.Module):
+    """One decoding of a latent and the objectives that read it. No decoder: the latent itself, or a tap of it.
+
+    `reads`: the latent's name, where a method has several; `view`: whose tokens are answered (default the same).
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder | None = None,
+        objectives: Mapping[str, Objective] = MappingProxyType({}),
+        reads: str | None = None,
+        view: str | None = None,
+        tap: str | None = None,
+    ):
+        super().__init__()
+        self.decoder, self.objectives = decoder, nn.ModuleDict(objectives)
+        self.reads, self.view, self.tap = reads, view, tap
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """What it wants of the encoder besides the final features."""
+        if self.decoder is not None:
+            return self.decoder.taps
+        return () if self.tap is None else (self.tap,)

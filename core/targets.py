@@ -1,0 +1,115 @@
+"""Targets: what is to be predicted at a place, computed there only and without gradient."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import UserError
+from core.tokenizers import Normalise, unit
+from core.tokens import Place, Step, Truth
+
+
+class Target(nn.Module, ABC):
+    """`(step, view, place) -> Truth`. `reveals`: what a decoder may know of hidden rows, "layout" or "nothing"."""
+
+    reveals: Literal["layout", "nothing"] = "layout"
+    out: int  # values per row
+
+    @property
+    def give(self) -> dict:
+        return {"out": self.out}
+
+    @abstractmethod
+    def forward(self, step: Step, view: str, place: Place) -> Truth: ...
+
+
+class Pixels(Target):
+    """The raw content of each row (B, M, P), channel fastest; plain or standardised per patch.
+
+    `normalise`: applied first; None leaves values in [0, 1].
+    `per`: "none"; "patch": (v − mean) / sqrt(var + 1e-6) over all values (MAE); "channel": (v − mean) / (std + 1e-6)
+    per channel over the pixels (VideoMAE). Variances are unbiased, as in the official codes.
+    `per_slot`: of each patch's frames (first axis) only that many are predicted, such that they spread evenly over the
+    whole clip, truncated to whole frames (mae_st: 1, which is 8 of 16). None: all.
+    `count`: which rows weigh in the loss: all predicted ones, or only those hidden from the encoder (VideoMAE V2).
+    """
+
+    def __init__(
+        self,
+        patch: Sequence[int],
+        channels: int,
+        grid: Sequence[int],
+        normalise: Normalise | None = None,
+        per: Literal["none", "patch", "channel"] = "none",
+        per_slot: int | None = None,
+        count: Literal["all", "hidden"] = "all",
+    ):
+        super().__init__()
+        self.patch, self.channels, self.normalise, self.per, self.count = tuple(patch), channels, normalise, per, count
+        self.grid, self.per_slot = tuple(grid), per_slot
+        if per_slot is not None:
+            self.register_buffer("offsets", _frame_offsets(per_slot, self.grid[0], self.patch[0]), persistent=False)
+        self.out = (per_slot or self.patch[0]) * prod(self.patch[1:]) * channels
+
+    @torch.no_grad()
+    def forward(self, step: Step, view: str, place: Place) -> Truth:
+        tokens = step.tokens[view]
+        rows = place.among(tokens.layout, tokens.content)
+        values = self.values(self._select(rows.take(tokens.content), tokens.layout.cells(rows)))
+        mean, std = self.statistics(values)
+        weight = None
+        if self.count == "hidden":
+            weight = rows.take(step.masks[view].hidden).to(values.dtype)
+        return Truth(((values - mean) / std).flatten(2).float(), weight)
+
+    def values(self, content: Tensor) -> Tensor:
+        """Raw content (B, M, *patch, C) -> values (B, M, pixels, C) before standardisation."""
+        content = unit(content) if self.normalise is None else self.normalise(content)
+        return content.flatten(2, -2)
+
+    def statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and divisor of each row: (B, M, 1, 1), per channel (B, M, 1, C), or 0 and 1."""
+        if self.per == "none":
+            return values.new_zeros(()), values.new_ones(())
+        axes = (2, 3) if self.per == "patch" else (2,)
+        mean, var = values.mean(axes, keepdim=True), values.var(axes, keepdim=True)
+        return mean, (var + 1e-6).sqrt() if self.per == "patch" else var.sqrt() + 1e-6
+
+    def restore(self, prediction: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Predicted rows (B, M, P) -> [0, 1] pixels (B, M, pixels, C), with statistics the caller has a right to."""
+        values = prediction.unflatten(2, (-1, self.channels)) * std + mean
+        return values if self.normalise is None else self.normalise.inverse(values)
+
+    def _select(self, content: Tensor, cells: Tensor) -> Tensor:
+        if self.per_slot is None:
+            return content
+        slot = cells // prod(self.grid[1:])
+        pick = self.offsets[slot]  # (B, M, u)
+        pick = pick.reshape(*pick.shape, *(1,) * (content.dim() - 3))
+        return content.gather(2, pick.expand(-1, -1, -1, *content.shape[3:]))
+
+
+def _frame_offsets(per_slot: int, slots: int, depth: int) -> Tensor:
+    """(slots, per_slot): which frames of its tube each slot predicts."""
+    # On the CPU whatever the default device is: the values are looked at here.
+    chosen = torch.linspace(0, slots * depth - 1, slots * per_slot, device="cpu").long().view(slots, -1)
+    offsets = chosen - torch.arange(slots, device="cpu")[:, None] * depth
+    if bool(((offsets < 0) | (offsets >= depth)).any()):
+        raise UserError(f"target.per_slot={per_slot} does not spread over {slots} patches of {depth} frames.")
+    return offsets
+
+
+class Taught(Target):
+    """What the teacher of that name says of the rows: its answer (B, N, D) at the place."""
+
+    def __init__(self, teacher: str, width: int):
+        super().__init__()
+        self.teacher, self.out = teacher, width
+
+    @torch.no_grad()
+    def forward(self, step: Step, view: str, place: Place) -> Truth:
+        return Truth(place.rows.take(step.taught(self.teacher)))

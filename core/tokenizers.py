@@ -1,0 +1,112 @@
+"""Tokenizers: a raw batch becomes `Tokens`. No learned parameters here."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import UserError
+from core.tokens import Layout, Tokens
+
+
+class Tokenizer(nn.Module, ABC):
+    """Written for one view; `views` maps it over all of a batch. Tokenizers that join views override `views`."""
+
+    @abstractmethod
+    def forward(self, data: Any) -> Tokens:
+        """Raw data of one view -> Tokens."""
+
+    def views(self, views: Mapping[str, Any]) -> dict[str, Tokens]:
+        return {name: self(data) for name, data in views.items()}
+
+
+class Normalise(nn.Module):
+    """Raw values (uint8, or floats in [0, 1]) -> (x / 255 − mean) / std, channel last. Doubles stay doubles.
+
+    Applied after gathering, so that nothing is computed for values nobody sees.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        # A single value serves any number of channels.
+        self.register_buffer("mean", torch.tensor(tuple(mean), dtype=torch.float64), persistent=False)
+        self.register_buffer("std", torch.tensor(tuple(std), dtype=torch.float64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = unit(x)
+        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Normalised values (…, C) -> [0, 1]."""
+        return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
+
+
+def unit(x: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]; floats as they are."""
+    return x if x.is_floating_point() else x.float() / 255
+
+
+class Patchify(Tokenizer):
+    """Cuts any number of axes into patches: (B, C, *size) -> Tokens with content (B, N, *patch, C), row-major.
+
+    Values stay raw (bytes, mostly), so that the one copy made here is small. Inputs of another size than `size` are
+    taken too, as long as every axis is a multiple of its patch.
+    Raises: UserError when a patch does not divide its axis or the number of channels differs.
+    """
+
+    def __init__(self, patch: Sequence[int], size: Sequence[int], channels: int = 3):
+        super().__init__()
+        self.patch, self.size, self.channels = tuple(patch), tuple(size), channels
+        if len(self.patch) != len(self.size):
+            raise UserError(f"tokenizer.patch {self.patch} and tokenizer.size {self.size} differ in number of axes.")
+        self.grid = self._grid(self.size)
+
+    @property
+    def give(self) -> dict:
+        return {
+            "grid": self.grid,
+            "axes": len(self.grid),
+            "patch": self.patch,
+            "channels": self.channels,
+            "values": prod(self.patch) * self.channels,
+        }
+
+    def forward(self, data: Tensor) -> Tokens:
+        axes = len(self.patch)
+        if data.dim() != axes + 2 or data.shape[1] != self.channels:
+            names = "(B, C" + "".join(f", {n}" for n in self.size) + ")"
+            raise UserError(
+                f"Input has shape {tuple(data.shape)}; expected {names} with C = {self.channels}. "
+                "Declare other data by modality.channels and modality.size."
+            )
+        grid = self._grid(tuple(data.shape[2:]))
+        split = [data.shape[0], self.channels]
+        for n, p in zip(grid, self.patch, strict=True):
+            split += [n, p]
+        x = data.reshape(split)
+        order = [0, *range(2, 2 + 2 * axes, 2), *range(3, 3 + 2 * axes, 2), 1]
+        content = x.permute(order).flatten(1, axes)
+        return Tokens(content, Layout(content.shape[1], grid))
+
+    def untokenize(self, content: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
+        """(B, N, *patch, C) or (B, N, values) -> (B, C, *size), the inverse."""
+        grid = grid or self.grid
+        axes = len(grid)
+        x = content.reshape(content.shape[0], *grid, *self.patch, self.channels)
+        order = [0, 1 + 2 * axes]
+        for axis in range(axes):
+            order += [1 + axis, 1 + axes + axis]
+        size = [n * p for n, p in zip(grid, self.patch, strict=True)]
+        return x.permute(order).reshape(content.shape[0], self.channels, *size)
+
+    def _grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        if any(n % p or n < p for n, p in zip(size, self.patch, strict=True)):
+            fits = tuple(max(p, n - n % p) for n, p in zip(size, self.patch, strict=True))
+            raise UserError(
+                f"Patch {self.patch} does not divide the input {size}. "
+                f"Set modality.size={list(fits)} or another modality.patch."
+            )
+        return tuple(n // p for n, p in zip(size, self.patch, strict=True))

@@ -1,0 +1,71 @@
+"""`python -m core.train`: trains a method on a modality; run again with the same `run_dir`, it resumes.
+
+Exit codes: 0 done; 2 the input was wrong (one message); 130 and 143 stopped by Ctrl-C and SIGTERM, to be resumed.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from core.composition.choices import describe_choices
+from core.engine.stopping import Interrupted
+from core.errors import UserError
+
+USAGE = """\
+python -m core.train [key=value ...]      train; run it again with the same run_dir to resume
+  python -m core.train modality=video
+  python -m core.train modality=image method=mae size=base data=folder data.root=photos epochs=100
+  torchrun --nproc-per-node=8 -m core.train modality=video batch_size=1024
+
+Choices
+{choices}
+Settings
+  epochs= or steps=   length of the run            batch_size=   samples per step, over all processes
+  data.root=          your files                   run_dir=      default runs/<modality>_<method>_<size>_<data>
+  seed=               of data, masks and weights   precision=    auto, fp32 or bf16
+  compile=            true: torch.compile          init=         a run or saved encoder to start from
+  config=             <run>/config.yaml: the same run again
+Everything else by its path: optim.base_lr=1e-4 engine.workers=4 method.masker.ratio=0.9 (all: <run>/config.yaml)"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help", "help"} & set(argv):
+        print(usage())
+        return 0
+    try:
+        start(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        state = "The last step is saved" if stopped.saved else "The newest checkpoint stands"
+        print(f"Stopped by {stopped}. {state}; resume by: python -m core.train {shlex.join(argv)}", file=sys.stderr)
+        return 128 + stopped.number
+    except KeyboardInterrupt:
+        print("Stopped outside of training; the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def start(argv: Sequence[str]) -> None:
+    # Loaded late: --help and typing errors should not wait for them.
+    from core.config import compose
+    from core.engine.distributed import connect
+    from core.engine.session import run
+
+    with connect() as world:
+        run(compose(argv), world)
+
+
+def usage() -> str:
+    lines = []
+    for group, names in describe_choices().items():
+        if names:
+            lines.append(f"  {group + '=':<13} {' | '.join(names)}")
+    return USAGE.format(choices="\n".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
