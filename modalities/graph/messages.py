@@ -1,0 +1,128 @@
+"""Message passing: softmax over a node's incoming edges, weighted sums of its neighbours.
+
+On a CPU sums run through `embedding_bag`, which multiplies and adds without ever holding one message per edge; four
+to six times faster than gather and `index_add`, which is what other devices do.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from core.tokens import Layout
+
+
+@dataclass(frozen=True)
+class Links:
+    """Edges into `rows` of all nodes: `source` (E,), `row` (E,) ascending: which row an edge ends in.
+
+    `nodes`: how many nodes messages come from; `rows`: how many rows receive. Sources and rows may be numbered apart.
+    """
+
+    source: Tensor
+    row: Tensor
+    nodes: int
+    rows: int
+    _bags: dict = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, layout: Layout) -> "Links":
+        """All of a layout's edges; planned once for edges that come again (training on one graph)."""
+        known = _PLANNED.get(layout.edges)
+        if known is None:
+            known = _PLANNED[layout.edges] = cls(*layout.edges, layout.count, layout.count)
+        return known
+
+    def bags(self, heads: int) -> tuple["Bags", "Bags"]:
+        """Plans for sums by row and, for gradients, by source."""
+        if heads not in self._bags:
+            self._bags[heads] = (
+                Bags.of(self.row, self.source, self.rows, heads),
+                Bags.of(self.source, self.row, self.nodes, heads),
+            )
+        return self._bags[heads]
+
+
+_PLANNED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Which rows every bag sums: `index` (E · K,), bag b from `start[b]` on; `order`: each weight's place in (E, K)."""
+
+    index: Tensor
+    start: Tensor
+    order: Tensor
+
+    @classmethod
+    def of(cls, into: Tensor, out_of: Tensor, count: int, heads: int) -> "Bags":
+        head = torch.arange(heads, device=into.device)
+        bag = (into[:, None] * heads + head).flatten()
+        bag, order = bag.sort(stable=True)
+        start = torch.searchsorted(bag, torch.arange(count * heads + 1, device=bag.device))
+        return cls((out_of[:, None] * heads + head).flatten()[order], start, order)
+
+    def sum(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x (n · K, D), weight (E · K,) in this plan's order -> (count · K, D)."""
+        return F.embedding_bag(
+            self.index, x, self.start, mode="sum", per_sample_weights=weight, include_last_offset=True
+        )
+
+
+def edge_softmax(logits: Tensor, links: Links) -> Tensor:
+    """(E, K) -> (E, K): softmax over the edges of each row."""
+    index = links.row[:, None].expand_as(logits)
+    top = logits.detach().new_full((links.rows, logits.shape[1]), -torch.inf)
+    top = top.scatter_reduce(0, index, logits.detach(), "amax")
+    weight = (logits - top[links.row]).exp()
+    total = weight.new_zeros(links.rows, logits.shape[1]).index_add(0, links.row, weight)
+    return weight / total[links.row]
+
+
+def weighted_sum(x: Tensor, weight: Tensor, links: Links) -> Tensor:
+    """x (nodes, K, D), weight (E, K) -> (rows, K, D): Σ over the edges of a row of weight · x[source]."""
+    if x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64):
+        return _WeightedSum.apply(x.contiguous(), weight, links)
+    return plain_weighted_sum(x, weight, links)
+
+
+def plain_weighted_sum(x: Tensor, weight: Tensor, links: Links) -> Tensor:
+    """The same with one message per edge in memory."""
+    messages = x[links.source] * weight[:, :, None]
+    return messages.new_zeros(links.rows, *x.shape[1:]).index_add(0, links.row, messages)
+
+
+def neighbour_sum(x: Tensor, links: Links) -> Tensor:
+    """x (nodes, D) -> (rows, D): Σ over the edges of a row of x[source]."""
+    ones = x.new_ones(len(links.source), 1)
+    return weighted_sum(x[:, None], ones, links)[:, 0]
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, links: Links) -> Tensor:
+        heads = x.shape[1]
+        forward, _ = links.bags(heads)
+        ordered = weight.flatten()[forward.order]
+        ctx.links = links
+        ctx.save_for_backward(x, weight)
+        return forward.sum(x.flatten(0, 1), ordered).view(links.rows, heads, x.shape[2])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        links, (nodes, heads, width) = ctx.links, x.shape
+        forward, backward = links.bags(heads)
+        grad = grad.reshape(-1, width)
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = backward.sum(grad, weight.flatten()[backward.order]).view(nodes, heads, width)
+        if ctx.needs_input_grad[1]:
+            bag = torch.repeat_interleave(forward.start.diff(), output_size=len(forward.index))
+            dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                grad, x.flatten(0, 1), forward.index, forward.start, bag, 0
+            )
+            of_weight = torch.empty_like(dots).index_copy_(0, forward.order, dots).view_as(weight)
+        return of_x, of_weight, None

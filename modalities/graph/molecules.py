@@ -1,0 +1,95 @@
+"""Molecules: atoms and bonds as pairs of class numbers, a GIN with bond embeddings, the atom-type target."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.encoder import Encoder
+from core.targets import Target
+from core.tokens import Latent, Place, Seen, Step, Truth
+from modalities.graph.messages import Links, neighbour_sum
+
+ATOM_TYPES, CHIRALITIES, BOND_TYPES, DIRECTIONS = 119, 3, 6, 3
+SELF_LOOP = (4, 0)  # bond type and direction of a node's edge to itself
+
+
+class BondConv(nn.Module):
+    """Σ over incoming edges of (h_from + bond type + direction), then Linear, ReLU, Linear.
+
+    Σ of the embeddings is a count of types per row times their table: no embedding per edge.
+    """
+
+    def __init__(self, features: int, out: int):
+        super().__init__()
+        self.types = nn.Embedding(BOND_TYPES, features)
+        self.directions = nn.Embedding(DIRECTIONS, features)
+        self.linear1, self.linear2 = nn.Linear(features, 2 * features), nn.Linear(2 * features, out)
+        nn.init.xavier_uniform_(self.types.weight)
+        nn.init.xavier_uniform_(self.directions.weight)
+
+    def forward(self, summed: Tensor, bonds: Tensor, links: Links) -> Tensor:
+        """summed (R, C): Σ h_from; bonds (E, 2): type and direction of the links -> (R, out)."""
+        for i, table in enumerate((self.types.weight, self.directions.weight)):
+            summed = summed + self._count(bonds[:, i], links, len(table)).to(summed.dtype) @ table
+        return self.linear2(F.relu(self.linear1(summed)))
+
+    @staticmethod
+    def _count(kind: Tensor, links: Links, kinds: int) -> Tensor:
+        """(R, kinds): how many edges of each kind a row has."""
+        counts = torch.zeros(links.rows * kinds, device=kind.device)
+        return counts.index_add(0, links.row * kinds + kind, torch.ones_like(kind, dtype=counts.dtype)).view(-1, kinds)
+
+
+class MoleculeGIN(Encoder):
+    """Atom type and chirality embeddings, then `depth` convolutions with batch norm, ReLU between them.
+
+    A hidden atom is type 119, chirality 0.
+    Shapes: Seen (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source: THUDM/GraphMAE, folder chem.
+    """
+
+    hide = "blank"
+    need: ClassVar = {"features": 2}
+
+    def __init__(self, width: int, depth: int, drop: float = 0.0):
+        super().__init__()
+        self.drop = drop
+        self.atoms = nn.Embedding(ATOM_TYPES + 1, width)
+        self.chirality = nn.Embedding(CHIRALITIES, width)
+        self.convs = nn.ModuleList(BondConv(width, width) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(depth))
+        nn.init.xavier_uniform_(self.atoms.weight)
+        nn.init.xavier_uniform_(self.chirality.weight)
+        self.embed_dim, self.depth = width, depth
+
+    @property
+    def give(self) -> dict:
+        return {"width": self.embed_dim}
+
+    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+        atom, chirality = seen.content[0].unbind(1)
+        if seen.emptied is not None:
+            atom = atom.masked_fill(seen.emptied[0], ATOM_TYPES)  # `blank` left zeros: chirality 0
+        h, tapped = self.atoms(atom) + self.chirality(chirality), {}
+        links = Links.of(seen.layout)
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            h = norm(conv(neighbour_sum(h, links), seen.layout.edge_content, links))
+            h = F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training)
+            if f"layer{i}" in taps:
+                tapped[f"layer{i}"] = h[None]
+        return Latent(h[None], seen.layout, seen.rows, None, tapped)
+
+
+class AtomTypes(Target):
+    """One-hot atom types (1, M, 119)."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = ATOM_TYPES
+
+    @torch.no_grad()
+    def forward(self, step: Step, view: str, place: Place) -> Truth:
+        atoms = place.rows.take(step.tokens[view].content)[..., 0]
+        return Truth(F.one_hot(atoms, ATOM_TYPES).float())

@@ -1,0 +1,105 @@
+"""Graphs that do not fit a step: neighbours sampled from an adjacency list on disk, in plain NumPy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.data.reader import Reader
+from core.data.sources import Item, Source
+from core.errors import BadSample, UserError
+from modalities.graph.graphs import Graphs, join
+
+FILES = ("indptr", "indices", "features")
+
+
+class SampledSource(Source):
+    """One big graph as arrays in a folder: indptr.npy (N + 1,), indices.npy (E,) who sends, features.npy (N, C).
+
+    An item is a root node; `roots.npy` lists them, else every node is one. Arrays are memory-mapped, never read whole.
+    `write` makes such a folder.
+    """
+
+    def __init__(self, root: str):
+        self.root, self.classes = root, {}
+
+    def items(self, split: str) -> list[Item]:
+        """Every root, for training and for testing: as published, pre-training sees the whole graph and no label."""
+        folder = Path(self.root)
+        if missing := [f"{name}.npy" for name in FILES if not (folder / f"{name}.npy").exists()]:
+            raise UserError(f"data.root: {self.root} lacks {', '.join(missing)}.")
+        count = len(np.load(folder / "indptr.npy", mmap_mode="r")) - 1
+        roots = np.load(folder / "roots.npy").tolist() if (folder / "roots.npy").exists() else range(count)
+        return [Item(f"{node:09d}", self.root, str(node)) for node in roots]
+
+
+class SampledReader(Reader):
+    """The subgraph round a root: of each node reached, at most `fanout[k]` of its neighbours in step k, at random.
+
+    All links between the nodes found are kept, so that a node may have more neighbours than were drawn for it. The root
+    is node 0 and `roots` of the result. Memory: the nodes found, not the graph.
+    """
+
+    view = "graph"
+    extensions = (".npy",)
+
+    def __init__(self, fanout: Sequence[int] = (10, 10)):
+        self.fanout = tuple(fanout)
+
+    def read(self, item: Item, train: bool) -> Graphs:
+        folder = Path(item.path)
+        try:
+            indptr, indices, features = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in FILES)
+        except (OSError, ValueError) as error:
+            raise BadSample(f"cannot be read: {error}") from error
+        seed = int(torch.randint(2**62, ())) if train else int(item.member)
+        nodes = grow(indptr, indices, int(item.member), self.fanout, np.random.default_rng(seed))
+        x = torch.from_numpy(np.array(features[nodes], np.float32))
+        graph = Graphs.of(x, torch.from_numpy(links(indptr, indices, nodes))).compact()
+        return graph.rooted(torch.zeros(1, dtype=torch.long))
+
+    def collate(self, samples: list[Any]) -> Graphs:
+        return join(samples)
+
+
+def grow(
+    indptr: np.ndarray, indices: np.ndarray, root: int, fanout: Sequence[int], rng: np.random.Generator
+) -> np.ndarray:
+    """Nodes reached from `root`, which comes first."""
+    found, front = {root: None}, [root]
+    for most in fanout:
+        reached = []
+        for node in front:
+            start, end = int(indptr[node]), int(indptr[node + 1])
+            places = np.arange(start, end)
+            if end - start > most:
+                places = start + rng.choice(end - start, most, replace=False)
+            reached += [int(n) for n in indices[places] if int(n) not in found]
+            found |= dict.fromkeys(reached)
+        front = list(dict.fromkeys(reached))
+    return np.fromiter(found, np.int64)
+
+
+def links(indptr: np.ndarray, indices: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """(2, E): links of the graph between these nodes, numbered by their place among them."""
+    order = np.argsort(nodes)
+    ordered, edges = nodes[order], []
+    for number, node in enumerate(nodes):
+        senders = np.asarray(indices[int(indptr[node]) : int(indptr[node + 1])])
+        place = np.minimum(np.searchsorted(ordered, senders), len(nodes) - 1)
+        inside = order[place[ordered[place] == senders]]
+        edges.append(np.stack([inside, np.full(len(inside), number)]))
+    return np.concatenate(edges, 1)
+
+
+def write(folder: str | Path, edge_index: np.ndarray, features: np.ndarray) -> None:
+    """Writes the arrays of a graph: edges (2, E) as (from, to), features (N, C)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    order = np.argsort(edge_index[1], kind="stable")
+    indptr = np.zeros(len(features) + 1, np.int64)
+    np.cumsum(np.bincount(edge_index[1], minlength=len(features)), out=indptr[1:])
+    for name, array in zip(FILES, (indptr, edge_index[0][order], features), strict=True):
+        np.save(folder / f"{name}.npy", array)

@@ -1,0 +1,40 @@
+"""GraphMAE2's latent prediction: a teacher that sees every node, and the student's head."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.teachers import Averaged
+from core.tokens import Step
+
+
+class LatentTeacher(Averaged):
+    """Projected codes of the whole graph by averaged weights: (1, N, D). Dropout is active in it too, as published.
+
+    It sees a view of its own, "teacher", where the data make one (with other edges dropped), else that of the student.
+    """
+
+    def __init__(self, parts: Mapping[str, str], momentum: float, delay: float = 0.0, view: str = "graph"):
+        super().__init__(parts, momentum, delay)
+        self.view = view
+
+    def follow(self, method: MaskedAutoencoder) -> None:
+        super().follow(method)
+        self.copies["encoder"].input.mask_token = None  # it sees every node
+
+    def forward(self, step: Step) -> Tensor:
+        tokens = step.tokens.get("teacher", step.tokens[self.view])
+        return self.copies["projector"](self.copies["encoder"](tokens.whole()).features)
+
+
+class LatentHead(nn.Module):
+    """Projector and predictor: (…, D) -> (…, D). The teacher has a projector of its own, no predictor."""
+
+    def __init__(self, width: int, inner: int = 256):
+        super().__init__()
+        self.projector = nn.Sequential(nn.Linear(width, inner), nn.PReLU(), nn.Linear(inner, width))
+        self.predictor = nn.Sequential(nn.PReLU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predictor(self.projector(x))

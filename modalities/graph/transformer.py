@@ -1,0 +1,70 @@
+"""A graph transformer on the common trunk: nodes are tokens, every node of a graph may look at every other one."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.encoder import AttentionPlan, Encoder, Trunk
+from core.tokens import Latent, Layout, Seen
+from modalities.graph.gnn import Input
+from modalities.graph.messages import Links, weighted_sum
+
+
+class GraphTransformer(Encoder):
+    """Linear embedding of features plus one of random-walk return probabilities, then the trunk.
+
+    Attention is planned per graph of the batch (`counts`), never over all nodes. Hidden nodes are a learned vector,
+    whose place in the graph is known. `steps`: length of the walks, 0 for none.
+    Shapes: Seen (1, N, C) -> Latent (1, N, D). Source of the encodings: Dwivedi et al., 2022 (random-walk positions).
+    """
+
+    hide = "blank"
+
+    def __init__(self, trunk: Trunk, features: int, steps: int = 8):
+        super().__init__()
+        self.trunk, self.input, self.steps = trunk, Input(features), steps
+        self.embed = nn.Linear(features, trunk.dim)
+        self.position = nn.Linear(steps, trunk.dim, bias=False) if steps else None
+        self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
+
+    @property
+    def give(self) -> dict:
+        return {"width": self.embed_dim}
+
+    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+        x = self.input.project(seen, self.embed.weight, 0.0) + self.embed.bias
+        if self.position is not None:
+            x = x + self.position(random_walk(seen.layout, self.steps).to(x.dtype))
+        out, tapped = self.trunk(x[None], AttentionPlan.of(seen.layout), taps)
+        return Latent(out, seen.layout, seen.rows, None, tapped)
+
+
+EXACT = 256  # nodes of the largest graph for which return probabilities are computed exactly
+PROBES = 16
+
+
+@torch.no_grad()
+def random_walk(layout: Layout, steps: int) -> Tensor:
+    """(N, steps): how likely a walk along the edges, self-loops included, is back after 1, 2, … steps.
+
+    Exact for small graphs; else Hutchinson's estimate, the mean of z ∘ Pᵏ z over fixed random signs z, so that no N × N
+    matrix is made.
+    """
+    links, device = Links.of(layout), layout.edges.device
+    degree = torch.bincount(links.row, minlength=layout.count).clamp(min=1)
+    weight = (1 / degree)[links.row][:, None]
+    largest = max(layout.counts, default=1)
+    if largest <= EXACT:
+        start = torch.tensor(layout.counts).cumsum(0) - torch.tensor(layout.counts)
+        own = torch.arange(layout.count, device=device) - start.to(device)[layout.sample]
+        z = F.one_hot(own, largest).float()
+    else:
+        signs = torch.randint(2, (layout.count, PROBES), generator=torch.Generator().manual_seed(0))
+        z = (2 * signs.to(device) - 1) / PROBES**0.5
+    walked, back = z, []
+    for _ in range(steps):
+        walked = weighted_sum(walked[:, None], weight, links)[:, 0]
+        back.append((walked * z).sum(1))
+    return torch.stack(back, 1)

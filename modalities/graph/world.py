@@ -1,0 +1,63 @@
+"""The generated world as graphs: points on each solid's surface, linked to their nearest neighbours, as .npz files."""
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from core.world.scene import Scene
+from core.world.source import WorldSource, whole
+
+LINKS = 6  # nearest neighbours of a point; links go both ways
+AWAY = 4.0  # metres from the solid's centre to where rays start
+
+
+class GraphWorld(WorldSource):
+    """`size` points where random rays meet the solid; features: position about their mean (metres), unit normal.
+
+    The label is the solid's shape. Cost: 5 ms a sample on one core at 128 points. `train` and `test` are the numbers of
+    samples, `root` and `seed` as in `WorldSource`.
+    """
+
+    kind = "graph"
+    suffix = ".npz"
+
+    def __init__(self, root: str | None = None, seed: int = 0, train: int = 2048, test: int = 512, size: int = 128):
+        self.size = whole("size", size, LINKS + 1)
+        super().__init__(root, seed, train, test, f"{size}nodes")
+
+    def make(self, scenes: Sequence[Scene]) -> Iterator[dict[str, bytes]]:
+        for scene in scenes:
+            points = surface(scene, self.size)
+            x = np.concatenate([points - points.mean(0), scene.normal(points)], 1).astype(np.float32)
+            buffer = io.BytesIO()
+            np.savez(buffer, x=x, edge_index=nearest(points, LINKS))
+            yield {".npz": buffer.getvalue()}
+
+
+def surface(scene: Scene, count: int) -> np.ndarray:
+    """(count, 3) points where rays from all around, aimed at random places within the solid's reach, first meet it."""
+    # The scene's own numbers are the seed: the same scene gives the same points.
+    seed = [int(2**40 * part) for part in (scene.yaw, scene.scale, scene.proportion)]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    found: list[np.ndarray] = []
+    while sum(map(len, found)) < count:
+        sides, aims = rng.standard_normal((2, 2 * count, 3))
+        origins = AWAY * sides / np.linalg.norm(sides, axis=1, keepdims=True)
+        aims *= (rng.random((2 * count, 1)) ** (1 / 3)) * scene.scale / np.linalg.norm(aims, axis=1, keepdims=True)
+        directions = (aims - origins) / np.linalg.norm(aims - origins, axis=1, keepdims=True)
+        origins = origins + scene.position
+        far = scene.cast(origins, directions)
+        hit = np.isfinite(far)
+        found.append(origins[hit] + far[hit, None] * directions[hit])
+    return np.concatenate(found)[:count]
+
+
+def nearest(points: np.ndarray, count: int) -> np.ndarray:
+    """(2, E): every point's `count` nearest others, in both directions, each link once."""
+    far = np.square(points[:, None] - points[None]).sum(2)
+    np.fill_diagonal(far, np.inf)
+    close = np.argsort(far, axis=1)[:, :count]
+    linked = np.zeros(far.shape, dtype=bool)
+    np.put_along_axis(linked, close, True, axis=1)
+    return np.stack(np.nonzero(linked | linked.T)).astype(np.int64)

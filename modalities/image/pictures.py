@@ -1,0 +1,35 @@
+"""Images in a report: input, masked, interpolation and reconstruction in columns."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from core.evaluation.fillers import Filler, HarmonicFiller
+from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.pictures import LOSSLESS, Gallery, Panel, Pictures, Raster, encode, look, shrink, tinted, versions
+from core.tokens import Batch, Mask
+
+SIDE = 224  # pixels of the longer side; larger images are shown smaller
+
+
+class ImagePictures(Pictures):
+    """Draws images (B, C, H, W) of any number of channels.
+
+    `shown`: the channels drawn as red, green and blue, or one as grey; by default the first three, of fewer the first.
+    """
+
+    def __init__(self, shown: Sequence[int] | None = None, filler: Filler | None = None):
+        self.shown, self.filler = shown, filler or HarmonicFiller()
+
+    def draw(self, method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Gallery:
+        views = look(method, batch, "image", masks, self.filler)
+        hidden, panels = [], []
+        for index, key in enumerate(batch.keys):
+            hidden.append(Panel(key, [_still(tinted(views, index, self.shown), "mask", key)]))
+            rasters = [_still(rgb, label, key) for label, rgb in versions(views, index, self.shown).items()]
+            panels.append(Panel(key, rasters))
+        return Gallery(hidden, panels, views.notes)
+
+
+def _still(rgb: Tensor, label: str, key: str) -> Raster:
+    return encode(shrink(rgb[None], SIDE), label, f"{label} of {key}", exact=max(rgb.shape[:2]) <= LOSSLESS)
