@@ -1,0 +1,56 @@
+"""Where reference vectors and real data are found, and what the summary says of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def folder(variable: str, default: str) -> Path | None:
+    """The folder a variable names; its default beside the repository, or None where that is missing.
+
+    A variable that is set, but empty or wrong, is an error: tests must not be skipped by a typo.
+    """
+    named = os.environ.get(variable)
+    if named is None:
+        path = ROOT.parent / default
+        return path if path.is_dir() else None
+    if not named or not (ROOT / named).is_dir():
+        raise pytest.UsageError(f"{variable}={named!r} is not a folder (relative names count from {ROOT}).")
+    return ROOT / named
+
+
+def golden_folders(*names: str) -> list[Path]:
+    """Folders of reference vectors whose name is one of `names`, or one of them followed by a dash or dot."""
+    root = folder("GOLDEN_DIR", "shared/golden")
+    if root is None:
+        return []
+    fits = lambda p: any(p.name == n or p.name.startswith((f"{n}--", f"{n}.", f"{n}_")) for n in names)  # noqa: E731
+    return sorted(p for p in root.iterdir() if (p / "meta.json").exists() and fits(p))
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    path = folder("GOLDEN_DIR", "shared/golden")
+    if path is None:
+        pytest.skip("no reference vectors: set GOLDEN_DIR")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    path = folder("DATA_DIR", "shared/data")
+    if path is None:
+        pytest.skip("no real data: set DATA_DIR")
+    return path
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for variable, default in (("GOLDEN_DIR", "shared/golden"), ("DATA_DIR", "shared/data")):
+        path = folder(variable, default)
+        found = (
+            "not found, its tests are skipped" if path is None else f"{sum(p.is_dir() for p in path.iterdir())} folders"
+        )
+        terminalreporter.write_line(f"{variable}: {found}")

@@ -1,0 +1,1 @@
+"""A modality from outside: signals in time, (C, T). A reader and one YAML are all that it takes."""

@@ -1,0 +1,87 @@
+import errno
+import multiprocessing
+
+import pytest
+from omegaconf import OmegaConf
+
+from core.engine import run_dir
+from core.errors import UserError
+
+CONFIG = {
+    "size": {"name": "nano", "dim": 128},
+    "engine": {"workers": 2},
+    "run_dir": "a",
+    "betas": [0.9, 0.95],
+    "steps": None,
+}
+
+
+def test_config_is_saved_and_accepted_again(tmp_path):
+    run_dir.settle_config(tmp_path, CONFIG)
+    run_dir.settle_config(tmp_path, CONFIG)
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == CONFIG
+
+
+def test_engine_may_change(tmp_path):
+    run_dir.settle_config(tmp_path, CONFIG)
+    run_dir.settle_config(tmp_path, {**CONFIG, "engine": {"workers": 0, "keep": 3}, "run_dir": "elsewhere/a"})
+    assert OmegaConf.load(tmp_path / "config.yaml").engine.keep == 3
+
+
+def test_differing_keys_are_named(tmp_path):
+    run_dir.settle_config(tmp_path, CONFIG)
+    other = {**CONFIG, "size": {"name": "tiny", "dim": 192}, "betas": [0.9, 0.999], "seed": 1}
+    with pytest.raises(UserError) as caught:
+        run_dir.settle_config(tmp_path, other)
+    message = str(caught.value)
+    for line in ("size.name: nano -> tiny", "size.dim: 128 -> 192", "betas.1: 0.95 -> 0.999", "seed: (none) -> 1"):
+        assert line in message
+    assert "betas.0" not in message and "another run_dir=" in message
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == CONFIG
+
+
+def test_a_file_in_the_way_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Cannot write .*file/run.*run_dir="), run_dir.claim(tmp_path / "file" / "run"):
+        pass
+
+
+def test_unwritable_directory(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match="Permission denied"), run_dir.claim(tmp_path):
+        pass
+
+
+def claim_elsewhere(path, answer):
+    try:
+        with run_dir.claim(path):
+            answer.put("claimed")
+    except UserError as error:
+        answer.put(str(error))
+
+
+def test_two_processes_cannot_share_a_run(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    answer = context.SimpleQueue()
+    with run_dir.claim(tmp_path):
+        child = context.Process(target=claim_elsewhere, args=(tmp_path, answer))
+        child.start()
+        assert "Another process" in answer.get()
+        child.join()
+    with run_dir.claim(tmp_path):
+        pass
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    run_dir.save_note(tmp_path / "note.json", {"a": 1})
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="free some space"):
+        run_dir.save_note(tmp_path / "note.json", {"a": 2})
+    assert run_dir.load_note(tmp_path / "note.json") == {"a": 1}

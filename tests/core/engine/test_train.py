@@ -1,0 +1,139 @@
+"""The command: what it makes, what it refuses, and how it stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from core import load_encoder
+from core.engine import session
+from core.train import main
+
+ROOT = Path(__file__).resolve().parents[3]
+TINY = [
+    "modality=image", "data.size.image=[32,32]", "data.source.size=32", "data.source.train=32", "data.source.test=8",
+    "size.dim=32", "size.depth=1", "size.heads=2", "batch_size=8", "steps=6", "precision=fp32", "engine.workers=0",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def world(tmp_path_factory, monkeypatch):
+    """The generated world in a folder of the tests; reconstruction is measured elsewhere."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(session.reconstruction, "evaluate_run", lambda run_dir, method, config: {"figures": {}})
+
+
+def train(run_dir, *more) -> int:
+    return main([*TINY, f"run_dir={run_dir}", *more])
+
+
+def weights(run_dir, step=6):
+    return load_file(run_dir / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
+
+
+def equal(a, b) -> bool:
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def test_a_run_leaves_what_others_need(tmp_path, capsys):
+    assert train(tmp_path) == 0
+    out = capsys.readouterr().out
+    for words in ("method  mae", "32 training samples, held out: 8", "6 (1.5 epochs)", "core.evaluate run="):
+        assert words in out
+    assert "${" not in (tmp_path / "config.yaml").read_text()
+    assert OmegaConf.load(tmp_path / "config.yaml").size.dim == 32
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6
+    assert load_encoder(tmp_path).embed_dim == 32
+
+
+def test_a_finished_run_says_so(tmp_path, capsys):
+    assert train(tmp_path) == 0
+    capsys.readouterr()
+    assert train(tmp_path) == 0
+    assert "holds a finished run of 6 steps" in capsys.readouterr().out
+
+
+def test_another_architecture_is_refused(tmp_path, capsys):
+    assert train(tmp_path, "steps=1") == 0
+    assert train(tmp_path, "steps=1", "size.dim=64") == 2
+    message = capsys.readouterr().err
+    assert "size.dim: 32 -> 64" in message and "another run_dir=" in message and "Traceback" not in message
+
+
+def test_workers_change_no_result(tmp_path):
+    assert train(tmp_path / "a") == 0
+    assert train(tmp_path / "b", "engine.workers=2", "engine.log_every=1", "engine.checkpoint_every=2") == 0
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_a_run_that_lost_its_end_finishes_it(tmp_path, monkeypatch):
+    def die(*args):
+        raise RuntimeError("killed while exporting")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "export_encoder", die)
+        with pytest.raises(RuntimeError):
+            train(tmp_path)
+    assert not (tmp_path / "encoder").exists()
+    assert train(tmp_path) == 0
+    assert (tmp_path / "encoder/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["batch_size=33"], ["batch_size=33", "32 training samples"]),
+        (["optim.accumulate=3"], ["batch_size=8", "optim.accumulate=3"]),
+        (["run_dir=/dev/null/run"], ["/dev/null/run", "run_dir="]),
+        (["steps=null", "epochs=null"], ["steps=", "epochs="]),
+        (["init=/nowhere"], ["init=/nowhere", "core.convert"]),
+        (["optim.betas=[1]"], ["optim.betas"]),
+        (["batch_sise=8"], ["batch_size"]),
+    ],
+)
+def test_wrong_input_is_one_message(tmp_path, capsys, more, words):
+    assert train(tmp_path, *more) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and all(word in message for word in words)
+
+
+@pytest.mark.parametrize("start", ["", "checkpoints/step_00000006", "encoder"])
+def test_a_run_starts_from_another(tmp_path, start):
+    assert train(tmp_path / "a") == 0
+    assert train(tmp_path / "b", f"init={tmp_path / 'a' / start}", "steps=1", "optim.lr=0.0") == 0
+    before, after = weights(tmp_path / "a"), weights(tmp_path / "b", 1)
+    kept = {name for name in after if name.startswith("encoder.")} if start == "encoder" else set(after)
+    assert all(before[name].equal(after[name]) for name in kept)
+
+
+def test_help_lists_what_there_is(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for words in ("modality=", "mae", "nano", "world", "run_dir=", "resume"):
+        assert words in out
+
+
+def test_ctrl_c_ends_the_command_in_good_order(tmp_path):
+    """With workers, which a terminal's Ctrl-C reaches as well: the signal goes to the whole process group."""
+    run_dir = tmp_path / "cut"
+    long = ["steps=100000", "engine.workers=1", "engine.checkpoint_every=null", "engine.log_every=1"]
+    command = [sys.executable, "-m", "core.train", *TINY, *long, f"run_dir={run_dir}"]
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    child = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
+    metrics = run_dir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "The last step is saved" in message and "steps=100000" in message and "Traceback" not in message
+    (saved,) = (run_dir / "checkpoints").iterdir()
+    assert int(saved.name.removeprefix("step_")) == metrics.read_text().count('"kind": "train"')

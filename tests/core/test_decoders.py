@@ -1,0 +1,157 @@
+"""The light decoder: which rows it answers, and how."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from core.decoders import LightDecoder
+from core.embeddings import ClsToken, SinCos
+from core.encoder import Trunk
+from core.errors import UserError
+from core.tokens import Latent, Layout, Place, Rows
+
+WIDTH, DIM, GRID = 6, 8, (2, 4)
+
+
+class Through(nn.Module):
+    """A trunk that changes nothing: what is answered is what went in."""
+
+    def forward(self, x, plan, taps=()):
+        return x, {}
+
+
+def decoder(answer: str, trunk: nn.Module | None = None, **more) -> LightDecoder:
+    torch.manual_seed(0)
+    return LightDecoder(WIDTH, DIM, trunk or Through(), SinCos(GRID, DIM), answer=answer, **more)
+
+
+def latent(index, valid=None, count: int = 8) -> Latent:
+    rows = Rows(torch.tensor(index), None if valid is None else torch.tensor(valid))
+    features = rows.zero_padding(torch.randn(*rows.index.shape, WIDTH, generator=torch.Generator().manual_seed(0)))
+    layout = Layout(count, GRID).take(rows)
+    return Latent(features, layout, rows)
+
+
+def place(index, valid=None) -> Place:
+    return Place(Rows(torch.tensor(index), None if valid is None else torch.tensor(valid)))
+
+
+def ask(made: LightDecoder, seen: Latent, layout: Layout | None = None, **places: Place):
+    return made(seen, layout or Layout(8, GRID), places, {})
+
+
+def test_latent_answers_seen_rows_by_their_latents():
+    made, seen = decoder("latent"), latent([[5, 0, 3]])
+    said = ask(made, seen, main=place([[3, 1, 5]]))["main"]
+    table = made.positions.full()
+    own = made.project(seen.features)
+    assert torch.allclose(said[0, 0], own[0, 2] + table[3]) and torch.allclose(said[0, 2], own[0, 0] + table[5])
+    assert torch.allclose(said[0, 1], made.mask_token[0, 0] + table[1])
+
+
+def test_query_answers_seen_rows_by_an_extra_mask_token():
+    made, seen = decoder("query"), latent([[5, 0, 3]])
+    said = ask(made, seen, main=place([[3, 1, 5]]))["main"]
+    assert torch.allclose(said, made.mask_token + made.positions.full()[None, [3, 1, 5]])
+
+
+class Spy(Through):
+    def forward(self, x, plan, taps=()):
+        self.shape, self.plan = x.shape, plan
+        return x, {}
+
+
+@pytest.mark.parametrize("answer, length", [("latent", 8), ("query", 3 + 2)])
+def test_the_sequence_holds_all_rows_or_just_those_asked_for(answer, length):
+    spy = Spy()
+    ask(decoder(answer, spy), latent([[5, 0, 3]]), main=place([[1, 5]]))
+    assert spy.shape == (1, length, DIM)
+
+
+@pytest.mark.parametrize("answer", ["latent", "query"])
+def test_several_places_in_one_pass(answer):
+    made, seen = decoder(answer, Trunk(DIM, 1, 2)), latent([[5, 0, 3], [1, 2, 3]])
+    places = {"a": place([[1, 5], [0, 7]]), "b": place([[2], [6]])}
+    said = ask(made, seen, **places)
+    assert said["a"].shape == (2, 2, DIM) and said["b"].shape == (2, 1, DIM)
+    if answer == "latent":
+        assert torch.allclose(said["a"], ask(made, seen, a=places["a"])["a"], atol=1e-6)
+
+
+@pytest.mark.parametrize("answer", ["latent", "query"])
+def test_the_whole_grid_is_a_place(answer):
+    made, seen = decoder(answer), latent([[5, 0, 3]])
+    said = ask(made, seen, all=Place(None))["all"]
+    rows = ask(made, seen, all=place([list(range(8))]))["all"]
+    assert said.shape == (1, 8, DIM) and torch.equal(said, rows)
+
+
+@pytest.mark.parametrize("answer", ["latent", "query"])
+def test_padding_changes_nothing(answer):
+    made = decoder(answer, Trunk(DIM, 2, 2))
+    seen = latent([[5, 0, 3], [4, 0, 0]], [[True] * 3, [True, False, False]])
+    asked = place([[1, 2], [6, 0]], [[True, True], [True, False]])
+    together = ask(made, seen, main=asked)["main"]
+    alone = ask(made, Latent(seen.features[1:, :1], Layout(1, GRID), Rows(torch.tensor([[4]]))), main=place([[6]]))
+    assert torch.allclose(together[1, :1], alone["main"][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("answer", ["latent", "query"])
+def test_padded_tokens_are_never_asked(answer):
+    made = decoder(answer, Trunk(DIM, 2, 2))
+    cells = torch.tensor([[[0, 0], [0, 1], [1, 2], [0, 0]]])
+    layout = Layout(4, GRID, cells, valid=torch.tensor([[True, True, True, False]]))
+    rows = Rows(torch.tensor([[1]]))
+    seen = Latent(torch.randn(1, 1, WIDTH, generator=torch.Generator().manual_seed(0)), layout.take(rows), rows)
+    long = ask(made, seen, layout, main=place([[0, 2]]))["main"]
+    short = ask(made, seen, replace(layout, count=3, coords=cells[:, :3], valid=None), main=place([[0, 2]]))["main"]
+    assert torch.allclose(long, short, atol=1e-5)
+
+
+def test_latents_of_all_rows_need_no_mask_token():
+    made = decoder("latent", Trunk(DIM, 1, 2))
+    features = torch.randn(1, 8, WIDTH, generator=torch.Generator().manual_seed(0))
+    said = ask(made, Latent(features, Layout(8, GRID), None), main=place([[1, 5]]))["main"]
+    order = latent([list(range(8))])
+    assert torch.allclose(said, ask(made, replace(order, features=features), main=place([[1, 5]]))["main"], atol=1e-6)
+
+
+def test_rows_may_come_in_any_order():
+    made = decoder("latent", Trunk(DIM, 2, 2))
+    seen = latent([[5, 0, 3]])
+    turned = Latent(seen.features[:, [2, 0, 1]], seen.layout, Rows(torch.tensor([[3, 5, 0]])))
+    first, second = (ask(made, one, main=place([[1, 2]]))["main"] for one in (seen, turned))
+    assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_a_cls_of_its_own_or_the_encoders():
+    seen = latent([[5, 0, 3]])
+    spy = Spy()
+    ask(decoder("latent", spy, cls=ClsToken(DIM)), seen, main=place([[1]]))
+    assert spy.shape == (1, 9, DIM)
+    handed = decoder("latent", Trunk(DIM, 1, 2), cls=ClsToken(DIM, own=False))
+    one, two = (
+        ask(handed, replace(seen, cls=torch.full((1, WIDTH), x)), main=place([[1]]))["main"] for x in (0.0, 1.0)
+    )
+    assert one.shape == (1, 1, DIM) and not torch.allclose(one, two), "it is looked at"
+
+
+def test_positions_are_those_of_the_input():
+    """Other grids than the one it was built for: positions are resized."""
+    made = decoder("query")
+    seen = replace(latent([[5, 0, 3]]), layout=Layout(3, (4, 4)))
+    said = ask(made, seen, Layout(16, (4, 4)), main=place([[15]]))["main"]
+    assert torch.allclose(said, made.mask_token + made.positions(torch.tensor([[15]]), (4, 4)))
+
+
+def test_packed_samples_are_refused():
+    packed = Layout(3, GRID, sample=torch.tensor([0, 0, 1]), samples=2, counts=(2, 1))
+    with pytest.raises(UserError, match="packed"):
+        ask(decoder("latent"), latent([[0, 1]]), packed, main=place([[2]]))
+
+
+def test_bias_and_start_of_the_mask_token_are_settings():
+    made = decoder("query", project_bias=False, mask_init="zero")
+    assert made.project.bias is None and (made.mask_token == 0).all() and made.give == {"width": DIM}

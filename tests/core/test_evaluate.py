@@ -1,0 +1,174 @@
+"""The command as a user meets it, on a run of two steps with pictures of two classes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core import evaluate, train
+from core.evaluation.opening import open_config, open_method
+from core.export import load_encoder
+
+SMALL = ["size.dim=24", "size.depth=1", "size.heads=2", "modality.size=[16,16]", "engine.workers=0", "precision=fp32"]
+TINY = [*SMALL, "batch_size=4", "steps=2", "method.readouts.main.decoder.trunk.depth=1"]
+
+
+def draw(folder, split, label, count, grouped=False):
+    """Pictures of class 0 are bright at the left, of class 1 at the right."""
+    for index in range(count):
+        picture = np.random.default_rng([label, index, split == "test"]).integers(0, 60, (16, 16, 3), dtype=np.uint8)
+        picture[:, 8 * label : 8 * label + 8] += 150
+        path = folder / split / f"class{label}" / f"{index:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with `pictures` in class folders and a finished `run` on them; the cache is in it too."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    for split, count in (("train", 12), ("test", 6)):
+        for label in (0, 1):
+            draw(folder / "pictures", split, label, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LACUNA_CACHE", str(folder / "cache"))
+        data = ["data=folder", f"data.root={folder / 'pictures'}"]
+        assert train.main(["modality=image", *TINY, *data, "optim.ema=0.5", f"run_dir={folder / 'run'}"]) == 0
+        yield folder
+
+
+def run(capsys, *argv):
+    """Exit code, what was printed, and the JSON of the last line (None where that is no JSON)."""
+    capsys.readouterr()
+    code = evaluate.main(list(argv))
+    out, err = capsys.readouterr()
+    return code, err, out, json.loads(out.splitlines()[-1]) if out.splitlines() and code == 0 else None
+
+
+@pytest.mark.parametrize("task", ["knn", "linear"])
+def test_classes_are_told_beside_baselines(place, capsys, task):
+    code, err, out, record = run(capsys, f"run={place / 'run'}", f"task={task}", "seeds=2")
+    assert code == 0, err
+    assert record == json.loads((place / "run" / "evaluation" / f"{task}.json").read_text())
+    section = record["figures"]["label"]
+    assert section["baselines"].keys() == {
+        "majority class",
+        "random init",
+        "random init, whitened",
+        "PCA of raw input",
+        "PCA of raw input, whitened",
+    }
+    assert (
+        section["baselines"]["PCA of raw input"]["value"] == 1
+        and section["baselines"]["majority class"]["value"] == 0.5
+    )
+    assert section["verdict"]["result"] == "not resolvable at this size"  # the best baseline is perfect
+    assert record["counts"] == {"train": 24, "test": 12, "skipped": 0}
+    for key in ("command", "seed", "commit", "torch", "hardware", "data_hash", "seconds"):
+        assert key in record
+    assert "PCA of raw input, whitened" in out and "not resolvable" in out
+
+
+def test_a_repeated_evaluation_gives_the_same(place, capsys):
+    argv = [f"run={place / 'run'}", "task=knn", "seeds=2"]
+    first, second = run(capsys, *argv)[3], run(capsys, *argv)[3]
+    assert first["figures"] == second["figures"] and first["data_hash"] == second["data_hash"]
+
+
+def test_training_leaves_its_reconstruction_and_the_command_repeats_it(place, capsys):
+    kept = json.loads((place / "run" / "evaluation" / "reconstruction.json").read_text())
+    code, err, out, record = run(capsys, f"run={place / 'run'}", "task=reconstruction")
+    assert code == 0, err
+    total = record["figures"]["pixels"]["total"]
+    assert total == kept["figures"]["pixels"]["total"]  # with the running mean of the weights, in both
+    assert "harmonic interpolation" in out
+
+
+def test_the_method_that_is_opened_holds_the_exported_encoder(place):
+    method = open_method(place / "run", open_config(place / "run"))
+    saved = load_encoder(place / "run").encoder.state_dict()
+    for name, value in method.encoder.state_dict().items():
+        np.testing.assert_allclose(value, saved[name], err_msg=name)
+
+
+def test_few_shots_and_other_data(place, capsys):
+    other = place / "other"
+    for label in (0, 1):
+        draw(other, "train", label, 5)
+        draw(other, "test", label, 4)
+    (other / "test" / "class1" / "00.png").write_bytes(b"no picture")
+    code, err, _, record = run(capsys, f"run={place / 'run'}", "task=knn", f"data.root={other}", "shots=1", "seeds=2")
+    assert code == 0, err
+    assert record["protocol"]["shots"] == 1 and record["counts"] == {"train": 10, "test": 7, "skipped": 1}
+    assert record["skipped"][0][0] == "test/class1/00.png"
+    settings = record["figures"]["label"]["trained"]["plain"]["settings"]
+    assert [each["chosen_on_validation"] for each in settings] == [False]  # too few samples to choose on
+
+
+def test_groups_are_folded(place, capsys):
+    lines = ["path,label,split,scene"]
+    for file in sorted((place / "pictures").rglob("*.png")):
+        lines.append(f"{file},{file.parent.name},{file.parent.parent.name},s{int(file.stem) % 4}")
+    table = place / "list.csv"
+    table.write_text("\n".join(lines) + "\n")
+    code, err, _, record = run(capsys, f"run={place / 'run'}", "task=knn", f"data.root={table}", "folds=3", "seeds=1")
+    assert code == 0, err
+    assert record["protocol"]["split"].startswith("3 folds of whole groups (4 groups)")
+    assert record["figures"]["label"]["tested"] == 36
+
+
+def test_several_runs_are_one_figure(place, capsys):
+    shutil.copytree(place / "run", place / "run2", dirs_exist_ok=True)
+    runs = f"run=[{place / 'run'},{place / 'run2'}]"
+    code, err, _, record = run(capsys, runs, "task=knn", "seeds=1")
+    assert code == 0, err
+    assert record["figures"]["label"]["verdict"]["trainings"] == 2 and len(record["run"]) == 2
+    assert record["protocol"]["seeds"] == 2  # one training each
+
+
+def test_runs_of_another_shape_do_not_go_together(place, capsys):
+    other = shutil.copytree(place / "run", place / "wider")
+    config = json.loads((other / "encoder" / "config.json").read_text())
+    config["encoder"]["trunk"]["mlp_ratio"] = 2
+    (other / "encoder" / "config.json").write_text(json.dumps(config))
+    code, err, _, _ = run(capsys, f"run=[{place / 'run'},{other}]", "task=knn")
+    assert code == 2 and "another encoder" in err
+
+
+def test_flat_pictures_have_no_labels(place, capsys):
+    for source in (place / "pictures").rglob("*.png"):
+        target = place / "flat" / f"{source.parent.name}{source.parent.parent.name}{source.name}"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(source, target)
+    code, err, _, _ = run(capsys, f"run={place / 'run'}", "task=linear", f"data.root={place / 'flat'}")
+    assert code == 2 and "no labels" in err and "csv" in err
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["task=knn"], "run="),
+        (["run={run}"], "task="),
+        (["run={run}", "task=kn"], "knn"),
+        (["run={run}/nowhere", "task=knn"], "no folder of a run"),
+        (["run={run}", "task=knn", "method.masker.ratio=0.5"], "takes its run as it is"),
+        (["run={run}", "task=knn", "shots=0"], "shots=0"),
+        (["run={run}", "task=knn", "shots=few"], "shots=few"),
+        (["run={run}", "task=knn", "pool=cls", "data.root={run}/none"], "none"),
+        (["run={run}", "task=knn", "pool=axis9"], "axis0"),
+        (["run={run}", "task=reconstruction", "samples=0"], "samples=0"),
+        (["run={run}", "task=knn", "device=toaster"], "device=toaster"),
+        (["run=[{run},{run}]", "task=reconstruction"], "one run"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_code_2(place, capsys, argv, message):
+    code, err, _, _ = run(capsys, *(text.format(run=place / "run") for text in argv))
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_help_names_every_setting(capsys):
+    assert evaluate.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name}=" in shown for name in evaluate.Settings.__dataclass_fields__)

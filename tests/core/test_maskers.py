@@ -1,0 +1,151 @@
+"""Maskers: exact counts for every sample, replay from draws, statistics, refusals."""
+
+import pytest
+import torch
+
+from core.errors import UserError
+from core.maskers import BlockMasker, Masker, RandomMasker, ScoreMasker, keep_lowest
+from core.tokens import Batch, Layout, Mask, Rows, Step, Tokens
+
+
+def grid_tokens(grid=(14, 14), batch=3) -> Tokens:
+    count = 1
+    for n in grid:
+        count *= n
+    return Tokens(torch.zeros(batch, count, 1), Layout(count, grid))
+
+
+def step_of(tokens: Tokens, **teachers) -> Step:
+    return Step(Batch({}), {"v": tokens}, teachers=teachers)
+
+
+def mask_of(masker: Masker, tokens: Tokens, seed: int = 0, **teachers) -> Mask:
+    step = step_of(tokens, **teachers)
+    return masker(step.tokens, masker.draw(step.tokens, torch.Generator().manual_seed(seed), step), step)["v"]
+
+
+@pytest.mark.parametrize(
+    "count, ratio, kept",
+    [(196, 0.75, 49), (100, 0.9, 9), (1568, 0.9, 156), (100, 0.8, 19), (256, 0.75, 64), (7, 0.0, 7)],
+)
+def test_counts_follow_the_published_float_product(count, ratio, kept):
+    mask = mask_of(RandomMasker(ratio), grid_tokens((count,)))
+    assert mask.visible.count == kept and mask.visible.valid is None
+    assert mask.hidden.sum(1).tolist() == [count - kept] * 3
+    assert mask.predict["main"].rows.count == count - kept
+
+
+@pytest.mark.parametrize("masker", [RandomMasker(0.6), BlockMasker(0.6)])
+def test_visible_and_predicted_rows_part_the_tokens(masker):
+    mask = mask_of(masker, grid_tokens((6, 6)))
+    seen, asked = mask.visible.flag(36), mask.predict["main"].rows.flag(36)
+    assert torch.equal(asked, mask.hidden) and torch.equal(seen, ~mask.hidden)
+
+
+def test_visible_rows_are_in_noise_order():
+    tokens = grid_tokens((8,), 1)
+    noise = torch.tensor([[0.5, 0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.6]])
+    mask = RandomMasker(0.5)({"v": tokens}, {"v": noise}, step_of(tokens))["v"]
+    assert mask.visible.index.tolist() == [[1, 5, 3, 0]] and mask.predict["main"].rows.index.tolist() == [[2, 4, 6, 7]]
+
+
+@pytest.mark.parametrize("masker", [RandomMasker(0.5), BlockMasker(0.5)])
+def test_draws_replay_and_seeds_reproduce(masker):
+    tokens = grid_tokens((6, 6))
+    step = step_of(tokens)
+    draws = masker.draw(step.tokens, torch.Generator().manual_seed(5), step)
+    first, again = masker(step.tokens, draws, step)["v"], masker(step.tokens, draws, step)["v"]
+    assert torch.equal(first.hidden, again.hidden) and torch.equal(first.hidden, mask_of(masker, tokens, 5).hidden)
+    assert not torch.equal(first.hidden, mask_of(masker, tokens, 6).hidden)
+    assert not torch.equal(first.hidden[0], first.hidden[1]), "samples are drawn by themselves"
+
+
+def test_without_a_generator_the_global_one_is_used():
+    tokens = grid_tokens((6, 6))
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        drawn.append(RandomMasker(0.5).draw({"v": tokens}, None, step_of(tokens))["v"])
+    assert torch.equal(*drawn)
+
+
+def test_every_token_is_hidden_equally_often():
+    hidden = mask_of(RandomMasker(0.75), grid_tokens((4, 4), 4000)).hidden.float()
+    assert (hidden.mean(0) - 0.75).abs().max() < 5 * (0.75 * 0.25 / 4000) ** 0.5
+    pairs = hidden.T @ hidden / 4000
+    expected = 12 * 11 / (16 * 15)  # without replacement
+    off = pairs[~torch.eye(16, dtype=torch.bool)]
+    assert (off - expected).abs().max() < 5 * (expected * (1 - expected) / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("masker", [RandomMasker(0.5), BlockMasker(0.5)])
+def test_padding_is_neither_hidden_nor_visible(masker):
+    valid = torch.tensor([[True] * 4, [True] * 3 + [False], [True] + [False] * 3, [False] * 4])
+    tokens = Tokens(torch.zeros(4, 4, 1), Layout(4, (4,), valid=valid))
+    if isinstance(masker, BlockMasker):
+        with pytest.raises(UserError, match="fill a grid"):
+            mask_of(masker, tokens)
+        return
+    mask = mask_of(masker, tokens)
+    assert mask.visible.flag(4).sum(1).tolist() == [2, 1, 0, 0], "int(n · (1 − ratio)) of the valid ones"
+    assert mask.hidden.sum(1).tolist() == [2, 2, 1, 0] and not (mask.hidden & ~valid).any()
+    assert torch.equal(mask.predict["main"].rows.flag(4), mask.hidden)
+
+
+@pytest.mark.parametrize("grid", [(16,), (14, 14), (4, 8, 8), (3, 5)])
+@pytest.mark.parametrize("ratio", [0.3, 0.75, 0.9])
+def test_blocks_hide_exactly_as_many(grid, ratio):
+    tokens = grid_tokens(grid, 8)
+    assert mask_of(BlockMasker(ratio), tokens).hidden.sum(1).tolist() == [int(tokens.layout.count * ratio)] * 8
+
+
+def test_blocks_hang_together():
+    """Neighbours share their fate more often than under random masking of the same ratio."""
+
+    def alike(masker) -> float:
+        hidden = mask_of(masker, grid_tokens((14, 14), 200)).hidden.unflatten(1, (14, 14))
+        return float((hidden[:, 1:] == hidden[:, :-1]).float().mean())
+
+    assert alike(RandomMasker(0.4)) < 0.55 < 0.75 < alike(BlockMasker(0.4))
+
+
+def test_blocks_reach_every_cell():
+    hidden = mask_of(BlockMasker(0.4), grid_tokens((6, 6), 500)).hidden.float().mean(0)
+    assert hidden.min() > 0.1 and hidden.max() < 0.75
+
+
+def test_blocks_need_a_full_grid():
+    with pytest.raises(UserError, match="fill a grid"):
+        mask_of(BlockMasker(0.5), Tokens(torch.zeros(1, 3, 1), Layout(3, (9,), coords=torch.zeros(1, 3, 1))))
+    with pytest.raises(UserError, match="fill a grid"):
+        mask_of(BlockMasker(0.5), Tokens(torch.zeros(1, 3, 1), Layout(3)))
+
+
+def test_high_scores_are_hidden():
+    tokens = grid_tokens((8,), 2)
+    scores = torch.tensor([[0.0, 7, 1, 6, 2, 5, 3, 4], [9.0, 1, 8, 2, 7, 3, 6, 4]])
+    mask = mask_of(ScoreMasker(0.5, "s"), tokens, s=lambda step: scores)
+    assert mask.predict["main"].rows.index.tolist() == [[1, 3, 5, 7], [0, 2, 4, 6]]
+    loose = ScoreMasker(0.5, "s", randomness=1.0)
+    assert not torch.equal(mask_of(loose, tokens, s=lambda step: scores).hidden, mask.hidden)
+
+
+def test_scores_count_by_rank():
+    tokens = grid_tokens((8,), 1)
+    scores = torch.arange(8.0)[None]
+    for stretched in (scores * 1e6, scores.exp()):
+        one, two = (mask_of(ScoreMasker(0.5, "s", 0.5), tokens, s=lambda step, x=x: x) for x in (scores, stretched))
+        assert torch.equal(one.hidden, two.hidden)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
+@pytest.mark.parametrize("make", [RandomMasker, BlockMasker, lambda ratio: ScoreMasker(ratio, "s")])
+def test_ratios_that_make_no_sense_are_refused(make, ratio):
+    with pytest.raises(UserError, match=r"masker\.ratio"):
+        make(ratio)
+
+
+def test_keep_lowest_takes_a_count():
+    tokens = grid_tokens((5,), 1)
+    mask = keep_lowest(torch.tensor([[3.0, 1, 2, 5, 4]]), tokens, keep=2)
+    assert mask.visible.index.tolist() == [[1, 2]] and isinstance(mask.predict["main"].rows, Rows)

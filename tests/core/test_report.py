@@ -1,0 +1,263 @@
+"""The report: one page that needs nothing else, of whatever a run has left so far."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from omegaconf import OmegaConf
+
+from core.build import build
+from core.config import compose
+from core.pictures import Gallery, Panel, Pictures, Raster
+from core.report import curves, main, tables
+from core.report.page import page, write_report
+from core.report.record import read_lines, read_run
+from core.report.samples import Samples
+from core.train import main as train
+
+TINY = [
+    "modality=image", "data.size.image=[32,32]", "data.source.size=32", "data.source.train=32", "data.source.test=12",
+    "size.dim=32", "size.depth=1", "size.heads=2", "batch_size=8", "steps=6", "precision=fp32", "engine.workers=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of six steps."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LACUNA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        assert train([*TINY, f"run_dir={folder / 'run'}"]) == 0
+        yield folder / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it to be changed."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.text, self.html = [], "", html
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(run) -> Page:
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def change(run, **values) -> None:
+    config = OmegaConf.load(run / "config.yaml")
+    for key, value in values.items():
+        OmegaConf.update(config, key.replace("__", "."), value, merge=False)
+    OmegaConf.save(config, run / "config.yaml")
+
+
+def test_a_page_needs_nothing_from_anywhere(trained):
+    shown = page_of(trained)
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in shown.tags}
+    for _, attributes in shown.tags:
+        for name in ("src", "srcset", "href", "data", "action", "poster"):
+            assert re.match(r"data:image/|#", attributes.get(name, "#")), attributes[name][:80]
+    assert not re.search(r"url\(|@import|https?://", shown.html)
+    assert len(shown.html) < 6e6
+    images = shown.all("img")
+    assert len(images) == 4 + 8 * 4
+    assert all(image["alt"] and image["src"].startswith("data:image/webp;base64,") for image in images)
+
+
+def test_a_page_says_what_was_run_and_how_it_went(trained):
+    shown = page_of(trained)
+    for words in (
+        "Finished",
+        "image · mae · nano",
+        "6 of 6, 8 samples each",
+        "M of them in the encoder",
+        "config.yaml",
+    ):
+        assert words in shown.text
+    assert f"python -m core.train config={trained}/config.yaml run_dir=" in shown.text
+    assert [svg["aria-label"].partition(":")[0] for svg in shown.all("svg")][:2] == ["Loss", "Learning rate"]
+    losses = [line["loss"] for line in read_lines(trained / "metrics.jsonl")]
+    assert f"step 1: loss {curves.show(losses[0])}" in shown.text
+
+
+def test_pictures_are_of_held_out_samples_and_say_how_they_were_made(trained):
+    shown = page_of(trained)
+    assert "Samples are held out: 8 of 12" in shown.text
+    alts = [image["alt"] for image in shown.all("img")]
+    assert all(re.search(r" of test/\d{6}$", alt) for alt in alts)
+    assert {alt.partition(" of ")[0] for alt in alts[4:]} == {"input", "masked", "interpolation", "reconstruction"}
+    assert "By the weights of step 6" in shown.text
+
+
+def test_the_same_run_gives_the_same_page(trained):
+    assert page_of(trained).html == page_of(trained).html
+
+
+def test_skill_is_shown_with_its_interval(trained):
+    shown = page_of(trained)
+    figure = json.loads((trained / "evaluation" / "reconstruction.json").read_text())["figures"]["pixels"]["object"]
+    assert tables.interval(figure["skill"]) in shown.text
+    assert {"total", "object", "background"} <= {text.strip() for text in re.findall(r">([^<>]+)</td>", shown.html)}
+
+
+def test_an_unfinished_run_says_so(run):
+    (run / "finished.json").unlink()
+    change(run, steps=50)
+    shown = page_of(run)
+    assert "Unfinished: step 6 of 50; the pictures are by its newest checkpoint, of step 6" in shown.text
+    assert len(shown.all("img")) == 36
+
+
+def test_a_run_that_gives_epochs_knows_its_steps(run):
+    change(run, steps=None, epochs=10)
+    assert read_run(run).steps == 40
+    assert (read_run(run).progress.epoch, read_run(run).progress.epochs) == (1.5, 10)
+
+
+def test_a_run_that_just_began_has_a_page_without_pictures(run):
+    for name in ("checkpoints", "evaluation"):
+        shutil.rmtree(run / name)
+    for name in ("metrics.jsonl", "finished.json"):
+        (run / name).unlink()
+    shown = page_of(run)
+    for words in ("Unfinished: step 0 of 6", "Nothing is logged yet", "no checkpoint yet", "None yet"):
+        assert words in shown.text
+    assert shown.all("img") == []
+
+
+def test_what_a_run_stopped_of_is_shown(run):
+    (run / "finished.json").unlink()
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"kind": "stop", "step": 7, "reason": "loss not finite", "keys": []}) + "\n")
+    assert "Stopped in step 7: loss not finite" in page_of(run).text
+
+
+def test_missing_data_cost_the_pictures_alone(run):
+    change(run, data={"name": "folder", "root": "/nowhere", "cache_mb": 0})
+    change(run, data__source={"_target_": "core.data.folder.FolderSource", "root": "/nowhere"})
+    shown = page_of(run)
+    assert "Pictures are missing:" in shown.text and "/nowhere" in shown.text
+    assert shown.all("svg") and not shown.all("img")
+
+
+def test_names_from_files_cannot_change_the_page(run):
+    attack = '<script>alert(1)</script><img src="https://example.org/x.png">'
+    with open(run / "metrics.jsonl", "a") as file:
+        for step in (2, 3):
+            file.write(json.dumps({"kind": "skip", "step": step, "key": attack, "reason": "empty & <b>bad</b>"}) + "\n")
+        file.write('{"kind": "train", "step"')  # a line that is being written
+    shown = page_of(run)
+    assert attack in shown.text and "empty & <b>bad</b>" in shown.text
+    assert "script" not in {tag for tag, _ in shown.tags} and len(shown.all("img")) == 36
+    assert "1 sample(s) were skipped, 2 time(s) in all." in shown.text
+
+
+def test_names_of_samples_cannot_change_the_page(trained):
+    attack = '"><script>alert(1)</script>'
+    raster = Raster(attack, attack, b"", (8, 8))
+    panels = [Panel(attack, [raster]), Panel(attack, [raster], "rows")]
+    shown = Page(page(read_run(trained), Samples(Gallery(panels, panels, [attack]), [attack], [(attack, attack)])))
+    assert "script" not in {tag for tag, _ in shown.tags}
+    assert [image["alt"] for image in shown.all("img")] == 4 * [attack]
+
+
+def test_no_run_is_the_users_error(tmp_path, capsys):
+    assert main([f"run={tmp_path / 'nothing'}"]) == 2
+    assert str(tmp_path / "nothing") in capsys.readouterr().err
+    assert main(["rnu=x"]) == 2
+    assert "run" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "run=" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_the_users_error(run, capsys):
+    (run / "checkpoints" / "step_00000006" / "model.safetensors").write_bytes(b"cut")
+    assert main([f"run={run}"]) == 2
+    assert "step_00000006, is damaged" in capsys.readouterr().err
+
+
+def test_the_command_says_what_it_wrote(run, capsys):
+    assert main([f"run={run}"]) == 0
+    assert f"Wrote {run / 'report.html'}" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "run=<run>" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_modalities_name_their_pictures(modality):
+    assert isinstance(build(compose([f"modality={modality}"])["modality"]["pictures"]), Pictures)
+
+
+def test_long_lines_keep_their_spikes():
+    x = list(range(1, 5001))
+    y = [1.0] * 5000
+    y[2500] = 90.0
+    points = curves.thin(x, y)
+    assert len(points) <= curves.BINS
+    assert max(p.high for p in points) == 90.0 and points[-1].x == 5000
+    assert "polygon" in curves.chart("Loss", x, {"loss": y})
+
+
+def test_lines_leave_out_what_is_no_number():
+    points = curves.thin([1, 2, 3, 4], [1.0, None, float("nan"), 2.0])
+    assert [(p.x, p.mean) for p in points] == [(1, 1.0), (4, 2.0)]
+    assert curves.chart("Loss", [1, 2], {"loss": [None, float("inf")]}) == ""
+
+
+def test_one_point_is_drawn():
+    assert "circle" in curves.chart("Loss", [1], {"loss": [0.5]})
+
+
+@pytest.mark.parametrize(("values", "ticks"), [([0.0, 100.0], [0, 50, 100]), ([1e-3, 1.0], [0.001, 0.01, 0.1, 1])])
+def test_axes_have_round_ticks(values, ticks):
+    shown = curves.chart("Loss", [1, 2], {"loss": values}, logs=True)
+    assert {curves.show(tick) for tick in ticks} <= set(re.findall(r">([^<>]+)</text>", shown))
+
+
+def test_higher_is_drawn_higher():
+    shown = curves.chart("Loss", [1, 2, 3], {"loss": [3.0, 1.0, 2.0]})
+    points = re.search(r'<polyline[^>]* points="([^"]+)"', shown).group(1).split()
+    (x1, y1), (x2, y2), (x3, y3) = (map(float, point.split(",")) for point in points)
+    assert x1 < x2 < x3 and y1 < y3 < y2  # pixels count downwards
+
+
+def test_probes_stand_beside_their_baselines():
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    better = {"value": 0.7, "low": 0.6, "high": 0.8}
+    gap = {"value": -0.2, "low": -0.3, "high": -0.1}
+    judged = {
+        "result": "not resolvable at this size",
+        "best_baseline": "raw & white",
+        "differences": {"raw & white": gap},
+        "check": True,
+        "trainings": 1,
+    }
+    shape = {"accuracy": figure, "baselines": {"raw & white": better}, "verdict": judged, "classes": 8, "tested": 12}
+    html = tables.evaluation("knn", {"task": "knn", "figures": {"shape": shape}, "protocol": {"split": "as given"}})
+    assert html.index("raw &amp; white") < html.index("this run</strong>"), "the best comes first"
+    for words in ("0.500 [0.400, 0.600]", "-0.200 [-0.300, -0.100]", "not resolvable", "A check", "split: as given"):
+        assert words in html
+    assert "verdict good" not in html
+
+
+def test_an_evaluation_that_could_not_be_made_says_why():
+    assert "no filler &lt;fits&gt;" in tables.evaluation(
+        "reconstruction", {"figures": {}, "reason": "no filler <fits>"}
+    )

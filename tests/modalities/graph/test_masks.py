@@ -1,0 +1,70 @@
+"""Masks of graphs: counts and rounding as published, dropped edges, atoms of each molecule."""
+
+import pytest
+import torch
+
+from core.tokens import Step
+from modalities.graph.graphs import Graphs
+from modalities.graph.masks import AtomMasker, NodeMasker, drop_edges
+from modalities.graph.tokenizer import Nodes
+
+
+def tokens(*counts: int, links: int = 0):
+    drawn, count = torch.Generator().manual_seed(0), sum(counts)
+    edges = torch.randint(counts[0], (2, links), generator=drawn)
+    return {"graph": Nodes(3)(Graphs.of(torch.rand(count, 3, generator=drawn), edges, counts))}
+
+
+def mask(masker, found):
+    step = Step(None, found)
+    return masker(found, masker.draw(found, torch.Generator().manual_seed(1), step), step)["graph"]
+
+
+def test_counts_are_the_published_ones():
+    """Cora: 1354 hidden, 1286 emptied, 67 with other features, one untouched."""
+    found = mask(NodeMasker(0.5, replace=0.05), tokens(2708))
+    source = found.content_from[0]
+    hidden = found.hidden[0]
+    own = source == torch.arange(2708)
+    assert int(hidden.sum()) == 1354 and int((source < 0).sum()) == 1286
+    assert int((hidden & ~own & (source >= 0)).sum()) in (66, 67)  # a node may be given its own features
+    assert own[~hidden].all() and found.visible.count == 1354
+    place = found.predict["main"]
+    assert torch.equal(place.rows.index, place.remask.index)
+
+
+@pytest.mark.parametrize("counts", [(1,), (2,), (1, 1, 1)])
+def test_tiny_graphs_have_something_to_predict(counts):
+    found = mask(NodeMasker(0.4, replace=0.3), tokens(*counts))
+    assert int(found.hidden.sum()) == max(1, int(0.4 * sum(counts)))
+
+
+def test_random_remasks_are_drawn_from_all_nodes():
+    found = mask(NodeMasker(0.5, remask="random", views=3, remask_ratio=0.4, latent=True), tokens(10))
+    assert list(found.predict) == ["main/0", "main/1", "main/2", "latent"]
+    emptied = [found.predict[f"main/{i}"].remask.index[0] for i in range(3)]
+    assert all(len(e) == 4 for e in emptied) and not torch.equal(emptied[0].sort().values, emptied[1].sort().values)
+    assert found.predict["latent"].rows.count == 10
+
+
+@pytest.mark.parametrize("loops", ["doubled", "single"])
+def test_dropped_edges(loops):
+    layout = tokens(6, links=40)["graph"].layout
+    keep = torch.ones(layout.edges.shape[1], dtype=torch.bool)
+    found = drop_edges(layout, keep, loops)
+    own = found.edges[0] == found.edges[1]
+    assert int(own.sum()) == (12 if loops == "doubled" else 6)
+    assert bool((found.edges[1].diff() >= 0).all())
+    assert drop_edges(layout, ~keep, loops).edges.shape[1] == 6
+
+
+def test_only_the_encoder_sees_fewer_edges():
+    found = tokens(6, links=40)
+    drawn = mask(NodeMasker(0.5, drop_edges=0.5), found)
+    assert drawn.layout.edges.shape != found["graph"].layout.edges.shape
+
+
+def test_atoms_of_every_molecule():
+    counts = (9, 1, 6)
+    found = mask(AtomMasker(0.25), tokens(*counts))
+    assert [int(part.sum()) for part in found.hidden[0].split(counts)] == [3, 1, 2]

@@ -1,0 +1,77 @@
+"""Sampled subgraphs and the transformer's encodings."""
+
+import numpy as np
+import pytest
+import torch
+
+from core.build import build, build_method
+from core.config import compose
+from core.data import seeding
+from core.errors import BadSample, UserError
+from core.tokens import Batch
+from modalities.graph.graphs import Graphs
+from modalities.graph.sampling import SampledReader, SampledSource, links, write
+from modalities.graph.tokenizer import Nodes
+from modalities.graph.transformer import random_walk
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A star of ten nodes round node 0, and a chain 10 - 11 - 12."""
+    edges = [(0, i) for i in range(1, 10)] + [(10, 11), (11, 12)]
+    both = np.array(edges + [(b, a) for a, b in edges]).T
+    write(tmp_path, both, np.arange(26, dtype=np.float32).reshape(13, 2))
+    return str(tmp_path)
+
+
+def test_subgraphs_hold_a_root_and_at_most_so_many_neighbours(folder):
+    items, reader = SampledSource(folder).items("train"), SampledReader((3, 3))
+    with seeding.seeded(0):
+        star, chain = reader.read(items[0], True), reader.read(items[10], True)
+    assert len(star.x) == 4 and star.x[0].tolist() == [0.0, 1.0] and star.roots.tolist() == [0]
+    assert sorted(chain.x[:, 0].tolist()) == [20.0, 22.0, 24.0] and chain.edge_index.shape[1] == 4 + 3
+    both = reader.collate([star, chain])
+    assert both.roots.tolist() == [0, 4] and both.counts == (4, 3)
+
+
+def test_the_same_seed_draws_the_same(folder):
+    item, reader = SampledSource(folder).items("train")[0], SampledReader((3,))
+    drawn = []
+    for seed in (1, 1, 2):
+        with seeding.seeded(seed):
+            drawn.append(reader.read(item, True).x)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(reader.read(item, False).x, reader.read(item, False).x)
+
+
+def test_links_are_those_of_the_graph():
+    indptr, indices = np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1])
+    assert links(indptr, indices, np.array([2, 1])).T.tolist() == [[1, 0], [0, 1]]
+
+
+def test_missing_arrays_are_named(tmp_path, folder):
+    with pytest.raises(UserError, match=r"lacks indptr\.npy"):
+        SampledSource(str(tmp_path / "none")).items("train")
+    item = SampledSource(folder).items("train")[0]
+    (tmp_path / "features.npy").unlink()
+    with pytest.raises(BadSample):
+        SampledReader().read(item, True)
+
+
+def test_graphmae2_predicts_latents_at_roots(folder):
+    settings = ["modality=graph", "method=graphmae2", "data=graph_sampled", f"data.root={folder}"]
+    config = compose([*settings, "modality.features=2", "method.encoder.width=8", "size=nano"])
+    method, reader = build_method(config), build(config["modality"]["reader"])
+    items = SampledSource(folder).items("train")
+    out = method(Batch({"graph": reader.collate([reader.read(item, False) for item in items[:3]])}))
+    assert out.predictions["latent"].shape == (1, 3, 8) and torch.isfinite(out.loss)
+
+
+def test_walks_return_as_powers_of_the_transition_matrix_say():
+    graph = Graphs.of(torch.rand(7, 2), torch.tensor([[0, 1, 2, 4, 5], [1, 2, 0, 5, 4]]), (4, 3))
+    layout = Nodes(2)(graph).layout
+    step = torch.zeros(7, 7)
+    step[layout.edges[1], layout.edges[0]] = 1
+    step /= step.sum(1, keepdim=True)
+    expected = torch.stack([torch.linalg.matrix_power(step, k).diagonal() for k in (1, 2, 3)], 1)
+    assert torch.allclose(random_walk(layout, 3), expected, atol=1e-6)
