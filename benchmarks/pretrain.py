@@ -1,0 +1,175 @@
+"""A pre-training step at ViT-B beside the same step of `transformers`, in one run, at equal precision.
+
+    pip install -e ".[bench]" && python -m benchmarks.pretrain
+
+Both sides: the same shapes, mask ratio, decoder, normalised-pixel loss, fused AdamW, attention by SDPA; inputs already
+in memory. Steps of the two sides alternate, so that whatever else the machine does falls on both. The figure is the
+median over rounds of ours / theirs, with the spread. Peak memory is taken in a process of its own for each side.
+Writes one JSON per device and precision to docs/benchmarks/ and renders docs/benchmarks.md from all of them.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.table import render
+from core.build import build_method
+from core.config import compose
+from core.tokens import Batch
+
+SUBJECTS = {"mae": "image", "videomae": "video"}
+
+
+def ours(subject: str, batch: int, device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    """Our method of the published ViT-B shape and a function that computes its loss."""
+    overrides = [f"modality={SUBJECTS[subject]}", f"method={subject}", "size=base", "data=folder", "data.root=none"]
+    method = build_method(compose(overrides)).to(device).train()
+    data = Batch({SUBJECTS[subject]: torch.rand(batch, 3, *method.tokenizer.size, device=device)})
+    return method, lambda: method(data).loss
+
+
+def theirs(subject: str, batch: int, device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    """The peer's model of the same shape and a function that computes its loss."""
+    import transformers as hf
+
+    if subject == "mae":
+        config = hf.ViTMAEConfig(norm_pix_loss=True, mask_ratio=0.75, attn_implementation="sdpa")
+        model = hf.ViTMAEForPreTraining(config).to(device).train()
+        images = torch.rand(batch, 3, 224, 224, device=device)
+        return model, lambda: model(images).loss
+    config = hf.VideoMAEConfig(norm_pix_loss=True, decoder_num_hidden_layers=4, attn_implementation="sdpa")
+    model = hf.VideoMAEForPreTraining(config).to(device).train()
+    clip = torch.rand(batch, 16, 3, 224, 224, device=device)
+
+    def loss() -> torch.Tensor:
+        tube = torch.rand(batch, 196, device=device).argsort(1) < int(0.9 * 196)
+        return model(clip, bool_masked_pos=tube.repeat(1, 8)).loss
+
+    return model, loss
+
+
+def stepper(side: Callable, subject: str, batch: int, device: torch.device, precision: str) -> Callable[[], None]:
+    model, loss = side(subject, batch, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def seconds(step: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(side: str, subject: str, batch: int, device: torch.device, precision: str) -> float:
+    """GiB of three steps, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.pretrain", "--memory-of", side, "--subjects", subject]
+    command += ["--batch", str(batch), "--precisions", precision, "--device", str(device)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def measure_memory(side: str, subject: str, batch: int, device: torch.device, precision: str) -> float:
+    step = stepper({"ours": ours, "theirs": theirs}[side], subject, batch, device, precision)
+    for _ in range(3):
+        step()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def compare(subject: str, batch: int, device: torch.device, precision: str, rounds: int) -> dict:
+    steps = {
+        name: stepper(side, subject, batch, device, precision) for name, side in (("ours", ours), ("theirs", theirs))
+    }
+    for step in steps.values():
+        step(), step()
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for index in range(rounds):
+        for name in list(steps) if index % 2 else list(steps)[::-1]:
+            times[name].append(seconds(steps[name], device))
+    del steps
+    gc.collect()
+    ratios = sorted(a / b for a, b in zip(times["ours"], times["theirs"], strict=True))
+    low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
+    return {
+        "subject": subject,
+        "precision": precision,
+        "batch": batch,
+        "ours_ms": 1e3 * statistics.median(times["ours"]),
+        "theirs_ms": 1e3 * statistics.median(times["theirs"]),
+        "ratio": statistics.median(ratios),
+        "ratio_10_90": [low, high],
+        "ours_gib": peak_memory("ours", subject, batch, device, precision),
+        "theirs_gib": peak_memory("theirs", subject, batch, device, precision),
+    }
+
+
+def hardware(device: torch.device) -> dict:
+    import transformers
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=list(SUBJECTS))
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, help="default: 8 images or 2 clips on a CPU, 64 or 8 on a GPU")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--memory-of", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    sizes = {"mae": 8, "videomae": 2} if device.type == "cpu" else {"mae": 64, "videomae": 8}
+    if args.memory_of:
+        print(measure_memory(args.memory_of, args.subjects[0], args.batch, device, args.precisions[0]))
+        return
+    folder = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+    for subject in args.subjects:
+        for precision in args.precisions:
+            found = compare(subject, args.batch or sizes[subject], device, precision, args.rounds)
+            record = {
+                "benchmark": "pretrain",
+                "command": "python -m benchmarks.pretrain " + " ".join(sys.argv[1:]),
+                **hardware(device),
+                **found,
+            }
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"pretrain_{subject}_{device.type}_{precision}.json").write_text(
+                json.dumps(record, indent=2) + "\n"
+            )
+            print(json.dumps(record))
+    (folder.parent / "benchmarks.md").write_text(render(folder))
+
+
+if __name__ == "__main__":
+    main()
