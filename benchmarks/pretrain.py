@@ -12,7 +12,6 @@ import argparse
 import gc
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -96,7 +95,9 @@ def measure_memory(side: str, subject: str, batch: int, device: torch.device, pr
         step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Not ru_maxrss, which a process takes over from the one that started it.
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
 
 
 def compare(subject: str, batch: int, device: torch.device, precision: str, rounds: int) -> dict:
