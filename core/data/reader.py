@@ -33,6 +33,10 @@ class Reader(ABC):
         """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None where not known."""
         return None
 
+    def token_labels(self, item: Item) -> Tensor | None:
+        """Class of every token of the sample (N,), -1 unknown; None where samples have labels as a whole."""
+        return None
+
 
 class WholeReader(Reader):
     """A reader that first decodes the whole sample, always alike, and then draws views of it.
@@ -67,11 +71,15 @@ class CachedReader(Reader):
     def read(self, item: Item, train: bool) -> Any:
         place = (item.path, item.member)
         raw = self.kept.get(place)
+        if raw is None and not self.left:
+            return self.reader.read(item, train)  # decodes no more than it needs
         if raw is None:
             raw = self.reader.decode(item)
             if size(raw) <= self.left:
                 self.kept[place] = raw
                 self.left -= size(raw)
+            else:
+                self.left = 0
         return self.reader.augment(raw, train)
 
     def collate(self, samples: list[Any]) -> Any:
@@ -79,6 +87,9 @@ class CachedReader(Reader):
 
     def objects(self, item: Item) -> Tensor | None:
         return self.reader.objects(item)
+
+    def token_labels(self, item: Item) -> Tensor | None:
+        return self.reader.token_labels(item)
 
 
 def size(raw: Any) -> int:

@@ -27,6 +27,7 @@ Decoder = Literal["pyav", "decord"]
 # in its place is wrong for B-frames.
 STAMPED = ("mov", "matroska")
 MARKED = ("h264", "hevc")  # codecs that mark the frames nobody refers to, one packet per frame
+RGB = ("rgb24", "gbrp")  # pixel formats that come as 8-bit RGB arrays by themselves
 RAISED = (av.FFmpegError, OSError, ValueError, MemoryError)  # by PyAV, for bad files
 INDEXES = 4096  # files whose index is remembered, a few kB each
 # Titles and the like that are not UTF-8 are an error in PyAV up to 18, unless told.
@@ -177,7 +178,8 @@ class PyAVVideo(Video):
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
         if frame.is_corrupt:
             raise BadSample(f"the frame at {frame.time:.3f} s is damaged")
-        picture = self._convert.reformat(frame, format="rgb24").to_ndarray()
+        plain = frame.format.name in RGB  # the array needs no conversion
+        picture = (frame if plain else self._convert.reformat(frame, format="rgb24", threads=1)).to_ndarray()
         matrix = frame.side_data.get("DISPLAYMATRIX")
         return picture if matrix is None else _upright(picture, np.frombuffer(matrix, np.int32))
 
