@@ -1,12 +1,11 @@
 """Runs the entries of results.yaml one after another and leaves one JSON for each under docs/results/.
 
-    DATA_DIR=… python -m benchmarks.results [name …] [--runs runs/results]
+    DATA_DIR=… python -m benchmarks.results [name …] [--runs runs/results] [--seeds N]
 
 Resumable: stop it at any time and start it again; finished runs and evaluations are not repeated. Renders
 docs/results.md from what is there, also after every entry.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -17,24 +16,18 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.results_table import render
+from benchmarks import results_table
+from benchmarks.turns import queue
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE.parent / "docs" / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="entries of results.yaml; default all")
-    parser.add_argument("--runs", type=Path, default=Path("runs/results"))
-    args = parser.parse_args()
-    entries = yaml.safe_load((HERE / "results.yaml").read_text())
-    chosen = {name: entry for name, entry in entries.items() if not args.names or name in args.names}
-    for seed in range(max(entry["seeds"] for entry in chosen.values())):
-        for name, entry in chosen.items():
-            if seed < entry["seeds"]:
-                pretrain(name, entry, seed, args.runs)
-                collect(name, entry, seed + 1, args.runs)
+    runs, turns = queue(__doc__, HERE / "results.yaml", "runs/results")
+    for name, entry, seed in turns:
+        pretrain(name, entry, seed, runs)
+        collect(name, entry, seed + 1, runs)
 
 
 def pretrain(name: str, entry: dict, seed: int, runs: Path) -> None:
@@ -86,17 +79,20 @@ def collect(name: str, entry: dict, seeds: int, runs: Path) -> None:
         "killed_after_step": [read(p / "killed.json", "after_step") for p in paths],
     }
     for task in entry.get("evaluate", []):
-        listed = f"run=[{','.join(map(str, paths))}]"
-        done = subprocess.run(
-            [sys.executable, "-m", "core.evaluate", listed, f"task={task}"], check=True, capture_output=True, text=True
-        )
-        record[task] = json.loads(done.stdout.splitlines()[-1])
+        record[task] = evaluate(task, paths, entry.get("settings", []))
     RECORDS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1)
     for secret, public in ((os.environ.get("DATA_DIR", ""), "$DATA_DIR"), (str(runs), "runs/results")):
         text = text.replace(secret, public) if secret else text
     (RECORDS / f"{name}.json").write_text(text + "\n")
-    (RECORDS.parent / "results.md").write_text(render(RECORDS))
+    results_table.write()
+
+
+def evaluate(task: str, paths: list[Path], settings: list[str]) -> dict:
+    listed = f"run=[{','.join(map(str, paths))}]"
+    command = [sys.executable, "-m", "core.evaluate", listed, f"task={task}", *settings]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def read(path: Path, key: str):

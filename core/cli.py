@@ -5,7 +5,7 @@ are found even where a folder named `core` lies around; `python -m core.train` l
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from textwrap import shorten
 
@@ -21,10 +21,27 @@ COMMANDS = {
 }
 
 
+HELP = {"-h", "--help", "help"}
+
+
+def command(argv: Sequence[str] | None, usage: Callable[[], str], carry_out: Callable[[list[str]], object]) -> int:
+    """The frame of every command: help, or its work. Returns the exit code: 0, or 2 for a user's error, in one line."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if HELP & set(argv):
+        print(usage())
+        return 0
+    try:
+        carry_out(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Hands over to `core.<command>.main(argv)`. Returns its exit code, 2 for a user's error."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in HELP:
         print(overview())
         return 0
     name, *rest = argv

@@ -10,21 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.cli import command
 from core.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done; 2 the input was wrong."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv or {"-h", "--help", "help"} & set(argv):
-        print(__doc__)
-        return 0
-    try:
-        print(convert(argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command(argv, lambda: __doc__ or "", lambda given: print(convert(given)))
 
 
 def convert(argv: Sequence[str]) -> str:

@@ -6,15 +6,20 @@
 
 task=knn             classes by nearest neighbours, beside untrained encoders and components of the raw input
 task=linear          classes by logistic regression, beside the same
+task=finetune        classes by training the whole encoder on labels, beside the same training from random weights, as
+                     long and for the compute of pre-training on top
 task=reconstruction  error at hidden tokens, beside interpolation from the visible ones
 
-  run=         folder of a run; for knn and linear also a list of runs that differ in their seed
+  run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
   pool=mean    features of a sample: mean, cls, or axis0 (what changes along the first axis, such as time)
+  train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
   folds=5      of whole groups, where all samples carry one (a column `group` or `scene`); 0: the given split
   seeds=3      how often whatever is random is drawn anew
+  epochs=10    of fine-tuning
+  supervised=  true: knn and linear beside supervised training at equal compute too, which takes long and "wins" needs
   samples=1024 test samples at most, for reconstruction
   batch_size=  workers=  device=
 
@@ -29,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from core.cli import command
 from core.errors import UserError
 
 
@@ -37,22 +43,27 @@ class Settings:
     """What the command line may say beside the data."""
 
     run: str | list[str]
-    task: Literal["knn", "linear", "reconstruction"]
+    task: Literal["knn", "linear", "finetune", "reconstruction"]
     seed: int = 0
     pool: Literal["mean", "cls", "axis0"] = "mean"
+    train: int | Literal["all"] = "all"
     shots: int | Literal["all"] = "all"
     folds: int = 5
     seeds: int = 3
+    epochs: float = 10.0
+    supervised: bool = False
     samples: int = 1024
     batch_size: int | None = None
     workers: int | None = None
     device: str | None = None
 
     def __post_init__(self):
-        for name, least in (("samples", 1), ("batch_size", 1), ("workers", 0)):
+        for name, least in (("train", 1), ("samples", 1), ("batch_size", 1), ("workers", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value not in (None, "all") and value < least:
                 raise UserError(f"{name}={value} must be at least {least}.")
+        if not self.epochs > 0:
+            raise UserError(f"epochs={self.epochs:g} must be above 0.")
 
     @property
     def runs(self) -> list[Path]:
@@ -61,17 +72,7 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if {"-h", "--help", "help"} & set(argv):
-        print(__doc__)
-        return 0
-    try:
-        record = evaluate(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(record))
-    return 0
+    return command(argv, lambda: __doc__ or "", lambda given: print(json.dumps(evaluate(given))))
 
 
 def evaluate(argv: Sequence[str]) -> dict[str, Any]:
@@ -82,9 +83,9 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
     start = time.monotonic()
     settings, overrides = read(argv)
     config = opening.open_config(settings.runs[0], overrides)
-    command = f"python -m core.evaluate {shlex.join(argv)}"
+    given = f"python -m core.evaluate {shlex.join(argv)}"
     perform = _reconstruct if settings.task == "reconstruction" else _classify
-    record = perform(settings, config, command, start)
+    record = perform(settings, config, given, start)
     print(tables.show(record))
     return record
 
@@ -112,29 +113,18 @@ def _reconstruct(settings: Settings, config: dict, command: str, start: float) -
 
 
 def _classify(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
-    from core.data.opening import open_source
-    from core.evaluation import labelled, opening, record
-    from core.evaluation.features import Reading
+    from core.evaluation import record
+    from core.evaluation.finetune import evaluate_finetune
     from core.evaluation.knn import Neighbours
     from core.evaluation.linear import Logistic
-    from core.evaluation.protocol import Options
+    from core.evaluation.probing import evaluate_probe
 
-    reader, source = open_source(config)
-    workers = opening.workers(config) if settings.workers is None else settings.workers
-    question = labelled.Question(
-        encoders=settings.runs,
-        probe=Neighbours() if settings.task == "knn" else Logistic(),
-        source=source,
-        reading=Reading(reader, settings.batch_size or 64, workers, _device(settings)),
-        options=Options(
-            shots=None if settings.shots == "all" else settings.shots,
-            folds=settings.folds,
-            seeds=max(settings.seeds, len(settings.runs)),  # every training counts
-            seed=settings.seed,
-        ),
-        pool=settings.pool,
-    )
-    result = labelled.evaluate_labels(question, config["modality"]["reader"])
+    question = _question(settings, config)
+    if settings.task == "finetune":
+        result = evaluate_finetune(question)
+    else:
+        probe = Neighbours() if settings.task == "knn" else Logistic()
+        result = evaluate_probe(question, probe, settings.supervised)
     runs = [str(run) for run in settings.runs]
     found = {
         "task": settings.task,
@@ -142,9 +132,40 @@ def _classify(settings: Settings, config: dict, command: str, start: float) -> d
         "data": config["data"]["name"],
         **result,
     }
-    found |= record.describe(command, settings.seed, [*source.items("train"), *source.items("test")], start)
+    found |= record.describe(command, settings.seed, question.items, start)
     record.save(settings.runs[0], found)
     return found
+
+
+def _question(settings: Settings, config: dict):
+    from core.data.opening import open_source
+    from core.data.reader import CachedReader, WholeReader
+    from core.evaluation import opening
+    from core.evaluation.features import Reading
+    from core.evaluation.labelled import Question
+    from core.evaluation.protocol import Options
+
+    reader, source = open_source(config)
+    workers = opening.workers(config) if settings.workers is None else settings.workers
+    megabytes = config["data"]["cache_mb"] / max(1, workers)
+    trains = settings.task == "finetune" or settings.supervised
+    if trains and megabytes and isinstance(reader, WholeReader):
+        reader = CachedReader(reader, megabytes)  # every epoch reads them again
+    return Question(
+        runs=settings.runs,
+        source=source,
+        reading=Reading(reader, settings.batch_size or 64, workers, _device(settings)),
+        reader=config["modality"]["reader"],
+        options=Options(
+            shots=None if settings.shots == "all" else settings.shots,
+            folds=settings.folds,
+            seeds=max(settings.seeds, len(settings.runs)),  # every training counts
+            seed=settings.seed,
+        ),
+        pool=settings.pool,
+        train=None if settings.train == "all" else settings.train,
+        epochs=settings.epochs,
+    )
 
 
 def _device(settings: Settings):

@@ -106,6 +106,7 @@ def open_official(
     if missing or wrong or mapped.keys() - expected.keys():
         raise UserError(_mismatch(name, missing, mapped.keys() - expected.keys(), wrong))
     method.load_state_dict(mapped, strict=False)
+    method.follow(mapped)
     return method, config
 
 

@@ -38,6 +38,7 @@ def cosine(prediction: Tensor, values: Tensor) -> Tensor:
 
 
 def scaled_cosine(prediction: Tensor, values: Tensor, gamma: float = 2.0) -> Tensor:
-    """(1 − cosine similarity)^γ of each row: (B, M). Source: GraphMAE (scaled cosine error)."""
-    prediction, values = F.normalize(prediction, dim=-1), F.normalize(values, dim=-1)
-    return (1 - (prediction * values).sum(-1)).pow(gamma)
+    """(1 − cosine similarity)^γ of each row: (B, M). A length below 1e-12 counts as that. Source: GraphMAE (SCE)."""
+    # Not the product of normalised rows, which is the same: that writes both of them down, and again for gradients.
+    lengths = prediction.norm(dim=-1).clamp(min=1e-12) * values.norm(dim=-1).clamp(min=1e-12)
+    return (1 - (prediction * values).sum(-1) / lengths).pow(gamma)

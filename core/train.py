@@ -7,9 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from core.cli import command
 from core.composition.choices import describe_choices
 from core.engine.stopping import Interrupted
-from core.errors import UserError
 
 USAGE = """\
 python -m core.train [key=value ...]      train; run it again with the same run_dir to resume
@@ -31,14 +31,8 @@ Everything else by its path: optim.base_lr=1e-4 engine.workers=4 method.masker.r
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    if {"-h", "--help", "help"} & set(argv):
-        print(usage())
-        return 0
     try:
-        start(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return command(argv, usage, start)
     except Interrupted as stopped:
         state = "The last step is saved" if stopped.saved else "The newest checkpoint stands"
         print(f"Stopped by {stopped}. {state}; resume by: python -m core.train {shlex.join(argv)}", file=sys.stderr)
@@ -46,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped outside of training; the same command goes on from there.", file=sys.stderr)
         return 130
-    return 0
 
 
 def start(argv: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ happens to import is out of reach.
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -17,7 +18,11 @@ from core.composition.choices import plugins
 from core.composition.suggest import suggestion
 from core.errors import UserError
 
-LAYERS = ("torch.nn", "torch.optim", "torchvision.transforms.v2", "timm.layers", "timm.models")
+LAYERS = (
+    "torch.nn", "torch.optim", "torchvision.transforms.v2", "timm.layers", "timm.models",
+    # Not all of torch_geometric.nn: it has modules that fetch language models, and some that run text they are given.
+    "torch_geometric.nn.conv", "torch_geometric.nn.models.basic_gnn", "torch_geometric.nn.norm",
+)  # fmt: skip
 
 
 def checked_targets(tree: Any, key: str = "") -> None:
@@ -103,7 +108,10 @@ def _check_name(name: Any, key: str) -> None:
 
 def _load_module(path: str, key: str):
     try:
-        return import_module(path)
+        with warnings.catch_warnings():
+            if not is_own(path):
+                warnings.simplefilter("ignore")  # what libraries say of themselves at import
+            return import_module(path)
     except ModuleNotFoundError as error:
         if error.name and not _within(path, (error.name,)):
             raise UserError(f"{_at(key)}{path} needs the package {error.name}, which is not installed.") from error

@@ -143,8 +143,14 @@ class References:
             parent = self.find(where) if where else self.tree
             near = nearest(name, map(str, parent)) if isinstance(parent, Mapping) else []
             guess = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise Misfit(f"{key} takes its value from {path}, which does not exist.{guess}")
+            raise Misfit(f"{key} takes its value from {path}, {self._lack(path)}.{guess}")
         return value
+
+    def _lack(self, path: str) -> str:
+        """Who lacks what a path names: the group's choice, where a whole group's file stands at its start."""
+        group = path.partition(".")[0]
+        name = self.find(f"{group}.name")
+        return "which does not exist" if name is MISSING else f"which {group}={name} does not have"
 
     def _sized(self, table: Mapping) -> Any:
         """By the size's name; `else` for the sizes that are not listed."""

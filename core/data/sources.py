@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -73,11 +73,12 @@ class Source(ABC):
     """Where items come from; the config group `data`.
 
     `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split; known after the
-    first call of `items`.
+    first call of `items`. `held_out`: what is new to a method about the items of "test", for reports.
     """
 
     classes: dict[str, list[str]]
+    held_out: str = "samples that training does not read"
 
     @abstractmethod
-    def items(self, split: str) -> list[Item]:
+    def items(self, split: str) -> Sequence[Item]:
         """The items of "train" or "test", sorted by key. Raises UserError where the data are missing or unreadable."""

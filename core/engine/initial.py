@@ -3,16 +3,17 @@
 from pathlib import Path
 
 from safetensors.torch import load_file
-from torch import nn
 
 from core.engine.checkpoint import MODEL, Checkpoints, compare_shapes
 from core.errors import UserError
 from core.export import load_encoder
+from core.methods.masked_autoencoder import MaskedAutoencoder
 
 
-def initialise(method: nn.Module, path: Path) -> None:
+def initialise(method: MaskedAutoencoder, path: Path) -> None:
     """Loads a run's or a checkpoint's whole method, or the encoder of a saved encoder, into `method`.
 
+    Teachers that follow the method's weights, and were not loaded themselves, begin with the loaded ones.
     Raises UserError where there is neither, or where it does not fit.
     """
     newest = Checkpoints(path / "checkpoints", keep=1).newest()
@@ -28,3 +29,4 @@ def initialise(method: nn.Module, path: Path) -> None:
         )
     compare_shapes(weights, part, path)
     part.load_state_dict(weights, strict=False)
+    method.follow(weights if part is method else ())

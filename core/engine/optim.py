@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +18,9 @@ from core.tokens import Progress
 class Recipe(ABC):
     """How weights are moved: the rate's course, decay, clipping, accumulation, averaging.
 
-    Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from 0, then half a cosine down to `min_lr`
-    (an absolute rate), read before every step. Source of the defaults: MAE, pre-training (40 warm-up epochs of 800).
+    Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from `warmup_start` of it, then half a cosine down
+    to `min_lr` (an absolute rate), read before every step. Source of the defaults: MAE, pre-training (40 warm-up epochs
+    of 800).
     """
 
     base_lr: float = 1.5e-4
@@ -28,6 +30,7 @@ class Recipe(ABC):
     warmup_epochs: float | None = None
     warmup_steps: int | None = None
     warmup_share: float = 0.05  # of the run; used where neither epochs nor steps are given
+    warmup_start: float = 0.0  # share of the peak that the first step has
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.05
@@ -69,9 +72,10 @@ class Recipe(ABC):
         """The learning rate of the step that is about to be taken."""
         peak = self.peak(batch_size)
         floor = peak if self.schedule == "constant" else self.min_lr
+        start = self.warmup_start * peak
         if self.warmup_epochs is not None:  # in epochs, as published, to the last bit
-            return learning_rate(progress.epoch, self.warmup_epochs, progress.epochs, peak, floor)
-        return learning_rate(progress.step, self.warmup(progress), progress.steps, peak, floor)
+            return learning_rate(progress.epoch, self.warmup_epochs, progress.epochs, peak, floor, start)
+        return learning_rate(progress.step, self.warmup(progress), progress.steps, peak, floor, start)
 
     def set(self, optimizer: torch.optim.Optimizer, progress: Progress, batch_size: int) -> float:
         """Writes the step's rate and decay into the groups and returns the rate."""
@@ -113,13 +117,29 @@ class Lamb(Recipe):
     """AdamW whose step is rescaled to the size of each decayed weight (You et al., 2020). SparK's."""
 
     def over(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return timm.optim.Lamb(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, max_grad_norm=None)
+        return _Lamb(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, max_grad_norm=None)
 
 
-def learning_rate(done: float, warmup: float, total: float, peak: float, floor: float) -> float:
-    """Linear from 0 to `peak` at `warmup`, then half a cosine to `floor` at `total`; times in steps or in epochs."""
+class _Lamb(timm.optim.Lamb):
+    """timm's counts its steps for a whole group; here each weight keeps the count too, where checkpoints find it."""
+
+    def step(self, closure: Callable | None = None) -> Tensor | None:
+        for group in self.param_groups:
+            kept = [self.state[p]["step"] for p in group["params"] if self.state.get(p)]
+            if kept:
+                group["step"] = kept[0].clone()
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if self.state.get(p):
+                    self.state[p]["step"] = group["step"].clone()
+        return loss
+
+
+def learning_rate(done: float, warmup: float, total: float, peak: float, floor: float, start: float = 0.0) -> float:
+    """Linear from `start` to `peak` at `warmup`, then half a cosine to `floor` at `total`; in steps or in epochs."""
     if done < warmup:
-        return peak * done / warmup
+        return start + (peak - start) * done / warmup
     return half_cosine((done - warmup) / max(total - warmup, 1e-12), peak, floor)
 
 

@@ -1,5 +1,6 @@
 """What models say of every sample of a data set, read once."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,10 +13,13 @@ from core.data.loader import evaluation_batches
 from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import UserError
+from core.evaluation.cache import keep, recall
 from core.export import Features, SavedEncoder
 
 Pool = Literal["mean", "cls", "axis0"]
 Extractor = Callable[[Any], Tensor]  # raw data of a batch -> (B, D)
+FIRST = 16  # samples whose answer a model is known by
+LARGEST = 2**30  # bytes of features that are kept on disk
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,39 @@ def extract(models: Mapping[str, Extractor], items: Sequence[Item], reading: Rea
         for name, model in models.items():
             parts[name].append(model(data).float().cpu().numpy())
     return Table({name: np.concatenate(rows) for name, rows in parts.items()}, kept, skipped)
+
+
+def extract_once(models: Mapping[str, Extractor], items: Sequence[Item], reading: Reading, data: str) -> Table:
+    """As `extract`, but what a model said of the same samples before, in this or another command, is read from disk.
+
+    `data`: the hash of the items. A model is known by its answer to the first of them: with other weights, another
+    code or other ways of reading it answers differently.
+    """
+    answers = fingerprints(models, items, reading)
+    keys = {name: {"data": data, "answer": answer} for name, answer in answers.items()}
+    known = {name: found for name, key in keys.items() if (found := recall(key)) is not None}
+    lacking = {name: model for name, model in models.items() if name not in known}
+    if lacking:
+        table = extract(lacking, items, reading)
+        places = {item.key: place for place, item in enumerate(items)}
+        rows = np.array([places[item.key] for item in table.items])
+        for name, features in table.features.items():
+            known[name] = {"features": features, "rows": rows, "skipped": np.array(table.skipped, dtype=str)}
+            if features.nbytes <= LARGEST:
+                keep(keys[name], known[name])
+    first = next(iter(known.values()))
+    skipped = [(key, reason) for key, reason in first["skipped"].tolist()]
+    features = {name: known[name]["features"] for name in models}
+    return Table(features, [items[row] for row in first["rows"]], skipped)
+
+
+@torch.inference_mode()
+def fingerprints(models: Mapping[str, Extractor], items: Sequence[Item], reading: Reading) -> dict[str, str]:
+    """A hash of what each model says of the first samples."""
+    batch = next(iter(evaluation_batches(items, reading.reader, FIRST, 0)))
+    data = batch.to(reading.device).views[reading.reader.view]
+    answers = {name: model(data).float().cpu().contiguous().numpy() for name, model in models.items()}
+    return {name: hashlib.sha256(answer.tobytes()).hexdigest()[:32] for name, answer in answers.items()}
 
 
 def extractor(encoder: SavedEncoder, pool: Pool = "mean", device: torch.device | str = "cpu") -> Extractor:

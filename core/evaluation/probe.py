@@ -54,21 +54,28 @@ def choose(probe: Probe, forms: Mapping[str, np.ndarray], y: np.ndarray, parts: 
 
 
 def validation_parts(
-    y: np.ndarray, rows: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator
+    y: np.ndarray,
+    rows: np.ndarray,
+    groups: np.ndarray | None,
+    rng: np.random.Generator,
+    share: float = VALIDATION,
+    most: int | None = MOST,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Training samples `rows` as (fitting, validation), drawn at random: by class, or by whole groups if there are any.
 
+    At most `most` of them; None: all.
+
     None where a class would have no sample to fit (so at one shot), or less than two groups remain.
     """
-    rows = rng.permutation(rows)[:MOST]
+    rows = rng.permutation(rows)[:most]
     if groups is not None:
         units = rng.permutation(np.unique(groups[rows]))
-        held = np.isin(groups[rows], units[: max(1, round(VALIDATION * len(units)))])
+        held = np.isin(groups[rows], units[: max(1, round(share * len(units)))])
     else:
         held = np.zeros(len(rows), dtype=bool)
         for label in np.unique(y[rows]):
             of_class = np.flatnonzero(y[rows] == label)
-            held[of_class[: max(1, round(VALIDATION * len(of_class)))]] = True
+            held[of_class[: max(1, round(share * len(of_class)))]] = True
     fitting, validation = rows[~held], rows[held]
     if not len(validation) or set(y[rows]) - set(y[fitting]) or len(set(y[fitting])) < 2:
         return None

@@ -43,7 +43,7 @@ def label_names(items: Sequence[Item], classes: dict[str, list[str]]) -> list[st
     names = [name for name in classes if any(name in item.labels for item in items)]
     if not names:
         raise UserError(
-            "The data have no labels, which task=knn and task=linear need. Labels come from class folders "
+            "The data have no labels, which task=knn, linear and finetune need. Labels come from class folders "
             "(train/cat/1.jpg) or from a csv list with a column `label`, given as data.root. "
             "Without labels, task=reconstruction can be measured."
         )

@@ -1,7 +1,7 @@
 """task=reconstruction: how much better than a trivial filler hidden tokens of held-out samples are predicted."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,7 +22,7 @@ from core.evaluation.fillers import Filler, HarmonicFiller
 from core.evaluation.record import describe, save
 from core.evaluation.skill import Sums, figures
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokens import Batch, Layout, Mask, Place, Progress, Step
+from core.tokens import Batch, Layout, Mask, Place, Progress, Rows, Step, levels
 
 OBJECT_SHARE = 0.5  # a token counts as object from this share of object cells on, else as background
 TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
@@ -33,6 +33,17 @@ class Rendered(Protocol):
     """A source that knows its samples as they were before they were encoded as files."""
 
     def clean(self, key: str) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One question about hidden tokens: errors (B, M) of each answer, and which of the place's rows count (B, M)."""
+
+    name: str
+    view: str
+    place: Place
+    errors: Mapping[str, Tensor]
+    scored: Tensor
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ def evaluate_reconstruction(
     items = _choose(source.items("test"), samples, seed)
     by_key = {item.key: item for item in items}
     filler, was_training = filler or HarmonicFiller(), method.training
-    sums, skipped, read = Sums(), [], 0
+    sums, skipped, read = Sums(by_token=len(items) == 1), [], 0
     method.to(reading.device).eval()
     try:
         with torch.inference_mode():
@@ -71,6 +82,7 @@ def evaluate_reconstruction(
         method.train(was_training)
     if not sums.objectives:
         raise UserError("task=reconstruction: this method predicts nothing at tokens that are hidden from its encoder.")
+    units = "tokens of the only sample" if sums.by_token else "samples"
     return {
         "figures": {name: figures(sums, name, seed) for name in sums.objectives},
         "protocol": {
@@ -78,7 +90,8 @@ def evaluate_reconstruction(
             "reference": "the better of filler and zero, over all samples of a region",
             "object_token": f"at least {OBJECT_SHARE:.0%} of its cells show an object",
             "scored": "tokens that are hidden from the encoder, predicted, and weighted in the loss",
-            "interval": "95 %, percentile bootstrap over samples",
+            "held_out": source.held_out,
+            "interval": f"95 %, percentile bootstrap over {units}",
             "batch_size": reading.batch_size,  # masks are drawn batch by batch
         },
         "counts": {"test": read, "skipped": len(skipped)},
@@ -134,28 +147,69 @@ def _score(
     sums: Sums,
 ) -> None:
     """Adds one batch's errors to `sums`."""
-    step = _step(method, batch, generator=generator)
+    step = step_of(method, batch, generator=generator)
     step.masks.update(method.draw_mask(step))
-    _, predictions = method.predict(step.tokens, step.masks, step=step)
     view = reading.reader.view
-    others = {"filler": _like(method, step, {view: _fill(method, step, view, filler) for view in step.tokens})}
     clean = _clean(source, items, batch.views[view])
-    if clean is not None:
-        others["clean"] = _like(method, step, {**batch.views, view: clean})
+    pictures = {} if clean is None else {"clean": {**batch.views, view: clean}}
     shares = _object_shares(reading, items, step.tokens[view].layout)
-    for name, (objective, asked, place) in method.questions(step.masks).items():
+    for found in compare(method, step, filler, pictures):
+        owner, samples = _owners(found.place, levels(step.tokens[found.view])[found.place.level].layout)
+        known = shares if found.view == view and found.place.level == 0 else None
+        for region, flag in _regions(found.scored, found.place, known).items():
+            sums.add(found.name, region, found.errors, flag, owner, samples)
+
+
+def step_of(method: MaskedAutoencoder, batch: Batch, **more) -> Step:
+    """A step at the end of training."""
+    return Step(batch, method.tokenizer.views(batch.views), TRAINED, method.teachers, method, **more)
+
+
+def compare(
+    method: MaskedAutoencoder, step: Step, filler: Filler, others: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[Comparison]:
+    """Errors of the prediction, the filler's answer and zero, for every question about hidden tokens.
+
+    `step` holds the masks. `others`: by name, further raw data by view whose targets are taken for answers.
+    """
+    _, predictions = method.predict(step.tokens, step.masks, step=step)
+    filled = {view: _fill(method, step, view, filler) for view in step.tokens}
+    likes = {name: _like(method, step, views) for name, views in {"filler": filled, **(others or {})}.items()}
+    for name, (objective, view, place) in method.questions(step.masks).items():
         if place.rows is None:
             continue  # every cell of a grid, whether a token lies there or not: no rows to call hidden
-        truth, weight = objective.target(step, asked, place)
-        scored = _scored(place, weight, _hidden(step.masks, asked, place.level))
+        truth, weight = objective.target(step, view, place)
+        scored = _scored(place, weight, hidden_rows(step.masks, view, place.level))
         if not scored.any():
             continue
         answers = {"prediction": predictions[name], "zero": torch.zeros_like(truth)}
-        answers |= {part: objective.target(other, asked, place).values for part, other in others.items()}
+        answers |= {part: objective.target(like, view, place).values for part, like in likes.items()}
         errors = {part: _by_row(objective.loss(answer, truth), weight) for part, answer in answers.items()}
-        known = shares if asked == view and place.level == 0 else None
-        for region, flag in _regions(scored, place, known).items():
-            sums.add(name, region, errors, flag)
+        yield Comparison(name, view, place, errors, scored)
+
+
+def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
+    """(B, N): rows of a view that no mask over it leaves visible, nor shows in another row's place."""
+    found = []
+    for name, mask in masks.items():
+        if name.partition("/")[0] == view:
+            for _ in range(level):
+                mask = mask.finer
+            found.append(mask.hidden if mask.content_from is None else mask.hidden & ~_named(mask.content_from))
+    return torch.stack(found).all(0)
+
+
+def _named(content_from: Tensor) -> Tensor:
+    """(B, N) rows whose content stands somewhere."""
+    return Rows(content_from.clamp(min=0), content_from >= 0).flag(content_from.shape[1])
+
+
+def _owners(place: Place, layout: Layout) -> tuple[Tensor, int]:
+    """Which sample each row of a place is of, (B, M), and how many samples there are."""
+    index = place.rows.index
+    if layout.sample is not None:
+        return place.rows.take(layout.sample[None]), layout.samples
+    return torch.arange(len(index), device=index.device)[:, None].expand_as(index), len(index)
 
 
 def _regions(scored: Tensor, place: Place, shares: Tensor | None) -> dict[str, Tensor]:
@@ -175,24 +229,9 @@ def _scored(place: Place, weight: Tensor | None, hidden: Tensor) -> Tensor:
     return scored
 
 
-def _hidden(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
-    """(B, N): rows of a view that no mask over it leaves visible."""
-    found = []
-    for name, mask in masks.items():
-        if name.partition("/")[0] == view:
-            for _ in range(level):
-                mask = mask.finer
-            found.append(mask.hidden)
-    return torch.stack(found).all(0)
-
-
-def _step(method: MaskedAutoencoder, batch: Batch, **more) -> Step:
-    return Step(batch, method.tokenizer.views(batch.views), TRAINED, method.teachers, method, **more)
-
-
 def _like(method: MaskedAutoencoder, step: Step, views: Mapping) -> Step:
     """The same step with other raw data, which targets and their teachers then see; masks stay."""
-    other = _step(method, replace(step.batch, views=views))
+    other = step_of(method, replace(step.batch, views=views))
     other.masks.update(step.masks)
     other.latents.update(step.latents)
     return other
@@ -201,7 +240,7 @@ def _like(method: MaskedAutoencoder, step: Step, views: Mapping) -> Step:
 def _fill(method: MaskedAutoencoder, step: Step, view: str, filler: Filler):
     if not any(name.partition("/")[0] == view for name in step.masks):
         return step.batch.views[view]  # seen by teachers alone
-    return filler.fill(method.tokenizer, step.batch.views[view], step.tokens[view], _hidden(step.masks, view))
+    return filler.fill(method.tokenizer, step.batch.views[view], step.tokens[view], hidden_rows(step.masks, view))
 
 
 def _by_row(error: Tensor, weight: Tensor | None) -> Tensor:
@@ -217,7 +256,11 @@ def _by_row(error: Tensor, weight: Tensor | None) -> Tensor:
 def _object_shares(reading: Reading, items: Sequence[Item], layout: Layout) -> Tensor | None:
     """(B, N): the share of each token's cells that show an object; None where that is not known of every sample."""
     shown = [reading.reader.objects(item) for item in items]
-    if layout.grid is None or layout.coords is not None or any(flag is None for flag in shown):
+    if any(flag is None for flag in shown):
+        return None
+    if layout.sample is not None:
+        return torch.cat(shown)[None].float()
+    if layout.grid is None or layout.coords is not None:
         return None
     cells = torch.stack(shown).float()
     for axis, places in enumerate(layout.grid, start=1):

@@ -15,18 +15,26 @@ REGIONS = ("total", "object", "background")
 
 @dataclass
 class Sums:
-    """Per objective and region, sums over each sample's scored tokens: the error of every answer, and the tokens."""
+    """Per objective and region, sums over each sample's scored tokens: the error of every answer, and the tokens.
 
+    `by_token`: each token stands for itself, where there is one sample only, whose parts are all there is to redraw.
+    """
+
+    by_token: bool = False
     sums: defaultdict = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
-    def add(self, objective: str, region: str, errors: Mapping[str, Tensor], flag: Tensor) -> None:
-        """Errors (B, M) of each answer, summed over the flagged tokens (B, M) of each sample."""
+    def add(
+        self, objective: str, region: str, errors: Mapping[str, Tensor], flag: Tensor, owner: Tensor, samples: int
+    ) -> None:
+        """Errors (B, M) of each answer at the flagged tokens (B, M); `owner` (B, M) is the sample that each is of."""
+        owner = owner[flag]
         for part, error in {**errors, "tokens": torch.ones_like(flag, dtype=torch.float32)}.items():
-            total = torch.where(flag, error, 0).double().sum(1)
+            values = error[flag].double()
+            total = values if self.by_token else values.new_zeros(samples).index_add(0, owner, values)
             self.sums[objective, region][part].append(total.cpu().numpy())
 
     def of(self, objective: str, region: str) -> dict[str, np.ndarray]:
-        """(S,) by part, of the samples that have tokens in this region."""
+        """(S,) by part, of the samples (or tokens) that have tokens in this region."""
         joined = {part: np.concatenate(values) for part, values in self.sums[objective, region].items()}
         return {part: values[joined["tokens"] > 0] for part, values in joined.items()}
 
@@ -36,15 +44,16 @@ class Sums:
 
 
 def figures(sums: Sums, objective: str, seed: int) -> dict:
-    return {region: _region(sums.of(objective, region), seed) for region in REGIONS if (objective, region) in sums.sums}
+    known = [region for region in REGIONS if (objective, region) in sums.sums]
+    return {region: _region(sums.of(objective, region), sums.by_token, seed) for region in known}
 
 
-def _region(parts: dict[str, np.ndarray], seed: int) -> dict:
+def _region(parts: dict[str, np.ndarray], by_token: bool, seed: int) -> dict:
     tokens = parts["tokens"].sum()
     if not tokens:
         return {"tokens": 0, "samples": 0}
     references = np.stack([parts["filler"], parts["zero"]])
-    counts = {"samples": len(parts["tokens"]), "tokens": int(tokens)}
+    counts = {"samples": 1 if by_token else len(parts["tokens"]), "tokens": int(tokens)}
     if not references.sum(1).min() > 0:
         return {**counts, "result": "a trivial answer has no error: no room"}
     skill = skill_interval(parts["prediction"], references, seed)

@@ -1,6 +1,6 @@
 """The method class: a composition of parts. Its `forward` is the picture of the design, read from top to bottom."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,8 +53,7 @@ class MaskedAutoencoder(nn.Module):
         self.teachers = dict(teachers or {})  # a plain dict: most teachers are not part of the weights
         self.followers = nn.ModuleDict({n: t for n, t in self.teachers.items() if isinstance(t, Follower)})
         self.frozen = tuple(t.requires_grad_(False).eval() for n, t in self.teachers.items() if n not in self.followers)
-        for follower in self.followers.values():
-            follower.follow(self)
+        self.follow(())
         self.undecayed = tuple(undecayed or ())
 
     def forward(
@@ -128,6 +127,13 @@ class MaskedAutoencoder(nn.Module):
                     found[key] = (objective, part.view or _view(reads), mask[part.view or reads].place(at))
         return found
 
+    def follow(self, loaded: Iterable[str]) -> None:
+        """After the tensors `loaded` came in: followers that none of them belongs to begin with the new weights."""
+        loaded = tuple(loaded)
+        for name, follower in self.followers.items():
+            if not any(key.startswith(f"followers.{name}.") for key in loaded):
+                follower.follow(self)
+
     def before_step(self, progress: Progress) -> None:
         """Called between the gradients and the optimiser's step."""
         for follower in self.followers.values():
@@ -177,7 +183,7 @@ class Follower(nn.Module):
     """A teacher that changes while the method trains (an average of its weights, say); saved with it, for resuming."""
 
     def follow(self, method: MaskedAutoencoder) -> None:
-        """Called once, when the method's other parts stand."""
+        """Called when the method's other parts stand, and again when other weights were loaded into them."""
 
     def before_step(self, method: MaskedAutoencoder, progress: Progress) -> None: ...
 

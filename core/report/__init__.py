@@ -2,28 +2,19 @@
 
 run         a run's folder, as `core.train` leaves it; it may still be training
 
-The page holds curves, masks, pictures of held-out samples, evaluations, skipped files and the config; it loads nothing
-from anywhere.
+The page holds curves, masks, pictures and features of held-out samples, evaluations, skipped files and the config; it
+loads nothing from anywhere.
 """
 
-import sys
 from collections.abc import Sequence
 
+from core.cli import command
 from core.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 where the input was wrong."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if {"-h", "--help", "help"} & set(argv):
-        print(__doc__.strip())
-        return 0
-    try:
-        start(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command(argv, lambda: (__doc__ or "").strip(), start)
 
 
 def start(argv: Sequence[str]) -> None:

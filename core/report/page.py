@@ -15,6 +15,7 @@ from core.engine.run_dir import load_note, replace_text
 from core.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
 from core.report import tables
 from core.report.curves import chart
+from core.report.embeddings import embeddings
 from core.report.record import Record, read_run
 from core.report.samples import Samples, draw_samples
 from core.report.style import STYLE
@@ -48,6 +49,7 @@ def page(record: Record, samples: Samples) -> str:
         "Curves": curves(record),
         "Masks": masks(samples),
         "Reconstructions": reconstructions(record, samples),
+        "Features": embeddings(record),
         "Evaluation": evaluations(record),
         "Skipped files": tables.skipped(_skipped(record, samples)),
         "Config": f"<details><summary>config.yaml</summary><pre>{escape(_yaml(config))}</pre></details>",

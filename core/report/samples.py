@@ -50,16 +50,18 @@ def draw_samples(record: Record) -> Samples:
 def read_samples(config: dict) -> tuple[Batch, str]:
     """A batch of held-out samples, always the same ones, and what they are. Raises UserError where none can be read."""
     reader, source = open_source(config)
-    items, origin = _held_out(source)
+    items, origin = held_out(source)
     order = torch.randperm(len(items), generator=seeding.generator(SEED)).tolist()
     batch = next(evaluation_batches([items[i] for i in order[:SHOWN]], reader, SHOWN, workers=0))
     return batch, origin
 
 
-def _held_out(source: Source) -> tuple[list[Item], str]:
+def held_out(source: Source) -> tuple[list[Item], str]:
+    """The test samples, or, where there are none, those of training; and what they are."""
     try:
         items = source.items("test")
-        return items, f"Samples are held out: {min(SHOWN, len(items))} of {len(items)}, drawn by a fixed seed."
+        count = f"{min(SHOWN, len(items))} of {len(items)} test samples, drawn by a fixed seed"
+        return items, f"Shown are {count}; new to the method are {source.held_out}."
     except UserError:
         items = source.items("train")
         return items, f"No sample is held out: these are {min(SHOWN, len(items))} training samples."

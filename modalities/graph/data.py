@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from core.data.reader import Reader
 from core.data.sources import Item, Source
 from core.errors import BadSample, UserError
@@ -15,14 +19,15 @@ class GraphSource(Source):
     """The graphs at `root`: see `files.read` for forms, `directed` and `rows`.
 
     All graphs are for training, and the same ones for testing unless `holdout` sets a share of many aside (every
-    k-th): as published, pre-training sees every graph, or the whole of the only one, and no label.
+    k-th): as published, pre-training sees every graph, or the whole of the only one, and no label. Data that split
+    whole graphs (PPI) keep to that instead.
     """
 
     def __init__(
         self,
         root: str,
         directed: bool = False,
-        rows: Literal["auto", "sum", "none"] = "auto",
+        rows: Literal["auto", "sum", "standard", "none"] = "auto",
         holdout: float = 0.0,
     ):
         if not 0 <= holdout <= 0.5:
@@ -30,23 +35,36 @@ class GraphSource(Source):
         self.root, self.directed, self.rows, self.holdout = root, directed, rows, holdout
         self.classes = {}
 
+    @property
+    def held_out(self) -> str:
+        if self.holdout or self.is_split:
+            return super().held_out
+        return "hidden nodes, under masks drawn by a fixed seed; pre-training read the same graphs, as published"
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the data themselves say which graphs are for training."""
+        found = self.collection()
+        return len(found.graphs) > 1 and "train" in found.splits
+
     def collection(self) -> files.Collection:
         return files.read(self.root, self.directed, self.rows)
 
     def items(self, split: str) -> list[Item]:
         found = self.collection()
-        if found.labels is not None and len(found.labels):
+        known = found.labels is not None and found.labels.dim() == 1 and len(found.labels) > 0
+        if known:
             self.classes = {"label": [str(i) for i in range(int(found.labels.max()) + 1)]}
         step = round(1 / self.holdout) if self.holdout else 0
-        numbers = range(len(found.graphs))
-        if step:
+        numbers = found.within(split) if self.is_split else range(len(found.graphs))
+        if step and not self.is_split:
             numbers = [i for i in numbers if (i % step == step - 1) == (split == "test")]
         if not numbers:
             raise UserError(
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
         form = f"{'d' if self.directed else 'u'}:{self.rows}"
-        labels = [{}] * len(found.graphs) if found.labels is None else [{"label": n} for n in found.labels.tolist()]
+        labels = [{"label": n} for n in found.labels.tolist()] if known else [{}] * len(found.graphs)
         return [Item(f"{Path(self.root).stem}#{i:06d}", self.root, f"{form}:{i}", labels[i]) for i in numbers]
 
 
@@ -60,19 +78,33 @@ class GraphReader(Reader):
     extensions = files.SUFFIXES
 
     def __init__(self, loop: Sequence[int] | None = None):
-        self.loop = loop
+        self.loop = None if loop is None else tuple(loop)
 
     def read(self, item: Item, train: bool) -> Graphs:
+        return self._graph(item)[0]
+
+    def token_labels(self, item: Item) -> Tensor | None:
+        """(N,) classes of nodes; None where graphs have labels, or a node may have several."""
+        nodes = self._graph(item)[1]
+        return nodes if nodes is not None and nodes.dim() == 1 else None
+
+    def _graph(self, item: Item) -> tuple[Graphs, Tensor | None]:
+        """The item's graph and what is known of its nodes."""
         if item.member is not None and item.member[:2] in ("d:", "u:"):
-            form, rows, number = item.member.split(":")
-            return files.read(item.path, form == "d", rows).graphs[int(number)]
+            form, rows, place = item.member.split(":")
+            found, number = files.read(item.path, form == "d", rows, self.loop), int(place)
+            return found.graphs[number], None if found.nodes is None else found.by_graph(found.nodes)[number]
         try:
-            found = files.parse(item.open(), item.suffix, True, item.key)
+            found = files.parse(item.open(), item.suffix, True, item.key, loop=self.loop)
         except UserError as error:
             raise BadSample(str(error)) from None
         if len(found.graphs) != 1:
             raise BadSample(f"holds {len(found.graphs)} graphs; one per file is wanted, or data=graph for such a file")
-        return found.graphs[0]
+        return found.graphs[0], found.nodes
 
     def collate(self, samples: list[Any]) -> Graphs:
         return join(samples)
+
+    def objects(self, item: Item) -> Tensor | None:
+        """(N,) which nodes lie on an object."""
+        return torch.from_numpy(np.load(item.aux["object"])) if "object" in item.aux else None

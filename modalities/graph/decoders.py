@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from core.decoders import Decoder
 from core.tokens import Latent, Layout, Place
-from modalities.graph.gnn import Activation, Mlp, Norm
+from modalities.graph.elementwise import PReLU, dropout
+from modalities.graph.layers import Activation, Mlp, Norm
 from modalities.graph.messages import Links, edge_softmax, neighbour_sum, weighted_sum
 from modalities.graph.molecules import ATOM_TYPES, BondConv
 
@@ -123,19 +124,16 @@ class GATDecoder(GraphDecoder):
             nn.init.xavier_normal_(weight, gain=2**0.5)
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        codes = replace(codes, values=F.dropout(codes.values, self.feat_drop, self.training))
+        codes = replace(codes, values=dropout(codes.values, self.feat_drop, self.training))
         links, _ = into(Links.of(layout), asked)
-        attention = F.dropout(self.attention(codes, links, asked), self.attn_drop, self.training)
+        attention = dropout(self.attention(codes, links, asked), self.attn_drop, self.training)
         readable, kept = codes.readable(links)
         values = codes.values[:, None].expand(-1, self.heads, -1)
         summed = weighted_sum(values, attention[kept].to(values.dtype), readable)  # (M, heads, inner)
+        if self.heads == 1:
+            return F.linear(summed[:, 0], self.linear.weight, self.bias)
         weight = self.linear.weight.unflatten(0, (self.heads, -1))
-        out = (
-            F.linear(summed[:, 0], weight[0])
-            if self.heads == 1
-            else torch.einsum("mkh,kdh->mkd", summed, weight).flatten(1)
-        )
-        return out + self.bias
+        return torch.einsum("mkh,kdh->mkd", summed, weight).flatten(1) + self.bias
 
     def attention(self, codes: Codes, links: Links, asked: Tensor) -> Tensor:
         """(E, heads), before dropout."""
@@ -168,7 +166,7 @@ class GINDecoder(GraphDecoder):
         self.mlp = Mlp(inner, inner, features, norm, activation)
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        mapped = F.linear(F.dropout(codes.values, self.feat_drop, self.training), self.mlp.linear1.weight)
+        mapped = F.linear(dropout(codes.values, self.feat_drop, self.training), self.mlp.linear1.weight)
         links, rows = Links.of(layout), torch.arange(layout.count, device=asked.device)
         if not self.all_rows:
             links, rows = into(links, asked)[0], asked
@@ -188,7 +186,7 @@ class MLPDecoder(GraphDecoder):
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         inside = self.mlp.inner(codes.spread(codes.values)[asked])
-        return self.mlp.linear2(F.dropout(inside, self.drop, self.training))
+        return self.mlp.linear2(dropout(inside, self.drop, self.training))
 
 
 class BondDecoder(GraphDecoder):
@@ -196,7 +194,7 @@ class BondDecoder(GraphDecoder):
 
     def __init__(self, width: int, inner: int):
         super().__init__(width, inner, ATOM_TYPES)
-        self.activation = nn.PReLU()
+        self.activation = PReLU()
         self.conv = BondConv(inner, ATOM_TYPES)
 
     def codes(self, latent: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from core.evaluation.adam_probe import adam_probe, check_parts, random_parts
 from core.evaluation.svm import svm_folds
 from core.export import SavedEncoder
 from core.tokenizers import Tokenizer
-from modalities.graph.files import Collection
+from modalities.graph.collection import Collection
 from modalities.graph.gnn import GAT
 from modalities.graph.graphs import Graphs, join, to_dense
+from modalities.graph.multilabel import multilabel_probe
 from modalities.graph.tokenizer import Nodes
 
 Pool = Literal["mean", "max", "sum"]
@@ -31,17 +32,32 @@ def node_accuracy(
     The published split where there is one, else a random one of 10/10/80, drawn by `seed`.
     Raises: UserError where nodes carry no labels or a split is empty.
     """
-    if data.nodes is None or len(data.graphs) != 1:
-        raise UserError("A probe of nodes needs one graph with a label per node.")
+    if data.nodes is None or data.nodes.dim() != 1 or len(data.graphs) != 1:
+        raise UserError("A probe of nodes needs one graph with a class per node.")
     x = features(encoder, data.graphs)[0]
     found = adam_probe(x, data.nodes, parts(data, seed), lr, weight_decay, epochs, seed)
     return {"final": found.final, "chosen_on_validation": found.chosen}
 
 
+def node_f1(
+    encoder: SavedEncoder, data: Collection, lr: float, weight_decay: float, epochs: int, seed: int = 0
+) -> dict[str, float]:
+    """Micro-F1 of a linear probe on graphs whose nodes have several labels (PPI); whole graphs are split.
+
+    Raises: UserError where nodes carry no such labels or a split has no graph.
+    """
+    if data.nodes is None or data.nodes.dim() != 2 or not data.splits:
+        raise UserError("Micro-F1 needs several labels a node, (N, T), and graphs that are split.")
+    x, y = features(encoder, data.graphs), data.by_graph(data.nodes)
+    parts = {name: [(x[i], y[i]) for i in data.within(name)] for name in data.splits}
+    found = multilabel_probe(parts, lr, weight_decay, epochs, seed)
+    return {"final": found.final, "chosen_on_validation": found.chosen}
+
+
 def graph_accuracy(encoder: SavedEncoder, data: Collection, pool: Pool) -> dict:
     """Mean accuracy of an RBF machine over ten folds, on pooled node features."""
-    if data.labels is None:
-        raise UserError("Support vectors of graphs need a label per graph.")
+    if data.labels is None or data.labels.dim() != 1:
+        raise UserError("Support vectors of graphs need a class per graph.")
     pooled = torch.stack([pool_nodes(x, pool) for x in features(encoder, data.graphs)])
     found = svm_folds(pooled.numpy(), data.labels.numpy())
     return {"final": found.mean, "folds": list(found.folds)}

@@ -32,7 +32,11 @@ class Links:
         """All of a layout's edges; planned once for edges that come again (training on one graph)."""
         known = _PLANNED.get(layout.edges)
         if known is None:
-            known = _PLANNED[layout.edges] = cls(*layout.edges, layout.count, layout.count)
+            # Copies: a view keeps what it is a view of alive, here the key that is to be forgotten with its batch.
+            # A plan made in an evaluation must serve training too.
+            with torch.inference_mode(False):
+                source, row = (end.clone() for end in layout.edges)
+            known = _PLANNED[layout.edges] = cls(source, row, layout.count, layout.count)
         return known
 
     def bags(self, heads: int) -> tuple["Bags", "Bags"]:

@@ -201,26 +201,19 @@ def _gat_rules(official: str, ours: str) -> tuple[Rule, ...]:
     )
 
 
-def _mlp_rules(official: str, ours: str) -> tuple[Rule, ...]:
-    """Rules of a GIN layer's MLP; group 1, if there is one, is the layer's number."""
-    group = 2 if "(" in official else 1
-    return (
-        Rule(rf"{official}\.linears\.0\.(weight|bias)", (rf"{ours}.linear1.\{group}",)),
-        Rule(rf"{official}\.linears\.1\.(weight|bias)", (rf"{ours}.linear2.\{group}",)),
-        Rule(rf"{official}\.norms\.0\.(\w+)", (rf"{ours}.norm.\{group}",)),
-        Rule(rf"{official}\.activations\.0\.weight", (f"{ours}.activation.weight",)),
-    )
+_MLP = (("linears.0", "linear1"), ("linears.1", "linear2"), ("norms.0", "norm"), ("activations.0", "activation"))
+_CONV = (
+    ("mlp.0", "linear1"),
+    ("mlp.2", "linear2"),
+    ("edge_embedding1", "types"),
+    ("edge_embedding2", "directions"),
+)
 
 
-def _conv_rules(official: str, ours: str) -> tuple[Rule, ...]:
-    """Rules of a molecule convolution; group 1, if there is one, is the layer's number."""
-    group = 2 if "(" in official else 1
-    return (
-        Rule(rf"{official}\.mlp\.0\.(weight|bias)", (rf"{ours}.linear1.\{group}",)),
-        Rule(rf"{official}\.mlp\.2\.(weight|bias)", (rf"{ours}.linear2.\{group}",)),
-        Rule(rf"{official}\.edge_embedding1\.weight", (f"{ours}.types.weight",)),
-        Rule(rf"{official}\.edge_embedding2\.weight", (f"{ours}.directions.weight",)),
-    )
+def _part_rules(parts: tuple[tuple[str, str], ...], official: str, ours: str) -> tuple[Rule, ...]:
+    """Rules of a layer's parts, by their names there and here; group 1, if there is one, is the layer's number."""
+    last = re.compile(official).groups + 1
+    return tuple(Rule(rf"{official}\.{re.escape(name)}\.(\w+)", (rf"{ours}.{own}.\{last}",)) for name, own in parts)
 
 
 _COMMON = (
@@ -241,17 +234,17 @@ GRAPHMAE = Official(
     rules=(
         *_COMMON,
         Rule(r"encoder\.layers\.(\d+)\.eps", (r"encoder.layers.\1.eps",)),
-        *_mlp_rules(r"encoder\.layers\.(\d+)\.apply_func\.mlp", r"encoder.layers.\1.mlp"),
+        *_part_rules(_MLP, r"encoder\.layers\.(\d+)\.apply_func\.mlp", r"encoder.layers.\1.mlp"),
         Rule(r"encoder\.layers\.(\d+)\.apply_func\.norm\.(\w+)", (r"encoder.layers.\1.norm.\2",)),
         Rule(r"encoder\.layers\.(\d+)\.apply_func\.act\.weight", (r"encoder.layers.\1.activation.weight",)),
         Rule(r"encoder\.layers\.(\d+)\.res_fc\.weight", (r"encoder.layers.\1.residual.weight",)),
         Rule(r"decoder\.layers\.0\.eps", (f"{DECODER}.eps",)),
-        *_mlp_rules(r"decoder\.layers\.0\.apply_func", f"{DECODER}.mlp"),
+        *_part_rules(_MLP, r"decoder\.layers\.0\.apply_func", f"{DECODER}.mlp"),
         Rule(r"(?:gnn\.)?x_embedding1\.weight", ("encoder.atoms.weight",)),
         Rule(r"(?:gnn\.)?x_embedding2\.weight", ("encoder.chirality.weight",)),
         Rule(r"(?:gnn\.)?batch_norms\.(\d+)\.(\w+)", (r"encoder.norms.\1.\2",)),
-        *_conv_rules(r"(?:gnn\.)?gnns\.(\d+)", r"encoder.convs.\1"),
-        *_conv_rules(r"decoder\.conv", f"{DECODER}.conv"),
+        *_part_rules(_CONV, r"(?:gnn\.)?gnns\.(\d+)", r"encoder.convs.\1"),
+        *_part_rules(_CONV, r"decoder\.conv", f"{DECODER}.conv"),
         Rule(r"decoder\.enc_to_dec\.weight", (f"{DECODER}.bridge.weight",)),
         Rule(r"decoder\.activation\.weight", (f"{DECODER}.activation.weight",)),
         Rule(r"decoder\.dec_token", (), lambda _: ()),  # nothing reads it

@@ -22,17 +22,35 @@ class SampledSource(Source):
     `write` makes such a folder.
     """
 
+    held_out = "hidden nodes, under masks drawn by a fixed seed; pre-training read the same graph, as published"
+
     def __init__(self, root: str):
         self.root, self.classes = root, {}
 
-    def items(self, split: str) -> list[Item]:
+    def items(self, split: str) -> Sequence[Item]:
         """Every root, for training and for testing: as published, pre-training sees the whole graph and no label."""
         folder = Path(self.root)
         if missing := [f"{name}.npy" for name in FILES if not (folder / f"{name}.npy").exists()]:
             raise UserError(f"data.root: {self.root} lacks {', '.join(missing)}.")
-        count = len(np.load(folder / "indptr.npy", mmap_mode="r")) - 1
-        roots = np.load(folder / "roots.npy").tolist() if (folder / "roots.npy").exists() else range(count)
-        return [Item(f"{node:09d}", self.root, str(node)) for node in roots]
+        if (folder / "roots.npy").exists():
+            return Roots(self.root, np.load(folder / "roots.npy"))
+        return Roots(self.root, range(len(np.load(folder / "indptr.npy", mmap_mode="r")) - 1))
+
+
+class Roots(Sequence[Item]):
+    """An item per root node, made when it is asked for: a list of millions would outweigh all that training holds."""
+
+    def __init__(self, root: str, nodes: Sequence[int]):
+        self.root, self.nodes = root, nodes
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, index: int | slice) -> "Item | Roots":
+        if isinstance(index, slice):
+            return Roots(self.root, self.nodes[index])
+        node = int(self.nodes[index])
+        return Item(f"{node:09d}", self.root, str(node))
 
 
 class SampledReader(Reader):
@@ -68,30 +86,32 @@ def grow(
     indptr: np.ndarray, indices: np.ndarray, root: int, fanout: Sequence[int], rng: np.random.Generator
 ) -> np.ndarray:
     """Nodes reached from `root`, which comes first."""
-    found, front = {root: None}, [root]
+    found = front = np.array([root])
     for most in fanout:
-        reached = []
-        for node in front:
-            start, end = int(indptr[node]), int(indptr[node + 1])
-            places = np.arange(start, end)
-            if end - start > most:
-                places = start + rng.choice(end - start, most, replace=False)
-            reached += [int(n) for n in indices[places] if int(n) not in found]
-            found |= dict.fromkeys(reached)
-        front = list(dict.fromkeys(reached))
-    return np.fromiter(found, np.int64)
+        start, end = indptr[front], indptr[front + 1]
+        many = end - start > most
+        drawn = [s + rng.choice(e - s, most, replace=False) for s, e in zip(start[many], end[many], strict=True)]
+        places = np.concatenate([spans(start[~many], end[~many]), *drawn])
+        front = np.setdiff1d(indices[places], found)
+        found = np.concatenate([found, front])
+    return found
 
 
 def links(indptr: np.ndarray, indices: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """(2, E): links of the graph between these nodes, numbered by their place among them."""
+    start, end = indptr[nodes], indptr[nodes + 1]
+    senders, receivers = indices[spans(start, end)], np.repeat(np.arange(len(nodes)), end - start)
     order = np.argsort(nodes)
-    ordered, edges = nodes[order], []
-    for number, node in enumerate(nodes):
-        senders = np.asarray(indices[int(indptr[node]) : int(indptr[node + 1])])
-        place = np.minimum(np.searchsorted(ordered, senders), len(nodes) - 1)
-        inside = order[place[ordered[place] == senders]]
-        edges.append(np.stack([inside, np.full(len(inside), number)]))
-    return np.concatenate(edges, 1)
+    ordered = nodes[order]
+    place = np.minimum(np.searchsorted(ordered, senders), len(nodes) - 1)
+    inside = ordered[place] == senders
+    return np.stack([order[place[inside]], receivers[inside]])
+
+
+def spans(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """All numbers from each start to before its end, one range after another."""
+    count = end - start
+    return np.repeat(start - (count.cumsum() - count), count) + np.arange(count.sum())
 
 
 def write(folder: str | Path, edge_index: np.ndarray, features: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from core.encoder import AttentionPlan, Encoder, Trunk
 from core.tokens import Latent, Layout, Seen
-from modalities.graph.gnn import Input
+from modalities.graph.layers import Input
 from modalities.graph.messages import Links, weighted_sum
 
 

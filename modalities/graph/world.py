@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from core.world.scene import Scene
-from core.world.source import WorldSource, whole
+from core.world.source import WorldSource, npy, whole
 
 LINKS = 6  # nearest neighbours of a point; links go both ways
 AWAY = 4.0  # metres from the solid's centre to where rays start
@@ -15,12 +15,14 @@ AWAY = 4.0  # metres from the solid's centre to where rays start
 class GraphWorld(WorldSource):
     """`size` points where random rays meet the solid; features: position about their mean (metres), unit normal.
 
-    The label is the solid's shape. Cost: 5 ms a sample on one core at 128 points. `train` and `test` are the numbers of
+    The label is the solid's shape. Every node lies on the solid: test samples say so in `aux["object"]`, bool (N,), and
+    have no background. Cost: 5 ms a sample on one core at 128 points. `train` and `test` are the numbers of
     samples, `root` and `seed` as in `WorldSource`.
     """
 
     kind = "graph"
     suffix = ".npz"
+    beside = ("object",)
 
     def __init__(self, root: str | None = None, seed: int = 0, train: int = 2048, test: int = 512, size: int = 128):
         self.size = whole("size", size, LINKS + 1)
@@ -32,7 +34,7 @@ class GraphWorld(WorldSource):
             x = np.concatenate([points - points.mean(0), scene.normal(points)], 1).astype(np.float32)
             buffer = io.BytesIO()
             np.savez(buffer, x=x, edge_index=nearest(points, LINKS))
-            yield {".npz": buffer.getvalue()}
+            yield {".object.npy": npy(np.ones(self.size, dtype=bool)), ".npz": buffer.getvalue()}
 
 
 def surface(scene: Scene, count: int) -> np.ndarray:

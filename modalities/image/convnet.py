@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.tokenizers import Normalise
 from core.tokens import Latent, Layout, Rows, Seen
 from modalities.image.suitable import create, prove, survey
-from modalities.image.windows import Visible, only, swap
+from modalities.image.windows import Visible, carried, only, runs_sparsely, swap
 
 
 class ConvNet(Encoder):
@@ -21,6 +21,8 @@ class ConvNet(Encoder):
     `stride`: its total stride, which divides the tokenizer's `patch`; 8 and 16 by dilation, where the network can.
     `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on, of each stride
     the last; layers behind them are kept for export and not trained.
+    `hidden`: what hidden patches are to the network. "zeroed" is the paper's ablation, for comparison: zeros in an
+    ordinary network, which sees their edges, its biases there, and counts them in its statistics.
     Shapes: Seen (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
     Of all rows (`whole`, `blank`) it makes maps of all positions, zero where nothing is seen.
     Raises: UserError where samples differ in the number of visible patches or have none, and for unsuitable networks.
@@ -37,8 +39,11 @@ class ConvNet(Encoder):
         channels: int,
         stride: int = 32,
         options: Mapping[str, Any] = MappingProxyType({}),
+        hidden: Literal["absent", "zeroed"] = "absent",
     ):
         super().__init__()
+        if hidden not in ("absent", "zeroed"):
+            raise UserError(f"method.encoder.hidden={hidden} is unknown; choose absent or zeroed.")
         if len(patch) != 2:
             raise Misfit(f"method.encoder (ConvNet) needs tokens with axes=2; these have axes={len(patch)}.")
         if any(side % stride for side in patch):
@@ -46,7 +51,7 @@ class ConvNet(Encoder):
                 f"method.encoder.stride={stride} does not divide the patches {list(patch)} that are hidden: set "
                 f"modality.patch={[stride, stride]}, or method.encoder.stride to 8 or 16 where the network can."
             )
-        self.normalise, self.patch, self.channels = normalise, tuple(patch), channels
+        self.normalise, self.patch, self.channels, self.hidden = normalise, tuple(patch), channels, hidden
         self.network = create(backbone, channels, stride, options)
         self.scales = survey(self.network, backbone, channels, stride)
         swap(self.network)
@@ -68,12 +73,14 @@ class ConvNet(Encoder):
         rows, grid = self._rows(seen), seen.layout.grid
         content = seen.content if seen.emptied is None else rows.take(seen.content)
         x = self.normalise(content).to(next(self.network.parameters()).dtype)
-        visible = None if rows is None else Visible(rows.index, grid)
-        with only(visible):
-            stacked = _picture(x, grid) if visible is None else x.flatten(1, 2).permute(0, 3, 1, 2)
-            maps = self.network.forward_intermediates(
-                stacked, indices=sorted(self.scales.indices), intermediates_only=True
-            )
+        visible = None if rows is None else Visible(rows.index, grid, runs_sparsely(self.network, x))
+        if visible is None:
+            maps = self._maps(_picture(x, grid), None)
+        elif self.hidden == "absent":
+            maps = self._maps(x.flatten(1, 2).permute(0, 3, 1, 2), visible)
+        else:
+            zeroed = visible.spread(x.flatten(1, 2).permute(0, 3, 1, 2))
+            maps = [visible.gather(one) for one in self._maps(zeroed, None)]
         latent = None
         for one in maps:  # finest first
             if seen.emptied is not None:
@@ -81,6 +88,12 @@ class ConvNet(Encoder):
             else:
                 latent = _everywhere(one, latent) if visible is None else _where_visible(one, visible, latent)
         return latent
+
+    def _maps(self, x: Tensor, visible: Visible | None) -> list[Tensor]:
+        """Finest first; of a stack of visible patches, or of a picture (None)."""
+        with only(visible), carried(self.network):
+            indices = sorted(self.scales.indices)
+            return self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
 
     def _rows(self, seen: Seen) -> Rows | None:
         """The visible patches; None where nothing is hidden."""

@@ -4,19 +4,25 @@ A map (B, C, gh·s, gw·s) of which V patches are visible is kept as a *stack* (
 position, or takes statistics over a sample or the batch (every normalisation, squeeze-excite, global response), then
 runs on visible positions only, unchanged. Layers whose windows reach beyond a patch are swapped: they put the patches
 back in their places, work there, and take the visible ones again.
+Convolutions may instead run through spconv (`sparse`), with the same numbers.
 Source: keyu-tian/SparK, whose dense maps times a mask give the same numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
+from threading import RLock
+from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from timm.layers import AvgPool2dSame
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
+
+from modalities.image import sparse
 
 
 class _Take(torch.autograd.Function):
@@ -49,10 +55,14 @@ class _Put(torch.autograd.Function):
 
 
 class Visible:
-    """Which patches of a grid are visible: `index` (B, V), flat and row-major, the same number for every sample."""
+    """Which patches of a grid are visible: `index` (B, V), flat and row-major, the same number for every sample.
 
-    def __init__(self, index: Tensor, grid: tuple[int, int]):
-        self.index, self.grid = index, grid
+    `sparsely`: convolutions run through spconv, which must have them all.
+    """
+
+    def __init__(self, index: Tensor, grid: tuple[int, int], sparsely: bool = False):
+        self.index, self.grid, self.sparsely = index, grid, sparsely
+        self.rules: dict[tuple, tuple] = {}  # of `sparse`, by the kind of convolution
         self._strips: dict[int, Tensor] = {}
 
     @property
@@ -62,7 +72,7 @@ class Visible:
     def spread(self, stack: Tensor, fill: float = 0.0) -> Tensor:
         """A stack (B, C, V·h, w) as a map (B, C, gh·h, gw·w); hidden places hold `fill`."""
         batch, channels, height, w = stack.shape
-        h, (rows, columns) = height // self.count, self.grid
+        h, (rows, columns) = _share(height, self.count), self.grid
         strips = stack.permute(0, 2, 3, 1).reshape(batch * height, w * channels)
         whole = _Put.apply(strips, self.strips(h), batch * rows * h * columns, fill)
         return whole.view(batch, rows * h, columns * w, channels).permute(0, 3, 1, 2)
@@ -70,7 +80,7 @@ class Visible:
     def gather(self, x: Tensor) -> Tensor:
         """The visible patches of a map (B, C, gh·h, gw·w) as a stack (B, C, V·h, w)."""
         batch, channels, height, width = x.shape
-        h, w = height // self.grid[0], width // self.grid[1]
+        h, w = _share(height, self.grid[0]), _share(width, self.grid[1])
         strips = x.permute(0, 2, 3, 1).reshape(batch * height * self.grid[1], w * channels)
         taken = _Take.apply(strips, self.strips(h))
         return taken.view(batch, self.count * h, w, channels).permute(0, 3, 1, 2)
@@ -93,6 +103,12 @@ class Visible:
         return (y[..., None] * (self.grid[1] * w) + x[:, :, None]).flatten(1)
 
 
+def _share(side: int, patches: int) -> int:
+    if side % patches:
+        raise ValueError(f"a layer makes {side} rows or columns of {patches} patches")
+    return side // patches
+
+
 # Set for the duration of an encoder's call only: layers hold no mask, so that a copy or a second call sees none.
 _VISIBLE: ContextVar[Visible | None] = ContextVar("visible", default=None)
 
@@ -107,6 +123,41 @@ def only(visible: Visible | None) -> Iterator[None]:
         _VISIBLE.reset(token)
 
 
+_PATCHING = RLock()
+
+
+@contextmanager
+def carried(network: nn.Module) -> Iterator[None]:
+    """Within, what timm's blocks will compute again in the backward pass takes the mask along.
+
+    They ask for it by set_grad_checkpointing, and call torch.utils.checkpoint.checkpoint, which knows no context.
+    """
+    if not any(getattr(layer, "grad_checkpointing", False) for layer in network.modules()):
+        yield
+        return
+    with _PATCHING:
+        plain = torch.utils.checkpoint.checkpoint
+        torch.utils.checkpoint.checkpoint = _carrying(plain)
+        try:
+            yield
+        finally:
+            torch.utils.checkpoint.checkpoint = plain
+
+
+def _carrying(checkpoint: Callable) -> Callable:
+    @wraps(checkpoint)
+    def carrying(function: Callable, *args: Any, **kwargs: Any) -> Any:
+        visible = _VISIBLE.get()
+
+        def again(*given: Any, **more: Any) -> Any:
+            with only(visible):
+                return function(*given, **more)
+
+        return checkpoint(again, *args, **kwargs)
+
+    return carrying
+
+
 class _Window(nn.Module):
     """A convolution that reads hidden neighbours as zeros, as it does what lies outside the picture."""
 
@@ -114,6 +165,8 @@ class _Window(nn.Module):
         visible = _VISIBLE.get()
         if visible is None:
             return super().forward(x)
+        if visible.sparsely:
+            return sparse.convolve(self, x, visible)
         return visible.gather(super().forward(visible.spread(x)))
 
 
@@ -151,6 +204,12 @@ def swap(network: nn.Module) -> None:
         rule = rule_for(layer)
         if rule is not None and reaches(layer):
             layer.__class__ = _swapped(rule, type(layer))
+
+
+def runs_sparsely(network: nn.Module, x: Tensor) -> bool:
+    """Whether spconv takes the place of dense maps: it has all of the network's windows, on this device and type."""
+    windows = (layer for layer in network.modules() if isinstance(layer, _Window))
+    return sparse.exact(x) and sparse.engine() is not None and all(map(sparse.has, windows))
 
 
 def rule_for(layer: nn.Module) -> type[nn.Module] | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 
 from core.encoder import Encoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -78,6 +79,12 @@ def growth(method: MaskedAutoencoder, data: Tensor, hidden: Tensor) -> None:
         first = _visible_features(encoder, tokens, hidden, grid, train)
         second = _visible_features(encoder, grown, around, grid, train)
         compare(first, second, f"hidden cells appended, {_mode(train)}", 1e-5)
+
+
+def convolves(encoder: Encoder) -> bool:
+    """Whether hidden rows stand for absent cells: windows reach for neighbours, and no mask token stands in them."""
+    windows = any(isinstance(layer, _ConvNd) and max(layer.kernel_size) > 1 for layer in encoder.modules())
+    return windows and not any("mask_token" in name for name, _ in encoder.named_parameters())
 
 
 def alone(method: MaskedAutoencoder, tokens: Views, masks: Masks, tolerance: float = 1e-5) -> None:
@@ -263,8 +270,11 @@ def _visible_features(encoder: Encoder, tokens: Tokens, hidden: Tensor, grid: tu
     """Features at visible cells of the corner of size `grid`, for every level of the pyramid."""
     torch.manual_seed(0)
     encoder.train(train)
+    mask = Mask.hide(hidden.flatten(1))
     with torch.no_grad():
-        latent = encoder(tokens.blank(Mask.hide(hidden.flatten(1))))
+        latent = encoder(tokens.keep(mask) if encoder.hide == "keep" else tokens.blank(mask))
+    if encoder.hide == "keep":  # visible cells in their order, which growing does not change
+        return {f"latent@{level}": one.features for level, one in enumerate(levels(latent))}
     found = {}
     for level, one in enumerate(levels(latent)):
         times = [n // g for n, g in zip(one.layout.grid, tokens.layout.grid, strict=True)]

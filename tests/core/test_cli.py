@@ -89,3 +89,15 @@ def test_finds_the_installed_core_in_any_folder(tmp_path):
 def test_help_is_quick():
     code = "import sys, core.cli; core.cli.overview(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_every_command_has_one_frame(capsys):
+    def fail(argv):
+        raise UserError(f"{argv[0]} is wrong.")
+
+    assert cli.command(["a=1", "--help"], lambda: "how to", fail) == 0
+    assert capsys.readouterr() == ("how to\n", "")
+    assert cli.command(["a=1"], lambda: "how to", fail) == 2
+    assert capsys.readouterr() == ("", "error: a=1 is wrong.\n")
+    assert cli.command(["a=1"], lambda: "how to", print) == 0
+    assert capsys.readouterr().out == "['a=1']\n"

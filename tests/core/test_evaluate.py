@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from core import evaluate, train
+from core.evaluation.classification import SUPERVISED
 from core.evaluation.opening import open_config, open_method
 from core.export import load_encoder
 
@@ -45,6 +46,42 @@ def run(capsys, *argv):
     code = evaluate.main(list(argv))
     out, err = capsys.readouterr()
     return code, err, out, json.loads(out.splitlines()[-1]) if out.splitlines() and code == 0 else None
+
+
+def test_fine_tuning_stands_beside_training_from_scratch(place, capsys):
+    argv = [f"run={place / 'run'}", "task=finetune", "epochs=2", "seeds=2", "batch_size=8"]
+    code, err, out, record = run(capsys, *argv)
+    assert code == 0, err
+    assert record == json.loads((place / "run" / "evaluation" / "finetune.json").read_text())
+    section = record["figures"]["label"]
+    assert section["baselines"].keys() == {"majority class", "random init", SUPERVISED}
+    assert sum(each["times"] for each in section["trained"]["chosen"]["settings"]) == 2
+    assert record["counts"] == {"train": 24, "test": 12, "skipped": 0}
+    assert "2 epochs of 22" in record["protocol"][SUPERVISED] and SUPERVISED in out  # 2 of 24 are for validation
+
+
+def test_fine_tuning_repeats_itself_without_the_cache(place, capsys, tmp_path, monkeypatch):
+    argv = [f"run={place / 'run'}", "task=finetune", "epochs=2", "seeds=1", "batch_size=8"]
+    figures = []
+    for name in ("a", "b"):
+        monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / name))
+        figures.append(run(capsys, *argv)[3]["figures"])
+    assert figures[0] == figures[1]
+
+
+def test_probes_stand_beside_supervised_training_when_asked(place, capsys):
+    argv = [f"run={place / 'run'}", "task=knn", "seeds=1", "epochs=2", "supervised=true", "train=20"]
+    code, err, _, record = run(capsys, *argv)
+    assert code == 0, err
+    assert SUPERVISED in record["figures"]["label"]["baselines"] and SUPERVISED in record["protocol"]
+    assert record["counts"] == {"train": 20, "test": 12, "skipped": 0} and record["protocol"]["train"] == 20
+
+
+def test_the_compute_of_an_unfinished_run_is_not_known(place, capsys):
+    other = shutil.copytree(place / "run", place / "cut")
+    (other / "finished.json").unlink()
+    code, err, _, _ = run(capsys, f"run={other}", "task=finetune")
+    assert code == 2 and "is not finished" in err
 
 
 @pytest.mark.parametrize("task", ["knn", "linear"])
@@ -142,8 +179,9 @@ def test_flat_pictures_have_no_labels(place, capsys):
         target = place / "flat" / f"{source.parent.name}{source.parent.parent.name}{source.name}"
         target.parent.mkdir(exist_ok=True)
         shutil.copy(source, target)
-    code, err, _, _ = run(capsys, f"run={place / 'run'}", "task=linear", f"data.root={place / 'flat'}")
-    assert code == 2 and "no labels" in err and "csv" in err
+    for task in ("linear", "finetune"):
+        code, err, _, _ = run(capsys, f"run={place / 'run'}", f"task={task}", f"data.root={place / 'flat'}")
+        assert code == 2 and "no labels" in err and "csv" in err
 
 
 @pytest.mark.parametrize(
@@ -155,6 +193,8 @@ def test_flat_pictures_have_no_labels(place, capsys):
         (["run={run}/nowhere", "task=knn"], "no folder of a run"),
         (["run={run}", "task=knn", "method.masker.ratio=0.5"], "takes its run as it is"),
         (["run={run}", "task=knn", "shots=0"], "shots=0"),
+        (["run={run}", "task=knn", "train=0"], "train=0"),
+        (["run={run}", "task=finetune", "epochs=0"], "epochs=0"),
         (["run={run}", "task=knn", "shots=few"], "shots=few"),
         (["run={run}", "task=knn", "pool=cls", "data.root={run}/none"], "none"),
         (["run={run}", "task=knn", "pool=axis9"], "axis0"),

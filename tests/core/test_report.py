@@ -5,13 +5,14 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from core.build import build
 from core.config import compose
 from core.pictures import Gallery, Panel, Pictures, Raster
-from core.report import curves, main, tables
+from core.report import curves, embeddings, main, tables
 from core.report.page import page, write_report
 from core.report.record import read_lines, read_run
 from core.report.samples import Samples
@@ -99,11 +100,26 @@ def test_a_page_says_what_was_run_and_how_it_went(trained):
 
 def test_pictures_are_of_held_out_samples_and_say_how_they_were_made(trained):
     shown = page_of(trained)
-    assert "Samples are held out: 8 of 12" in shown.text
+    assert "8 of 12 test samples, drawn by a fixed seed; new to the method are samples that" in shown.text
     alts = [image["alt"] for image in shown.all("img")]
     assert all(re.search(r" of test/\d{6}$", alt) for alt in alts)
     assert {alt.partition(" of ")[0] for alt in alts[4:]} == {"input", "masked", "interpolation", "reconstruction"}
     assert "By the weights of step 6" in shown.text
+
+
+def test_features_of_test_samples_lie_on_a_plane(trained):
+    part = page_of(trained).html.partition('<section id="features">')[2].partition("</section>")[0]
+    assert "Pooled features of 12 test samples, coloured by shape" in part and "octahedron" in part
+    assert part.count("<circle") == 2 * 12 and "Principal components (" in part and "t-SNE" in part
+
+
+def test_points_keep_their_distances_and_colours():
+    points = embeddings.Points(np.zeros((3, 4)), np.array([0, 1, -1]), ["<a>", "b"], "")
+    html = embeddings.scatter("x", np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), points)
+    at = np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', html), dtype=float)
+    assert at[1, 0] - at[0, 0] == 2 * (at[0, 1] - at[2, 1]) > 0  # pixels count downwards
+    assert len(set(re.findall(r'fill="([^"]+)"', html))) == 3
+    assert "&lt;a&gt;" in embeddings.legend(points)
 
 
 def test_the_same_run_gives_the_same_page(trained):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from core.interop import Official, find_official, load_official, settings
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch
+from tests.conftest import golden_folders
 
 
 @dataclass
@@ -112,3 +114,18 @@ def check(pairs: Mapping[str, Pair]) -> list[str]:
 def unhandled(folder: Folder, pairs: Mapping[str, Pair], elsewhere: str) -> list[str]:
     """Recorded keys that were neither compared nor are inputs, intermediates or somebody else's (regex `elsewhere`)."""
     return [key for key in folder.io if key not in pairs and not re.fullmatch(elsewhere, key)]
+
+
+def cases(*names: str) -> list:
+    """(name, folder) of all reference vectors of these names, as a test's parameters; a skip where there are none."""
+    found = [(name, path) for name in names for path in golden_folders(name)]
+    if not found:
+        return [pytest.param(None, marks=pytest.mark.skip(reason="no reference vectors: set GOLDEN_DIR"))]
+    return [pytest.param((name, path), id=path.name) for name, path in found]
+
+
+def unnoticed(pairs: Mapping[str, Pair]) -> list[str]:
+    """What fits although the recorded side is off by one per cent. Few may be too small to tell: rounding noise."""
+    told = {key: pair for key, pair in pairs.items() if pair.can_tell}
+    assert len(told) > 0.8 * len(pairs), sorted(pairs.keys() - told.keys())
+    return [key for key, pair in told.items() if pair.fits(1.01)]

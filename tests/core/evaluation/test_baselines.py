@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from core.data.reader import Reader
-from core.evaluation.baselines import cached, raw_components
+from core.evaluation.baselines import raw_components
+from core.evaluation.cache import cached
 from core.evaluation.features import Reading
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from core.data.sources import Item
 from core.errors import UserError
-from core.evaluation.classification import Task, judge, majority, plain_form, score
+from core.evaluation.classification import ABOVE, SUPERVISED, Task, judge, majority, plain_form, score
 from core.evaluation.knn import Neighbours
 from core.evaluation.linear import Logistic
 from core.evaluation.protocol import (
@@ -58,11 +58,17 @@ def test_labels_are_learned_from_the_training_part_alone():
 def test_a_better_encoder_wins(probe):
     task = make_task()
     ours, theirs = (score(probe, [features(task, s)], task, plain_form(probe, raw=False)) for s in (2.0, 0.2))
-    verdict = judge(ours["chosen"].right, {"random init": theirs["plain"].right, "majority": majority(task)}, task, 1)
-    assert (
-        verdict["result"] == "wins" and verdict["best_baseline"] == "random init" and verdict["difference"]["low"] > 0
-    )
+    baselines = {SUPERVISED: theirs["plain"].right, "majority": majority(task)}
+    verdict = judge(ours["chosen"].right, baselines, task, 1)
+    assert verdict["result"] == "wins" and verdict["best_baseline"] == SUPERVISED and verdict["difference"]["low"] > 0
     assert verdict["check"]  # one training is no headline
+
+
+def test_nothing_wins_without_supervised_training():
+    task = make_task()
+    right = np.ones((1, 60), dtype=bool)
+    assert judge(right, {"majority": majority(task)}, task, 5)["result"] == ABOVE
+    assert judge(right, {"majority": majority(task), SUPERVISED: majority(task)}, task, 5)["result"] == "wins"
 
 
 def test_a_better_baseline_takes_the_win_away():

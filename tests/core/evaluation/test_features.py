@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.evaluation.features import Reading, extract, pooled
+from core.evaluation.features import Reading, extract, extract_once, pooled
 from core.export import Features
 
 
@@ -55,3 +55,41 @@ def test_pooling_that_is_not_there_is_refused():
             pooled(features, "axis0")
     cls = torch.randn(2, 5)
     assert pooled(of_grid(tokens, (2, 3), cls), "cls") is cls
+
+
+class Counting:
+    """A model that counts the samples it sees."""
+
+    def __init__(self, scale):
+        self.scale, self.seen = scale, 0
+
+    def __call__(self, data):
+        self.seen += len(data)
+        return self.scale * data.float().mean((2, 3))
+
+
+def test_what_a_model_said_is_read_from_disk(reader, squares, tmp_path, monkeypatch):
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    items, reading = squares(train=40).items("train"), Reading(reader, batch_size=8)
+    np.save(items[4].path, np.zeros((3, 2, 2), dtype=np.uint8))
+    plain = extract({"a": Counting(1), "b": Counting(2)}, items, reading)
+    first, second = Counting(1), Counting(1)
+    extract_once({"a": first}, items, reading, "data")
+    table = extract_once({"a": second, "b": Counting(2)}, items, reading, "data")
+    assert first.seen > 39 and second.seen < 39  # the first samples alone
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(table.features[name], plain.features[name])
+    again = extract_once({"a": Counting(1)}, items, reading, "data")
+    for found in (table, again):
+        assert (found.items, found.skipped) == (plain.items, plain.skipped)
+
+
+def test_another_model_or_other_data_are_not_mistaken(reader, squares, tmp_path, monkeypatch):
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    items, reading = squares(train=40).items("train"), Reading(reader, batch_size=8)
+    extract_once({"a": Counting(1)}, items, reading, "data")
+    for scale, data in ((1.5, "data"), (1, "other")):
+        model = Counting(scale)
+        table = extract_once({"a": model}, items, reading, data)
+        assert model.seen > 40
+        np.testing.assert_array_equal(table.features["a"], extract({"a": model}, items, reading).features["a"])

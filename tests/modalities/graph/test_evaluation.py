@@ -5,17 +5,29 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
-from benchmarks import graph_results
+from benchmarks import results_table
+from benchmarks.turns import turns
 from core.errors import UserError
 from core.evaluation.adam_probe import adam_probe, random_parts
 from core.evaluation.svm import svm_folds
 from core.export import SavedEncoder
-from modalities.graph.evaluation import graph_accuracy, node_accuracy, raw_accuracy, spread, supervised_accuracy
-from modalities.graph.files import Collection
+from modalities.graph.collection import Collection
+from modalities.graph.evaluation import (
+    graph_accuracy,
+    node_accuracy,
+    node_f1,
+    raw_accuracy,
+    spread,
+    supervised_accuracy,
+)  # fmt: skip
 from modalities.graph.gnn import GAT
 from modalities.graph.graphs import Graphs
+from modalities.graph.molecules import SELF_LOOP, MoleculeGIN
+from modalities.graph.multilabel import micro_f1
 from modalities.graph.tokenizer import Nodes
+from modalities.graph.transfer import FineTuning, molecule_transfer, property_loss, scaffold_split
 
 
 def flags(*spans: range, count: int = 60) -> dict[str, torch.Tensor]:
@@ -72,6 +84,86 @@ def test_random_parts_cover_everything_once():
     )
 
 
+def test_probe_of_several_labels_a_node(encoder):
+    """Two labels, which of them hold is told by two features: the probe finds it, on graphs it has not seen."""
+    drawn, graphs, labels = torch.Generator().manual_seed(0), [], []
+    for _ in range(6):
+        y = (torch.rand(20, 2, generator=drawn) < 0.4).float()
+        graphs.append(Graphs.of(torch.cat([y, torch.rand(20, 1, generator=drawn)], 1), torch.zeros(2, 0).long()))
+        labels.append(y)
+    part = torch.arange(6).repeat_interleave(20)
+    splits = {"train": part < 4, "validation": part == 4, "test": part == 5}
+    data = Collection(graphs, None, torch.cat(labels), splits)
+    found = node_f1(encoder, data, 0.1, 0.0, 80)
+    assert found["final"] > 0.95 and found == node_f1(encoder, data, 0.1, 0.0, 80)
+    with pytest.raises(UserError, match="train split has no graph"):
+        node_f1(encoder, Collection(graphs, None, data.nodes, splits | {"train": part < 0}), 0.1, 0.0, 1)
+    with pytest.raises(UserError, match="several labels"):
+        node_f1(encoder, Collection(graphs, None, data.nodes[:, 0], splits), 0.1, 0.0, 1)
+
+
+def test_micro_f1_is_sklearns():
+    drawn = np.random.default_rng(0)
+    right, given = drawn.random((30, 5)) < 0.3, drawn.random((30, 5)) < 0.5
+    expected = f1_score(right, given, average="micro")
+    assert micro_f1(torch.from_numpy(given), torch.from_numpy(right)) == pytest.approx(expected)
+    assert micro_f1(torch.zeros(2, 2).bool(), torch.zeros(2, 2).bool()) == 0
+
+
+def molecule(kinds: list[int]) -> Graphs:
+    """A chain of atoms, bonds both ways."""
+    count = len(kinds)
+    chain = torch.stack([torch.arange(count - 1), torch.arange(1, count)])
+    x = torch.tensor([[kind, 0] for kind in kinds])
+    bonds = torch.ones(2 * count - 2, 2, dtype=torch.long)
+    return Graphs.of(x, torch.cat([chain, chain.flip(0)], 1), edge_attr=bonds, loop=SELF_LOOP)
+
+
+@pytest.fixture
+def molecules() -> Collection:
+    """The first question: is there an atom of kind 7? The second was rarely asked, the third never answered no."""
+    drawn, graphs, answers = np.random.default_rng(0), [], []
+    for i in range(120):
+        kinds = drawn.choice([5, 6], 6)
+        if i % 2:
+            kinds[drawn.integers(6)] = 7
+        graphs.append(molecule(kinds.tolist()))
+        answers.append([1 if i % 2 else -1, (1 if i % 2 else -1) if i % 5 == 0 else 0, 1])
+    return Collection(graphs, torch.tensor(answers).float(), scaffolds=[str(i // 3) for i in range(120)])
+
+
+def test_molecules_are_fine_tuned(molecules):
+    torch.manual_seed(0)
+    encoder = SavedEncoder(Nodes(2, SELF_LOOP), MoleculeGIN(16, 2), {"view": "graph"})
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    found = molecule_transfer(encoder, molecules, FineTuning(epochs=12, lr=5e-3, drop=0.1))
+    assert found["final"] > 0.9 and found["chosen_on_validation"] > 0.8
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items()), "a copy is trained"
+    with pytest.raises(UserError, match="scaffold"):
+        molecule_transfer(encoder, Collection(molecules.graphs, molecules.labels))
+    alike = Collection(molecules.graphs, torch.ones(120, 1), scaffolds=molecules.scaffolds)
+    with pytest.raises(UserError, match="no task with both answers"):
+        molecule_transfer(encoder, alike, FineTuning(epochs=1))
+
+
+def test_unknown_answers_cost_nothing():
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], requires_grad=True)
+    loss = property_loss(logits, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(0.5))) / 2
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+    loss.backward()
+    assert logits.grad[:, 1].tolist() == [0, 0] and (logits.grad[:, 0] != 0).all()
+    assert property_loss(logits, torch.zeros(2, 2)).item() == 0
+
+
+def test_scaffolds_stay_together():
+    """Sizes 5, 2, 1, 1, 1 of ten molecules: the first two and one single fill 80 %, then the earliest singles."""
+    names = ["b", "a", "a", "a", "a", "a", "b", "c", "d", "e"]
+    train, validation, test = scaffold_split(names, (0.8, 0.1))
+    assert train == [1, 2, 3, 4, 5, 0, 6, 9] and validation == [8] and test == [7]
+    assert scaffold_split(["a"] * 10, (0.8, 0.1)) == ([], [], list(range(10)))
+
+
 def test_support_vectors_of_graphs(encoder):
     drawn = torch.Generator().manual_seed(0)
     graphs = [Graphs.of(torch.rand(4, 3, generator=drawn) + 3 * (i % 2), torch.tensor([[0], [1]])) for i in range(40)]
@@ -81,12 +173,20 @@ def test_support_vectors_of_graphs(encoder):
         svm_folds(np.random.rand(25, 2), np.array([0] * 20 + [1] * 5))
 
 
-def test_records_become_a_table(tmp_path):
-    folder = tmp_path / "results" / "graph"
-    folder.mkdir(parents=True)
+def test_records_become_a_part_of_the_results(tmp_path):
+    folder = tmp_path / "graph"
+    folder.mkdir()
     figures = [{"final": 0.84, "chosen_on_validation": 0.83}, {"final": 0.85, "chosen_on_validation": 0.84}]
-    record = {"name": "cora", "published": [84.2, 0.4], "records": [{"command": "x", "figures": f} for f in figures]}
-    (folder / "cora.json").write_text(json.dumps(record))
-    text = graph_results.render(folder)
+    records = [{"command": f"train seed={i}", "figures": f} for i, f in enumerate(figures)]
+    (folder / "cora.json").write_text(json.dumps({"name": "cora", "published": [84.2, 0.4], "records": records}))
+    text = results_table.render(tmp_path)
     assert "| cora | 2 | 84.50 ± 0.50 |" in text and "83.50 ± 0.50" in text and "| yes |" in text
+    commands = text.partition("## Commands")[2]
+    assert "train seed=0" in commands and "train seed=1" in commands
     assert spread([1.0, 3.0])[:2] == (2.0, 1.0)
+
+
+def test_a_queue_goes_round_by_seeds():
+    entries = {"a": {"seeds": 2}, "b": {"seeds": 1}}
+    assert [(name, seed) for name, _, seed in turns(entries)] == [("a", 0), ("b", 0), ("a", 1)]
+    assert [(name, seed) for name, _, seed in turns(entries, 1)] == [("a", 0), ("b", 0)]

@@ -1,5 +1,6 @@
 """Graph files: every form that is read, and what is refused."""
 
+import json
 import pickle
 import zipfile
 
@@ -50,6 +51,39 @@ def test_no_edges_at_all_and_one_node(tmp_path):
     assert found.graphs[0].edge_index.tolist() == [[0], [0]]
 
 
+def test_repeated_edges_and_self_loops_count_once(tmp_path):
+    """0-1 thrice, once the other way round, a loop on 0 twice; node 2 is alone."""
+    found = files.read(write(tmp_path / "g", edges="0,1\n0,1\n1,0\n0,0\n0,0\n", features="1\n2\n3\n"))
+    assert found.graphs[0].edge_index.T.tolist() == [[1, 0], [0, 0], [0, 1], [1, 1], [2, 2]]
+
+
+def test_nodes_that_only_labels_name_are_there(tmp_path):
+    found = files.read(write(tmp_path / "g", edges="0,1\n", labels="3,1\n"))
+    assert dense(found.graphs[0]).tolist() == [[1, 0], [0, 1], [1, 0], [1, 0]] and found.nodes.tolist() == [
+        -1,
+        -1,
+        -1,
+        1,
+    ]
+
+
+def test_damaged_feature_arrays_are_refused(tmp_path):
+    root = write(tmp_path / "g", edges="0,1\n")
+    (tmp_path / "g" / "features.npy").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"features\.npy is no array"):
+        files.read(root)
+
+
+def test_features_are_scaled_as_asked(tmp_path):
+    root = write(tmp_path / "g", edges="0,1\n", features="1,3,5\n3,1,5\n0,0,5\n")
+    assert dense(files.read(root, rows="sum").graphs[0]).sum(1).tolist() == pytest.approx([1, 1, 1])
+    x = dense(files.read(root, rows="standard").graphs[0])
+    assert torch.allclose(x.mean(0), torch.zeros(3), atol=1e-6) and torch.allclose(
+        x[:, :2].std(0, correction=0), torch.ones(2)
+    )
+    assert x[:, 2].tolist() == [0, 0, 0]
+
+
 def test_splits_of_a_table(tmp_path):
     found = files.read(write(tmp_path / "g", edges="0,1\n", features="1\n2\n", split="0,train\n1,test\n"))
     assert found.splits["train"].tolist() == [True, False] and not found.splits["validation"].any()
@@ -62,6 +96,16 @@ def test_splits_of_a_table(tmp_path):
         ({"edges": "0,1\n", "features": "1\nnan\n"}, "NaN or infinite"),
         ({"edges": "0,x\n", "features": "1\n"}, "not a table of numbers"),
         ({"edges": "0\n1\n", "features": "1\n"}, "two columns"),
+        ({"edges": "0,-1\n", "features": "1\n2\n"}, "names node -1"),
+        ({"edges": "0,-1\n"}, "names node -1"),
+        ({"edges": "0,0.5\n", "features": "1\n2\n"}, "whole numbers"),
+        ({"edges": "0,1\n", "features": "1\ninf\n"}, "NaN or infinite"),
+        ({"edges": "0,1\n", "features": "1,2\n3\n"}, "not a table of numbers"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "labels": "2,0\n"}, r"labels\.csv names node 2"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "labels": "0\n"}, r"labels\.csv must have two columns"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "split": "-1,train\n"}, r"split\.csv names node -1"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "split": "0\n"}, r"split\.csv must have two columns"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "split": "0,middle\n"}, "middle"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, texts, said):
@@ -107,6 +151,55 @@ def test_pt_of_torch_geometric(tmp_path):
     torch.save(data, tmp_path / "d.pt")
     found = files.read(str(tmp_path / "d.pt"))
     assert found.nodes.tolist() == [0, 1, 1] and found.splits["train"].tolist() == [True, False, False]
+
+
+def test_masks_of_another_shape_are_refused(tmp_path):
+    graph = {"x": torch.rand(3, 2), "edge_index": torch.zeros(2, 0, dtype=torch.long), "y": torch.tensor([0, 1, 1])}
+    torch.save(graph | {"train_mask": torch.ones(3, 10, dtype=torch.bool)}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"train mask is of shape \(3, 10\)"):
+        files.read(str(tmp_path / "a.pt"))
+
+
+def test_molecules_keep_class_numbers_bonds_and_scaffolds(tmp_path):
+    molecule = {
+        "x": torch.tensor([[5, 0], [7, 1]]), "edge_index": torch.tensor([[0, 1], [1, 0]]),
+        "edge_attr": torch.tensor([[1, 0], [1, 0]]), "y": torch.tensor([[1.0, -1.0, 0.0]]), "scaffold": "c1",
+    }  # fmt: skip
+    torch.save([molecule, molecule], tmp_path / "m.pt")
+    found = files.read(str(tmp_path / "m.pt"), loop=(4, 0))
+    assert found.labels.tolist() == [[1, -1, 0]] * 2 and found.scaffolds == ["c1", "c1"]
+    assert found.graphs[0].x.dtype == torch.long
+    assert found.graphs[0].edge_attr.tolist() == [[1, 0], [4, 0], [1, 0], [4, 0]]
+    reader = GraphReader(loop=[4, 0])
+    item = GraphSource(str(tmp_path / "m.pt")).items("train")[0]
+    assert item.labels == {} and reader.read(item, True).edge_attr.tolist() == found.graphs[0].edge_attr.tolist()
+
+
+def ppi(folder, part: str, graphs: list[int], first: int):
+    """A part of PPI: graphs that are chains, three labels a node."""
+    folder.mkdir(exist_ok=True)
+    number = np.repeat(np.arange(first, first + len(graphs)), graphs)
+    links = [{"source": i, "target": i + 1} for i in range(len(number) - 1) if number[i] == number[i + 1]]
+    tree = {"directed": False, "nodes": [{"id": i} for i in range(len(number))], "links": links}
+    (folder / f"{part}_graph.json").write_text(json.dumps(tree))
+    arrays = {"graph_id": number, "feats": np.ones((len(number), 2)), "labels": np.eye(3)[number % 3]}
+    for name, array in arrays.items():
+        np.save(folder / f"{part}_{name}.npy", array)
+
+
+def test_protein_graphs_are_split_as_distributed(tmp_path):
+    for part, graphs, first in (("train", [3, 2], 1), ("valid", [2], 3), ("test", [4], 4)):
+        ppi(tmp_path, part, graphs, first)
+    found = files.read(str(tmp_path))
+    assert [g.counts for g in found.graphs] == [(3,), (2,), (2,), (4,)] and found.nodes.shape == (11, 3)
+    assert [found.within(name) for name in ("train", "validation", "test")] == [[0, 1], [2], [3]]
+    assert found.graphs[0].edge_index.shape[1] == 4 + 3
+    source = GraphSource(str(tmp_path))
+    assert [len(source.items(split)) for split in ("train", "test")] == [2, 1] and "does not read" in source.held_out
+    (tmp_path / "test_feats.npy").unlink()
+    files.read.cache_clear()
+    with pytest.raises(UserError, match="part 'test' of PPI"):
+        files.read(str(tmp_path))
 
 
 def tu(folder, **more):

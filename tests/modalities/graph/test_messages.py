@@ -1,8 +1,12 @@
 """Sums over neighbours: the fast path gives what the plain one gives, gradients included."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
+from core.tokens import Layout
 from modalities.graph.messages import Links, edge_softmax, neighbour_sum, plain_weighted_sum, weighted_sum
 
 
@@ -37,3 +41,24 @@ def test_softmax_sums_to_one_at_every_row_that_has_edges():
     weight = edge_softmax(100 * torch.randn(12, 2), plan)
     total = torch.zeros(6, 2).index_add(0, plan.row, weight)
     assert torch.allclose(total[plan.row], torch.ones(12, 2), atol=1e-5)
+
+
+def test_plans_are_made_once_and_forgotten_with_their_edges():
+    layout = Layout(3, edges=torch.tensor([[1, 0], [0, 2]]))
+    plan = Links.of(layout)
+    plan.bags(2)
+    assert Links.of(layout) is plan
+    known = weakref.ref(plan)
+    del plan, layout
+    gc.collect()
+    assert known() is None
+
+
+def test_plans_of_an_evaluation_serve_training():
+    layout, weight = Layout(3, edges=torch.tensor([[1, 0], [0, 2]])), torch.rand(2, 1, requires_grad=True)
+    with torch.inference_mode():
+        Links.of(layout).bags(1)
+    plan = Links.of(layout)
+    x = torch.rand(3, 1, 4, requires_grad=True)
+    (weighted_sum(x, weight, plan).sum() + x[plan.source].square().sum()).backward()
+    assert x.grad is not None and weight.grad is not None

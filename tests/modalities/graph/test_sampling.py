@@ -10,7 +10,7 @@ from core.data import seeding
 from core.errors import BadSample, UserError
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs
-from modalities.graph.sampling import SampledReader, SampledSource, links, write
+from modalities.graph.sampling import SampledReader, SampledSource, grow, links, write
 from modalities.graph.tokenizer import Nodes
 from modalities.graph.transformer import random_walk
 
@@ -47,6 +47,47 @@ def test_the_same_seed_draws_the_same(folder):
 def test_links_are_those_of_the_graph():
     indptr, indices = np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1])
     assert links(indptr, indices, np.array([2, 1])).T.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.fixture
+def adjacency():
+    """Twenty nodes; [a, b]: b sends to a. Node 0 hears of all others, node 19 of none."""
+    found = np.random.default_rng(0).random((20, 20)) < 0.15
+    found[0], found[19] = True, False
+    np.fill_diagonal(found, False)
+    return found
+
+
+@pytest.mark.parametrize("fanout", [(3,), (3, 2), (50, 50, 50)])
+def test_what_is_reached_and_linked_is_what_the_matrix_says(adjacency, fanout):
+    indptr = np.concatenate([[0], adjacency.sum(1).cumsum()])
+    indices = adjacency.nonzero()[1]
+    for root in range(20):
+        nodes, near = grow(indptr, indices, root, fanout, np.random.default_rng(root)), np.eye(20, dtype=bool)[root]
+        assert nodes[0] == root and len(np.unique(nodes)) == len(nodes)
+        first = nodes[1 : 1 + min(fanout[0], adjacency[root].sum())]
+        assert adjacency[root][first].all() and len(first) == min(fanout[0], adjacency[root].sum())
+        for _ in fanout:
+            near = near | adjacency[near].any(0)
+        assert near[nodes].all() and (len(nodes) == near.sum() or max(fanout) < 50)
+        linked = np.zeros((len(nodes), len(nodes)), bool)
+        sender, receiver = links(indptr, indices, nodes)
+        linked[receiver, sender] = True
+        assert (linked == adjacency[np.ix_(nodes, nodes)]).all()
+
+
+def test_every_neighbour_is_drawn_in_time(adjacency):
+    indptr, indices = np.concatenate([[0], adjacency.sum(1).cumsum()]), adjacency.nonzero()[1]
+    drawn = [grow(indptr, indices, 0, (4,), np.random.default_rng(seed))[1:] for seed in range(200)]
+    assert set(np.concatenate(drawn)) == set(range(1, 20))
+
+
+def test_roots_are_listed_or_all_and_made_when_asked_for(tmp_path, folder):
+    every = SampledSource(folder).items("train")
+    assert [item.member for item in every] == [str(node) for node in range(13)]
+    assert [item.key for item in every[11:]] == ["000000011", "000000012"]
+    np.save(tmp_path / "roots.npy", np.array([4, 2]))
+    assert [item.member for item in SampledSource(folder).items("test")] == ["4", "2"]
 
 
 def test_missing_arrays_are_named(tmp_path, folder):

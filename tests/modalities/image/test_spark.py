@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.spark import Bench
 from core.build import build_method
 from core.config import compose
 from core.errors import UserError
@@ -22,7 +23,7 @@ from core.tokens import Batch, Mask, Place, Rows, Step, levels
 from modalities.image.convnet import ConvNet
 from modalities.image.unet import LightUnet
 from modalities.image.windows import Visible, only
-from tests.contracts.firewall import firewall, growth, scrambled
+from tests.contracts.firewall import Leak, firewall, growth, scrambled
 
 FAMILIES = [
     ("resnet10t", 32),
@@ -50,13 +51,15 @@ FAMILIES = [
     ("cspresnet50", 32),
     ("test_nfnet", 32),
     ("inception_next_atto", 32),
+    ("poolformer_s12", 32),  # a pooling minus its input
+    ("skresnet18", 32),  # a normalisation inside a gate
 ]
 LOADED = ["resnet18", "resnetv2_18", "convnextv2_atto", "efficientnet_b0", "regnety_002", "mobilenetv3_small_050"]
 
 
-def encoder(backbone: str, stride: int = 32, **options) -> ConvNet:
+def encoder(backbone: str, stride: int = 32, hidden: str = "absent", **options) -> ConvNet:
     torch.manual_seed(0)
-    return ConvNet(backbone, Normalise([0.5], [0.5]), [stride, stride], 3, stride, options)
+    return ConvNet(backbone, Normalise([0.5], [0.5]), [stride, stride], 3, stride, options, hidden)
 
 
 def method(made: ConvNet, side: int = 96) -> MaskedAutoencoder:
@@ -68,19 +71,40 @@ def method(made: ConvNet, side: int = 96) -> MaskedAutoencoder:
     return MaskedAutoencoder(Patchify(patch, [side, side]), RandomMasker(0.6, "nearest"), made, {"main": readout})
 
 
+def awake(made: ConvNet) -> ConvNet:
+    """With all weights at work: gains near zero, as ConvNeXt's at the start, would hide what their branches do."""
+    drawn = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in made.parameters():
+            if p.dim() < 2 or not p.any():
+                p.copy_(torch.rand(p.shape, generator=drawn) + 0.5)
+    return made
+
+
 def pictures(batch: int, side: int) -> torch.Tensor:
     return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("backbone", "stride"), FAMILIES, ids=[f"{name}/{stride}" for name, stride in FAMILIES])
 def test_nothing_hidden_is_seen_and_more_of_it_changes_nothing(backbone, stride):
-    made, side = encoder(backbone, stride), 2 * stride
-    whole = method(made, side)
-    tokens = whole.tokenizer.views({"image": pictures(2, side)})
+    made, side = awake(encoder(backbone, stride)), 2 * stride
+    whole, data = method(made, side).double(), pictures(2, side).double()
+    tokens = whole.tokenizer.views({"image": data})
     mask = Mask.hide(torch.tensor([[True, False, False, True], [False, False, True, True]]), 2)
     other = {"image": scrambled(tokens["image"], mask, "keep")}
     firewall(whole, tokens, other, {"image": mask})
-    growth(whole, pictures(2, side), mask.hidden.unflatten(1, (2, 2)))
+    growth(whole, data, mask.hidden.unflatten(1, (2, 2)))
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "test_convnext", "test_efficientnet", "regnety_002", "test_nfnet"])
+def test_with_all_masking_off_only_growth_tells(backbone):
+    """The paper's ablation, zeros in an ordinary network, is the leak that is planted."""
+    whole, data = method(awake(encoder(backbone, hidden="zeroed")), 64).double(), pictures(2, 64).double()
+    tokens = whole.tokenizer.views({"image": data})
+    mask = Mask.hide(torch.tensor([[True, False, False, True], [False, False, True, True]]), 2)
+    firewall(whole, tokens, {"image": scrambled(tokens["image"], mask, "keep")}, {"image": mask})
+    with pytest.raises(Leak, match="hidden cells appended, eval mode"):
+        growth(whole, data, mask.hidden.unflatten(1, (2, 2)))
 
 
 @pytest.mark.parametrize("backbone", LOADED)
@@ -130,6 +154,37 @@ def test_exact_zeros_where_nothing_is_seen():
         assert torch.equal(seen, expected)
 
 
+@pytest.mark.parametrize(
+    "backbone", ["resnet10t", "test_convnext", "test_efficientnet", "regnetx_002", "mobilenetv3_small_050"]
+)
+def test_blocks_that_timm_computes_again_see_the_same_mask(backbone):
+    """timm's own checkpointing, called in the backward pass, after the encoder's call."""
+    made = encoder(backbone).train()
+    tokens = Patchify([32, 32], [96, 96])(pictures(2, 96))
+    hidden = torch.tensor([[1, 0, 0, 1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 1, 0, 1]]).bool()
+    masks = [Mask.hide(row.expand(2, -1), 4) for row in hidden]
+
+    def gradients() -> tuple[int, list[torch.Tensor]]:
+        made.zero_grad()
+        called = []
+        windows = [layer for layer in made.network.modules() if "Visible" in type(layer).__name__]
+        handles = [layer.register_forward_hook(lambda *_: called.append(1)) for layer in windows]
+        torch.manual_seed(0)
+        maps = [one.features for mask in masks for one in levels(made(tokens.keep(mask)))]
+        sum(x.square().mean() for x in maps).backward()
+        for handle in handles:
+            handle.remove()
+        return len(called), [p.grad.clone() for p in made.parameters() if p.grad is not None]
+
+    once, plain = gradients()
+    made.network.set_grad_checkpointing(True)
+    more, again = gradients()
+    assert more > once, "nothing was computed again"
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    made.network.set_grad_checkpointing(False)
+    assert gradients()[0] == once
+
+
 def test_the_mask_is_gone_after_the_call_and_checkpointing_gives_the_same_gradients():
     made = encoder("test_convnext")
     tokens = Patchify([32, 32], [64, 64])(pictures(2, 64))
@@ -166,6 +221,17 @@ def test_unsuitable_networks_are_refused_with_the_layer_and_the_reason(backbone)
     assert backbone in str(caught.value) and "Suitable ones" in str(caught.value)
 
 
+def test_pictures_that_patches_do_not_fill_are_refused():
+    overrides = ["modality=image", "method=spark", "data=folder", "data.root=none", "modality.size=[100,96]"]
+    with torch.device("meta"), pytest.raises(UserError, match=r"100.*32|32.*100"):
+        build_method(compose(overrides))
+
+
+def test_what_stands_for_hidden_patches_is_one_of_two():
+    with pytest.raises(UserError, match=r"method\.encoder\.hidden=nothing is unknown; choose absent or zeroed"):
+        encoder("resnet10t", hidden="nothing")
+
+
 def test_a_stride_that_is_not_the_network_s_is_refused():
     with pytest.raises(UserError, match="does not divide the patches"):
         ConvNet("resnet18", Normalise([0.5], [0.5]), [16, 16], 3)
@@ -178,9 +244,10 @@ def test_a_stride_that_is_not_the_network_s_is_refused():
 def test_unequal_and_empty_masks_are_refused():
     made = encoder("test_convnext")
     tokens = Patchify([32, 32], [64, 64])(pictures(2, 64))
-    unequal = torch.tensor([[True, False, False, True], [False, True, True, True]])
-    with pytest.raises(UserError, match="same number of visible patches"):
-        made(tokens.keep(Mask.hide(unequal)))
+    for first in ([True, False, False, True], [True, True, True, True]):
+        unequal = torch.tensor([first, [False, True, True, True]])
+        with pytest.raises(UserError, match="same number of visible patches"):
+            made(tokens.keep(Mask.hide(unequal)))
     with pytest.raises(UserError, match="leaves nothing visible"):
         made(tokens.keep(Mask.hide(torch.ones(2, 4, dtype=torch.bool), 4)))
 
@@ -190,6 +257,15 @@ def test_the_count_is_rounded_as_published():
     for ratio, kept in ((0.6, 20), (0.75, 12)):
         masker = RandomMasker(ratio, "nearest")
         assert masker.mask_view(tokens, torch.rand(1, 49), None).visible.count == kept
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "test_convnext"])
+def test_the_published_structure_gives_the_same_maps_and_gradients(backbone):
+    """Dense maps with a mask after every layer, as the benchmark computes them; in double precision."""
+    bench = Bench(backbone, 96, 2, "cpu")
+    bench.encoder.double(), bench.networks["straightforward"].double()
+    bench.pictures = bench.pictures.double()
+    assert bench.differ() < 1e-9
 
 
 @pytest.mark.parametrize(

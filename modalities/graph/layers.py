@@ -1,0 +1,170 @@
+"""What graph encoders and decoders are made of: input and mask token, GAT and GIN layers, norms, activations."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.tokens import Seen
+from modalities.graph.elementwise import PReLU, dropout
+from modalities.graph.graphs import to_dense
+from modalities.graph.messages import Links, edge_softmax, neighbour_sum, weighted_sum
+
+Norm = Literal["none", "layer", "batch"]
+Activation = Literal["none", "prelu", "relu", "elu"]
+Residual = Literal["none", "identity", "unequal"]
+TokenStart = Literal["zero", "xavier"]
+
+
+class Input(nn.Module):
+    """Raw content with the learned vector at emptied nodes: (1, N, C) or bags -> a linear map of it, or itself."""
+
+    def __init__(self, features: int, start: TokenStart = "zero"):
+        super().__init__()
+        self.features = features
+        self.mask_token = nn.Parameter(torch.zeros(1, features))
+        if start == "xavier":
+            nn.init.xavier_normal_(self.mask_token)
+
+    def forward(self, seen: Seen, drop: float = 0.0) -> Tensor:
+        """(N, C), dense."""
+        x = seen.content[0]
+        x = to_dense(x, self.features) if x.dim() == 3 else x
+        if seen.emptied is not None:
+            x = torch.where(seen.emptied[0][:, None], self.mask_token, x)
+        return dropout(x, drop, self.training)
+
+    def project(self, seen: Seen, weight: Tensor, drop: float) -> Tensor:
+        """dropout(content) @ weightᵀ, (N, D), without making bags dense where that costs more (CPU)."""
+        x = seen.content[0]
+        if x.dim() == 2 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return F.linear(self(seen, drop), weight)
+        value, column = x.unbind(1)
+        value = dropout(value, drop, self.training).to(weight.dtype)
+        held = value != 0  # neither padding nor emptied rows nor what dropout took
+        start = F.pad(held.sum(1).cumsum(0), (1, 0))
+        # Contiguous: of columns `embedding_bag` gathers one number at a time.
+        out = F.embedding_bag(
+            column[held].long(),
+            weight.T.contiguous(),
+            start,
+            mode="sum",
+            per_sample_weights=value[held],
+            include_last_offset=True,
+        )
+        if seen.emptied is None:
+            return out
+        rows = seen.emptied[0].nonzero()[:, 0]
+        # m ∘ token for rows m of dropout: the gradients of token and weight share one product this way.
+        m = dropout(weight.new_ones(len(rows), self.features), drop, self.training)
+        return out.index_copy(0, rows, F.linear(m, weight * self.mask_token))
+
+
+class GATLayer(nn.Module):
+    """Attention over a node's incoming edges: softmax of LeakyReLU(s·f_from + r·f_to), f = W h; heads side by side.
+
+    out = activation(norm(Σ a f + bias + residual)); feature dropout comes before W and the residual, attention dropout
+    after the softmax. Initialised Xavier normal with gain √2.
+    Shapes: h (N, C) -> (N, heads · D). Source: THUDM/GraphMAE (own layer; torch_geometric's differs).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        heads: int,
+        attn_drop: float = 0.0,
+        slope: float = 0.2,
+        residual: Residual = "none",
+        norm: Norm = "none",
+        activation: Activation = "none",
+    ):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by {heads} heads")
+        self.heads, self.attn_drop, self.slope = heads, attn_drop, slope
+        self.linear = nn.Linear(features, width, bias=False)
+        self.sender = nn.Parameter(torch.empty(1, heads, width // heads))
+        self.receiver = nn.Parameter(torch.empty(1, heads, width // heads))
+        self.bias = nn.Parameter(torch.zeros(width))
+        needs_linear = residual != "none" and features != width
+        self.residual = nn.Linear(features, width, bias=False) if needs_linear else None
+        self.is_identity = residual == "identity" and features == width
+        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
+        for weight in (
+            self.linear.weight,
+            self.sender,
+            self.receiver,
+            *(self.residual.parameters() if needs_linear else ()),
+        ):
+            nn.init.xavier_normal_(weight, gain=2**0.5)
+
+    def forward(self, h: Tensor, links: Links) -> Tensor:
+        return self.pass_on(F.linear(h, self.weight), links, h)
+
+    @property
+    def weight(self) -> Tensor:
+        """Of everything that reads h at once: (width [+ width of the residual], C)."""
+        return self.linear.weight if self.residual is None else torch.cat([self.linear.weight, self.residual.weight])
+
+    def pass_on(self, projected: Tensor, links: Links, h: Tensor | None) -> Tensor:
+        """From h · weightᵀ on; h itself only matters to an identity residual."""
+        width = self.linear.out_features
+        f = projected[:, :width].unflatten(1, (self.heads, -1))
+        attention = dropout(self.attention(f, links), self.attn_drop, self.training)
+        out = weighted_sum(f, attention.to(f.dtype), links).flatten(1) + self.bias
+        if self.residual is not None:
+            out = out + projected[:, width:]
+        if self.is_identity:
+            out = out + h
+        return self.activation(self.norm(out))
+
+    def attention(self, f: Tensor, links: Links) -> Tensor:
+        """f (N, K, D) -> (E, K), before dropout."""
+        sent, received = (f * self.sender).sum(2), (f * self.receiver).sum(2)
+        return edge_softmax(F.leaky_relu(sent[links.source] + received[links.row], self.slope), links)
+
+
+class Mlp(nn.Module):
+    """Linear, norm, activation, linear."""
+
+    def __init__(self, features: int, width: int, out: int, norm: Norm, activation: Activation):
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(features, width), nn.Linear(width, out)
+        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
+
+    def inner(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.linear1(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.inner(x))
+
+
+class GINLayer(nn.Module):
+    """MLP((1 + ε) h + Σ over incoming edges h), then norm, activation, residual; ε is a constant, zero as published.
+
+    A node's self-loop is one of its edges: it counts twice, as published.
+    """
+
+    def __init__(self, features: int, width: int, norm: Norm, activation: Activation, residual: bool = False):
+        super().__init__()
+        self.register_buffer("eps", torch.zeros(1))
+        self.mlp = Mlp(features, width, width, norm, activation)
+        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
+        self.residual = nn.Linear(features, width, bias=False) if residual and features != width else None
+        self.is_identity = residual and features == width
+
+    def forward(self, h: Tensor, links: Links) -> Tensor:
+        out = self.activation(self.norm(self.mlp((1 + self.eps) * h + neighbour_sum(h, links))))
+        if self.residual is not None:
+            return out + self.residual(h)
+        return out + h if self.is_identity else out
+
+
+def make_norm(kind: Norm, width: int) -> nn.Module:
+    return {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}[kind](width)
+
+
+def make_activation(kind: Activation) -> nn.Module:
+    return {"none": nn.Identity, "prelu": PReLU, "relu": nn.ReLU, "elu": nn.ELU}[kind]()
