@@ -12,7 +12,8 @@ PRETRAIN = """
 ## A pre-training step at ViT-B against transformers
 
 Ratio: ours / theirs, median of alternating steps in one run, with the 10th and 90th percentile; below 1 is faster.
-Equal precision, equal shapes, SDPA and fused AdamW on both sides.
+Equal precision, equal shapes, SDPA and fused AdamW on both sides. A CPU without bf16 instructions emulates them, which
+takes many times as long on either side.
 
 | method | device | threads | precision | batch | ours ms | theirs ms | ratio | ours GiB | theirs GiB | versions |
 |---|---|---|---|---|---|---|---|---|---|---|
