@@ -1,8 +1,5 @@
 """The part of docs/results.md on graphs: published figures, run again. Records: docs/results/graph/."""
 
-import json
-from pathlib import Path
-
 from modalities.graph.evaluation import spread
 
 HEADER = """## Graphs: published figures, run again
@@ -18,17 +15,15 @@ deviation.
 BASELINES = ("logistic regression", "supervised GAT")
 
 
-def section(folder: Path) -> list[str]:
-    """Lines of the section, of all records in `folder`; none where it holds none."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+def section(records: list[dict]) -> list[str]:
+    """Lines of the section; none where there are no records."""
     if not records:
         return []
     return [HEADER, *map(row, records), "", *baselines(records)]
 
 
-def commands(folder: Path) -> list[str]:
+def commands(records: list[dict]) -> list[str]:
     """Every seed's own command."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return [f"- `{record['name']}`: `{each['command']}`" for record in records for each in record["records"]]
 
 

@@ -10,18 +10,13 @@ Writes one JSON per device and precision to docs/benchmarks/ and renders docs/be
 
 import argparse
 import gc
-import json
-import platform
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from benchmarks.table import render
+from benchmarks.measure import printed_by, record, resident_mib, take_turns
 from core.build import build_method
 from core.config import compose
 from core.tokens import Batch
@@ -67,37 +62,23 @@ def stepper(side: Callable, subject: str, batch: int, device: torch.device, prec
         value.backward()
         optimizer.step()
         optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()  # a step has taken its time when the GPU is done with it
 
     return step
 
 
-def seconds(step: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def peak_memory(side: str, subject: str, batch: int, device: torch.device, precision: str) -> float:
     """GiB of three steps, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.pretrain", "--memory-of", side, "--subjects", subject]
-    command += ["--batch", str(batch), "--precisions", precision, "--device", str(device)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    asked = ["--memory-of", side, "--subjects", subject, "--batch", str(batch)]
+    return float(printed_by("benchmarks.pretrain", *asked, "--precisions", precision, "--device", str(device)))
 
 
 def measure_memory(side: str, subject: str, batch: int, device: torch.device, precision: str) -> float:
     step = stepper({"ours": ours, "theirs": theirs}[side], subject, batch, device, precision)
     for _ in range(3):
         step()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    # Not ru_maxrss, which a process takes over from the one that started it.
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
+    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else resident_mib() / 2**10
 
 
 def compare(subject: str, batch: int, device: torch.device, precision: str, rounds: int) -> dict:
@@ -106,10 +87,7 @@ def compare(subject: str, batch: int, device: torch.device, precision: str, roun
     }
     for step in steps.values():
         step(), step()
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for index in range(rounds):
-        for name in list(steps) if index % 2 else list(steps)[::-1]:
-            times[name].append(seconds(steps[name], device))
+    times, _ = take_turns(steps, rounds)
     del steps
     gc.collect()
     ratios = sorted(a / b for a, b in zip(times["ours"], times["theirs"], strict=True))
@@ -128,16 +106,11 @@ def compare(subject: str, batch: int, device: torch.device, precision: str, roun
 
 
 def hardware(device: torch.device) -> dict:
+    """What a record says besides what every benchmark does."""
     import transformers
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
+    gpu = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {**gpu, "transformers": transformers.__version__}
 
 
 def main() -> None:
@@ -154,22 +127,11 @@ def main() -> None:
     if args.memory_of:
         print(measure_memory(args.memory_of, args.subjects[0], args.batch, device, args.precisions[0]))
         return
-    folder = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+    command = "python -m benchmarks.pretrain " + " ".join(sys.argv[1:])
     for subject in args.subjects:
         for precision in args.precisions:
             found = compare(subject, args.batch or sizes[subject], device, precision, args.rounds)
-            record = {
-                "benchmark": "pretrain",
-                "command": "python -m benchmarks.pretrain " + " ".join(sys.argv[1:]),
-                **hardware(device),
-                **found,
-            }
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"pretrain_{subject}_{device.type}_{precision}.json").write_text(
-                json.dumps(record, indent=2) + "\n"
-            )
-            print(json.dumps(record))
-    (folder.parent / "benchmarks.md").write_text(render(folder))
+            record(f"pretrain_{subject}_{device.type}_{precision}", command, {**hardware(device), **found})
 
 
 if __name__ == "__main__":

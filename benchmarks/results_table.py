@@ -1,11 +1,11 @@
 """Renders docs/results.md from the records under docs/results/; no figure is typed by hand."""
 
-import json
 from pathlib import Path
 
 import yaml
 
 from benchmarks import graph_table
+from benchmarks.table import records
 from core.evaluation.classification import OPEN, SUPERVISED
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -23,9 +23,8 @@ method's own target space, with a 95 % interval over samples (each seed by itsel
 
 def render(folder: Path) -> str:
     """The text of results.md, which stands beside `folder`."""
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    graphs = folder / "graph"
-    parts = [HEADER, *reconstruction(records), *probes(records), *graph_table.section(graphs), *commands(records)]
+    found, graphs = records(folder, "*"), records(folder / "graph", "*")
+    parts = [HEADER, *reconstruction(found), *probes(found), *graph_table.section(graphs), *commands(found)]
     return "\n".join([*parts, *graph_table.commands(graphs)]) + "\n"
 
 

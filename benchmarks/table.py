@@ -79,20 +79,14 @@ def pretrain(r: dict) -> list:
 
 
 def graphmae(r: dict) -> list[list]:
-    return [
-        [
-            r["graph"],
-            side,
-            f"{ms:.0f}",
-            interval(r["ratio"].get(side)),
-            interval(r["cpu_ratio"].get(side)),
-            f"{r['peak_mib'][side]:.0f}",
-            f"{r['largest_difference']:.0e}",
-            f"{r['device']}, {r['threads']} thread",
-            f"torch {r['torch']}",
-        ]
-        for side, ms in r["ms"].items()
-    ]
+    device, versions = f"{r['device']}, {r['threads']} thread", f"torch {r['torch']}"
+    memory, difference = r["peak_mib"], f"{r['largest_difference']:.0e}"
+    return [[r["graph"], *timing(r, side), f"{memory[side]:.0f}", difference, device, versions] for side in r["ms"]]
+
+
+def timing(r: dict, side: str) -> list[str]:
+    """A side's name, time, and ratios to the side that the others are measured against."""
+    return [side, f"{r['ms'][side]:.0f}", interval(r["ratio"].get(side)), interval(r["cpu_ratio"].get(side))]
 
 
 def interval(ratio: dict | None) -> str:
@@ -111,20 +105,10 @@ def sampling(r: dict) -> list:
 
 
 def spark(r: dict) -> list[list]:
-    versions = f"torch {r['torch']}, timm {r['timm']}"
-    return [
-        [
-            row["backbone"],
-            f"{row['picture']}, {row['batch']}",
-            row["visible"],
-            side,
-            f"{ms:.0f}",
-            interval(row["ratio"].get(side)),
-            interval(row["cpu_ratio"].get(side)),
-            f"{row['largest_difference']:.0e}",
-            f"{r['device']}, {r['threads']} thread",
-            versions,
-        ]
-        for row in r["rows"]
-        for side, ms in row["ms"].items()
-    ]
+    device, versions = f"{r['device']}, {r['threads']} thread", f"torch {r['torch']}, timm {r['timm']}"
+    found = []
+    for row in r["rows"]:
+        shape = [row["backbone"], f"{row['picture']}, {row['batch']}", row["visible"]]
+        difference = f"{row['largest_difference']:.0e}"
+        found += [[*shape, *timing(row, side), difference, device, versions] for side in row["ms"]]
+    return found
