@@ -4,7 +4,7 @@
 
 Both sides: the same shapes, mask ratio, decoder, normalised-pixel loss, fused AdamW, attention by SDPA; inputs already
 in memory. Steps of the two sides alternate, so that whatever else the machine does falls on both. The figure is the
-median over rounds of ours / theirs, with the spread. Peak memory is taken in a process of its own for each side.
+median over rounds of ours / theirs, with its 95 % interval. Peak memory is taken in a process of its own for each side.
 Writes one JSON per device and precision to docs/benchmarks/ and renders docs/benchmarks.md from all of them.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.measure import printed_by, record, resident_mib, take_turns
+from benchmarks.measure import printed_by, ratio, record, resident_mib, take_turns
 from core.build import build_method
 from core.config import compose
 from core.tokens import Batch
@@ -87,19 +87,18 @@ def compare(subject: str, batch: int, device: torch.device, precision: str, roun
     }
     for step in steps.values():
         step(), step()
-    times, _ = take_turns(steps, rounds)
+    wall, cpu = take_turns(steps, rounds)
     del steps
     gc.collect()
-    ratios = sorted(a / b for a, b in zip(times["ours"], times["theirs"], strict=True))
-    low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
     return {
         "subject": subject,
         "precision": precision,
         "batch": batch,
-        "ours_ms": 1e3 * statistics.median(times["ours"]),
-        "theirs_ms": 1e3 * statistics.median(times["theirs"]),
-        "ratio": statistics.median(ratios),
-        "ratio_10_90": [low, high],
+        "rounds": rounds,
+        "ours_ms": 1e3 * statistics.median(wall["ours"]),
+        "theirs_ms": 1e3 * statistics.median(wall["theirs"]),
+        "ratio": ratio(wall["ours"], wall["theirs"]),
+        "cpu_ratio": ratio(cpu["ours"], cpu["theirs"]),
         "ours_gib": peak_memory("ours", subject, batch, device, precision),
         "theirs_gib": peak_memory("theirs", subject, batch, device, precision),
     }

@@ -77,14 +77,22 @@ class LightDecoder(Decoder):
         extra = int(self.cls is not None)
         if extra:
             x = self.cls(x, None if self.cls.token is not None else self.project(latent.cls))
-        x, _ = self.trunk(x, self._plan(latent, queries, extra))
-        x = x[:, 1:] if extra else x
-        if self.answer == "query":
-            spans = x[:, seen.count :].split([rows.count for rows in asked.values()], 1)
-            return dict(zip(asked, spans, strict=True))
+        plan, wanted = self._plan(latent, queries, extra), self._wanted(seen, layout, queries, asked, extra)
+        counts = [rows.count for rows in asked.values()]
+        if wanted.count < x.shape[1]:
+            x, _ = self.trunk(x, plan, read=wanted)
+        else:
+            x = wanted.take(self.trunk(x, plan)[0])
+        return dict(zip(asked, x.split(counts, 1), strict=True))
+
+    def _wanted(self, seen: Rows, layout: Layout, queries: Rows, asked: Mapping[str, Rows], extra: int) -> Rows:
+        """Rows of the sequence, behind `extra` ones, that answer all that is asked, one question after another."""
         order = Rows(torch.cat([seen.index, queries.index], 1), _valid(seen, queries))
-        number = order.put(torch.arange(order.count, device=x.device).expand_as(order.index), layout.count)
-        return {name: Rows(rows.take(number), rows.valid).take(x) for name, rows in asked.items()}
+        number = torch.arange(extra, extra + order.count, device=order.index.device).expand_as(order.index)
+        if self.answer == "query":  # they stand in this order
+            return Rows(number[:, seen.count :], queries.valid)
+        number = order.put(number, layout.count)
+        return Rows(torch.cat([rows.take(number) for rows in asked.values()], 1), _valid(*asked.values()))
 
     def _queries(self, seen: Rows, layout: Layout, asked: Mapping[str, Rows]) -> Rows:
         if self.answer == "query":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.embeddings import ClsToken
 from core.errors import UserError
-from core.tokens import Latent, Layout, Seen
+from core.tokens import Latent, Layout, Rows, Seen
 
 
 class Encoder(nn.Module, ABC):
@@ -79,17 +79,28 @@ class Attention(nn.Module):
         self.scale = nn.Parameter(torch.full((heads, 1, 1), 10.0).log()) if cosine else None
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
-        bias = self.qkv.bias
+    def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone, which look at all N."""
+        weight, bias = self.qkv.weight, self.qkv.bias
         if self.q_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        q, k, v = F.linear(x, self.qkv.weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if read is None:
+            q, k, v = self._project(x, weight, bias)
+        else:
+            dim = x.shape[2]
+            b_q, b_kv = (None, None) if bias is None else (bias[:dim], bias[dim:])
+            (q,), (k, v) = self._project(read.take(x), weight[:dim], b_q), self._project(x, weight[dim:], b_kv)
         scale = None
         if self.scale is not None:
             # Clamped at log 100, to the digits of the official code.
             q, k = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp(), F.normalize(k, dim=-1)
             scale = 1.0
         return self.proj(plan.attend(q, k, v, scale).transpose(1, 2).flatten(2))
+
+    def _project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+        """x (B, N, D) -> one (B, heads, N, d) for every D rows of `weight`."""
+        parts = F.linear(x, weight, bias).unflatten(2, (-1, self.heads, x.shape[2] // self.heads))
+        return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class Mlp(nn.Module):
@@ -112,7 +123,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: x += attention(LN x); x += mlp(LN x)."""
+    """Pre-norm transformer block: x += attention(LN x); x += mlp(LN x). With `read`, for these rows alone."""
 
     def __init__(self, dim: int, heads: int, hidden: int, attention: dict, drop_path: float, layer_scale: float):
         super().__init__()
@@ -124,8 +135,10 @@ class Block(nn.Module):
         self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), plan)))
+    def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
+        looked = self.attn(self.norm1(x), plan, read)
+        x = x if read is None else read.take(x)
+        x = x + self.drop_path(self.scale1(looked))
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
@@ -160,12 +173,16 @@ class Trunk(nn.Module):
     def give(self) -> dict:
         return {"dim": self.dim}
 
-    def forward(self, x: Tensor, plan: AttentionPlan, taps: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
-        tapped = {}
+    def forward(
+        self, x: Tensor, plan: AttentionPlan, taps: Sequence[str] = (), read: Rows | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        tapped, last = {}, len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block(x, plan)
+            x = block(x, plan, read if i == last else None)
             if f"block{i}" in taps:
                 tapped[f"block{i}"] = x
+        if read is not None and not self.blocks:
+            x = read.take(x)
         return self.norm(x), tapped
 
 

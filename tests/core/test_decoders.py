@@ -18,8 +18,8 @@ WIDTH, DIM, GRID = 6, 8, (2, 4)
 class Through(nn.Module):
     """A trunk that changes nothing: what is answered is what went in."""
 
-    def forward(self, x, plan, taps=()):
-        return x, {}
+    def forward(self, x, plan, taps=(), read=None):
+        return x if read is None else read.take(x), {}
 
 
 def decoder(answer: str, trunk: nn.Module | None = None, **more) -> LightDecoder:
@@ -58,9 +58,9 @@ def test_query_answers_seen_rows_by_an_extra_mask_token():
 
 
 class Spy(Through):
-    def forward(self, x, plan, taps=()):
-        self.shape, self.plan = x.shape, plan
-        return x, {}
+    def forward(self, x, plan, taps=(), read=None):
+        self.shape, self.plan, self.read = x.shape, plan, read
+        return super().forward(x, plan, taps, read)
 
 
 @pytest.mark.parametrize("answer, length", [("latent", 8), ("query", 3 + 2)])
@@ -68,6 +68,13 @@ def test_the_sequence_holds_all_rows_or_just_those_asked_for(answer, length):
     spy = Spy()
     ask(decoder(answer, spy), latent([[5, 0, 3]]), main=place([[1, 5]]))
     assert spy.shape == (1, length, DIM)
+
+
+@pytest.mark.parametrize("answer", ["latent", "query"])
+def test_the_trunk_answers_no_more_than_is_asked(answer):
+    spy = Spy()
+    ask(decoder(answer, spy, cls=ClsToken(DIM)), latent([[5, 0, 3]]), main=place([[1, 5]]))
+    assert spy.read.count == 2 and spy.shape[1] > 2
 
 
 @pytest.mark.parametrize("answer", ["latent", "query"])

@@ -221,3 +221,28 @@ def test_doubles_stay_doubles():
     vit = small_vit(True).double()
     tokens = Patchify([2, 2], (4, 6), 1)(torch.rand(1, 1, 4, 6, dtype=torch.float64))
     assert vit(tokens.whole()).features.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [{}, {"bias": "qv"}, {"bias": "none", "cosine": True}])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_rows_read_alone_equal_the_same_rows_of_all(kind, depth):
+    torch.manual_seed(0)
+    trunk, x = Trunk(DIM, depth, HEADS, layer_scale=0.5, **kind), rows(batch=2)
+    plan = AttentionPlan(valid=torch.tensor([[True] * 5, [True, True, False, True, True]]))
+    read = Rows(torch.tensor([[4, 1, 1], [3, 0, 0]]), torch.tensor([[True] * 3, [True, True, False]]))
+    alone, everything = trunk(x, plan, read=read)[0], read.take(trunk(x, plan)[0])
+    assert alone.shape == (2, 3, DIM) and torch.allclose(read.zero_padding(alone), everything, atol=1e-6)
+    weight = torch.randn(2, 3, DIM)
+    for parameter in trunk.parameters():
+        sums = [(read.zero_padding(out) * weight).sum() for out in (alone, everything)]
+        ours, theirs = (torch.autograd.grad(s, parameter, retain_graph=True)[0] for s in sums)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_last_block_works_for_the_rows_read_alone():
+    seen = []
+    trunk = Trunk(DIM, 2, HEADS)
+    for block in trunk.blocks:
+        block.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    trunk(rows(count=5), AttentionPlan(), read=Rows(torch.tensor([[1, 2], [0, 4]])))
+    assert seen == [5, 2]
