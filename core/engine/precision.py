@@ -12,6 +12,7 @@ from core.tokens import Batch, Progress
 Precision = Literal["fp32", "bf16"]
 PATIENCE = 20.0  # seconds that one precision is timed for, at most about
 GAIN = 1.2  # bf16 must be this much faster: between close calls the exact one is kept
+EMULATED = 4.0  # times as long for a matrix product in bf16: a whole step of it is not worth waiting for
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
@@ -42,6 +43,24 @@ def choose(rehearse: Rehearsal, device: torch.device) -> tuple[Precision, str]:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "the GPU computes it") if native else ("fp32", "the GPU has no bf16")
+    slower = product(torch.bfloat16) / product(torch.float32)
+    if slower > EMULATED:
+        return "fp32", f"bf16 is emulated on this CPU: a matrix product takes {slower:.0f} times as long"
+    return compare(rehearse)
+
+
+def product(dtype: torch.dtype, size: int = 256, runs: int = 3) -> float:
+    """Seconds of this thread for a square matrix product on the CPU."""
+    a, best = torch.ones(size, size, dtype=dtype), float("inf")
+    for _ in range(runs):
+        start = time.thread_time()
+        a @ a
+        best = min(best, time.thread_time() - start)
+    return best
+
+
+def compare(rehearse: Rehearsal) -> tuple[Precision, str]:
+    """The precision whose step is faster, and by how much."""
     rehearse("fp32")  # first calls plan kernels
     full = best_of(rehearse, "fp32")
     try:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.engine import flops
-from core.engine.precision import Rehearsal, choose
+from core.engine.precision import Rehearsal, choose, compare, product
 from core.engine.settings import Plan
 from core.tokens import Progress
 from tests.core.engine.toy import CPU, ToyBatches, ToyMethod, same, train_toy
@@ -49,7 +49,7 @@ def test_peak_of_a_known_gpu_is_its_makers(monkeypatch, name, tera):
 
 @pytest.mark.parametrize("half, expected", [(0.5, "bf16"), (0.9, "fp32"), (4.0, "fp32")])
 def test_bf16_only_where_it_is_clearly_faster(half, expected):
-    precision, reason = choose(lambda p: half if p == "bf16" else 1.0, CPU.device)
+    precision, reason = compare(lambda p: half if p == "bf16" else 1.0)
     assert precision == expected and reason.startswith("measured")
 
 
@@ -59,7 +59,21 @@ def test_a_part_without_bf16_means_fp32():
             raise RuntimeError("not implemented for 'BFloat16'")
         return 1.0
 
-    assert choose(rehearse, CPU.device)[0] == "fp32"
+    assert compare(rehearse)[0] == "fp32"
+
+
+@pytest.mark.parametrize("slower, tried", [(10.0, []), (1.0, ["fp32", "bf16"])])
+def test_no_step_is_tried_where_bf16_is_emulated(monkeypatch, slower, tried):
+    found = []
+    monkeypatch.setattr("core.engine.precision.product", lambda dtype: slower if dtype == torch.bfloat16 else 1.0)
+    precision, reason = choose(lambda p: found.append(p) or 1.0, CPU.device)
+    assert sorted(set(found), reverse=True) == tried and precision == "fp32"
+    assert ("emulated" in reason) == (not tried)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_is_timed(dtype):
+    assert product(dtype, size=8) > 0
 
 
 @pytest.mark.parametrize("stored", ["fp32", "bf16"])
