@@ -97,9 +97,10 @@ def look(method: MaskedAutoencoder, batch: Batch, view: str, masks: Mapping[str,
     if asked is None:
         notes.append("This method predicts no pixels, so there is no reconstruction to show.")
     else:
-        answered = method.questions(masks)[asked][2].rows.flag(tokens[view].layout.count)
+        question = method.questions(masks)[asked]
+        answered = question.place.rows.flag(tokens[view].layout.count)
         reconstruction = reconstruct(method, tokens, masks, mask, asked)
-        notes += _explain(method.questions(masks)[asked][0].target, bool((mask.hidden & ~answered).any()))
+        notes += _explain(question.objective.target, bool((mask.hidden & ~answered).any()))
     return GridViews(
         unit(data),
         filler.fill(method.tokenizer, data, tokens[view], mask.hidden).clamp(0, 1),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,14 @@ class Output:
     truths: Mapping[str, Truth]
     mask: Mapping[str, Mask]
     latent: Mapping[str, Latent]
+
+
+class Asked(NamedTuple):
+    """What an objective is asked: about tokens of one view, at one place."""
+
+    objective: Objective
+    view: str
+    place: Place
 
 
 class MaskedAutoencoder(nn.Module):
@@ -108,14 +117,12 @@ class MaskedAutoencoder(nn.Module):
                 questions = {name: q for name, q in questions.items() if name in names}
             if questions:
                 features = self._decode(readout, tokens, latents, questions)
-                for name, (objective, _, _) in questions.items():
-                    predictions[name] = objective.predict(features[name])
+                for name, asked in questions.items():
+                    predictions[name] = asked.objective.predict(features[name])
         return latents, predictions
 
-    def questions(
-        self, mask: Mapping[str, Mask], readout: str | None = None
-    ) -> dict[str, tuple[Objective, str, Place]]:
-        """Every (objective, view, place) by name: `objective`, or `objective/place` when it is asked at several."""
+    def questions(self, mask: Mapping[str, Mask], readout: str | None = None) -> dict[str, Asked]:
+        """Everything that is asked, by name: `objective`, or `objective/place` when it is asked at several."""
         found = {}
         for name, part in self.readouts.items():
             if readout is not None and readout != name:
@@ -124,7 +131,7 @@ class MaskedAutoencoder(nn.Module):
             for label, objective in part.objectives.items():
                 for at in objective.at:
                     key = label if len(objective.at) == 1 else f"{label}/{at}"
-                    found[key] = (objective, part.view or _view(reads), mask[part.view or reads].place(at))
+                    found[key] = Asked(objective, part.view or _view(reads), mask[part.view or reads].place(at))
         return found
 
     def follow(self, loaded: Iterable[str]) -> None:
@@ -159,14 +166,20 @@ class MaskedAutoencoder(nn.Module):
             return tokens.keep(mask)
         return tokens.blank(mask) if self.encoder.hide == "blank" else tokens.expose(mask)
 
-    def _decode(self, readout: Readout, tokens, latents, questions) -> dict[str, Tensor]:
+    def _decode(
+        self,
+        readout: Readout,
+        tokens: Mapping[str, Tokens],
+        latents: Mapping[str, Latent],
+        questions: Mapping[str, Asked],
+    ) -> dict[str, Tensor]:
         name = self._reads(readout, latents)
-        places = {key: place for key, (_, _, place) in questions.items()}
+        places = {key: asked.place for key, asked in questions.items()}
         if readout.decoder is None:
             said = latents[name], tokens[_view(name)]
             return {key: _undecoded(readout, *said, place) for key, place in places.items()}
         layout = _down_to(max(place.level for place in places.values()), tokens[readout.view or _view(name)].layout)
-        if any(objective.target.reveals == "nothing" for objective, _, _ in questions.values()):
+        if any(asked.objective.target.reveals == "nothing" for asked in questions.values()):
             layout = _bare(layout, places)
         others = {key: other for key, other in latents.items() if key != name}
         shared: dict[tuple, str] = {}  # objectives that ask at one place share its features

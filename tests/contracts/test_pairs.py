@@ -50,7 +50,7 @@ def is_tight(method: MaskedAutoencoder, batch: Batch, tokens: dict, other: dict,
     assert method.encoder.hide != "expose", "a method's default must not see hidden tokens"
     firewall(method, tokens, other, masks)
     honest(method, tokens, masks, batch)
-    if all(objective.target.reveals == "nothing" for objective, _, _ in method.questions(masks).values()):
+    if all(asked.objective.target.reveals == "nothing" for asked in method.questions(masks).values()):
         moved(method, tokens, masks)
     alone(method, tokens, masks)
 
