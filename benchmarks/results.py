@@ -78,8 +78,12 @@ def collect(name: str, entry: dict, seeds: int, runs: Path) -> None:
         "wall_seconds": [read(p / "wall.json", "seconds") for p in paths],
         "killed_after_step": [read(p / "killed.json", "after_step") for p in paths],
     }
+    settings = list(entry.get("settings", []))
+    if "beside" in entry:
+        record["beside"] = entry["beside"]
+        settings.append(listed("beside", [runs / f"{entry['beside']}_seed{seed}" for seed in range(seeds)]))
     for task in entry.get("evaluate", []):
-        record[task] = evaluate(task, paths, entry.get("settings", []))
+        record[task] = evaluate(task, paths, settings)
     RECORDS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1)
     for secret, public in ((os.environ.get("DATA_DIR", ""), "$DATA_DIR"), (str(runs), "runs/results")):
@@ -89,10 +93,13 @@ def collect(name: str, entry: dict, seeds: int, runs: Path) -> None:
 
 
 def evaluate(task: str, paths: list[Path], settings: list[str]) -> dict:
-    listed = f"run=[{','.join(map(str, paths))}]"
-    command = [sys.executable, "-m", "core.evaluate", listed, f"task={task}", *settings]
+    command = [sys.executable, "-m", "core.evaluate", listed("run", paths), f"task={task}", *settings]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def listed(name: str, paths: list[Path]) -> str:
+    return f"{name}=[{','.join(map(str, paths))}]"
 
 
 def read(path: Path, key: str):

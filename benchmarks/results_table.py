@@ -73,10 +73,10 @@ def probes(records: list[dict]) -> list[str]:
         "Accuracy with a 95 % interval; whitening and settings chosen on a part of the training samples. knn, linear:",
         "of frozen features; finetune trains on. Above: the lower bound of the paired difference to every baseline",
         "measured is above 0, and the interval above the floor (a simple classifier of raw values). Wins: supervised",
-        "training from scratch at equal compute is among those baselines.",
+        "training from scratch at equal compute is among those baselines. Beside: paired difference to another entry.",
         "",
-        "| data | task, label | seeds | trained | random init | PCA | PCA, whitened | supervised | floor | verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data | task | seeds | trained | random | PCA | PCA, whitened | supervised | floor | verdict | beside |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
         for task in ("knn", "linear", "finetune"):
@@ -94,6 +94,7 @@ def probe_row(record: dict, name: str, found: dict) -> str:
     cells = [record["name"], name, str(found["verdict"]["trainings"]), interval(found["accuracy"])]
     cells += [shown(value, ".3f") for value in (random, *raw, taught, floor)]
     cells.append(OPEN if not above else "above" if taught is None else "wins")
+    cells.append(f"{record['beside']}: {interval(found['beside']['difference'])}" if "beside" in found else "–")
     return f"| {' | '.join(cells)} |"
 
 

@@ -11,6 +11,7 @@ task=finetune        classes by training the whole encoder on labels, beside the
 task=reconstruction  error at hidden tokens, beside interpolation from the visible ones
 
   run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
+  beside=      another run, or several that differ in seed, to compare with: knn, linear and finetune say by how much
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
   pool=mean    features of a sample: mean, cls, or axis0 (what changes along the first axis, such as time)
@@ -44,6 +45,7 @@ class Settings:
 
     run: str | list[str]
     task: Literal["knn", "linear", "finetune", "reconstruction"]
+    beside: str | list[str] | None = None
     seed: int = 0
     pool: Literal["mean", "cls", "axis0"] = "mean"
     train: int | Literal["all"] = "all"
@@ -67,7 +69,7 @@ class Settings:
 
     @property
     def runs(self) -> list[Path]:
-        return [Path(run) for run in ([self.run] if isinstance(self.run, str) else self.run)]
+        return _paths(self.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +109,8 @@ def _reconstruct(settings: Settings, config: dict, command: str, start: float) -
 
     if len(settings.runs) > 1:
         raise UserError("task=reconstruction takes one run at a time.")
+    if settings.beside is not None:
+        raise UserError("task=reconstruction knows no beside=: ask each run by itself; their records compare.")
     method = opening.open_method(settings.runs[0], config).to(_device(settings))
     wanted = reconstruction.Settings(settings.samples, settings.batch_size or 32, settings.seed)
     return reconstruction.measure(settings.runs[0], method, config, command, wanted, start, settings.workers)
@@ -129,6 +133,7 @@ def _classify(settings: Settings, config: dict, command: str, start: float) -> d
     found = {
         "task": settings.task,
         "run": runs[0] if len(runs) == 1 else runs,
+        "beside": [str(run) for run in question.beside],
         "data": config["data"]["name"],
         **result,
     }
@@ -146,6 +151,7 @@ def _question(settings: Settings, config: dict):
     from core.evaluation.protocol import Options
 
     reader, source = open_source(config)
+    beside = [] if settings.beside is None else _paths(settings.beside)
     workers = opening.workers(config) if settings.workers is None else settings.workers
     megabytes = config["data"]["cache_mb"] / max(1, workers)
     trains = settings.task == "finetune" or settings.supervised
@@ -159,13 +165,18 @@ def _question(settings: Settings, config: dict):
         options=Options(
             shots=None if settings.shots == "all" else settings.shots,
             folds=settings.folds,
-            seeds=max(settings.seeds, len(settings.runs)),  # every training counts
+            seeds=max(settings.seeds, len(settings.runs), len(beside)),  # every training counts
             seed=settings.seed,
         ),
         pool=settings.pool,
         train=None if settings.train == "all" else settings.train,
         epochs=settings.epochs,
+        beside=beside,
     )
+
+
+def _paths(runs: str | list[str]) -> list[Path]:
+    return [Path(run) for run in ([runs] if isinstance(runs, str) else runs)]
 
 
 def _device(settings: Settings):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.evaluation.intervals import mean_interval
+from core.evaluation.intervals import Interval, mean_interval
 from core.evaluation.probe import Choice, Probe, choose, validation_parts
 from core.evaluation.projection import scale_overall, standardise, whiten
 from core.evaluation.protocol import Fold, Options, draw_shots
@@ -81,11 +81,7 @@ def judge(ours: np.ndarray, baselines: Mapping[str, np.ndarray], task: Task, tra
     Without the supervised one among them that is but "above the baselines measured".
     `trained`: how many trainings `ours` comes from.
     """
-    groups = None if task.groups is None else task.groups[task.tested]
-    differences = {
-        name: mean_interval(ours.astype(float) - theirs, groups, task.options.seed)
-        for name, theirs in baselines.items()
-    }
+    differences = {name: _difference(ours, theirs, task) for name, theirs in baselines.items()}
     best = max(baselines, key=lambda name: baselines[name].mean())
     result = OPEN
     if all(each.low > 0 for each in differences.values()):
@@ -100,9 +96,23 @@ def judge(ours: np.ndarray, baselines: Mapping[str, np.ndarray], task: Task, tra
     }
 
 
+def compare(ours: np.ndarray, theirs: np.ndarray, task: Task, trained: int) -> dict:
+    """Another training's accuracy, and the paired difference to it. `trained`: how many trainings it comes from."""
+    difference = _difference(ours, theirs, task).as_dict()
+    return {"accuracy": accuracy(theirs, task), "difference": difference, "trainings": trained}
+
+
 def accuracy(right: np.ndarray, task: Task) -> dict[str, float]:
+    return _interval(right, task).as_dict()
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray, task: Task) -> Interval:
+    return _interval(ours.astype(float) - theirs, task)
+
+
+def _interval(values: np.ndarray, task: Task) -> Interval:
     groups = None if task.groups is None else task.groups[task.tested]
-    return mean_interval(right, groups, task.options.seed).as_dict()
+    return mean_interval(values, groups, task.options.seed)
 
 
 def plain_form(probe: Probe, raw: bool) -> Form:

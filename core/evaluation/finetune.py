@@ -9,6 +9,7 @@ and validation part; trying out rates is counted for none of them, and costs the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,8 +47,7 @@ def evaluate_finetune(question: Question) -> dict:
     question.names()
     table = extract({}, question.items, question.reading)  # which samples can be read
     tasks = question.tasks(table)
-    count = len(question.runs)
-    ours = Contender("trained", lambda seed: load_encoder(question.runs[seed % count]), _epochs(question))
+    ours = Contender("trained", _saved(question.runs), _epochs(question))
     untrained = Contender("random init", _random(question), _epochs(question))
     extra, told = supervised(question, table.items, tasks)
     scores = {label: {"chosen": compete(ours, question, label, task, table.items)} for label, task in tasks.items()}
@@ -59,6 +59,10 @@ def evaluate_finetune(question: Question) -> dict:
         }
         for label, task in tasks.items()
     }
+    beside = {}
+    if question.beside:
+        rival = Contender("beside", _saved(question.beside), _epochs(question))
+        beside = {label: compete(rival, question, label, task, table.items).right for label, task in tasks.items()}
     protocol = {
         "probe": "the whole network and a linear head on its pooled features, trained on augmented samples: "
         f"{question.epochs:g} epochs of AdamW, warm-up and half a cosine",
@@ -67,7 +71,7 @@ def evaluate_finetune(question: Question) -> dict:
         "random init": "the same network untrained, fine-tuned alike",
         SUPERVISED: told,
     }
-    return report(question, table, tasks, scores, others, protocol)
+    return report(question, table, tasks, scores, others, beside, protocol)
 
 
 def supervised(
@@ -166,6 +170,10 @@ def _classifier(encoder: SavedEncoder, question: Question, label: str, seed: int
 
 def _epochs(question: Question) -> Callable[[int], float]:
     return lambda size: question.epochs * size
+
+
+def _saved(runs: Sequence[Path]) -> Callable[[int], SavedEncoder]:
+    return lambda seed: load_encoder(runs[seed % len(runs)])
 
 
 def _random(question: Question) -> Callable[[int], SavedEncoder]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from core.data.sources import Item, Source
 from core.errors import UserError
-from core.evaluation.classification import Scores, Task, accuracy, judge
+from core.evaluation.classification import Scores, Task, accuracy, compare, judge
 from core.evaluation.features import Pool, Reading, Table
 from core.evaluation.protocol import Options, check_classes, groups_of, label_names, make_folds
 from core.evaluation.record import hash_items
@@ -23,8 +23,9 @@ Right = dict[str, dict[str, np.ndarray]]  # what was right (R, T), by label and 
 class Question:
     """What is asked: of which runs (one per training seed), on which data, how set.
 
-    `reader`: its config, for the cache. `train`: training samples used at most, drawn at random; None: all. `epochs` of
-    fine-tuning; supervised training from scratch gets them on top of what pre-training took.
+    `beside`: runs of another training, which are asked the same. `reader`: its config, for the cache. `train`: training
+    samples used at most, drawn at random; None: all. `epochs` of fine-tuning; supervised training from scratch gets
+    them on top of what pre-training took.
     """
 
     runs: Sequence[Path]
@@ -35,14 +36,15 @@ class Question:
     pool: Pool = "mean"
     train: int | None = None
     epochs: float = 10.0
+    beside: Sequence[Path] = ()
 
     def __post_init__(self):
-        nodes = [_nodes(run) for run in self.runs]
-        for run, other in zip(self.runs, nodes, strict=True):
-            if other != nodes[0]:
-                raise UserError(
-                    f"run={run} has another encoder than {self.runs[0]}; only runs that differ in seed go together."
-                )
+        for name, runs in (("run", self.runs), ("beside", self.beside)):
+            for run in runs:
+                if _nodes(run) != _nodes(runs[0]):
+                    raise UserError(
+                        f"{name}={run} has another encoder than {runs[0]}; only runs that differ in seed go together."
+                    )
 
     @cached_property
     def fit_items(self) -> list[Item]:
@@ -91,17 +93,24 @@ def report(
     tasks: Mapping[str, Task],
     ours: Mapping[str, Mapping[str, Scores]],
     others: Right,
+    beside: Mapping[str, np.ndarray],
     protocol: Mapping[str, str],
 ) -> dict:
-    """Figures, baselines and verdict of every label, counts and skipped samples. `ours`: by label and form."""
+    """Figures, baselines and verdict of every label, counts and skipped samples. `ours`: by label and form.
+
+    `beside`: what the other training got right (R, T), by label; empty where there is none.
+    """
     first = next(iter(tasks.values()))
     read = {item.key for item in table.items}
     fit = sum(item.key in read for item in question.fit_items)
+    figures = {
+        name: _section(question.source.classes[name], task, ours[name], others[name], len(question.runs))
+        for name, task in tasks.items()
+    }
+    for name, right in beside.items():
+        figures[name]["beside"] = compare(ours[name]["chosen"].right, right, tasks[name], len(question.beside))
     return {
-        "figures": {
-            name: _section(question.source.classes[name], task, ours[name], others[name], len(question.runs))
-            for name, task in tasks.items()
-        },
+        "figures": figures,
         "protocol": {**_protocol(question, first), **protocol},
         "counts": {"train": fit, "test": len(read) - fit, "skipped": len(table.skipped)},
         "skipped": [list(entry) for entry in table.skipped],

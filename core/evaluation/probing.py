@@ -1,12 +1,13 @@
 """task=knn and task=linear: features of encoder and baselines, each sample read once, and a probe on all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from core.evaluation.baselines import random_encoder, raw_components
 from core.evaluation.cache import keep, recall
-from core.evaluation.classification import SUPERVISED, Task, majority, plain_form, score
+from core.evaluation.classification import SUPERVISED, Scores, Task, majority, plain_form, score
 from core.evaluation.features import Extractor, Table, extract_once, extractor
 from core.evaluation.finetune import supervised
 from core.evaluation.labelled import Question, report
@@ -14,6 +15,7 @@ from core.evaluation.probe import Probe
 from core.export import load_encoder
 
 RANDOM, RAW = "random init", "PCA of raw input"
+TRAINED, BESIDE = "trained", "beside"
 
 
 def evaluate_probe(question: Question, probe: Probe, with_supervised: bool = False) -> dict:
@@ -24,7 +26,7 @@ def evaluate_probe(question: Question, probe: Probe, with_supervised: bool = Fal
     question.names()
     key = question.key() | {"probe": probe.name, "seeds": question.options.seeds}
     kept = recall(key)
-    models = _ours(question) | ({} if kept is not None else _baselines(question))
+    models = _encoders(question) | ({} if kept is not None else _baselines(question))
     table = extract_once(models, question.items, question.reading, question.data)
     tasks = question.tasks(table)
     if kept is None:
@@ -36,14 +38,25 @@ def evaluate_probe(question: Question, probe: Probe, with_supervised: bool = Fal
     if with_supervised:
         more, protocol[SUPERVISED] = supervised(question, table.items, tasks)
         others = {label: {**others[label], SUPERVISED: more[label]} for label in tasks}
-    features = [table.features[f"trained/{i}"] for i in range(len(question.runs))]
-    ours = {label: score(probe, features, task, plain_form(probe, raw=False)) for label, task in tasks.items()}
-    return report(question, table, tasks, ours, others, protocol)
+    ours = _score_runs(TRAINED, question.runs, probe, table, tasks)
+    beside = _score_runs(BESIDE, question.beside, probe, table, tasks) if question.beside else {}
+    beside = {label: scores["chosen"].right for label, scores in beside.items()}
+    return report(question, table, tasks, ours, others, beside, protocol)
 
 
-def _ours(question: Question) -> dict[str, Extractor]:
-    device = question.reading.device
-    return {f"trained/{i}": extractor(load_encoder(p), question.pool, device) for i, p in enumerate(question.runs)}
+def _encoders(question: Question) -> dict[str, Extractor]:
+    return {
+        f"{name}/{i}": extractor(load_encoder(path), question.pool, question.reading.device)
+        for name, runs in ((TRAINED, question.runs), (BESIDE, question.beside))
+        for i, path in enumerate(runs)
+    }
+
+
+def _score_runs(
+    name: str, runs: Sequence[Path], probe: Probe, table: Table, tasks: Mapping[str, Task]
+) -> dict[str, dict[str, Scores]]:
+    features = [table.features[f"{name}/{i}"] for i in range(len(runs))]
+    return {label: score(probe, features, task, plain_form(probe, raw=False)) for label, task in tasks.items()}
 
 
 def _baselines(question: Question) -> dict[str, Extractor]:

@@ -23,6 +23,9 @@ def _labels(record: dict) -> Iterator[str]:
         gap = f"{_interval(verdict['difference'])} over {verdict['best_baseline']}"
         check = f"  (a check: {verdict['trainings']} training seed, headlines take 5)" if verdict["check"] else ""
         yield f"  {verdict['result']}: {gap}{check}"
+        if "beside" in section:
+            beside = section["beside"]
+            yield f"  beside: {_interval(beside['accuracy'])}; ours - theirs {_interval(beside['difference'])}"
 
 
 def _reconstruction(record: dict) -> Iterator[str]:

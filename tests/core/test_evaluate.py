@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from core import evaluate, train
-from core.evaluation.classification import SUPERVISED
+from core.evaluation.classification import SUPERVISED, Task, compare
 from core.evaluation.opening import open_config, open_method
+from core.evaluation.protocol import Fold, Options
 from core.export import load_encoder
 
 SMALL = ["size.dim=24", "size.depth=1", "size.heads=2", "modality.size=[16,16]", "engine.workers=0", "precision=fp32"]
@@ -46,6 +47,29 @@ def run(capsys, *argv):
     code = evaluate.main(list(argv))
     out, err = capsys.readouterr()
     return code, err, out, json.loads(out.splitlines()[-1]) if out.splitlines() and code == 0 else None
+
+
+@pytest.mark.parametrize("task", ["knn", "linear", "finetune"])
+def test_another_run_is_asked_the_same(place, capsys, task):
+    """A copy of the run differs in nothing; an untrained encoder of the same shape does, where that can be seen."""
+    copy = place / "copy"
+    shutil.copytree(place / "run", copy, dirs_exist_ok=True)
+    argv = [f"run={place / 'run'}", f"task={task}", "seeds=2", "epochs=1", "batch_size=8"]
+    alone = run(capsys, *argv)[3]["figures"]["label"]
+    code, err, out, record = run(capsys, *argv, f"beside={copy}")
+    assert code == 0, err
+    section = record["figures"]["label"]
+    beside = section.pop("beside")
+    assert section == alone and record["beside"] == [str(copy)] and "beside: " in out
+    assert beside["accuracy"] == section["accuracy"] and beside["trainings"] == 1
+    assert beside["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_the_difference_to_another_run_is_paired():
+    task = Task(np.zeros(4, dtype=int), [Fold(np.arange(0), np.arange(4))], None, Options())
+    ours, theirs = np.array([[True, True, True, False]]), np.array([[True, False, False, False]])
+    found = compare(ours, theirs, task, 1)
+    assert found["accuracy"]["value"] == 0.25 and found["difference"]["value"] == 0.5
 
 
 def test_fine_tuning_stands_beside_training_from_scratch(place, capsys):
@@ -201,6 +225,8 @@ def test_flat_pictures_have_no_labels(place, capsys):
         (["run={run}", "task=reconstruction", "samples=0"], "samples=0"),
         (["run={run}", "task=knn", "device=toaster"], "device=toaster"),
         (["run=[{run},{run}]", "task=reconstruction"], "one run"),
+        (["run={run}", "task=reconstruction", "beside={run}"], "beside"),
+        (["run={run}", "task=knn", "beside=nowhere"], "nowhere"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_code_2(place, capsys, argv, message):
