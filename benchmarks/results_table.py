@@ -94,8 +94,12 @@ def probe_row(record: dict, name: str, found: dict) -> str:
     cells = [record["name"], name, str(found["verdict"]["trainings"]), interval(found["accuracy"])]
     cells += [shown(value, ".3f") for value in (random, *raw, taught, floor)]
     cells.append(OPEN if not above else "above" if taught is None else "wins")
-    cells.append(f"{record['beside']}: {interval(found['beside']['difference'])}" if "beside" in found else "–")
+    cells.append(beside(record["beside"], found["beside"]) if "beside" in found else "–")
     return f"| {' | '.join(cells)} |"
+
+
+def beside(name: str, found: dict) -> str:
+    return f"{name} {interval(found['accuracy'])}; difference {interval(found['difference'])}"
 
 
 def interval(value: dict) -> str:
