@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import printed_by, ratio, record, resident_mib, take_turns
+from benchmarks.measure import printed_by, ratio, record, take_turns
 from core.build import build_method
 from core.config import compose
+from core.engine.meter import memory_mb
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch, Progress, Step
@@ -148,7 +149,7 @@ def main() -> None:
     graph = cora(args.root)
     if args.memory_of:
         take_turns({args.memory_of: stepper(args.memory_of, graph)}, 3)
-        print(resident_mib())
+        print(memory_mb(torch.device("cpu")))
         return
     more = [] if args.root is None else ["--root", str(args.root)]
     command = "python -m benchmarks.graphmae" + (" --root $DATA_DIR/planetoid/Cora" if more else "")

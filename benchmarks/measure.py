@@ -36,15 +36,6 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict:
     return {"median": statistics.median(ratios), "interval": [low, high]}
 
 
-def resident_mib(field: str = "VmHWM") -> float:
-    """Memory of this process so far: most (VmHWM), or what is its own now (RssAnon: without mapped files).
-
-    Not `ru_maxrss`, which a process takes over from the one that started it.
-    """
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith(field)) / 2**10
-
-
 def printed_by(module: str, *arguments: str) -> str:
     """The last line that another run of a benchmark prints."""
     command = [sys.executable, "-m", module, *arguments]

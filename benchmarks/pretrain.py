@@ -16,9 +16,10 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.measure import printed_by, ratio, record, resident_mib, take_turns
+from benchmarks.measure import printed_by, ratio, record, take_turns
 from core.build import build_method
 from core.config import compose
+from core.engine.meter import memory_mb
 from core.tokens import Batch
 
 SUBJECTS = {"mae": "image", "videomae": "video"}
@@ -78,7 +79,7 @@ def measure_memory(side: str, subject: str, batch: int, device: torch.device, pr
     step = stepper({"ours": ours, "theirs": theirs}[side], subject, batch, device, precision)
     for _ in range(3):
         step()
-    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else resident_mib() / 2**10
+    return memory_mb(device) / 2**10
 
 
 def compare(subject: str, batch: int, device: torch.device, precision: str, rounds: int) -> dict:

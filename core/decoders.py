@@ -87,11 +87,11 @@ class LightDecoder(Decoder):
 
     def _wanted(self, seen: Rows, layout: Layout, queries: Rows, asked: Mapping[str, Rows], extra: int) -> Rows:
         """Rows of the sequence, behind `extra` ones, that answer all that is asked, one question after another."""
-        order = Rows(torch.cat([seen.index, queries.index], 1), _valid(seen, queries))
-        number = torch.arange(extra, extra + order.count, device=order.index.device).expand_as(order.index)
+        number = torch.arange(extra, extra + seen.count + queries.count, device=queries.index.device)
         if self.answer == "query":  # they stand in this order
-            return Rows(number[:, seen.count :], queries.valid)
-        number = order.put(number, layout.count)
+            return Rows(number[seen.count :].expand_as(queries.index), queries.valid)
+        order = Rows(torch.cat([seen.index, queries.index], 1), _valid(seen, queries))
+        number = order.put(number.expand_as(order.index), layout.count)
         return Rows(torch.cat([rows.take(number) for rows in asked.values()], 1), _valid(*asked.values()))
 
     def _queries(self, seen: Rows, layout: Layout, asked: Mapping[str, Rows]) -> Rows:

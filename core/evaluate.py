@@ -151,7 +151,7 @@ def _question(settings: Settings, config: dict):
     from core.evaluation.protocol import Options
 
     reader, source = open_source(config)
-    beside = [] if settings.beside is None else _paths(settings.beside)
+    beside = _paths(settings.beside or [])
     workers = opening.workers(config) if settings.workers is None else settings.workers
     megabytes = config["data"]["cache_mb"] / max(1, workers)
     trains = settings.task == "finetune" or settings.supervised

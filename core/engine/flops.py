@@ -1,13 +1,12 @@
 """Useful operations per step and the machine's peak: together, model FLOPs utilisation (MFU)."""
 
 import re
-import time
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.engine.precision import Precision, Rehearsal
+from core.engine.precision import Precision, Rehearsal, product_rate
 
 # Dense bf16 matrix peak in TFLOP/s (fp16 where a chip has no bf16), makers' data sheets; the first name found counts.
 PEAKS = {
@@ -39,27 +38,6 @@ def peak(device: torch.device, precision: Precision) -> Peak:
         for known, tera in PEAKS.items():
             if re.search(rf"\b{known}\b", name):
                 return Peak(tera * 1e12, f"{name}: {tera} TFLOP/s bf16, data sheet")
-    rate = measure(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    rate = product_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32)
     where = f"on {torch.get_num_threads()} threads" if device.type == "cpu" else "on this GPU"
     return Peak(rate, f"{rate / 1e12:.3g} TFLOP/s {precision}, measured by a matrix product {where}")
-
-
-def measure(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """FLOP/s of the fastest square matrix product in about `seconds`.
-
-    On a CPU that of one thread, times the threads: its own time leaves out what other processes took.
-    """
-    size, clock, threads = 8192, time.perf_counter, 1
-    if device.type == "cpu":
-        size, clock, threads = 512, time.thread_time, torch.get_num_threads()
-        torch.set_num_threads(1)
-    a = torch.ones(size, size, dtype=dtype, device=device)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while best == float("inf") or time.perf_counter() < end:
-        start = clock()
-        product = a @ a
-        product[0, 0].item()  # waits for a GPU
-        best = min(best, clock() - start)
-    if device.type == "cpu":
-        torch.set_num_threads(threads)
-    return threads * 2 * size**3 / best

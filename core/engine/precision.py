@@ -12,6 +12,7 @@ from core.tokens import Batch, Progress
 Precision = Literal["fp32", "bf16"]
 PATIENCE = 20.0  # seconds that one precision is timed for, at most about
 GAIN = 1.2  # bf16 must be this much faster: between close calls the exact one is kept
+BRIEF = 0.02  # seconds that a matrix product is timed for, at least once
 EMULATED = 4.0  # times as long for a matrix product in bf16: a whole step of it is not worth waiting for
 
 
@@ -43,20 +44,31 @@ def choose(rehearse: Rehearsal, device: torch.device) -> tuple[Precision, str]:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "the GPU computes it") if native else ("fp32", "the GPU has no bf16")
-    slower = product(torch.bfloat16) / product(torch.float32)
+    slower = product_rate(device, torch.float32, BRIEF) / product_rate(device, torch.bfloat16, BRIEF)
     if slower > EMULATED:
         return "fp32", f"bf16 is emulated on this CPU: a matrix product takes {slower:.0f} times as long"
     return compare(rehearse)
 
 
-def product(dtype: torch.dtype, size: int = 256, runs: int = 3) -> float:
-    """Seconds of this thread for a square matrix product on the CPU."""
-    a, best = torch.ones(size, size, dtype=dtype), float("inf")
-    for _ in range(runs):
-        start = time.thread_time()
-        a @ a
-        best = min(best, time.thread_time() - start)
-    return best
+def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """FLOP/s of the fastest square matrix product in about `seconds`.
+
+    On a CPU that of one thread, times the threads: its own time leaves out what other processes took.
+    """
+    size, clock, threads = 8192, time.perf_counter, 1
+    if device.type == "cpu":
+        size, clock, threads = 512, time.thread_time, torch.get_num_threads()
+        torch.set_num_threads(1)
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
+        start = clock()
+        product = a @ a
+        product[0, 0].item()  # waits for a GPU
+        best = min(best, clock() - start)
+    if device.type == "cpu":
+        torch.set_num_threads(threads)
+    return threads * 2 * size**3 / best
 
 
 def compare(rehearse: Rehearsal) -> tuple[Precision, str]:

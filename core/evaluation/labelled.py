@@ -40,8 +40,9 @@ class Question:
 
     def __post_init__(self):
         for name, runs in (("run", self.runs), ("beside", self.beside)):
-            for run in runs:
-                if _nodes(run) != _nodes(runs[0]):
+            nodes = [_nodes(run) for run in runs]
+            for run, other in zip(runs, nodes, strict=True):
+                if other != nodes[0]:
                     raise UserError(
                         f"{name}={run} has another encoder than {runs[0]}; only runs that differ in seed go together."
                     )

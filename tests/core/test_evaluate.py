@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from core import evaluate, train
 from core.evaluation.classification import SUPERVISED, Task, compare
@@ -51,9 +53,8 @@ def run(capsys, *argv):
 
 @pytest.mark.parametrize("task", ["knn", "linear", "finetune"])
 def test_another_run_is_asked_the_same(place, capsys, task):
-    """A copy of the run differs in nothing; an untrained encoder of the same shape does, where that can be seen."""
-    copy = place / "copy"
-    shutil.copytree(place / "run", copy, dirs_exist_ok=True)
+    """A copy of the run differs in nothing."""
+    copy = shutil.copytree(place / "run", place / f"copy_{task}")
     argv = [f"run={place / 'run'}", f"task={task}", "seeds=2", "epochs=1", "batch_size=8"]
     alone = run(capsys, *argv)[3]["figures"]["label"]
     code, err, out, record = run(capsys, *argv, f"beside={copy}")
@@ -63,6 +64,18 @@ def test_another_run_is_asked_the_same(place, capsys, task):
     assert section == alone and record["beside"] == [str(copy)] and "beside: " in out
     assert beside["accuracy"] == section["accuracy"] and beside["trainings"] == 1
     assert beside["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+@pytest.mark.parametrize("task", ["knn", "finetune"])
+def test_another_run_answers_as_it_does_by_itself(place, capsys, task):
+    """This one says the same of every picture."""
+    other = shutil.copytree(place / "run", place / f"blind_{task}")
+    weights = next((other / "encoder").glob("*.safetensors"))
+    save_file({name: torch.zeros_like(value) for name, value in load_file(weights).items()}, weights)
+    argv = [f"task={task}", "seeds=2", "epochs=1", "batch_size=8"]
+    itself = run(capsys, f"run={other}", *argv)[3]["figures"]["label"]
+    section = run(capsys, f"run={place / 'run'}", *argv, f"beside={other}")[3]["figures"]["label"]
+    assert section["beside"]["accuracy"] == itself["accuracy"] != section["accuracy"]
 
 
 def test_the_difference_to_another_run_is_paired():

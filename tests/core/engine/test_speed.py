@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.engine import flops
-from core.engine.precision import Rehearsal, choose, compare, product
+from core.engine.precision import Rehearsal, choose, compare, product_rate
 from core.engine.settings import Plan
 from core.tokens import Progress
 from tests.core.engine.toy import CPU, ToyBatches, ToyMethod, same, train_toy
@@ -65,7 +65,8 @@ def test_a_part_without_bf16_means_fp32():
 @pytest.mark.parametrize("slower, tried", [(10.0, []), (1.0, ["fp32", "bf16"])])
 def test_no_step_is_tried_where_bf16_is_emulated(monkeypatch, slower, tried):
     found = []
-    monkeypatch.setattr("core.engine.precision.product", lambda dtype: slower if dtype == torch.bfloat16 else 1.0)
+    rates = {torch.float32: 1.0, torch.bfloat16: 1.0 / slower}
+    monkeypatch.setattr("core.engine.precision.product_rate", lambda device, dtype, seconds: rates[dtype])
     precision, reason = choose(lambda p: found.append(p) or 1.0, CPU.device)
     assert sorted(set(found), reverse=True) == tried and precision == "fp32"
     assert ("emulated" in reason) == (not tried)
@@ -73,7 +74,7 @@ def test_no_step_is_tried_where_bf16_is_emulated(monkeypatch, slower, tried):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_product_is_timed(dtype):
-    assert product(dtype, size=8) > 0
+    assert product_rate(CPU.device, dtype, seconds=0.0) > 0
 
 
 @pytest.mark.parametrize("stored", ["fp32", "bf16"])
