@@ -16,12 +16,13 @@ from pathlib import Path
 from benchmarks import results_table
 from benchmarks.turns import queue
 from core.data.sources import Item
+from core.evaluation.baselines import RANDOM
+from core.evaluation.opening import open_config
+from core.evaluation.published import evaluate_published
 from core.evaluation.record import describe
-from core.export import SavedEncoder, load_encoder
-from modalities.graph.collection import Collection
-from modalities.graph.evaluation import graph_accuracy, node_accuracy, node_f1, raw_accuracy, supervised_accuracy
+from core.export import load_encoder
+from modalities.graph.evaluation import raw_accuracy, supervised_accuracy
 from modalities.graph.files import read
-from modalities.graph.transfer import FineTuning, molecule_transfer
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE.parent / "docs" / "results" / "graph"
@@ -43,27 +44,17 @@ def one_seed(name: str, entry: dict, seed: int, runs: Path) -> dict:
     train = [f"experiment={name}", f"data.root={root}", f"seed={seed}", f"run_dir={run}"]
     if not (run / "finished.json").exists():
         subprocess.run([sys.executable, "-m", "core.train", *train], check=True)
-    data, encoder = read(root), load_encoder(run)
-    figures = measure(entry, data, encoder, seed)
+    found = evaluate_published([run], open_config(run), seed)
+    figures = {**found["each"][0], RANDOM: found[f"each, {RANDOM}"][0]["final"]}
     if entry.get("baselines"):
-        figures["logistic regression"] = raw_accuracy(data, seed)
-        figures["supervised GAT"] = supervised_accuracy(data, encoder.config["encoder"], seed)
+        figures["logistic regression"] = raw_accuracy(read(root), seed)
+        figures["supervised GAT"] = supervised_accuracy(read(root), load_encoder(run).config["encoder"], seed)
     public = " ".join(train).replace(os.environ["DATA_DIR"], "$DATA_DIR").replace(str(runs), "runs/graph")
     files = [p for p in sorted(Path(root).rglob("*")) if p.is_file()] or [Path(root)]
     items = [Item(p.name, str(p)) for p in files]
     record = {**describe(f"python -m core.train {public}", seed, items, start), "figures": figures}
     done.write_text(json.dumps(record, indent=1) + "\n")
     return record
-
-
-def measure(entry: dict, data: Collection, encoder: SavedEncoder, seed: int) -> dict:
-    if "pool" in entry:
-        return graph_accuracy(encoder, data, entry["pool"])
-    if "transfer" in entry:
-        return molecule_transfer(encoder, data, FineTuning(**entry["transfer"]), seed)
-    lr, weight_decay, epochs = entry["probe"]
-    probe = node_f1 if data.nodes is not None and data.nodes.dim() == 2 else node_accuracy
-    return probe(encoder, data, lr, weight_decay, epochs, seed)
 
 
 def collect(name: str, entry: dict, seeds: list[dict]) -> None:

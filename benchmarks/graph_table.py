@@ -1,6 +1,7 @@
 """The part of docs/results.md on graphs: published figures, run again. Records: docs/results/graph/."""
 
-from modalities.graph.evaluation import spread
+from core.evaluation.baselines import RANDOM
+from core.evaluation.published import spread
 
 HEADER = """## Graphs: published figures, run again
 
@@ -12,7 +13,7 @@ deviation.
 
 | entry | seeds | final | 95 % | validation | published | official code, here | within |
 |---|---|---|---|---|---|---|---|"""
-BASELINES = ("logistic regression", "supervised GAT")
+BASELINES = (RANDOM, "logistic regression", "supervised GAT")
 
 
 def section(records: list[dict]) -> list[str]:
@@ -28,16 +29,17 @@ def commands(records: list[dict]) -> list[str]:
 
 
 def row(record: dict) -> str:
-    final = [100 * each["figures"]["final"] for each in record["records"]]
-    mean, deviation, half = spread(final)
-    validated = [each["figures"].get("chosen_on_validation") for each in record["records"]]
-    chosen = [100 * value for value in validated if value is not None]
-    published = record.get("published")
-    reached = "–" if not published or half != half else "yes" if mean + half >= published[0] - published[1] else "no"
+    final = spread([each["figures"]["final"] for each in record["records"]])
+    chosen = [each["figures"].get("chosen_on_validation") for each in record["records"]]
+    published, mean, half = record.get("published"), 100 * final["mean"], final["half_interval"]
+    interval = reached = "–"
+    if half is not None:
+        interval = f"{mean - 100 * half:.2f} to {mean + 100 * half:.2f}"
+        if published:
+            reached = "yes" if mean + 100 * half >= published[0] - published[1] else "no"
     cells = [
-        record["name"], str(len(final)), f"{mean:.2f} ± {deviation:.2f}",
-        "–" if half != half else f"{mean - half:.2f} to {mean + half:.2f}",
-        "{:.2f} ± {:.2f}".format(*spread(chosen)[:2]) if chosen else "–",
+        record["name"], str(len(record["records"])), shown(final), interval,
+        "–" if None in chosen else shown(spread(chosen)),
         *("–" if not known else f"{known[0]:.2f} ± {known[1]:.2f}" for known in (published, record.get("code"))),
         reached,
     ]  # fmt: skip
@@ -48,7 +50,12 @@ def baselines(records: list[dict]) -> list[str]:
     lines = []
     for record in records:
         for name in BASELINES:
-            values = [100 * e["figures"][name] for e in record["records"] if name in e["figures"]]
+            values = [e["figures"][name] for e in record["records"] if name in e["figures"]]
             if values:
-                lines.append("- {}, {}: {:.2f} ± {:.2f}".format(record["name"], name, *spread(values)[:2]))
+                lines.append(f"- {record['name']}, {name}: {shown(spread(values))}")
     return ["Baselines on the same splits:", "", *lines, ""] if lines else []
+
+
+def shown(found: dict) -> str:
+    """Mean and deviation in %."""
+    return f"{100 * found['mean']:.2f} ± {100 * found['deviation']:.2f}"

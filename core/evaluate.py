@@ -6,18 +6,21 @@
 
 task=knn             classes by nearest neighbours, beside untrained encoders and components of the raw input
 task=linear          classes by logistic regression, beside the same
+task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same
 task=finetune        classes by training the whole encoder on labels, beside the same training from random weights, as
                      long and for the compute of pre-training on top
 task=reconstruction  error at hidden tokens, beside interpolation from the visible ones
+task=published       as the paper measured it, where the run's experiment says how
 
   run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
   beside=      another run, or several that differ in seed, to compare with: knn, linear and finetune say by how much
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
-  pool=mean    features of a sample: mean, cls, or axis0 (what changes along the first axis, such as time)
+  pool=mean    features of a sample: mean, max, sum, cls, or axis0 (what changes along the first axis, such as time)
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
-  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`); 0: the given split
+  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data set no
+               samples aside to test; 0: the given split. For svm 10
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
   supervised=  true: knn and linear beside supervised training at equal compute too, which takes long and "wins" needs
@@ -44,13 +47,13 @@ class Settings:
     """What the command line may say beside the data."""
 
     run: str | list[str]
-    task: Literal["knn", "linear", "finetune", "reconstruction"]
+    task: Literal["knn", "linear", "svm", "finetune", "reconstruction", "published"]
     beside: str | list[str] | None = None
     seed: int = 0
-    pool: Literal["mean", "cls", "axis0"] = "mean"
+    pool: Literal["mean", "max", "sum", "cls", "axis0"] = "mean"
     train: int | Literal["all"] = "all"
     shots: int | Literal["all"] = "all"
-    folds: int = 5
+    folds: int | None = None
     seeds: int = 3
     epochs: float = 10.0
     supervised: bool = False
@@ -86,7 +89,7 @@ def evaluate(argv: Sequence[str]) -> dict[str, Any]:
     settings, overrides = read(argv)
     config = opening.open_config(settings.runs[0], overrides)
     given = f"python -m core.evaluate {shlex.join(argv)}"
-    perform = _reconstruct if settings.task == "reconstruction" else _classify
+    perform = {"reconstruction": _reconstruct, "published": _as_published}.get(settings.task, _classify)
     record = perform(settings, config, given, start)
     print(tables.show(record))
     return record
@@ -116,27 +119,40 @@ def _reconstruct(settings: Settings, config: dict, command: str, start: float) -
     return reconstruction.measure(settings.runs[0], method, config, command, wanted, start, settings.workers)
 
 
+def _as_published(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
+    from core.data.opening import open_source
+    from core.evaluation import record
+    from core.evaluation.published import evaluate_published
+
+    if settings.beside is not None:
+        raise UserError("task=published knows no beside=: ask each run by itself; their records compare.")
+    result = evaluate_published(settings.runs, config, settings.seed, _device(settings))
+    found = {**_head(settings, config), **result}
+    found |= record.describe(command, settings.seed, open_source(config)[1].items("train"), start)
+    record.save(settings.runs[0], found)
+    return found
+
+
+def _head(settings: Settings, config: dict) -> dict[str, Any]:
+    runs = [str(run) for run in settings.runs]
+    return {"task": settings.task, "run": runs[0] if len(runs) == 1 else runs, "data": config["data"]["name"]}
+
+
 def _classify(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
     from core.evaluation import record
     from core.evaluation.finetune import evaluate_finetune
     from core.evaluation.knn import Neighbours
     from core.evaluation.linear import Logistic
     from core.evaluation.probing import evaluate_probe
+    from core.evaluation.svm import SupportVectors
 
     question = _question(settings, config)
     if settings.task == "finetune":
         result = evaluate_finetune(question)
     else:
-        probe = Neighbours() if settings.task == "knn" else Logistic()
+        probe = {"knn": Neighbours, "linear": Logistic, "svm": SupportVectors}[settings.task]()
         result = evaluate_probe(question, probe, settings.supervised)
-    runs = [str(run) for run in settings.runs]
-    found = {
-        "task": settings.task,
-        "run": runs[0] if len(runs) == 1 else runs,
-        "beside": [str(run) for run in question.beside],
-        "data": config["data"]["name"],
-        **result,
-    }
+    found = {**_head(settings, config), "beside": [str(run) for run in question.beside], **result}
     found |= record.describe(command, settings.seed, question.items, start)
     record.save(settings.runs[0], found)
     return found
@@ -164,7 +180,7 @@ def _question(settings: Settings, config: dict):
         reader=config["modality"]["reader"],
         options=Options(
             shots=None if settings.shots == "all" else settings.shots,
-            folds=settings.folds,
+            folds=settings.folds if settings.folds is not None else 10 if settings.task == "svm" else 5,
             seeds=max(settings.seeds, len(settings.runs), len(beside)),  # every training counts
             seed=settings.seed,
         ),

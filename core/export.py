@@ -109,7 +109,8 @@ def load_encoder(path: str | Path, pretrained: bool = True) -> SavedEncoder:
     nodes = {key: json.loads(json.dumps(config[key])) for key in ("tokenizer", "encoder")}
     checked_targets(nodes)
     tokenizer = build(nodes["tokenizer"], key="tokenizer", kind=Tokenizer)
-    encoder = SavedEncoder(tokenizer, build(nodes["encoder"], key="encoder", kind=Encoder), config)
+    given = getattr(tokenizer, "give", {})
+    encoder = SavedEncoder(tokenizer, build(nodes["encoder"], given, key="encoder", kind=Encoder), config)
     if pretrained:
         encoder.load_state_dict(_read_weights(path / "model.safetensors", encoder))
     return encoder.eval()

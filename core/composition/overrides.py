@@ -55,7 +55,8 @@ def override(tree: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:
     if nullable and text == "null":
         return merge(tree, nest(key, None))
     value = parse(text) if "{" in text else read(text, parse, hint, key)
-    if isinstance(value, Mapping) and isinstance(standing, Mapping) and hint is Any and "_target_" not in standing:
+    plain = isinstance(value, Mapping) and isinstance(standing, Mapping) and hint is Any
+    if plain and "_target_" not in (standing or value):
         for name in value:  # plain settings, given together
             expected(tree, join(key, name), text)
     # Nodes and references are held against annotations when the whole tree is known.

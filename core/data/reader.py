@@ -1,12 +1,22 @@
 """How an item becomes a raw sample: the contract that every modality fills in."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core.data.sources import Item
+
+
+@dataclass(frozen=True)
+class TokenLabels:
+    """What is known of a sample's tokens: classes (N,), -1 unknown; `splits`: (N,) bool by "train" and "test"."""
+
+    classes: Tensor
+    splits: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Reader(ABC):
@@ -33,9 +43,13 @@ class Reader(ABC):
         """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None where not known."""
         return None
 
-    def token_labels(self, item: Item) -> Tensor | None:
-        """Class of every token of the sample (N,), -1 unknown; None where samples have labels as a whole."""
+    def token_labels(self, item: Item) -> TokenLabels | None:
+        """None where tokens have no labels of their own. Raises BadSample."""
         return None
+
+    def raw(self, data: Any, by_token: bool) -> Tensor | None:
+        """What a batch says before anything is learned: a row (P,) per sample, or per token; None: not of one shape."""
+        return data.flatten(1) if isinstance(data, Tensor) and not by_token else None
 
 
 class WholeReader(Reader):
@@ -88,8 +102,11 @@ class CachedReader(Reader):
     def objects(self, item: Item) -> Tensor | None:
         return self.reader.objects(item)
 
-    def token_labels(self, item: Item) -> Tensor | None:
+    def token_labels(self, item: Item) -> TokenLabels | None:
         return self.reader.token_labels(item)
+
+    def raw(self, data: Any, by_token: bool) -> Tensor | None:
+        return self.reader.raw(data, by_token)
 
 
 def size(raw: Any) -> int:

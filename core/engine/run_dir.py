@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from core.errors import UserError
 
-FREE = ("engine", "run_dir")  # may differ between two starts of one run: they change no result
+FREE = ("engine", "run_dir", "published")  # may differ between two starts of one run: they change no result
 SHOWN = 12  # differing keys that a message lists
 
 

@@ -57,13 +57,13 @@ def run(config: dict[str, Any], world: World) -> None:
         if world.from_main((run_dir / FINISHED).exists()):
             steps = load_note(run_dir / FINISHED)["steps"]
             text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
-            say(world, f"{text}\n{next_commands(run_dir)}")
+            say(world, f"{text}\n{next_commands(run_dir, config)}")
             return
         steps = train_on(config, method, plan, recipe, engine, run_dir, world)
         if world.main:
             leave(config, method, run_dir)
             save_note(run_dir / FINISHED, {"steps": steps})
-    say(world, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir)}")
+    say(world, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
 
 
 def train_on(
@@ -136,8 +136,9 @@ def table(
     return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
 
 
-def next_commands(run_dir: Path) -> str:
-    return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task=knn"
+def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
+    task = "knn" if config.get("published") is None else "published"
+    return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task={task}"
 
 
 def say(world: World, text: str) -> None:

@@ -10,10 +10,11 @@ from torch import Tensor
 from core.data.loader import evaluation_batches
 from core.data.sources import Item
 from core.engine.randomness import mix
-from core.evaluation.features import Reading
-from core.evaluation.projection import Components, fit_components
+from core.evaluation.features import Extractor, Reading
+from core.evaluation.projection import fit_components
 from core.export import SavedEncoder, load_encoder
 
+RANDOM, RAW = "random init", "PCA of raw input"
 COMPONENTS = 256  # of raw input; fewer where validation says so
 FIT_SAMPLES = 4096  # training samples the components are fitted on, drawn at random
 
@@ -25,13 +26,14 @@ def random_encoder(path: str | Path, seed: int, number: int) -> SavedEncoder:
         return load_encoder(path, pretrained=False)
 
 
-def raw_components(items: Sequence[Item], reading: Reading, seed: int) -> Components | None:
-    """Leading components of whole raw samples, as read; None where they are not arrays of one shape."""
+def raw_components(items: Sequence[Item], reading: Reading, seed: int, by_token: bool = False) -> Extractor | None:
+    """Projection on the leading components of raw samples, or of their tokens; None where those are of many shapes."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(items))[:FIT_SAMPLES])
     rows: list[Tensor] = []
     for batch in evaluation_batches([items[i] for i in chosen], reading.reader, reading.batch_size, reading.workers):
-        data = batch.views[reading.reader.view]
-        if not isinstance(data, Tensor) or (rows and data[0].numel() != rows[0].shape[1]):
+        raw = reading.reader.raw(batch.views[reading.reader.view], by_token)
+        if raw is None or (rows and raw.shape[1] != rows[0].shape[1]):
             return None
-        rows.append(data.flatten(1))
-    return fit_components(torch.cat(rows), COMPONENTS, seed)
+        rows.append(raw)
+    components = fit_components(torch.cat(rows), COMPONENTS, seed)
+    return lambda data: components.project(reading.reader.raw(data, by_token))

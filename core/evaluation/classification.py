@@ -47,12 +47,15 @@ def score(probe: Probe, tables: Sequence[np.ndarray], task: Task, plain: Form) -
     `tables`: features (S, D), one per seed of the encoder; with fewer than seeds they take turns. `plain` rescales.
     """
     seeds, tested = task.options.seeds, len(task.tested)
-    scores = {name: Scores(np.zeros((seeds, tested), dtype=bool)) for name in ("plain", "whitened", "chosen")}
+    names = ("plain", "whitened", "chosen") if probe.settings else ("plain", "chosen")
+    scores = {name: Scores(np.zeros((seeds, tested), dtype=bool)) for name in names}
     for number, x in enumerate(tables):
         start = 0
         for fold in task.folds:
             test = fold.test[task.y[fold.test] >= 0]
-            families = {"plain": {"plain": plain(x, fold.fit)}, "whitened": _whitened(x, fold.fit)}
+            families = {"plain": {"plain": plain(x, fold.fit)}}
+            if probe.settings:
+                families["whitened"] = _whitened(x, fold.fit)
             known: dict[tuple, np.ndarray] = {}
             for seed in range(number, seeds, len(tables)):
                 answers = _answers(probe, families, task, fold, test, seed, known)
@@ -119,9 +122,9 @@ def plain_form(probe: Probe, raw: bool) -> Form:
     """Rescaling that a probe's features get unless whitened.
 
     Standardising principal components would whiten them, so raw input is divided by one number only; so is everything
-    for kNN, whose cosine is blind to it.
+    for kNN, whose cosine is blind to it, and for support vectors, whose kernel is.
     """
-    return scale_overall if raw or probe.name == "knn" else standardise
+    return standardise if probe.name == "linear" and not raw else scale_overall
 
 
 def _whitened(x: np.ndarray, fit: np.ndarray) -> dict[str, np.ndarray]:

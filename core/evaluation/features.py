@@ -16,15 +16,16 @@ from core.errors import UserError
 from core.evaluation.cache import keep, recall
 from core.export import Features, SavedEncoder
 
-Pool = Literal["mean", "cls", "axis0"]
+Pool = Literal["mean", "max", "sum", "cls", "axis0", "token"]
 Extractor = Callable[[Any], Tensor]  # raw data of a batch -> (B, D)
+Tokens = Mapping[str, Sequence[Item]]  # a sample's key -> its tokens, as items of their own
 FIRST = 16  # samples whose answer a model is known by
 LARGEST = 2**30  # bytes of features that are kept on disk
 
 
 @dataclass(frozen=True)
 class Table:
-    """One row per sample that could be read: `features` (S, D) by model, the items, and what was skipped and why."""
+    """One row per item that could be read: `features` (S, D) by model, the items, and what was skipped and why."""
 
     features: Mapping[str, np.ndarray]
     items: Sequence[Item]
@@ -46,32 +47,48 @@ class Reading:
 
 
 @torch.inference_mode()
-def extract(models: Mapping[str, Extractor], items: Sequence[Item], reading: Reading) -> Table:
-    """Runs every model over all items, each batch read once. Raises UserError when no item can be read."""
+def extract(
+    models: Mapping[str, Extractor], samples: Sequence[Item], reading: Reading, tokens: Tokens | None = None
+) -> Table:
+    """Runs every model over all samples, each batch read once; the table has their `tokens`, where those are given.
+
+    Raises: UserError when no sample can be read, or a model does not answer for every token.
+    """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in models}
     kept, skipped = [], []
-    by_key = {item.key: item for item in items}
-    for batch in evaluation_batches(items, reading.reader, reading.batch_size, reading.workers):
+    by_key = {item.key: [item] for item in samples} if tokens is None else tokens
+    for batch in evaluation_batches(samples, reading.reader, reading.batch_size, reading.workers):
         skipped += batch.skipped
-        kept += [by_key[key] for key in batch.keys]
+        rows = [item for key in batch.keys for item in by_key[key]]
+        kept += rows
         data = batch.to(reading.device).views[reading.reader.view]
         for name, model in models.items():
-            parts[name].append(model(data).float().cpu().numpy())
+            answer = model(data).float().cpu().numpy()
+            if len(answer) != len(rows):
+                raise UserError(f"The encoder gives {len(answer)} features for {len(rows)} labelled tokens.")
+            parts[name].append(answer)
     return Table({name: np.concatenate(rows) for name, rows in parts.items()}, kept, skipped)
 
 
-def extract_once(models: Mapping[str, Extractor], items: Sequence[Item], reading: Reading, data: str) -> Table:
+def extract_once(
+    models: Mapping[str, Extractor],
+    samples: Sequence[Item],
+    reading: Reading,
+    data: str,
+    tokens: Tokens | None = None,
+) -> Table:
     """As `extract`, but what a model said of the same samples before, in this or another command, is read from disk.
 
     `data`: the hash of the items. A model is known by its answer to the first of them: with other weights, another
     code or other ways of reading it answers differently.
     """
-    answers = fingerprints(models, items, reading)
+    items = samples if tokens is None else [item for sample in samples for item in tokens.get(sample.key, ())]
+    answers = fingerprints(models, samples, reading)
     keys = {name: {"data": data, "answer": answer} for name, answer in answers.items()}
     known = {name: found for name, key in keys.items() if (found := recall(key)) is not None}
     lacking = {name: model for name, model in models.items() if name not in known}
     if lacking:
-        table = extract(lacking, items, reading)
+        table = extract(lacking, samples, reading, tokens)
         places = {item.key: place for place, item in enumerate(items)}
         rows = np.array([places[item.key] for item in table.items])
         for name, features in table.features.items():
@@ -100,7 +117,7 @@ def extractor(encoder: SavedEncoder, pool: Pool = "mean", device: torch.device |
 
 
 def pooled(features: Features, pool: Pool) -> Tensor:
-    """(B, D). "mean": of all valid tokens. "cls": the class token.
+    """(B, D). "mean", "max", "sum": over all valid tokens. "cls": the class token. "token": every valid token, (N, D).
 
     "axis0": what changes along the first axis of the grid (time): the mean absolute difference of neighbouring slots,
     each slot averaged over the other axes. An average over time says nothing of motion; signed differences, or slots
@@ -109,6 +126,10 @@ def pooled(features: Features, pool: Pool) -> Tensor:
     """
     if pool == "mean":
         return features.pooled
+    if pool == "token":
+        return features.tokens.flatten(0, 1) if features.valid is None else features.tokens[features.valid]
+    if pool in ("max", "sum"):
+        return _over_tokens(features, {"max": "amax", "sum": "sum"}[pool])
     if pool == "cls":
         if features.cls is None:
             raise UserError("pool=cls: this encoder has no class token; use pool=mean.")
@@ -118,3 +139,16 @@ def pooled(features: Features, pool: Pool) -> Tensor:
         raise UserError(f"pool=axis0 needs tokens on a full grid, two slots or more along its first axis, not {grid}.")
     slots = features.tokens.unflatten(1, (grid[0], -1)).mean(2)  # (B, G0, D)
     return slots.diff(dim=1).abs().mean(1)
+
+
+def _over_tokens(features: Features, reduce: Literal["amax", "sum"]) -> Tensor:
+    """(B, D): each feature's largest value or its sum over a sample's valid tokens; 0 where there are none."""
+    x, sample, samples = features.tokens, features.sample, len(features.pooled)
+    if sample is None:
+        sample = torch.arange(samples, device=x.device).repeat_interleave(x.shape[1])
+    x = x.flatten(0, 1)
+    if features.valid is not None:
+        valid = features.valid.flatten()
+        x, sample = x[valid], sample[valid]
+    out = x.new_zeros(samples, x.shape[1])
+    return out.scatter_reduce(0, sample[:, None].expand_as(x), x, reduce, include_self=False)

@@ -16,7 +16,8 @@ import torch
 
 from core.data.sources import Item
 from core.engine.randomness import mix
-from core.evaluation.baselines import random_encoder
+from core.errors import UserError
+from core.evaluation.baselines import RANDOM, random_encoder
 from core.evaluation.cache import cached
 from core.evaluation.classification import SUPERVISED, Scores, Task, majority
 from core.evaluation.compute import flops_per_sample, pretraining_flops
@@ -45,16 +46,20 @@ class Contender:
 def evaluate_finetune(question: Question) -> dict:
     """The record's figures. Raises: UserError where there are no labels, too few, or a run is not finished."""
     question.names()
-    table = extract({}, question.items, question.reading)  # which samples can be read
+    if question.tokens is not None:
+        raise UserError(
+            "task=finetune needs labels of whole samples; here their tokens carry them: choose knn or linear."
+        )
+    table = extract({}, question.samples, question.reading)  # which samples can be read
     tasks = question.tasks(table)
     ours = Contender("trained", _saved(question.runs), _epochs(question))
-    untrained = Contender("random init", _random(question), _epochs(question))
+    untrained = Contender(RANDOM, _random(question), _epochs(question))
     extra, told = supervised(question, table.items, tasks)
     scores = {label: {"chosen": compete(ours, question, label, task, table.items)} for label, task in tasks.items()}
     others = {
         label: {
             "majority class": majority(task),
-            "random init": compete(untrained, question, label, task, table.items).right,
+            RANDOM: compete(untrained, question, label, task, table.items).right,
             SUPERVISED: extra[label],
         }
         for label, task in tasks.items()
@@ -68,7 +73,7 @@ def evaluate_finetune(question: Question) -> dict:
         f"{question.epochs:g} epochs of AdamW, warm-up and half a cosine",
         "selection": f"rate (of {len(RATES)}, by the first seed) and moment to stop on a validation part "
         f"({VALIDATION:.0%}) of the training samples, which is not trained on",
-        "random init": "the same network untrained, fine-tuned alike",
+        RANDOM: "the same network untrained, fine-tuned alike",
         SUPERVISED: told,
     }
     return report(question, table, tasks, scores, others, beside, protocol)

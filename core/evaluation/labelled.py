@@ -1,4 +1,4 @@
-"""What every labelled task shares: which samples are asked about, and the record, one section per label."""
+"""What every labelled task shares: which samples or tokens are asked about, and the record, a section per label."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from core.evaluation.classification import Scores, Task, accuracy, compare, judg
 from core.evaluation.features import Pool, Reading, Table
 from core.evaluation.protocol import Options, check_classes, groups_of, label_names, make_folds
 from core.evaluation.record import hash_items
+from core.evaluation.tokens import LABEL, TokenItems, token_items
 from core.export import load_encoder
 
 Right = dict[str, dict[str, np.ndarray]]  # what was right (R, T), by label and baseline
@@ -54,16 +55,53 @@ class Question:
         return [items[i] for i in np.sort(chosen)]
 
     @cached_property
+    def samples(self) -> list[Item]:
+        """All that is read, each sample once: those to train on come first."""
+        return list({item.key: item for item in [*self.fit_items, *self.source.items("test")]}.values())
+
+    @cached_property
+    def tokens(self) -> TokenItems | None:
+        """Where tokens carry the labels and samples do not."""
+        if any(item.labels for item in self.samples):
+            return None
+        found = token_items(self.reading.reader, self.samples, {item.key for item in self.fit_items})
+        if found is not None and self.train is not None:
+            raise UserError(f"train={self.train} counts samples, but here their tokens carry the labels; give shots=.")
+        return found
+
+    @cached_property
     def items(self) -> list[Item]:
-        return [*self.fit_items, *self.source.items("test")]
+        """All that is asked about: samples, or tokens where those carry the labels."""
+        if self.tokens is None:
+            return self.samples
+        return [token for tokens in self.tokens.by_sample.values() for token in tokens]
+
+    @cached_property
+    def tested(self) -> frozenset[str]:
+        """Keys of the items to test; empty where the data set none aside."""
+        if self.tokens is not None:
+            return self.tokens.tested
+        return frozenset(item.key for item in self.items) - {item.key for item in self.fit_items}
 
     @cached_property
     def data(self) -> str:
         return hash_items(self.items)
 
+    @cached_property
+    def classes(self) -> dict[str, list[str]]:
+        """Names of the classes, by label. Raises UserError where nothing is labelled."""
+        if self.tokens is None:
+            return {name: self.source.classes[name] for name in label_names(self.items, self.source.classes)}
+        largest = max((number for item in self.items for number in item.labels.values()), default=-1)
+        return {LABEL: [str(number) for number in range(largest + 1)]}
+
     def names(self) -> list[str]:
         """Of the labels. Raises UserError where there are none."""
-        return label_names(self.items, self.source.classes)
+        return list(self.classes)
+
+    @property
+    def pooling(self) -> Pool:
+        return self.pool if self.tokens is None else "token"
 
     def key(self) -> dict:
         """What every baseline depends on; the number of seeds is not among it."""
@@ -71,20 +109,21 @@ class Question:
             "data": self.data,
             "reader": dict(self.reader),
             "nodes": _nodes(self.runs[0]),
-            "pool": self.pool,
+            "pool": self.pooling,
             "options": asdict(self.options) | {"seeds": None},
+            "tokens": None if self.tokens is None else sorted(self.tested),
         }
 
     def tasks(self, table: Table) -> dict[str, Task]:
         """By label. Raises UserError where there are too few samples to learn from or to test."""
-        fit = {item.key for item in self.fit_items}
-        is_test = np.array([item.key not in fit for item in table.items])
-        groups = groups_of(table.items)
-        folds = make_folds(is_test, groups, self.options.folds)
-        tasks = {name: Task(table.labels(name), folds, groups, self.options) for name in self.names()}
-        for name, task in tasks.items():
+        is_test = np.array([item.key in self.tested for item in table.items])
+        groups, tasks = groups_of(table.items), {}
+        for name in self.names():
+            y = table.labels(name)
+            folds = make_folds(is_test, y, groups, self.options)
             for fold in folds:
-                check_classes(name, task.y, fold)
+                check_classes(name, y, fold)
+            tasks[name] = Task(y, folds, groups, self.options)
         return tasks
 
 
@@ -102,10 +141,10 @@ def report(
     `beside`: what the other training got right (R, T), by label; empty where there is none.
     """
     first = next(iter(tasks.values()))
-    read = {item.key for item in table.items}
-    fit = sum(item.key in read for item in question.fit_items)
+    asked = [item.key for item in table.items if question.tokens is None or item.labels]
+    test = sum(key in question.tested for key in asked)
     figures = {
-        name: _section(question.source.classes[name], task, ours[name], others[name], len(question.runs))
+        name: _section(question.classes[name], task, ours[name], others[name], len(question.runs))
         for name, task in tasks.items()
     }
     for name, right in beside.items():
@@ -113,7 +152,7 @@ def report(
     return {
         "figures": figures,
         "protocol": {**_protocol(question, first), **protocol},
-        "counts": {"train": fit, "test": len(read) - fit, "skipped": len(table.skipped)},
+        "counts": {"train": len(asked) - test, "test": test, "skipped": len(table.skipped)},
         "skipped": [list(entry) for entry in table.skipped],
     }
 
@@ -160,9 +199,11 @@ def _protocol(question: Question, task: Task) -> dict:
     options, folds = question.options, len(task.folds)
     split = "as given"
     if folds > 1:
-        split = f"{folds} folds of whole groups ({len(np.unique(task.groups))} groups) over all samples"
+        split = f"{folds} folds over all of them, by class; the data set none aside"
+        if task.groups is not None:
+            split = f"{folds} folds of whole groups ({len(np.unique(task.groups))} groups) over all samples"
     return {
-        "pool": question.pool,
+        "pool": question.pooling,
         "split": split,
         "train": question.train or "all",
         "shots": options.shots or "all",

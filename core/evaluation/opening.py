@@ -13,7 +13,7 @@ from core.engine.initial import initialise
 from core.errors import UserError
 from core.methods.masked_autoencoder import MaskedAutoencoder
 
-CHANGEABLE = ("data", "modality.reader")  # what an evaluation may set differently from its run
+CHANGEABLE = ("data", "modality.reader", "published")  # what an evaluation may set differently from its run
 
 
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -14,8 +14,8 @@ class Probe(ABC):
     """Predicts classes from features."""
 
     name: str
-    settings: tuple[float, ...]  # to choose from
-    default: float  # where there are too few samples to choose
+    settings: tuple[float, ...]  # to choose from; none: it finds its own, and takes features as they are
+    default: float | None  # where there are too few samples to choose
 
     @abstractmethod
     def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
@@ -27,7 +27,7 @@ class Choice:
     """Which of several forms of the features, with which setting; `accuracy` on the validation part, or None."""
 
     form: str
-    setting: float
+    setting: float | None
     accuracy: float | None
 
     def as_dict(self) -> dict:
@@ -40,7 +40,7 @@ def choose(probe: Probe, forms: Mapping[str, np.ndarray], y: np.ndarray, parts: 
     `forms`: features of all samples by name; `parts`: the training samples as `validation_parts` gives them; None: too
     few to choose, the first form and the default setting are taken.
     """
-    if parts is None:
+    if parts is None or not probe.settings:
         return Choice(next(iter(forms)), probe.default, None)
     fitting, validation = parts
     best = Choice("", probe.default, -1.0)

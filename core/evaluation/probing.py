@@ -1,11 +1,12 @@
-"""task=knn and task=linear: features of encoder and baselines, each sample read once, and a probe on all of them."""
+"""task=knn, linear, svm: features of encoder and baselines, each sample read once, and a probe on all of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from core.evaluation.baselines import random_encoder, raw_components
+from core.errors import UserError
+from core.evaluation.baselines import RANDOM, RAW, random_encoder, raw_components
 from core.evaluation.cache import keep, recall
 from core.evaluation.classification import SUPERVISED, Scores, Task, majority, plain_form, score
 from core.evaluation.features import Extractor, Table, extract_once, extractor
@@ -14,7 +15,6 @@ from core.evaluation.labelled import Question, report
 from core.evaluation.probe import Probe
 from core.export import load_encoder
 
-RANDOM, RAW = "random init", "PCA of raw input"
 TRAINED, BESIDE = "trained", "beside"
 
 
@@ -24,17 +24,21 @@ def evaluate_probe(question: Question, probe: Probe, with_supervised: bool = Fal
     Raises: UserError where there are no labels, or too few to learn from.
     """
     question.names()
+    if question.tokens is not None and with_supervised:
+        raise UserError("supervised=true trains on labels of whole samples; here their tokens carry the labels.")
     key = question.key() | {"probe": probe.name, "seeds": question.options.seeds}
     kept = recall(key)
     models = _encoders(question) | ({} if kept is not None else _baselines(question))
-    table = extract_once(models, question.items, question.reading, question.data)
+    tokens = None if question.tokens is None else question.tokens.by_sample
+    table = extract_once(models, question.samples, question.reading, question.data, tokens)
     tasks = question.tasks(table)
     if kept is None:
         kept = _score_baselines(question, probe, table, tasks)
         keep(key, kept)
     others = {label: _of(label, kept) for label in tasks}
     protocol = {"probe": " ".join((type(probe).__doc__ or "").split())}
-    protocol["selection"] = "settings and whitening on a validation part (20 %) of the training samples"
+    if probe.settings:
+        protocol["selection"] = "settings and whitening on a validation part (20 %) of the training samples"
     if with_supervised:
         more, protocol[SUPERVISED] = supervised(question, table.items, tasks)
         others = {label: {**others[label], SUPERVISED: more[label]} for label in tasks}
@@ -46,7 +50,7 @@ def evaluate_probe(question: Question, probe: Probe, with_supervised: bool = Fal
 
 def _encoders(question: Question) -> dict[str, Extractor]:
     return {
-        f"{name}/{i}": extractor(load_encoder(path), question.pool, question.reading.device)
+        f"{name}/{i}": extractor(load_encoder(path), question.pooling, question.reading.device)
         for name, runs in ((TRAINED, question.runs), (BESIDE, question.beside))
         for i, path in enumerate(runs)
     }
@@ -62,11 +66,11 @@ def _score_runs(
 def _baselines(question: Question) -> dict[str, Extractor]:
     options, reading = question.options, question.reading
     models = {
-        f"{RANDOM}/{i}": extractor(random_encoder(question.runs[0], options.seed, i), question.pool, reading.device)
+        f"{RANDOM}/{i}": extractor(random_encoder(question.runs[0], options.seed, i), question.pooling, reading.device)
         for i in range(options.seeds)
     }
-    components = raw_components(question.fit_items, reading, options.seed)
-    return models if components is None else {**models, RAW: components.project}
+    raw = raw_components(question.fit_items, reading, options.seed, question.tokens is not None)
+    return models if raw is None else {**models, RAW: raw}
 
 
 def _score_baselines(
@@ -82,7 +86,8 @@ def _score_baselines(
         for name, features in tables.items():
             scores = score(probe, features, task, plain_form(probe, raw=name == RAW))
             right[f"{label}/{name}"] = scores["plain"].right
-            right[f"{label}/{name}, whitened"] = scores["whitened"].right
+            if "whitened" in scores:
+                right[f"{label}/{name}, whitened"] = scores["whitened"].right
     return right
 
 

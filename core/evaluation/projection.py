@@ -60,10 +60,12 @@ def _covariance_times(rows: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
 def whiten(features: np.ndarray, fit: np.ndarray) -> np.ndarray:
     """All whitened principal components of features (S, D), descending, fitted on rows `fit` alone.
 
-    The first K columns are the whitening to K components.
+    The first K columns are the whitening to K components. Features that never differ give one column of zeros.
     """
     x = torch.from_numpy(features)
     components = fit_components(x[torch.from_numpy(fit)], features.shape[1])
+    if not len(components.scale):
+        return np.zeros((len(features), 1), dtype=np.float32)
     return (components.project(x) / components.scale).numpy()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from core.data.sources import Item
 from core.errors import UserError
@@ -22,8 +22,9 @@ class Fold:
 class Options:
     """How a labelled task is set.
 
-    `shots`: labelled samples per class, None = all. `folds`: of the cross-validation where samples carry groups, 0 =
-    keep the given split. `seeds`: how often whatever is random is drawn anew (random weights, shots, validation).
+    `shots`: labelled samples per class, None = all. `folds`: of the cross-validation where samples carry groups or the
+    data set none aside to test, 0 = keep the given split. `seeds`: how often whatever is random is drawn anew (random
+    weights, shots, validation).
     """
 
     shots: int | None = None
@@ -43,7 +44,7 @@ def label_names(items: Sequence[Item], classes: dict[str, list[str]]) -> list[st
     names = [name for name in classes if any(name in item.labels for item in items)]
     if not names:
         raise UserError(
-            "The data have no labels, which task=knn, linear and finetune need. Labels come from class folders "
+            "The data have no labels, which task=knn, linear, svm and finetune need. Labels come from class folders "
             "(train/cat/1.jpg) or from a csv list with a column `label`, given as data.root. "
             "Without labels, task=reconstruction can be measured."
         )
@@ -56,18 +57,29 @@ def groups_of(items: Sequence[Item]) -> np.ndarray | None:
     return None if None in groups or not groups else np.unique(groups, return_inverse=True)[1]
 
 
-def make_folds(is_test: np.ndarray, groups: np.ndarray | None, folds: int) -> list[Fold]:
-    """The given split as one fold; or, where samples carry groups, every sample tested once in folds of whole groups.
+def make_folds(is_test: np.ndarray, y: np.ndarray, groups: np.ndarray | None, options: Options) -> list[Fold]:
+    """The given split as one fold. Where samples carry groups, every sample tested once in folds of whole groups; where
+    none is set aside to test, in shuffled folds of known classes y (S,), each with its share of every class.
 
-    Raises UserError where there are fewer groups than folds.
+    Raises UserError where there are fewer groups, or samples of every class, than folds.
     """
-    rows = np.arange(len(is_test))
-    if groups is None or not folds:
+    rows, folds = np.arange(len(is_test)), options.folds
+    if groups is not None and folds:
+        count = len(np.unique(groups))
+        if folds < 2 or count < folds:
+            raise UserError(f"folds={folds} does not fit {count} groups; choose 2 to {count}, or 0 to keep the split.")
+        return [Fold(fit, test) for fit, test in GroupKFold(folds).split(rows, groups=groups)]
+    if is_test.any():
         return [Fold(rows[~is_test], rows[is_test])]
-    count = len(np.unique(groups))
-    if folds < 2 or count < folds:
-        raise UserError(f"folds={folds} does not fit {count} groups; choose 2 to {count}, or 0 to keep the split.")
-    return [Fold(fit, test) for fit, test in GroupKFold(folds).split(rows, groups=groups)]
+    rows = rows[y >= 0]
+    most = int(np.bincount(y[rows]).max(initial=0))
+    if folds < 2 or most < folds:
+        raise UserError(
+            f"folds={folds}: the data set no samples aside to test, and the largest class has {most} samples; choose "
+            "folds from 2 to that number."
+        )
+    split = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(rows, y[rows])
+    return [Fold(rows[fit], rows[test]) for fit, test in split]
 
 
 def check_classes(label: str, y: np.ndarray, fold: Fold) -> None:

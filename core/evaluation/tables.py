@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from core.evaluation.baselines import RANDOM
+
 
 def show(record: dict) -> str:
     """The record's figures as a small table."""
-    lines = _reconstruction(record) if record["task"] == "reconstruction" else _labels(record)
+    lines = {"reconstruction": _reconstruction, "published": _published}.get(record["task"], _labels)(record)
     return "\n".join(lines)
 
 
@@ -42,6 +44,18 @@ def _reconstruction(record: dict) -> Iterator[str]:
                 continue
             ceiling = f"  codec ceiling {_interval(figure['codec_ceiling'])}" if "codec_ceiling" in figure else ""
             yield f"  {objective}  {region:<10}  {_interval(figure['skill'])}  {figure['result']}{ceiling}"
+
+
+def _published(record: dict) -> Iterator[str]:
+    name, runs = record["protocol"]["_target_"].rpartition(".")[2], len(record["each"])
+    settings = "  ".join(f"{key}={value}" for key, value in record["protocol"].items() if key != "_target_")
+    yield f"task=published  {name}  {settings}"
+    rows = record["figures"] | {f"{name}, {RANDOM}": found for name, found in record[RANDOM].items()}
+    for name, found in rows.items():
+        half = found["half_interval"]
+        about = f" ± {100 * found['deviation']:.2f} over {runs} runs" if half is not None else ""
+        interval = f"  (mean within {100 * half:.2f}, 95 %)" if half is not None else ""
+        yield f"  {name:<{max(map(len, rows))}}  {100 * found['mean']:.2f}{about}{interval}"
 
 
 def _skipped(record: dict) -> Iterator[str]:

@@ -110,7 +110,7 @@ def _of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Item], dev
         tokens = encoder(batch.to(device).views[reader.view]).tokens.flatten(0, 1).float().cpu()
         labels = reader.token_labels(by_key[batch.keys[0]])
         features.append(tokens)
-        classes.append(torch.full((len(tokens),), -1) if labels is None else labels)
+        classes.append(torch.full((len(tokens),), -1) if labels is None else labels.classes)
         if sum(map(len, features)) >= TOKENS:
             break
     x, y = torch.cat(features), torch.cat(classes)

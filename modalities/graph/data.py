@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.data.reader import Reader
+from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item, Source
 from core.errors import BadSample, UserError
 from modalities.graph import files
-from modalities.graph.graphs import Graphs, join
+from modalities.graph.graphs import Graphs, join, to_dense
 
 
 class GraphSource(Source):
@@ -68,6 +68,13 @@ class GraphSource(Source):
         return [Item(f"{Path(self.root).stem}#{i:06d}", self.root, f"{form}:{i}", labels[i]) for i in numbers]
 
 
+def collection(reader: Reader, source: Source) -> files.Collection:
+    """All that is known of the graphs of a source. Raises UserError where they do not come from one place."""
+    if not isinstance(source, GraphSource) or not isinstance(reader, GraphReader):
+        raise UserError("Published figures of graphs need one place that holds them all: give data=graph data.root=….")
+    return files.read(source.root, source.directed, source.rows, reader.loop)
+
+
 class GraphReader(Reader):
     """Reads an item of `GraphSource`, or a .pt or .npz file that holds one graph; the same for training and not.
 
@@ -81,26 +88,39 @@ class GraphReader(Reader):
         self.loop = None if loop is None else tuple(loop)
 
     def read(self, item: Item, train: bool) -> Graphs:
-        return self._graph(item)[0]
+        found, number = self._place(item)
+        return found.graphs[number]
 
-    def token_labels(self, item: Item) -> Tensor | None:
-        """(N,) classes of nodes; None where graphs have labels, or a node may have several."""
-        nodes = self._graph(item)[1]
-        return nodes if nodes is not None and nodes.dim() == 1 else None
+    def token_labels(self, item: Item) -> TokenLabels | None:
+        """Of nodes; None where graphs have labels, or a node may have several."""
+        found, number = self._place(item)
+        if found.nodes is None or found.nodes.dim() != 1:
+            return None
+        splits = {name: found.by_graph(flag)[number] for name, flag in found.splits.items()}
+        return TokenLabels(found.by_graph(found.nodes)[number], splits)
 
-    def _graph(self, item: Item) -> tuple[Graphs, Tensor | None]:
-        """The item's graph and what is known of its nodes."""
+    def raw(self, data: Graphs, by_token: bool) -> Tensor | None:
+        """Features of nodes, or their mean over each graph; None where they are class numbers."""
+        if not data.x.is_floating_point():
+            return None
+        x = to_dense(data.x, data.features) if data.is_bag else data.x
+        if by_token:
+            return x
+        total = x.new_zeros(len(data.counts), data.features).index_add(0, data.sample, x)
+        return total / torch.tensor(data.counts, device=x.device)[:, None]
+
+    def _place(self, item: Item) -> tuple[files.Collection, int]:
+        """Where the item's graph is, and its number there."""
         if item.member is not None and item.member[:2] in ("d:", "u:"):
             form, rows, place = item.member.split(":")
-            found, number = files.read(item.path, form == "d", rows, self.loop), int(place)
-            return found.graphs[number], None if found.nodes is None else found.by_graph(found.nodes)[number]
+            return files.read(item.path, form == "d", rows, self.loop), int(place)
         try:
             found = files.parse(item.open(), item.suffix, True, item.key, loop=self.loop)
         except UserError as error:
             raise BadSample(str(error)) from None
         if len(found.graphs) != 1:
             raise BadSample(f"holds {len(found.graphs)} graphs; one per file is wanted, or data=graph for such a file")
-        return found.graphs[0], found.nodes
+        return found, 0
 
     def collate(self, samples: list[Any]) -> Graphs:
         return join(samples)

@@ -1,27 +1,55 @@
 """Graph encoders measured as their papers measure them: linear probes of nodes, support vectors of pooled graphs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.data.reader import Reader
+from core.data.sources import Source
 from core.encoder import Encoder
 from core.errors import UserError
 from core.evaluation.adam_probe import adam_probe, check_parts, random_parts
+from core.evaluation.features import Pool, pooled
+from core.evaluation.published import Figures, Published
 from core.evaluation.svm import svm_folds
-from core.export import SavedEncoder
+from core.export import Features, SavedEncoder
 from core.tokenizers import Tokenizer
 from modalities.graph.collection import Collection
+from modalities.graph.data import collection
 from modalities.graph.gnn import GAT
 from modalities.graph.graphs import Graphs, join, to_dense
 from modalities.graph.multilabel import multilabel_probe
 from modalities.graph.tokenizer import Nodes
 
-Pool = Literal["mean", "max", "sum"]
 SHARES = (0.1, 0.1)  # training and validation, where no split is published
+TOGETHER = 256  # graphs encoded at a time
+
+
+@dataclass(frozen=True)
+class NodeProbe(Published):
+    """A linear probe of frozen node features by Adam: accuracy, or micro-F1 where a node may have several labels."""
+
+    lr: float
+    weight_decay: float
+    epochs: int
+
+    def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
+        data = collection(reader, source)
+        probe = node_f1 if data.nodes is not None and data.nodes.dim() == 2 else node_accuracy
+        return probe(encoder, data, self.lr, self.weight_decay, self.epochs, seed)
+
+
+@dataclass(frozen=True)
+class PooledVectors(Published):
+    """Support vectors of frozen node features, pooled over each graph: mean accuracy of ten folds."""
+
+    pool: Pool
+
+    def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
+        return graph_accuracy(encoder, collection(reader, source), self.pool)
 
 
 def node_accuracy(
@@ -54,12 +82,15 @@ def node_f1(
     return {"final": found.final, "chosen_on_validation": found.chosen}
 
 
-def graph_accuracy(encoder: SavedEncoder, data: Collection, pool: Pool) -> dict:
-    """Mean accuracy of an RBF machine over ten folds, on pooled node features."""
+def graph_accuracy(encoder: SavedEncoder, data: Collection, pool: Pool) -> Figures:
+    """Mean accuracy of an RBF machine over ten folds, on pooled node features.
+
+    Raises: UserError where graphs carry no class, or one has too few.
+    """
     if data.labels is None or data.labels.dim() != 1:
         raise UserError("Support vectors of graphs need a class per graph.")
-    pooled = torch.stack([pool_nodes(x, pool) for x in features(encoder, data.graphs)])
-    found = svm_folds(pooled.numpy(), data.labels.numpy())
+    x = torch.cat([pooled(found, pool) for _, found in _encoded(encoder, data.graphs)])
+    found = svm_folds(x.cpu().numpy(), data.labels.numpy())
     return {"final": found.mean, "folds": list(found.folds)}
 
 
@@ -67,20 +98,18 @@ def parts(data: Collection, seed: int) -> dict[str, Tensor]:
     return dict(data.splits) if data.splits else random_parts(data.nodes, SHARES, seed)
 
 
-def pool_nodes(x: Tensor, pool: Pool) -> Tensor:
-    """(n, D) -> (D,)."""
-    return {"mean": lambda: x.mean(0), "max": lambda: x.amax(0), "sum": lambda: x.sum(0)}[pool]()
-
-
-@torch.inference_mode()
-def features(encoder: SavedEncoder, graphs: Sequence[Graphs], together: int = 256) -> list[Tensor]:
+def features(encoder: SavedEncoder, graphs: Sequence[Graphs]) -> list[Tensor]:
     """Node features (n, D) of every graph, in eval mode."""
+    return [x for batch, found in _encoded(encoder, graphs) for x in found.tokens[0].cpu().split(batch.counts)]
+
+
+@torch.no_grad()
+def _encoded(encoder: SavedEncoder, graphs: Sequence[Graphs]) -> Iterator[tuple[Graphs, Features]]:
     encoder.eval()
-    found: list[Tensor] = []
-    for start in range(0, len(graphs), together):
-        batch = join(graphs[start : start + together])
-        found += encoder(batch).tokens[0].clone().split(batch.counts)
-    return found
+    device = next(encoder.parameters()).device
+    for start in range(0, len(graphs), TOGETHER):
+        batch = join(graphs[start : start + TOGETHER]).to(device)
+        yield batch, encoder(batch)
 
 
 def raw_accuracy(data: Collection, seed: int = 0) -> float:
@@ -133,12 +162,3 @@ def _fit(
         if (score := float(right[split["validation"]].mean())) > best:
             best, test = score, float(right[split["test"]].mean())
     return test
-
-
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, population deviation (as the papers give it), and half the 95 % interval of the mean (t distribution)."""
-    from scipy.stats import t
-
-    n = len(values)
-    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("nan")
-    return float(np.mean(values)), float(np.std(values)), half

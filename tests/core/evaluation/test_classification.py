@@ -15,8 +15,9 @@ from core.evaluation.protocol import (
     label_names,
     make_folds,
 )
+from core.evaluation.svm import SupportVectors, svm_folds
 
-PROBES = [Neighbours(), Logistic()]
+PROBES = [Neighbours(), Logistic(), SupportVectors()]
 
 
 def make_task(train=90, test=60, classes=3, **options):
@@ -106,7 +107,7 @@ def test_every_seed_has_its_own_table():
 
 def test_groups_are_tested_whole_and_once():
     groups = np.repeat(np.arange(8), 5)
-    folds = make_folds(np.arange(40) < 10, groups, 4)
+    folds = make_folds(np.arange(40) < 10, np.arange(40) % 2, groups, Options(folds=4))
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(40))
     assert all(not set(groups[fold.fit]) & set(groups[fold.test]) for fold in folds)
     y = np.arange(40) % 2
@@ -116,11 +117,43 @@ def test_groups_are_tested_whole_and_once():
 
 
 def test_folds_are_refused_or_switched_off():
-    groups, is_test = np.repeat(np.arange(3), 4), np.arange(12) >= 8
+    groups, is_test, y = np.repeat(np.arange(3), 4), np.arange(12) >= 8, np.arange(12) % 3
     with pytest.raises(UserError, match="folds=5 does not fit 3 groups"):
-        make_folds(is_test, groups, 5)
-    (fold,) = make_folds(is_test, groups, 0)
+        make_folds(is_test, y, groups, Options(folds=5))
+    (fold,) = make_folds(is_test, y, groups, Options(folds=0))
     assert fold.test.tolist() == [8, 9, 10, 11]
+    for folds in (0, 5):
+        with pytest.raises(UserError, match=f"folds={folds}: the data set no samples aside.*has 4"):
+            make_folds(is_test & False, y, None, Options(folds=folds))
+
+
+def test_what_sets_nothing_aside_is_tested_in_folds_by_class():
+    y = np.repeat([0, 1, -1], [20, 10, 6])
+    first, again, other = (make_folds(y < -1, y, None, Options(folds=5, seed=seed)) for seed in (0, 0, 1))
+    assert sorted(np.concatenate([fold.test for fold in first])) == list(range(30)), "unknown ones are not tested"
+    for fold in first:
+        assert np.bincount(y[fold.test]).tolist() == [4, 2] and not set(fold.fit) & set(fold.test)
+    assert [f.test.tolist() for f in first] == [f.test.tolist() for f in again] != [f.test.tolist() for f in other]
+
+
+def test_support_vectors_are_asked_as_published():
+    """In ten folds they get right what the published protocol gets right, and choose nothing of ours."""
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    x = (rng.normal(size=(80, 3)) + 0.8 * y[:, None]).astype(np.float32)
+    probe = SupportVectors()
+    task = Task(y, make_folds(y < 0, y, None, Options(folds=10)), None, Options(folds=10, seeds=2))
+    scores = score(probe, [x], task, plain_form(probe, raw=False))
+    by_fold = np.split(scores["plain"].right[0], 10)
+    assert [float(right.mean()) for right in by_fold] == pytest.approx(svm_folds(x, y).folds)
+    assert "whitened" not in scores and 0.6 < scores["chosen"].right.mean() < 1
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_features_that_say_nothing_are_no_error(probe):
+    task = make_task()
+    right = score(probe, [np.ones((150, 5), dtype=np.float32)], task, plain_form(probe, raw=False))["chosen"].right
+    assert 0.2 < right.mean() < 0.45  # of three classes
 
 
 def test_shots_are_drawn_by_class():

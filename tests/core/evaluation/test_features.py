@@ -46,6 +46,19 @@ def test_motion_survives_pooling_along_the_first_axis():
     torch.testing.assert_close(pooled(of_grid(later, (4, 2, 3)), "axis0")[0], change)
 
 
+@pytest.mark.parametrize(("pool", "reduce"), [("max", lambda x: x.amax(0)), ("sum", lambda x: x.sum(0))])
+def test_pooling_over_valid_tokens(pool, reduce):
+    """All of them negative, padding zero: whole, padded and packed."""
+    tokens, valid = -1 - torch.rand(2, 4, 3), torch.tensor([[True] * 4, [True, True, False, False]])
+    torch.testing.assert_close(pooled(of_grid(tokens, None), pool), torch.stack([reduce(x) for x in tokens]))
+    expected = torch.stack([reduce(tokens[0]), reduce(tokens[1, :2])])
+    padded = tokens * valid[..., None]
+    torch.testing.assert_close(pooled(Features(padded, valid, tokens.mean(1), None, None), pool), expected)
+    sample, packed = torch.tensor([0, 0, 0, 0, 2, 2]), tokens[valid][None]
+    found = pooled(Features(packed, None, tokens.new_zeros(3, 3), None, None, sample), pool)
+    torch.testing.assert_close(found, torch.stack([expected[0], torch.zeros(3), expected[1]]))  # the second has none
+
+
 def test_pooling_that_is_not_there_is_refused():
     tokens = torch.randn(2, 6, 5)
     with pytest.raises(UserError, match="no class token"):

@@ -1,0 +1,57 @@
+"""Labels that tokens carry instead of samples (nodes of a graph): each labelled token becomes an item of its own."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from core.data.reader import Reader, TokenLabels
+from core.data.sources import Item
+from core.errors import BadSample, UserError
+
+LABEL = "token"
+
+
+@dataclass(frozen=True)
+class TokenItems:
+    """The tokens of every sample, by its key, and the keys of those that are tested."""
+
+    by_sample: Mapping[str, Sequence[Item]]
+    tested: frozenset[str]
+
+
+def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -> TokenItems | None:
+    """None where the first sample's tokens have no labels. `fit`: keys of the samples to train on.
+
+    Tokens without a split of their own belong where their sample does; those of neither part of a split (validation)
+    lose their label. Samples that cannot be read are left out.
+    Raises: UserError where only some samples have labelled tokens.
+    """
+    by_sample, tested = {}, set()
+    for sample in samples:
+        try:
+            labels = reader.token_labels(sample)
+        except BadSample:
+            continue
+        if labels is None:
+            if by_sample:
+                raise UserError(f"{sample.key}: its tokens carry no labels, though those of other samples do.")
+            return None
+        tokens, flags = _tokens(sample, labels, sample.key in fit)
+        by_sample[sample.key] = tokens
+        tested |= {token.key for token, flag in zip(tokens, flags, strict=True) if flag}
+    return TokenItems(by_sample, frozenset(tested))
+
+
+def _tokens(sample: Item, labels: TokenLabels, fits: bool) -> tuple[list[Item], list[bool]]:
+    """A sample's tokens, and which of them are tested."""
+    count = len(labels.classes)
+    test = labels.splits.get("test", torch.full((count,), not fits))
+    train = labels.splits.get("train", ~test)
+    known = (labels.classes >= 0) & (train | test)
+    rows = zip(labels.classes.tolist(), known.tolist(), strict=True)
+    items = [
+        replace(sample, key=f"{sample.key}/{i}", labels={LABEL: number} if asked else {})
+        for i, (number, asked) in enumerate(rows)
+    ]
+    return items, test.tolist()

@@ -1,0 +1,62 @@
+"""Tokens that carry the labels: which of them are trained on, tested, or not asked about."""
+
+import pytest
+import torch
+
+from core.data.reader import Reader, TokenLabels
+from core.data.sources import Item
+from core.errors import BadSample, UserError
+from core.evaluation.tokens import LABEL, token_items
+
+
+class Told(Reader):
+    """Says what it was told of each sample."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def read(self, item, train):
+        raise AssertionError("samples need not be read")
+
+    def token_labels(self, item):
+        if item.key not in self.labels:
+            raise BadSample("is damaged")
+        return self.labels[item.key]
+
+
+def items(*keys):
+    return [Item(key, key) for key in keys]
+
+
+def labels_of(tokens):
+    return {token.key: token.labels.get(LABEL) for token in tokens}
+
+
+def flags(*values):
+    return torch.tensor(values, dtype=torch.bool)
+
+
+def test_a_split_of_tokens_is_kept():
+    """The third is for validation, the last has no class."""
+    known = TokenLabels(torch.tensor([1, 0, 2, -1]), {"train": flags(1, 0, 0, 0), "test": flags(0, 1, 0, 1)})
+    found = token_items(Told({"a": known}), items("a"), {"a"})
+    assert labels_of(found.by_sample["a"]) == {"a/0": 1, "a/1": 0, "a/2": None, "a/3": None}
+    assert found.tested == {"a/1", "a/3"}
+
+
+def test_without_a_split_tokens_belong_where_their_sample_does():
+    told = {name: TokenLabels(torch.tensor([0, 1])) for name in "ab"}
+    found = token_items(Told(told), items("a", "b"), {"a"})
+    assert found.tested == {"b/0", "b/1"}
+    assert labels_of(found.by_sample["a"]) == {"a/0": 0, "a/1": 1}
+
+
+def test_damaged_samples_are_left_out():
+    found = token_items(Told({"b": TokenLabels(torch.tensor([0, 1]))}), items("a", "b"), {"a", "b"})
+    assert list(found.by_sample) == ["b"] and not found.tested
+
+
+def test_tokens_without_labels():
+    assert token_items(Told({"a": None, "b": None}), items("a", "b"), set()) is None
+    with pytest.raises(UserError, match="b: its tokens carry no labels"):
+        token_items(Told({"a": TokenLabels(torch.tensor([0])), "b": None}), items("a", "b"), set())

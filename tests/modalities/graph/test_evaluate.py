@@ -1,0 +1,198 @@
+"""`core.evaluate` on graphs as a user meets it: labels of nodes and of graphs, and what the papers' protocols give."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sklearn.linear_model import LogisticRegression
+
+from core import evaluate, load_encoder, train
+from core.build import build
+from core.composition.choices import choices
+from core.config import compose
+from core.evaluation.published import Published, spread
+from modalities.graph.data import GraphReader
+from modalities.graph.evaluation import PooledVectors, features
+from modalities.graph.files import read
+from modalities.graph.graphs import Graphs, join
+from modalities.graph.transfer import FineTuning
+from tests.modalities.graph.test_evaluation import molecule
+
+TINY = ["modality=graph", "data=graph", "method.encoder.width=16", "engine.workers=0", "precision=fp32", "batch_size=1"]
+PROBE = "published={_target_: modalities.graph.evaluation.NodeProbe, lr: 0.05, weight_decay: 0.0, epochs: 40}"
+VECTORS = "published={_target_: modalities.graph.evaluation.PooledVectors, pool: sum}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """One graph whose nodes have classes and a split, many graphs with a class each; a short run on either."""
+    folder, rng = tmp_path_factory.mktemp("graphs"), np.random.default_rng(0)
+    y = np.arange(120) % 3
+    edges = np.concatenate([rng.choice(np.flatnonzero(y == c), (2, 80)) for c in range(3)], 1)
+    flag = {name: (np.arange(120) // 3) % 4 == i for i, name in enumerate(("train", "val", "test"))}
+    x = np.eye(3)[y] + rng.normal(0, 0.7, (120, 3))
+    masks = {f"{name}_mask": each for name, each in flag.items()}
+    np.savez(folder / "nodes.npz", x=x.astype(np.float32), edge_index=edges, y=y, **masks)
+    graphs = []
+    for i in range(40):
+        x = torch.from_numpy(rng.normal(1.5 * (i % 2), 1, (5 + i % 3, 3))).float()
+        graphs.append({"x": x, "edge_index": torch.tensor([[0, 1], [1, 2]]), "y": torch.tensor([i % 2])})
+    torch.save(graphs, folder / "many.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LACUNA_CACHE", str(folder / "cache"))
+        for name, root, way in (("nodes", "nodes.npz", PROBE), ("many", "many.pt", VECTORS)):
+            wanted = [f"data.root={folder / root}", "modality.features=3", "steps=2", f"run_dir={folder / name}", way]
+            assert train.main([*TINY, *wanted]) == 0
+        yield folder
+
+
+def run(capsys, *argv):
+    """Exit code, what went to stderr and stdout, and the JSON of the last line."""
+    capsys.readouterr()
+    code = evaluate.main(list(argv))
+    out, err = capsys.readouterr()
+    return code, err, out, json.loads(out.splitlines()[-1]) if code == 0 else None
+
+
+@pytest.mark.parametrize("task", ["knn", "linear", "svm"])
+def test_nodes_are_told_apart_on_the_split_that_came_with_them(place, capsys, task):
+    code, err, out, record = run(capsys, f"run={place / 'nodes'}", f"task={task}", "seeds=2")
+    assert code == 0, err
+    section = record["figures"]["token"]
+    assert record["counts"] == {"train": 30, "test": 30, "skipped": 0} and section["tested"] == 30
+    assert record["protocol"]["split"] == "as given" and "token: accuracy on 30 test samples, 3 classes" in out
+    assert section["accuracy"]["value"] > 0.5 > section["baselines"]["majority class"]["value"]
+    assert {"random init", "PCA of raw input"} <= section["baselines"].keys()
+
+
+def test_the_raw_baseline_of_nodes_are_their_features(place, capsys):
+    """Three columns: their components say what they say, up to a rotation, which regression does not mind."""
+    record = run(capsys, f"run={place / 'nodes'}", "task=linear", "seeds=1")[3]
+    data = read(str(place / "nodes.npz"))
+    x, y = data.graphs[0].x.numpy(), data.nodes.numpy()
+    fit, test = data.splits["train"].numpy(), data.splits["test"].numpy()
+    expected = LogisticRegression(C=10).fit(x[fit], y[fit]).score(x[test], y[test])
+    assert record["figures"]["token"]["baselines"]["PCA of raw input"]["value"] == pytest.approx(expected, abs=0.07)
+
+
+def test_graphs_without_a_split_are_tested_in_folds(place, capsys):
+    code, err, out, record = run(capsys, f"run={place / 'many'}", "task=linear", "seeds=2", "folds=4")
+    assert code == 0, err
+    assert record["figures"]["label"]["tested"] == 40 and record["counts"]["train"] == 40
+    assert "split: 4 folds over all of them, by class" in out
+
+
+def test_support_vectors_are_those_of_the_papers(place, capsys):
+    """task=svm is task=published for graphs, with baselines and intervals: the same folds get the same right."""
+    asked = run(capsys, f"run={place / 'many'}", "task=svm", "pool=sum", "seeds=1")[3]
+    code, err, out, record = run(capsys, f"run={place / 'many'}", "task=published")
+    assert code == 0, err
+    assert asked["figures"]["label"]["accuracy"]["value"] == pytest.approx(record["figures"]["final"]["mean"])
+    assert len(record["each"][0]["folds"]) == 10 and "final, random init" in out
+
+
+def test_published_figures_of_several_runs(place, capsys):
+    given = f"run=[{place / 'nodes'},{place / 'nodes'}]"
+    code, err, out, record = run(capsys, given, "task=published")
+    assert code == 0, err
+    saved = json.loads((place / "nodes" / "evaluation" / "published.json").read_text())
+    assert record == saved and len(record["each"]) == 2 and record["each"][0] == record["each"][1]
+    final = record["figures"]["final"]
+    assert final == {"mean": record["each"][0]["final"], "deviation": 0.0, "half_interval": 0.0}
+    assert final["mean"] > 0.5 and len(record["each, random init"]) == 2 and "final" in record["random init"]
+    assert f"final {100 * final['mean']:.2f} ± 0.00 over 2 runs" in " ".join(out.split())
+
+
+def test_settings_of_a_protocol_can_be_changed(place, capsys):
+    record = run(capsys, f"run={place / 'nodes'}", "task=published", "published.epochs=1")[3]
+    assert record["protocol"]["epochs"] == 1
+    _, err, _, _ = run(capsys, f"run={place / 'nodes'}", "task=published", "published.epoch=1")
+    assert "epoch" in err and "epochs" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "said"),
+    [
+        ("nodes", ["task=finetune"], "labels of whole samples"),
+        ("nodes", ["task=knn", "supervised=true"], "labels of whole samples"),
+        ("nodes", ["task=knn", "train=5"], "train=5 counts samples"),
+        ("many", ["task=linear", "folds=30"], "the largest class has 20"),
+        ("nodes", ["task=published", "beside=x"], "knows no beside="),
+        ("nodes", ["task=published", "published=null"], "does not say how a paper measured it"),
+        ("many", ["task=published", PROBE], "one graph with a class per node"),
+        ("nodes", ["task=published", VECTORS], "a class per graph"),
+        ("many", ["task=published", "data=world"], "data=graph data.root="),
+    ],
+)
+def test_what_does_not_fit_is_refused(place, capsys, name, argv, said):
+    code, err, _, _ = run(capsys, f"run={place / name}", *argv)
+    assert code == 2 and said in err, err
+
+
+def test_a_run_says_what_comes_next(place, capsys):
+    capsys.readouterr()
+    wanted = [f"data.root={place / 'nodes.npz'}", "modality.features=3", "steps=2", f"run_dir={place / 'nodes'}"]
+    assert train.main([*TINY, *wanted]) == 0  # without the protocol: it changes nothing of a run
+    assert "task=knn" in capsys.readouterr().out
+    assert train.main([*TINY, *wanted, PROBE]) == 0
+    assert "task=published" in capsys.readouterr().out
+
+
+def test_molecules_are_fine_tuned_by_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    rng, dicts = np.random.default_rng(0), []
+    for i in range(120):
+        one = molecule([7 if i % 2 else 5, *rng.choice([5, 6], 4).tolist()])
+        kept = one.edge_index[0] != one.edge_index[1]
+        answers = {"y": torch.tensor([[1.0 if i % 2 else -1.0]]), "scaffold": str(i // 2)}
+        dicts.append({"x": one.x, "edge_index": one.edge_index[:, kept], "edge_attr": one.edge_attr[kept], **answers})
+    torch.save(dicts, tmp_path / "molecules.pt")
+    data = ["data=graph", f"data.root={tmp_path / 'molecules.pt'}", "batch_size=20", "steps=2", "engine.workers=0"]
+    assert train.main(["experiment=graphmae_zinc", *data, "method.encoder.width=16", f"run_dir={tmp_path / 'r'}"]) == 0
+    settings = [f"published.{text}" for text in ("epochs=12", "batch_size=8", "lr=5e-3", "drop=0.1")]
+    code, err, _, record = run(capsys, f"run={tmp_path / 'r'}", "task=published", *settings)
+    assert code == 0, err
+    assert record["figures"]["final"]["mean"] > 0.9
+
+
+EXPERIMENTS = [name for name in choices("experiment") if name.startswith("graphmae")]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_say_how_they_are_measured(name):
+    """Those on graphs that are sampled from disk come without labels, and Reddit's probe is inductive."""
+    config = compose([f"experiment={name}", "data.root=none"])
+    if config["data"]["name"] == "graph_sampled" or name == "graphmae_reddit":
+        assert config["published"] is None
+        return
+    way = build(config["published"], kind=Published)
+    assert isinstance(way, PooledVectors) == (config["method"]["name"] == "graphmae_gin")
+    assert isinstance(way, FineTuning) == (name == "graphmae_zinc")
+
+
+def test_features_of_graphs_do_not_depend_on_their_batch(place):
+    data, encoder = read(str(place / "many.pt")), load_encoder(place / "many")
+    for graph, found in zip(data.graphs, features(encoder, data.graphs), strict=True):
+        torch.testing.assert_close(encoder(graph).tokens[0], found)
+
+
+def test_raw_content_of_graphs_and_nodes():
+    x = torch.arange(12.0).view(4, 3)
+    both = join([Graphs.of(x[:1], torch.zeros(2, 0).long()), Graphs.of(x[1:], torch.zeros(2, 0).long())])
+    assert torch.equal(GraphReader().raw(both, by_token=True), x)
+    assert torch.equal(GraphReader().raw(both, by_token=False), torch.stack([x[0], x[1:].mean(0)]))
+    assert GraphReader().raw(molecule([5, 6]), by_token=False) is None
+
+
+def test_spread_of_figures():
+    assert spread([0.5]) == {"mean": 0.5, "deviation": 0.0, "half_interval": None}
+    found = spread([1.0, 3.0])
+    assert (found["mean"], found["deviation"]) == (2.0, 1.0)
+    assert found["half_interval"] == pytest.approx(12.706 * 2**0.5 / 2**0.5, abs=1e-3)
+
+
+def test_a_config_of_a_run_keeps_its_protocol(place):
+    saved = OmegaConf.to_container(OmegaConf.load(place / "nodes" / "config.yaml"))
+    assert saved["published"]["_target_"].endswith("NodeProbe")
