@@ -181,7 +181,7 @@ def test_records_become_a_part_of_the_results(tmp_path):
     (folder / "cora.json").write_text(json.dumps({"name": "cora", "published": [84.2, 0.4], "records": records}))
     text = results_table.render(tmp_path)
     assert "| cora | 2 | 84.50 ± 0.50 |" in text and "83.50 ± 0.50" in text and "| yes |" in text
-    assert "cora, random init: 70.00 ± 0.00" in text
+    assert "| 83.50 ± 0.50 | 70.00 ± 0.00 | 84.20 ± 0.40 |" in text
     commands = text.partition("## Commands")[2]
     assert "train seed=0" in commands and "train seed=1" in commands
 
