@@ -12,7 +12,7 @@ from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item, Source
 from core.errors import BadSample, UserError
 from modalities.graph import files
-from modalities.graph.graphs import Graphs, join, to_dense
+from modalities.graph.graphs import Graphs, induced, join, to_dense
 
 
 class GraphSource(Source):
@@ -20,7 +20,8 @@ class GraphSource(Source):
 
     All graphs are for training, and the same ones for testing unless `holdout` sets a share of many aside (every
     k-th): as published, pre-training sees every graph, or the whole of the only one, and no label. Data that split
-    whole graphs (PPI) keep to that instead.
+    whole graphs (PPI) keep to that instead. `inductive`: pre-training sees the nodes of one graph's training split
+    alone, and the links between them (Reddit); testing, all.
     """
 
     def __init__(
@@ -29,15 +30,16 @@ class GraphSource(Source):
         directed: bool = False,
         rows: Literal["auto", "sum", "standard", "none"] = "auto",
         holdout: float = 0.0,
+        inductive: bool = False,
     ):
         if not 0 <= holdout <= 0.5:
             raise UserError(f"data.source.holdout={holdout} must be from 0 to 0.5, a share of the graphs.")
-        self.root, self.directed, self.rows, self.holdout = root, directed, rows, holdout
+        self.root, self.directed, self.rows, self.holdout, self.inductive = root, directed, rows, holdout, inductive
         self.classes = {}
 
     @property
     def held_out(self) -> str:
-        if self.holdout or self.is_split:
+        if self.holdout or self.is_split or self.inductive:
             return super().held_out
         return "hidden nodes, under masks drawn by a fixed seed; pre-training read the same graphs, as published"
 
@@ -55,6 +57,9 @@ class GraphSource(Source):
         known = found.labels is not None and found.labels.dim() == 1 and len(found.labels) > 0
         if known:
             self.classes = {"label": [str(i) for i in range(int(found.labels.max()) + 1)]}
+        form = f"{'d' if self.directed else 'u'}:{self.rows}"
+        if self.inductive:
+            return [self._part(found, split, form)]
         step = round(1 / self.holdout) if self.holdout else 0
         numbers = found.within(split) if self.is_split else range(len(found.graphs))
         if step and not self.is_split:
@@ -63,9 +68,17 @@ class GraphSource(Source):
             raise UserError(
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
-        form = f"{'d' if self.directed else 'u'}:{self.rows}"
         labels = [{"label": n} for n in found.labels.tolist()] if known else [{}] * len(found.graphs)
         return [Item(f"{Path(self.root).stem}#{i:06d}", self.root, f"{form}:{i}", labels[i]) for i in numbers]
+
+    def _part(self, found: files.Collection, split: str, form: str) -> Item:
+        """The graph that one split sees."""
+        if len(found.graphs) != 1 or not bool(found.splits.get("train", torch.zeros(1)).any()):
+            raise UserError(
+                f"data.source.inductive=true needs one graph that says which nodes are for training; {self.root} holds "
+                f"{len(found.graphs)} with {' and '.join(found.splits) or 'no'} splits."
+            )
+        return Item(f"{Path(self.root).stem}#{split}", self.root, f"{form}:0:{split}")
 
 
 def collection(reader: Reader, source: Source) -> files.Collection:
@@ -88,15 +101,20 @@ class GraphReader(Reader):
         self.loop = None if loop is None else tuple(loop)
 
     def read(self, item: Item, train: bool) -> Graphs:
-        found, number = self._place(item)
-        return found.graphs[number]
+        found, number, part = self._place(item)
+        graph = found.graphs[number]
+        return induced(graph, found.splits["train"]) if part == "train" else graph
 
     def token_labels(self, item: Item) -> TokenLabels | None:
         """Of nodes; None where graphs have labels, or a node may have several."""
-        found, number = self._place(item)
+        found, number, part = self._place(item)
         if found.nodes is None or found.nodes.dim() != 1:
             return None
+        if part == "train":
+            return TokenLabels(found.nodes[found.splits["train"]])
         splits = {name: found.by_graph(flag)[number] for name, flag in found.splits.items()}
+        if part == "test":
+            splits["train"] = torch.zeros_like(splits["train"])  # those were asked about in the other graph
         return TokenLabels(found.by_graph(found.nodes)[number], splits)
 
     def raw(self, data: Graphs, by_token: bool) -> Tensor | None:
@@ -109,18 +127,18 @@ class GraphReader(Reader):
         total = x.new_zeros(len(data.counts), data.features).index_add(0, data.sample, x)
         return total / torch.tensor(data.counts, device=x.device)[:, None]
 
-    def _place(self, item: Item) -> tuple[files.Collection, int]:
-        """Where the item's graph is, and its number there."""
+    def _place(self, item: Item) -> tuple[files.Collection, int, str]:
+        """Where the item's graph is, its number there, and which split sees but a part of it ("" for none)."""
         if item.member is not None and item.member[:2] in ("d:", "u:"):
-            form, rows, place = item.member.split(":")
-            return files.read(item.path, form == "d", rows, self.loop), int(place)
+            form, rows, place, *part = item.member.split(":")
+            return files.read(item.path, form == "d", rows, self.loop), int(place), "".join(part)
         try:
             found = files.parse(item.open(), item.suffix, True, item.key, loop=self.loop)
         except UserError as error:
             raise BadSample(str(error)) from None
         if len(found.graphs) != 1:
             raise BadSample(f"holds {len(found.graphs)} graphs; one per file is wanted, or data=graph for such a file")
-        return found, 0
+        return found, 0, ""
 
     def collate(self, samples: list[Any]) -> Graphs:
         return join(samples)

@@ -20,7 +20,7 @@ from core.tokenizers import Tokenizer
 from modalities.graph.collection import Collection
 from modalities.graph.data import collection
 from modalities.graph.gnn import GAT
-from modalities.graph.graphs import Graphs, join, to_dense
+from modalities.graph.graphs import Graphs, induced, join, to_dense
 from modalities.graph.multilabel import multilabel_probe
 from modalities.graph.tokenizer import Nodes
 
@@ -38,6 +38,8 @@ class NodeProbe(Published):
 
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         data = collection(reader, source)
+        if source.inductive:
+            return node_accuracy(encoder, data, self.lr, self.weight_decay, self.epochs, seed, inductive=True)
         probe = node_f1 if data.nodes is not None and data.nodes.dim() == 2 else node_accuracy
         return probe(encoder, data, self.lr, self.weight_decay, self.epochs, seed)
 
@@ -53,23 +55,32 @@ class PooledVectors(Published):
 
 
 def node_accuracy(
-    encoder: SavedEncoder, data: Collection, lr: float, weight_decay: float, epochs: int, seed: int = 0
-) -> dict[str, float]:
+    encoder: SavedEncoder,
+    data: Collection,
+    lr: float,
+    weight_decay: float,
+    epochs: int,
+    seed: int = 0,
+    inductive: bool = False,
+) -> Figures:
     """Test accuracy of a linear probe on frozen node features, after the last epoch and at the best validation epoch.
 
-    The published split where there is one, else a random one of 10/10/80, drawn by `seed`.
+    The published split where there is one, else a random one of 10/10/80, drawn by `seed`. `inductive`: features of
+    training nodes come from the graph of those alone (Reddit).
     Raises: UserError where nodes carry no labels or a split is empty.
     """
     if data.nodes is None or data.nodes.dim() != 1 or len(data.graphs) != 1:
         raise UserError("A probe of nodes needs one graph with a class per node.")
     x = features(encoder, data.graphs)[0]
+    if inductive:
+        x[data.splits["train"]] = features(encoder, [induced(data.graphs[0], data.splits["train"])])[0]
     found = adam_probe(x, data.nodes, parts(data, seed), lr, weight_decay, epochs, seed)
     return {"final": found.final, "chosen_on_validation": found.chosen}
 
 
 def node_f1(
     encoder: SavedEncoder, data: Collection, lr: float, weight_decay: float, epochs: int, seed: int = 0
-) -> dict[str, float]:
+) -> Figures:
     """Micro-F1 of a linear probe on graphs whose nodes have several labels (PPI); whole graphs are split.
 
     Raises: UserError where nodes carry no such labels or a split has no graph.

@@ -111,6 +111,16 @@ def join(parts: Sequence[Graphs]) -> Graphs:
     )
 
 
+def induced(graph: Graphs, kept: Tensor) -> Graphs:
+    """The nodes `kept` (N,) bool of one graph and the links between them."""
+    number = kept.cumsum(0) - 1
+    inside = kept[graph.edge_index].all(0)
+    rows = {name: getattr(graph, name)[kept] for name in ("x", "position") if getattr(graph, name) is not None}
+    attr = None if graph.edge_attr is None else graph.edge_attr[inside]
+    edges = number[graph.edge_index[:, inside]]
+    return replace(graph, edge_index=edges, edge_attr=attr, counts=(int(kept.sum()),), roots=None, **rows)
+
+
 def of_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
     """A torch_geometric Data or Batch. Raises UserError where it has no features."""
     if data.x is None:

@@ -13,10 +13,10 @@ from core.build import build
 from core.composition.choices import choices
 from core.config import compose
 from core.evaluation.published import Published, spread
-from modalities.graph.data import GraphReader
-from modalities.graph.evaluation import PooledVectors, features
+from modalities.graph.data import GraphReader, GraphSource
+from modalities.graph.evaluation import PooledVectors, features, node_accuracy
 from modalities.graph.files import read
-from modalities.graph.graphs import Graphs, join
+from modalities.graph.graphs import Graphs, induced, join
 from modalities.graph.transfer import FineTuning
 from tests.modalities.graph.test_evaluation import molecule
 
@@ -162,14 +162,46 @@ EXPERIMENTS = [name for name in choices("experiment") if name.startswith("graphm
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_say_how_they_are_measured(name):
-    """Those on graphs that are sampled from disk come without labels, and Reddit's probe is inductive."""
+    """Those on graphs that are sampled from disk come without labels."""
     config = compose([f"experiment={name}", "data.root=none"])
-    if config["data"]["name"] == "graph_sampled" or name == "graphmae_reddit":
+    if config["data"]["name"] == "graph_sampled":
         assert config["published"] is None
         return
     way = build(config["published"], kind=Published)
     assert isinstance(way, PooledVectors) == (config["method"]["name"] == "graphmae_gin")
     assert isinstance(way, FineTuning) == (name == "graphmae_zinc")
+
+
+def test_inductive_data_keep_nodes_from_training(place, capsys):
+    """Training sees 30 nodes and their links; testing the whole graph, whose training nodes are not asked again."""
+    wanted = [f"data.root={place / 'nodes.npz'}", "modality.features=3", "steps=2", f"run_dir={place / 'inductive'}"]
+    assert train.main([*TINY, *wanted, PROBE, "data.source.inductive=true"]) == 0
+    source, reader = GraphSource(str(place / "nodes.npz"), inductive=True), GraphReader()
+    (seen,), (whole,) = source.items("train"), source.items("test")
+    data = read(str(place / "nodes.npz"))
+    kept = data.splits["train"]
+    assert torch.equal(reader.read(seen, True).x, data.graphs[0].x[kept]) and len(reader.read(whole, False).x) == 120
+    code, err, _, record = run(capsys, f"run={place / 'inductive'}", "task=linear", "seeds=1")
+    assert code == 0, err
+    assert record["counts"] == {"train": 30, "test": 30, "skipped": 0} and record["figures"]["token"]["tested"] == 30
+    figures = run(capsys, f"run={place / 'inductive'}", "task=published")[3]["each"][0]
+    encoder = load_encoder(place / "inductive")
+    assert figures == node_accuracy(encoder, data, 0.05, 0.0, 40, inductive=True)
+    code, err, _, _ = run(capsys, f"run={place / 'inductive'}", "task=knn", f"data.root={place / 'many.pt'}")
+    assert code == 2 and "holds 40 with no splits" in err
+
+
+def test_the_graph_between_some_nodes():
+    """As if it had been made of them alone."""
+    drawn = torch.Generator().manual_seed(0)
+    x, edges = torch.rand(9, 3, generator=drawn), torch.randint(9, (2, 30), generator=drawn)
+    attr, kept = torch.rand(30, 2, generator=drawn), torch.tensor([1, 0, 1, 1, 0, 1, 0, 1, 1]).bool()
+    inside = kept[edges].all(0)
+    number = torch.cumsum(kept, 0) - 1
+    alone = Graphs.of(x[kept], number[edges[:, inside]], edge_attr=attr[inside])
+    found = induced(Graphs.of(x, edges, edge_attr=attr), kept)
+    assert torch.equal(found.x, alone.x) and torch.equal(found.edge_index, alone.edge_index)
+    assert torch.equal(found.edge_attr, alone.edge_attr) and found.counts == (6,)
 
 
 def test_features_of_graphs_do_not_depend_on_their_batch(place):
