@@ -16,7 +16,8 @@ task=published       as the paper measured it, where the run's experiment says h
   beside=      another run, or several that differ in seed, to compare with: knn, linear and finetune say by how much
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
-  pool=mean    features of a sample: mean, max, sum, cls, or axis0 (what changes along the first axis, such as time)
+  pool=mean    features of a sample: mean, max, sum, first (token), cls, or axis0 (what changes along the first axis,
+               such as time)
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
   folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data set no
@@ -50,7 +51,7 @@ class Settings:
     task: Literal["knn", "linear", "svm", "finetune", "reconstruction", "published"]
     beside: str | list[str] | None = None
     seed: int = 0
-    pool: Literal["mean", "max", "sum", "cls", "axis0"] = "mean"
+    pool: Literal["mean", "max", "sum", "first", "cls", "axis0"] = "mean"
     train: int | Literal["all"] = "all"
     shots: int | Literal["all"] = "all"
     folds: int | None = None

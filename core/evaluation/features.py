@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.evaluation.cache import keep, recall
 from core.export import Features, SavedEncoder
 
-Pool = Literal["mean", "max", "sum", "cls", "axis0", "token"]
+Pool = Literal["mean", "max", "sum", "first", "cls", "axis0", "token"]
 Extractor = Callable[[Any], Tensor]  # raw data of a batch -> (B, D)
 Tokens = Mapping[str, Sequence[Item]]  # a sample's key -> its tokens, as items of their own
 FIRST = 16  # samples whose answer a model is known by
@@ -117,7 +117,8 @@ def extractor(encoder: SavedEncoder, pool: Pool = "mean", device: torch.device |
 
 
 def pooled(features: Features, pool: Pool) -> Tensor:
-    """(B, D). "mean", "max", "sum": over all valid tokens. "cls": the class token. "token": every valid token, (N, D).
+    """(B, D). "mean", "max", "sum": over all valid tokens. "first": the first token. "cls": the class token. "token":
+    every valid token, (N, D).
 
     "axis0": what changes along the first axis of the grid (time): the mean absolute difference of neighbouring slots,
     each slot averaged over the other axes. An average over time says nothing of motion; signed differences, or slots
@@ -128,6 +129,8 @@ def pooled(features: Features, pool: Pool) -> Tensor:
         return features.pooled
     if pool == "token":
         return features.tokens.flatten(0, 1) if features.valid is None else features.tokens[features.valid]
+    if pool == "first":
+        return _first(features)
     if pool in ("max", "sum"):
         return _over_tokens(features, {"max": "amax", "sum": "sum"}[pool])
     if pool == "cls":
@@ -139,6 +142,13 @@ def pooled(features: Features, pool: Pool) -> Tensor:
         raise UserError(f"pool=axis0 needs tokens on a full grid, two slots or more along its first axis, not {grid}.")
     slots = features.tokens.unflatten(1, (grid[0], -1)).mean(2)  # (B, G0, D)
     return slots.diff(dim=1).abs().mean(1)
+
+
+def _first(features: Features) -> Tensor:
+    if features.sample is None:
+        return features.tokens[:, 0]
+    samples = torch.arange(len(features.pooled), device=features.sample.device)
+    return features.tokens[0, torch.searchsorted(features.sample, samples)]
 
 
 def _over_tokens(features: Features, reduce: Literal["amax", "sum"]) -> Tensor:

@@ -19,19 +19,25 @@ class SampledSource(Source):
     """One big graph as arrays in a folder: indptr.npy (N + 1,), indices.npy (E,) who sends, features.npy (N, C).
 
     An item is a root node; `roots.npy` lists them, else every node is one. Arrays are memory-mapped, never read whole.
-    `write` makes such a folder.
+    `write` makes such a folder. `labelled`, for evaluations with pool=first: the roots are the nodes that train.npy and
+    test.npy list, with their classes in labels.npy (N,), -1 unknown.
     """
 
     held_out = "hidden nodes, under masks drawn by a fixed seed; pre-training read the same graph, as published"
 
-    def __init__(self, root: str):
-        self.root, self.classes = root, {}
+    def __init__(self, root: str, labelled: bool = False):
+        self.root, self.labelled, self.classes = root, labelled, {}
 
     def items(self, split: str) -> Sequence[Item]:
         """Every root, for training and for testing: as published, pre-training sees the whole graph and no label."""
         folder = Path(self.root)
-        if missing := [f"{name}.npy" for name in FILES if not (folder / f"{name}.npy").exists()]:
+        needed = [*FILES, *(("labels", "train", "test") if self.labelled else ())]
+        if missing := [f"{name}.npy" for name in needed if not (folder / f"{name}.npy").exists()]:
             raise UserError(f"data.root: {self.root} lacks {', '.join(missing)}.")
+        if self.labelled:
+            labels = np.load(folder / "labels.npy", mmap_mode="r")
+            self.classes = {"label": [str(i) for i in range(int(labels.max(initial=-1)) + 1)]}
+            return Roots(self.root, np.load(folder / f"{split}.npy"), labels)
         if (folder / "roots.npy").exists():
             return Roots(self.root, np.load(folder / "roots.npy"))
         return Roots(self.root, range(len(np.load(folder / "indptr.npy", mmap_mode="r")) - 1))
@@ -40,17 +46,18 @@ class SampledSource(Source):
 class Roots(Sequence[Item]):
     """An item per root node, made when it is asked for: a list of millions would outweigh all that training holds."""
 
-    def __init__(self, root: str, nodes: Sequence[int]):
-        self.root, self.nodes = root, nodes
+    def __init__(self, root: str, nodes: Sequence[int], labels: Sequence[int] | None = None):
+        self.root, self.nodes, self.labels = root, nodes, labels
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     def __getitem__(self, index: int | slice) -> "Item | Roots":
         if isinstance(index, slice):
-            return Roots(self.root, self.nodes[index])
+            return Roots(self.root, self.nodes[index], self.labels)
         node = int(self.nodes[index])
-        return Item(f"{node:09d}", self.root, str(node))
+        known = self.labels is not None and self.labels[node] >= 0
+        return Item(f"{node:09d}", self.root, str(node), {"label": int(self.labels[node])} if known else {})
 
 
 class SampledReader(Reader):

@@ -59,6 +59,13 @@ def test_pooling_over_valid_tokens(pool, reduce):
     torch.testing.assert_close(found, torch.stack([expected[0], torch.zeros(3), expected[1]]))  # the second has none
 
 
+def test_the_first_token_of_a_sample():
+    tokens = torch.randn(1, 6, 3)
+    assert torch.equal(pooled(of_grid(tokens.expand(2, 6, 3), None), "first"), tokens[0, :1].expand(2, 3))
+    packed = Features(tokens, None, torch.zeros(3, 3), None, None, torch.tensor([0, 0, 0, 1, 2, 2]))
+    assert torch.equal(pooled(packed, "first"), tokens[0, [0, 3, 4]])
+
+
 def test_pooling_that_is_not_there_is_refused():
     tokens = torch.randn(2, 6, 5)
     with pytest.raises(UserError, match="no class token"):

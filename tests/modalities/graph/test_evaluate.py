@@ -17,6 +17,7 @@ from modalities.graph.data import GraphReader, GraphSource
 from modalities.graph.evaluation import PooledVectors, features, node_accuracy
 from modalities.graph.files import read
 from modalities.graph.graphs import Graphs, induced, join
+from modalities.graph.sampling import write
 from modalities.graph.transfer import FineTuning
 from tests.modalities.graph.test_evaluation import molecule
 
@@ -202,6 +203,36 @@ def test_the_graph_between_some_nodes():
     found = induced(Graphs.of(x, edges, edge_attr=attr), kept)
     assert torch.equal(found.x, alone.x) and torch.equal(found.edge_index, alone.edge_index)
     assert torch.equal(found.edge_attr, alone.edge_attr) and found.counts == (6,)
+
+
+def test_roots_of_a_sampled_graph_are_asked_about(tmp_path, capsys, monkeypatch):
+    """Two rings of nodes with unlike features; one node's class is not known."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    y, rng = np.arange(60) % 2, np.random.default_rng(0)
+    ring = np.stack([np.arange(60), (np.arange(60) + 2) % 60])
+    write(
+        tmp_path / "big", np.concatenate([ring, ring[::-1]], 1), (y[:, None] + rng.normal(0, 0.3, (60, 3))).astype("f4")
+    )
+    wanted = [
+        "data=graph_sampled",
+        f"data.root={tmp_path / 'big'}",
+        "modality.features=3",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    assert train.main([*TINY, *wanted, "steps=2", "batch_size=4"]) == 0
+    asked = [f"run={tmp_path / 'run'}", "task=linear", "pool=first", "seeds=1", "data.source.labelled=true"]
+    assert "lacks labels.npy, train.npy, test.npy" in run(capsys, *asked)[1]
+    for name, array in (
+        ("labels", np.where(np.arange(60) == 59, -1, y)),
+        ("train", np.arange(30)),
+        ("test", np.arange(30, 60)),
+    ):
+        np.save(tmp_path / "big" / f"{name}.npy", array)
+    code, err, _, record = run(capsys, *asked)
+    assert code == 0, err
+    section = record["figures"]["label"]
+    assert section["tested"] == 29 and section["accuracy"]["value"] > 0.9 and section["classes"] == 2
+    assert "no labels" in run(capsys, *asked[:-1])[1]
 
 
 def test_features_of_graphs_do_not_depend_on_their_batch(place):
