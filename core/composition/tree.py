@@ -30,6 +30,8 @@ from core.errors import UserError
 
 # A saved config is settled: these have left their traces all over it. The other groups are nodes of their own.
 SETTLED = ("modality", "method", "size", "experiment")
+# Two ways to say one thing, the second of which wins: where the first is typed, a file's second is dropped.
+RIVALS = {"epochs": "steps", "optim.base_lr": "optim.lr"}
 
 
 def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str, Any]:
@@ -45,8 +47,9 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
         for key, text in given.items():
             if key not in groups:
                 tree = override(tree, key, text)
-        if "epochs" in given and "steps" not in given:
-            tree["steps"] = None  # what is typed wins over what a file says
+        for typed, rival in RIVALS.items():
+            if typed in given and rival not in given:
+                tree = merge(tree, nest(rival, None))
         if missing := _not_given(tree):
             raise UserError(f"{' and '.join(missing)} must be given: {' '.join(f'{path}=<value>' for path in missing)}")
         config = References(tree).value(tree)

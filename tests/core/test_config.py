@@ -79,6 +79,15 @@ def test_epochs_on_the_command_line_are_not_beaten_by_steps_from_a_file():
     assert composed("experiment=toy_paper", "epochs=3", "steps=2")["steps"] == 2
 
 
+def test_a_typed_rate_per_256_samples_is_not_beaten_by_a_rate_from_a_file():
+    world = compose(["modality=image", "data=world"])
+    assert world["optim"]["lr"] is not None
+    optim = compose(["modality=image", "data=world", "optim.base_lr=1e-3"])["optim"]
+    assert (optim["base_lr"], optim["lr"]) == (1e-3, None)
+    both = compose(["modality=image", "data=world", "optim.base_lr=1e-3", "optim.lr=2e-3"])["optim"]
+    assert both["lr"] == 2e-3
+
+
 # Laying
 
 
