@@ -10,6 +10,7 @@ from core.composition.choices import choices
 from core.config import compose
 from core.encoder import Encoder
 from core.errors import UserError
+from core.export import SavedEncoder, export_encoder, load_encoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch
 from tests.contracts.firewall import alone, convolves, firewall, growth, honest, moved
@@ -34,6 +35,19 @@ def test_a_pair_trains_and_is_tight_or_is_refused_with_a_reason(pair):
     if convolves(method.encoder):
         grid = tokens[pair.modality].layout.grid
         growth(method, batch.views[pair.modality], masks[pair.modality].hidden.unflatten(1, grid))
+
+
+@pytest.mark.parametrize("pair", [pair for pair in ALL if not pair.refusal], ids=str)
+def test_the_encoder_of_a_pair_is_the_same_when_loaded(pair, tmp_path):
+    config = pair.config()
+    method = build_method(config).eval()
+    export_encoder(tmp_path, method, config)
+    data = pair.batch(method).views[pair.modality]
+    own, loaded = (
+        encoder(data)
+        for encoder in (SavedEncoder(method.tokenizer, method.encoder, {"view": pair.modality}), load_encoder(tmp_path))
+    )
+    assert torch.equal(own.tokens, loaded.tokens) and torch.equal(own.pooled, loaded.pooled)
 
 
 def trains(method: MaskedAutoencoder, batch: Batch) -> None:
