@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from core.build import build_method
 from core.config import compose
+from core.export import SavedEncoder, export_encoder, load_encoder
+from core.interop import open_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from tests.parity import convnets, graphs, pixels
 from tests.parity.vectors import Folder, Pair, cases, check, unhandled, unnoticed
@@ -76,3 +79,14 @@ def test_classes_are_those_that_train(case):
 
 def kinds(method: MaskedAutoencoder) -> set[type]:
     return {type(part) for part in (*method.modules(), method.masker)}
+
+
+@pytest.mark.parametrize("case", cases(*METHODS))
+def test_the_encoder_of_a_checkpoint_is_the_same_when_loaded(case, tmp_path):
+    folder = open_folder(case)
+    state, view = load_file(folder.path / "state_dict.safetensors"), folder.official.modality
+    method, config = open_official(folder.name, state, folder.meta)
+    export_encoder(tmp_path, method, config)
+    data = folder.replay()[0].views[view]
+    own = SavedEncoder(method.tokenizer, method.encoder, {"view": view}).eval()(data)
+    assert torch.equal(own.tokens, load_encoder(tmp_path)(data).tokens)
