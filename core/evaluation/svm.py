@@ -37,9 +37,12 @@ class SupportVectors(Probe):
         return [fitted(x, y).predict(queries)] * len(settings)
 
 
-def fitted(x: np.ndarray, y: np.ndarray) -> GridSearchCV:
-    machine = GridSearchCV(SVC(random_state=42), {"C": list(STRENGTHS)}, cv=5, scoring="accuracy")
-    return machine.fit(x, y)
+def fitted(x: np.ndarray, y: np.ndarray) -> GridSearchCV | SVC:
+    """The search has fewer parts where a class has fewer samples, and with one sample there is none: C = 1."""
+    parts, machine = min(5, int(np.unique(y, return_counts=True)[1].min())), SVC(random_state=42)
+    if parts < 2:
+        return machine.fit(x, y)
+    return GridSearchCV(machine, {"C": list(STRENGTHS)}, cv=parts, scoring="accuracy").fit(x, y)
 
 
 def svm_folds(x: np.ndarray, y: np.ndarray, folds: int = FOLDS) -> SvmResult:

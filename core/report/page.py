@@ -135,7 +135,8 @@ def reconstructions(record: Record, samples: Samples) -> str:
 def evaluations(record: Record) -> str:
     if not record.evaluations:
         folder = shlex.quote(str(record.folder))
-        return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task=knn</code></p>"
+        task = "knn" if record.config.get("published") is None else "published"
+        return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task={task}</code></p>"
     return "".join(tables.evaluation(task, result) for task, result in record.evaluations.items())
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from core.evaluation.baselines import RANDOM
 from core.report.curves import show
 
 LISTED = 200  # skipped files that are named
@@ -28,6 +29,8 @@ def evaluation(task: str, result: Mapping[str, Any]) -> str:
     parts = [f"<h3>{escape(task)}</h3>"]
     if "reason" in result:
         parts.append(f"<p>Not measured: {escape(str(result['reason']))}</p>")
+    if task == "published":
+        parts.append(published(result))
     for name, figures in result.get("figures", {}).items():
         if _is_skill(figures):
             parts.append(skills(name, figures))
@@ -40,6 +43,14 @@ def evaluation(task: str, result: Mapping[str, Any]) -> str:
     whole = escape(json.dumps({k: v for k, v in result.items() if k != "skipped"}, indent=1))
     parts.append(f"<details><summary>All figures (JSON)</summary><pre>{whole}</pre></details>")
     return "".join(parts)
+
+
+def published(result: Mapping[str, Any]) -> str:
+    """What the paper's own way of measuring gives, in %, and what it gives of the network untrained."""
+    rows = [
+        [escape(name), _percent(found), _percent(result[RANDOM].get(name))] for name, found in result["figures"].items()
+    ]
+    return table(("figure, %", "this run", RANDOM), rows, numbers=1)
 
 
 def skills(objective: str, regions: Mapping[str, Mapping[str, Any]]) -> str:
@@ -104,6 +115,13 @@ def skipped(entries: Sequence[tuple[str, str, str]]) -> str:
     more = f"<p>{len(rows) - LISTED} more are in metrics.jsonl.</p>" if len(rows) > LISTED else ""
     count = f"<p>{len(rows)} sample(s) were skipped, {len(entries)} time(s) in all.</p>"
     return count + table(("when", "sample", "reason"), [[escape(c) for c in row] for row in rows[:LISTED]]) + more
+
+
+def _percent(found: Mapping[str, float | None] | None) -> str:
+    if found is None:
+        return "-"
+    spread = "" if found["half_interval"] is None else f" ± {100 * found['deviation']:.2f}"
+    return f"{100 * found['mean']:.2f}{spread}"
 
 
 def _is_skill(figures: Mapping[str, Any]) -> bool:

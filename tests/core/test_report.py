@@ -273,6 +273,15 @@ def test_probes_stand_beside_their_baselines():
     assert "verdict good" not in html
 
 
+def test_published_figures_stand_beside_those_of_the_network_untrained():
+    several = {"mean": 0.84, "deviation": 0.005, "half_interval": 0.01}
+    one = {"mean": 0.7, "deviation": 0.0, "half_interval": None}
+    found = {"figures": {"final": several, "chosen": one}, "random init": {"final": one}, "protocol": {"epochs": 300}}
+    html = tables.evaluation("published", found)
+    cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", html)]
+    assert cells == ["final", "84.00 ± 0.50", "70.00", "chosen", "70.00", "-"] and "epochs: 300" in html
+
+
 def test_an_evaluation_that_could_not_be_made_says_why():
     assert "no filler &lt;fits&gt;" in tables.evaluation(
         "reconstruction", {"figures": {}, "reason": "no filler <fits>"}

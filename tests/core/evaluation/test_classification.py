@@ -149,6 +149,13 @@ def test_support_vectors_are_asked_as_published():
     assert "whitened" not in scores and 0.6 < scores["chosen"].right.mean() < 1
 
 
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_few_shots_are_enough(probe, shots):
+    task = make_task(shots=shots)
+    assert score(probe, [features(task, 3.0)], task, plain_form(probe, raw=False))["plain"].right.mean() > 0.8
+
+
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 def test_features_that_say_nothing_are_no_error(probe):
     task = make_task()
