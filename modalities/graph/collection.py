@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.errors import UserError
-from modalities.graph.graphs import Graphs
+from modalities.graph.graphs import Graphs, induced
 
 MOST_DEGREES = 400  # longer one-hot codes are cut here (GraphMAE)
 Scaling = Literal["none", "sum", "standard"]  # of features; see `scaled`
@@ -33,6 +35,20 @@ class Collection:
     splits: Mapping[str, Tensor] = field(default_factory=dict)
     folds: Sequence[tuple[np.ndarray, np.ndarray]] = ()
     scaffolds: Sequence[str] = ()
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Where each graph's nodes end."""
+        return list(accumulate(len(graph.x) for graph in self.graphs))
+
+    @cached_property
+    def training(self) -> Graphs:
+        """Of one graph the part that training sees where it is inductive."""
+        return induced(self.graphs[0], self.splits["train"])
+
+    def of_graph(self, number: int, values: Tensor) -> Tensor:
+        """What is known of one graph's nodes."""
+        return values[self.ends[number] - len(self.graphs[number].x) : self.ends[number]]
 
     def by_graph(self, values: Tensor) -> tuple[Tensor, ...]:
         """What is known of nodes, graph by graph."""

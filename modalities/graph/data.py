@@ -12,7 +12,7 @@ from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item, Source
 from core.errors import BadSample, UserError
 from modalities.graph import files
-from modalities.graph.graphs import Graphs, induced, join, to_dense
+from modalities.graph.graphs import Graphs, join, to_dense
 
 
 class GraphSource(Source):
@@ -102,8 +102,7 @@ class GraphReader(Reader):
 
     def read(self, item: Item, train: bool) -> Graphs:
         found, number, part = self._place(item)
-        graph = found.graphs[number]
-        return induced(graph, found.splits["train"]) if part == "train" else graph
+        return found.training if part == "train" else found.graphs[number]
 
     def token_labels(self, item: Item) -> TokenLabels | None:
         """Of nodes; None where graphs have labels, or a node may have several."""
@@ -112,10 +111,10 @@ class GraphReader(Reader):
             return None
         if part == "train":
             return TokenLabels(found.nodes[found.splits["train"]])
-        splits = {name: found.by_graph(flag)[number] for name, flag in found.splits.items()}
+        splits = {name: found.of_graph(number, flag) for name, flag in found.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # those were asked about in the other graph
-        return TokenLabels(found.by_graph(found.nodes)[number], splits)
+        return TokenLabels(found.of_graph(number, found.nodes), splits)
 
     def raw(self, data: Graphs, by_token: bool) -> Tensor | None:
         """Features of nodes, or their mean over each graph; None where they are class numbers."""

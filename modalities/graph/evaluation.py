@@ -20,7 +20,7 @@ from core.tokenizers import Tokenizer
 from modalities.graph.collection import Collection
 from modalities.graph.data import collection
 from modalities.graph.gnn import GAT
-from modalities.graph.graphs import Graphs, induced, join, to_dense
+from modalities.graph.graphs import Graphs, join, to_dense
 from modalities.graph.multilabel import multilabel_probe
 from modalities.graph.tokenizer import Nodes
 
@@ -73,7 +73,7 @@ def node_accuracy(
         raise UserError("A probe of nodes needs one graph with a class per node.")
     x = features(encoder, data.graphs)[0]
     if inductive:
-        x[data.splits["train"]] = features(encoder, [induced(data.graphs[0], data.splits["train"])])[0]
+        x[data.splits["train"]] = features(encoder, [data.training])[0]
     found = adam_probe(x, data.nodes, parts(data, seed), lr, weight_decay, epochs, seed)
     return {"final": found.final, "chosen_on_validation": found.chosen}
 
