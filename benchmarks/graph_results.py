@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from benchmarks import results_table
-from benchmarks.turns import queue
+from benchmarks.results import evaluate
+from benchmarks.turns import keep, queue
 from core.data.sources import Item
 from core.evaluation.baselines import RANDOM
 from core.evaluation.opening import open_config
@@ -31,7 +32,7 @@ RECORDS = HERE.parent / "docs" / "results" / "graph"
 def main() -> None:
     runs, turns = queue(__doc__, HERE / "graph_results.yaml", "runs/graph")
     for name, entry, seed in turns:
-        collect(name, entry, [one_seed(name, entry, s, runs) for s in range(seed + 1)])
+        collect(name, entry, [one_seed(name, entry, s, runs) for s in range(seed + 1)], runs)
 
 
 def one_seed(name: str, entry: dict, seed: int, runs: Path) -> dict:
@@ -49,18 +50,20 @@ def one_seed(name: str, entry: dict, seed: int, runs: Path) -> dict:
     if entry.get("baselines"):
         figures["logistic regression"] = raw_accuracy(read(root), seed)
         figures["supervised GAT"] = supervised_accuracy(read(root), load_encoder(run).config["encoder"], seed)
-    public = " ".join(train).replace(os.environ["DATA_DIR"], "$DATA_DIR").replace(str(runs), "runs/graph")
     files = [p for p in sorted(Path(root).rglob("*")) if p.is_file()] or [Path(root)]
     items = [Item(p.name, str(p)) for p in files]
-    record = {**describe(f"python -m core.train {public}", seed, items, start), "figures": figures}
+    record = {**describe(f"python -m core.train {' '.join(train)}", seed, items, start), "figures": figures}
     done.write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 
-def collect(name: str, entry: dict, seeds: list[dict]) -> None:
-    RECORDS.mkdir(parents=True, exist_ok=True)
+def collect(name: str, entry: dict, seeds: list[dict], runs: Path) -> None:
+    """The entry's record; once all its seeds are there, also what is asked of them together."""
     record = {"name": name, **entry, "records": seeds}
-    (RECORDS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    if len(seeds) == entry["seeds"]:
+        paths = [runs / f"{name}_seed{seed}" for seed in range(len(seeds))]
+        record |= {task: evaluate(task, paths, []) for task in entry.get("evaluate", [])}
+    keep(record, RECORDS / f"{name}.json", runs, "runs/graph")
     results_table.write()
 
 

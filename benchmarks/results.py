@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks import results_table
-from benchmarks.turns import queue
+from benchmarks.turns import keep, queue
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE.parent / "docs" / "results"
@@ -84,11 +84,7 @@ def collect(name: str, entry: dict, seeds: int, runs: Path) -> None:
         settings.append(listed("beside", [runs / f"{entry['beside']}_seed{seed}" for seed in range(seeds)]))
     for task in entry.get("evaluate", []):
         record[task] = evaluate(task, paths, settings)
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1)
-    for secret, public in ((os.environ.get("DATA_DIR", ""), "$DATA_DIR"), (str(runs), "runs/results")):
-        text = text.replace(secret, public) if secret else text
-    (RECORDS / f"{name}.json").write_text(text + "\n")
+    keep(record, RECORDS / f"{name}.json", runs, "runs/results")
     results_table.write()
 
 

@@ -24,7 +24,7 @@ method's own target space, with a 95 % interval over samples (each seed by itsel
 def render(folder: Path) -> str:
     """The text of results.md, which stands beside `folder`."""
     found, graphs = records(folder, "*"), records(folder / "graph", "*")
-    parts = [HEADER, *reconstruction(found), *probes(found), *graph_table.section(graphs), *commands(found)]
+    parts = [HEADER, *reconstruction(found), *probes([*found, *graphs]), *graph_table.section(graphs), *commands(found)]
     return "\n".join([*parts, *graph_table.commands(graphs)]) + "\n"
 
 
@@ -71,9 +71,10 @@ def probes(records: list[dict]) -> list[str]:
         "## Labels",
         "",
         "Accuracy with a 95 % interval; whitening and settings chosen on a part of the training samples. knn, linear:",
-        "of frozen features; finetune trains on. Above: the lower bound of the paired difference to every baseline",
-        "measured is above 0, and the interval above the floor (a simple classifier of raw values). Wins: supervised",
-        "training from scratch at equal compute is among those baselines. Beside: paired difference to another entry.",
+        "of frozen features; finetune trains on. token: classes of nodes, on the split that came with the graph.",
+        "Above: the lower bound of the paired difference to every baseline measured is above 0, and the interval above",
+        "the floor (a simple classifier of raw values). Wins: supervised training from scratch at equal compute is among",
+        "those baselines. Beside: paired difference to another entry.",
         "",
         "| data | task | seeds | trained | random | PCA | PCA, whitened | supervised | floor | verdict | beside |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -89,7 +90,8 @@ def probe_row(record: dict, name: str, found: dict) -> str:
     values = {key: other["value"] for key, other in found["baselines"].items()}
     random = max(value for key, value in values.items() if key.startswith("random init"))
     raw = (values.get(key) for key in ("PCA of raw input", "PCA of raw input, whitened"))
-    floor, taught = ENTRIES[record["name"]].get("floor"), values.get(SUPERVISED)
+    floor = {**ENTRIES.get(record["name"], {}), **record}.get("floor")
+    taught = values.get(SUPERVISED)
     above = found["verdict"]["result"] != OPEN and (floor is None or found["accuracy"]["low"] > floor)
     cells = [record["name"], name, str(found["verdict"]["trainings"]), interval(found["accuracy"])]
     cells += [shown(value, ".3f") for value in (random, *raw, taught, floor)]

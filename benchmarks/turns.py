@@ -1,6 +1,8 @@
 """A queue of runs from a file of entries: by turns, the first seed of every entry before the second of any."""
 
 import argparse
+import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +21,15 @@ def queue(text: str, file: Path, runs: str) -> tuple[Path, Iterator[tuple[str, d
         parser.error(f"no such entry: {', '.join(sorted(unknown))}; there are {', '.join(entries)}")
     chosen = {name: entry for name, entry in entries.items() if not args.names or name in args.names}
     return args.runs, turns(chosen, args.seeds)
+
+
+def keep(record: Mapping, file: Path, runs: Path, public: str) -> None:
+    """Writes an entry's record, places of this machine under their public names (`public`: of `runs`)."""
+    text = json.dumps(record, indent=1)
+    for place, name in ((os.environ.get("DATA_DIR", ""), "$DATA_DIR"), (str(runs), public)):
+        text = text.replace(place, name) if place else text
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")
 
 
 def turns(entries: Mapping[str, dict], most: int | None = None) -> Iterator[tuple[str, dict, int]]:
