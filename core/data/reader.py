@@ -1,7 +1,7 @@
 """How an item becomes a raw sample: the contract that every modality fills in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,10 +13,14 @@ from core.data.sources import Item
 
 @dataclass(frozen=True)
 class TokenLabels:
-    """What is known of a sample's tokens: classes (N,), -1 unknown; `splits`: (N,) bool by "train" and "test"."""
+    """What is known of a sample's tokens: classes (N,), -1 unknown; `splits`: (N,) bool by "train" and "test".
+
+    `names` of the classes, the same for every sample; their numbers where there are none.
+    """
 
     classes: Tensor
     splits: Mapping[str, Tensor] = field(default_factory=dict)
+    names: Sequence[str] = ()
 
 
 class Reader(ABC):

@@ -92,8 +92,7 @@ class Question:
         """Names of the classes, by label. Raises UserError where nothing is labelled."""
         if self.tokens is None:
             return {name: self.source.classes[name] for name in label_names(self.items, self.source.classes)}
-        largest = max((number for item in self.items for number in item.labels.values()), default=-1)
-        return {LABEL: [str(number) for number in range(largest + 1)]}
+        return {LABEL: self.tokens.classes}
 
     def names(self) -> list[str]:
         """Of the labels. Raises UserError where there are none."""

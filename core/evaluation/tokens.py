@@ -14,10 +14,11 @@ LABEL = "token"
 
 @dataclass(frozen=True)
 class TokenItems:
-    """The tokens of every sample, by its key, and the keys of those that are tested."""
+    """The tokens of every sample, by its key, the keys of those that are tested, and the names of the classes."""
 
     by_sample: Mapping[str, Sequence[Item]]
     tested: frozenset[str]
+    classes: list[str]
 
 
 def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -> TokenItems | None:
@@ -27,7 +28,7 @@ def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -
     lose their label. Samples that cannot be read are left out.
     Raises: UserError where only some samples have labelled tokens.
     """
-    by_sample, tested = {}, set()
+    by_sample, tested, names = {}, set(), []
     for sample in samples:
         try:
             labels = reader.token_labels(sample)
@@ -39,8 +40,10 @@ def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -
             return None
         tokens, flags = _tokens(sample, labels, sample.key in fit)
         by_sample[sample.key] = tokens
+        names = list(labels.names) or names
         tested |= {token.key for token, flag in zip(tokens, flags, strict=True) if flag}
-    return TokenItems(by_sample, frozenset(tested))
+    largest = max((token.labels.get(LABEL, -1) for tokens in by_sample.values() for token in tokens), default=-1)
+    return TokenItems(by_sample, frozenset(tested), names or [str(number) for number in range(largest + 1)])
 
 
 def _tokens(sample: Item, labels: TokenLabels, fits: bool) -> tuple[list[Item], list[bool]]:

@@ -105,17 +105,18 @@ def _points(record: Record) -> Points:
 
 
 def _of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Item], device: torch.device) -> Points:
-    by_key, features, classes = {item.key: item for item in items}, [], []
+    by_key, features, classes, names = {item.key: item for item in items}, [], [], []
     for batch in evaluation_batches(items, reader, 1, workers=0):
         tokens = encoder(batch.to(device).views[reader.view]).tokens.flatten(0, 1).float().cpu()
         labels = reader.token_labels(by_key[batch.keys[0]])
         features.append(tokens)
         classes.append(torch.full((len(tokens),), -1) if labels is None else labels.classes)
+        names = names if labels is None else labels.names
         if sum(map(len, features)) >= TOKENS:
             break
     x, y = torch.cat(features), torch.cat(classes)
     rows = torch.randperm(len(x), generator=seeding.generator(0))[:TOKENS]
-    names = [str(i) for i in range(int(y.max()) + 1)]
+    names = names or [str(i) for i in range(int(y.max()) + 1)]
     said = f"Features of {len(rows)} tokens out of {len(x)}" + (", coloured by their labels." if names else ".")
     return Points(x[rows].numpy(), y[rows].numpy(), names, said)
 

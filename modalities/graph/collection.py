@@ -26,7 +26,7 @@ class Collection:
     `labels` (S,) classes of graphs, or (S, T) answers to T questions: 1 yes, -1 no, 0 unknown.
     `nodes` (N,) classes of nodes, -1 unknown; or (N, T) of which several may hold, 0 or 1.
     `splits`: (N,) bool by "train", "validation", "test". `folds`: (train, test) graph numbers that came with the data.
-    `scaffolds`: which molecules share a frame, one name a graph.
+    `scaffolds`: which molecules share a frame, one name a graph. `classes`: names of the nodes', where they have any.
     """
 
     graphs: Sequence[Graphs]
@@ -35,6 +35,7 @@ class Collection:
     splits: Mapping[str, Tensor] = field(default_factory=dict)
     folds: Sequence[tuple[np.ndarray, np.ndarray]] = ()
     scaffolds: Sequence[str] = ()
+    classes: Sequence[str] = ()
 
     @cached_property
     def ends(self) -> list[int]:

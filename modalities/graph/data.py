@@ -110,11 +110,11 @@ class GraphReader(Reader):
         if found.nodes is None or found.nodes.dim() != 1:
             return None
         if part == "train":
-            return TokenLabels(found.nodes[found.splits["train"]])
+            return TokenLabels(found.nodes[found.splits["train"]], names=found.classes)
         splits = {name: found.of_graph(number, flag) for name, flag in found.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # those were asked about in the other graph
-        return TokenLabels(found.of_graph(number, found.nodes), splits)
+        return TokenLabels(found.of_graph(number, found.nodes), splits, found.classes)
 
     def raw(self, data: Graphs, by_token: bool) -> Tensor | None:
         """Features of nodes, or their mean over each graph; None where they are class numbers."""

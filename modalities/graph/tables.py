@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.data.labels import numbers
 from core.data.splits import parse as split_of
 from core.errors import UserError
 from modalities.graph.collection import Collection, Scaling, both_ways, made, no_features
@@ -17,24 +18,25 @@ SPLITS = ("train", "validation", "test")
 def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
     """edges.csv (from, to), features.csv or .npy (row per node), labels.csv (node, class), split.csv (node, split).
 
+    Classes are numbers, -1 unknown, or names.
     Raises: UserError naming the file and what is wrong with it.
     """
     edges = torch.from_numpy(_whole(folder / "edges.csv", "from and to").T.copy())
-    labelled = _whole(folder / "labels.csv", "node and class") if (folder / "labels.csv").exists() else None
+    known = _said(folder / "labels.csv", "node and class") if (folder / "labels.csv").exists() else None
     x = _features(folder)
     if x is None:
-        named = [
-            int(part.max())
-            for part in (edges, labelled[:, :1] if labelled is not None else edges)
-            if len(part.flatten())
-        ]
+        named = [*edges.flatten().tolist(), *(node for node, _ in known or ())]
         x = no_features(edges, max(named, default=0) + 1, str(folder))
-    labels = None
-    if labelled is not None:
-        nodes = _nodes(labelled[:, 0], len(x), folder / "labels.csv")
-        labels = torch.full((len(x),), -1).index_copy(0, nodes, torch.from_numpy(labelled[:, 1]))
+    labels, classes = None, []
+    if known is not None:
+        nodes = _nodes(np.array([node for node, _ in known], np.int64), len(x), folder / "labels.csv")
+        found, names = numbers([{"class": name} for _, name in known])
+        classes = names.get("class", [])
+        labels = torch.full((len(x),), -1)
+        labels[nodes] = torch.tensor([each.get("class", -1) for each in found], dtype=torch.long)
     splits = _splits(folder / "split.csv", len(x)) if (folder / "split.csv").exists() else {}
-    return Collection([made(x, both_ways(edges, directed), folder, scaling)], None, labels, splits)
+    graph = made(x, both_ways(edges, directed), folder, scaling)
+    return Collection([graph], None, labels, splits, classes=classes)
 
 
 def _features(folder: Path) -> Tensor | None:
@@ -86,11 +88,20 @@ def _is_number(text: str) -> bool:
 
 def _splits(path: Path, count: int) -> dict[str, Tensor]:
     masks = {name: torch.zeros(count, dtype=torch.bool) for name in SPLITS}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line in csv.reader(file):
-            if not line or not _is_number(line[0]):
-                continue
-            if len(line) < 2:
-                raise UserError(f"data.root: {path} must have two columns: node and split.")
-            masks[split_of(line[1], str(path))][_nodes(np.array([int(float(line[0]))]), count, path)] = True
+    for node, name in _said(path, "node and split"):
+        masks[split_of(name, str(path))][_nodes(np.array([node]), count, path)] = True
     return masks
+
+
+def _said(path: Path, columns: str) -> list[tuple[int, str]]:
+    """What a csv says of nodes by their number, with or without a line of names. Raises UserError naming the line."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if line]
+    if lines and not _is_number(lines[0][1][0]):
+        lines = lines[1:]
+    for number, line in lines:
+        if len(line) < 2 or not (_is_number(line[0]) and float(line[0]).is_integer()):
+            raise UserError(
+                f"data.root: {path}, line {number}: there must be two columns, {columns}; nodes are numbers."
+            )
+    return [(int(float(line[0])), line[1].strip()) for _, line in lines]

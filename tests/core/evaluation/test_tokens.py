@@ -51,6 +51,13 @@ def test_without_a_split_tokens_belong_where_their_sample_does():
     assert labels_of(found.by_sample["a"]) == {"a/0": 0, "a/1": 1}
 
 
+def test_classes_have_names_or_numbers():
+    classes = torch.tensor([0, 2, -1])
+    for names, expected in (((), ["0", "1", "2"]), (("x", "y", "z", "never"), ["x", "y", "z", "never"])):
+        told = {"a": TokenLabels(classes, names=names)}
+        assert token_items(Told(told), items("a"), {"a"}).classes == expected
+
+
 def test_damaged_samples_are_left_out():
     found = token_items(Told({"b": TokenLabels(torch.tensor([0, 1]))}), items("a", "b"), {"a", "b"})
     assert list(found.by_sample) == ["b"] and not found.tested

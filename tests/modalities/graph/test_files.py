@@ -67,6 +67,19 @@ def test_nodes_that_only_labels_name_are_there(tmp_path):
     ]
 
 
+def test_classes_may_have_names(tmp_path):
+    labels = "node,class\n0,red\n1,blue\n2,red\n4,-1\n"
+    root = write(
+        tmp_path / "g", edges="0,1\n", features="1\n2\n3\n4\n5\n", labels=labels, split="0.0,train\n1.0,test\n"
+    )
+    found = files.read(root)
+    assert found.nodes.tolist() == [1, 0, 1, -1, -1] and list(found.classes) == ["blue", "red"]
+    (item,) = GraphSource(root).items("test")
+    told = GraphReader().token_labels(item)
+    assert told.classes.tolist() == found.nodes.tolist() and list(told.names) == ["blue", "red"]
+    assert told.splits["test"].tolist() == [False, True, False, False, False]
+
+
 def test_damaged_feature_arrays_are_refused(tmp_path):
     root = write(tmp_path / "g", edges="0,1\n")
     (tmp_path / "g" / "features.npy").write_bytes(b"damaged")
@@ -102,9 +115,10 @@ def test_splits_of_a_table(tmp_path):
         ({"edges": "0,1\n", "features": "1\ninf\n"}, "NaN or infinite"),
         ({"edges": "0,1\n", "features": "1,2\n3\n"}, "not a table of numbers"),
         ({"edges": "0,1\n", "features": "1\n2\n", "labels": "2,0\n"}, r"labels\.csv names node 2"),
-        ({"edges": "0,1\n", "features": "1\n2\n", "labels": "0\n"}, r"labels\.csv must have two columns"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "labels": "0\n"}, r"labels\.csv, line 1: there must be two columns"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "labels": "node,class\n0,1\nb,1\n"}, r"labels\.csv, line 3.*numbers"),
         ({"edges": "0,1\n", "features": "1\n2\n", "split": "-1,train\n"}, r"split\.csv names node -1"),
-        ({"edges": "0,1\n", "features": "1\n2\n", "split": "0\n"}, r"split\.csv must have two columns"),
+        ({"edges": "0,1\n", "features": "1\n2\n", "split": "0\n"}, r"split\.csv, line 1: there must be two columns"),
         ({"edges": "0,1\n", "features": "1\n2\n", "split": "0,middle\n"}, "middle"),
     ],
 )
