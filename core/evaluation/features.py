@@ -14,11 +14,11 @@ from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.cache import keep, recall
+from core.evaluation.tokens import TokenItems
 from core.export import Features, SavedEncoder
 
 Pool = Literal["mean", "max", "sum", "first", "cls", "axis0", "token"]
 Extractor = Callable[[Any], Tensor]  # raw data of a batch -> (B, D)
-Tokens = Mapping[str, Sequence[Item]]  # a sample's key -> its tokens, as items of their own
 FIRST = 16  # samples whose answer a model is known by
 LARGEST = 2**30  # bytes of features that are kept on disk
 
@@ -46,9 +46,9 @@ class Reading:
     device: torch.device | str = "cpu"
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what samples in memory keep from it could not be trained through
 def extract(
-    models: Mapping[str, Extractor], samples: Sequence[Item], reading: Reading, tokens: Tokens | None = None
+    models: Mapping[str, Extractor], samples: Sequence[Item], reading: Reading, tokens: TokenItems | None = None
 ) -> Table:
     """Runs every model over all samples, each batch read once; the table has their `tokens`, where those are given.
 
@@ -56,7 +56,7 @@ def extract(
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in models}
     kept, skipped = [], []
-    by_key = {item.key: [item] for item in samples} if tokens is None else tokens
+    by_key = {item.key: [item] for item in samples} if tokens is None else tokens.by_sample
     for batch in evaluation_batches(samples, reading.reader, reading.batch_size, reading.workers):
         skipped += batch.skipped
         rows = [item for key in batch.keys for item in by_key[key]]
@@ -75,14 +75,14 @@ def extract_once(
     samples: Sequence[Item],
     reading: Reading,
     data: str,
-    tokens: Tokens | None = None,
+    tokens: TokenItems | None = None,
 ) -> Table:
     """As `extract`, but what a model said of the same samples before, in this or another command, is read from disk.
 
     `data`: the hash of the items. A model is known by its answer to the first of them: with other weights, another
     code or other ways of reading it answers differently.
     """
-    items = samples if tokens is None else [item for sample in samples for item in tokens.get(sample.key, ())]
+    items = samples if tokens is None else [item for found in tokens.by_sample.values() for item in found]
     answers = fingerprints(models, samples, reading)
     keys = {name: {"data": data, "answer": answer} for name, answer in answers.items()}
     known = {name: found for name, key in keys.items() if (found := recall(key)) is not None}
@@ -101,7 +101,7 @@ def extract_once(
     return Table(features, [items[row] for row in first["rows"]], skipped)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def fingerprints(models: Mapping[str, Extractor], items: Sequence[Item], reading: Reading) -> dict[str, str]:
     """A hash of what each model says of the first samples."""
     batch = next(iter(evaluation_batches(items, reading.reader, FIRST, 0)))

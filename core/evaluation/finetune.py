@@ -16,7 +16,6 @@ import torch
 
 from core.data.sources import Item
 from core.engine.randomness import mix
-from core.errors import UserError
 from core.evaluation.baselines import RANDOM, random_encoder
 from core.evaluation.cache import cached
 from core.evaluation.classification import SUPERVISED, Scores, Task, majority
@@ -46,11 +45,7 @@ class Contender:
 def evaluate_finetune(question: Question) -> dict:
     """The record's figures. Raises: UserError where there are no labels, too few, or a run is not finished."""
     question.names()
-    if question.tokens is not None:
-        raise UserError(
-            "task=finetune needs labels of whole samples; here their tokens carry them: choose knn or linear."
-        )
-    table = extract({}, question.samples, question.reading)  # which samples can be read
+    table = extract({}, question.samples, question.reading, question.tokens)  # which samples can be read
     tasks = question.tasks(table)
     ours = Contender("trained", _saved(question.runs), _epochs(question))
     untrained = Contender(RANDOM, _random(question), _epochs(question))
@@ -85,8 +80,10 @@ def supervised(
     """What is right (R, T) by label after supervised training from scratch at equal compute; and what that meant."""
     reading, begin = question.reading, _random(question)
     label = next(iter(tasks))
-    network = Classifier(begin(0), label, len(question.source.classes[label]), question.pool).to(reading.device)
-    known = [item for item in question.fit_items if item.labels.get(label, -1) >= 0]
+    network = _classifier(begin(0), question, label, 0).to(reading.device)
+    known = [item for item in items if item.key not in question.tested and item.labels.get(label, -1) >= 0]
+    if question.tokens is not None:
+        known = network.ask(known)
     each = flops_per_sample(network, known, reading)
     before = max(pretraining_flops(run, known, reading) for run in question.runs)
     more = before / each
@@ -96,7 +93,7 @@ def supervised(
 
     contender = Contender(SUPERVISED, begin, samples)
     right = {label: compete(contender, question, label, task, items).right for label, task in tasks.items()}
-    size = len(_parts(question, tasks[label], tasks[label].folds[0], 0)[0])
+    size = _size(question, [items[i] for i in _parts(question, tasks[label], tasks[label].folds[0], 0)[0]])
     told = (
         f"the same network from random initialisation for {samples(size):.0f} samples of {each / 1e9:.4g} GFLOP: "
         f"{question.epochs:g} epochs of {size} and the {before / 1e12:.4g} TFLOP of pre-training, "
@@ -135,20 +132,19 @@ def _train(
     fitting, held = ([items[i] for i in rows] for rows in _parts(question, task, fold, seed))
     tested = [items[i] for i in fold.test if task.y[i] >= 0]
     rates = rates if held or len(rates) == 1 else (DEFAULT_RATE,)
-    begin = {"begin": extractor(contender.begin(seed), question.pool, question.reading.device)}
+    begin = {"begin": extractor(contender.begin(seed), question.pooling, question.reading.device)}
+    samples = contender.samples(_size(question, fitting))
     key = question.key() | {
-        **fingerprints(begin, question.items, question.reading),
+        **fingerprints(begin, question.samples, question.reading),
         **{"label": label, "fold": [int(i) for i in fold.test[:1]], "seed": seed, "rates": list(rates)},
-        **{"samples": contender.samples(len(fitting)), "batch_size": question.reading.batch_size},
+        **{"samples": samples, "batch_size": question.reading.batch_size},
     }
 
     def compute() -> dict[str, np.ndarray]:
         best = (-1.0, rates[0], np.zeros(0))
         for rate in rates:
             network = _classifier(contender.begin(seed), question, label, seed)
-            accuracy = fit(
-                network, fitting, held, rate, contender.samples(len(fitting)), question.reading, mix(seed, 1)
-            )
+            accuracy = fit(network, fitting, held, rate, samples, question.reading, mix(seed, 1))
             if (accuracy or 0.0) > best[0]:
                 answer = predict(network, tested, question.reading) == classes(tested, label)
                 best = (accuracy or 0.0, rate, answer)
@@ -167,10 +163,15 @@ def _parts(question: Question, task: Task, fold: Fold, seed: int) -> tuple[np.nd
     return (rows, rows[:0]) if parts is None else parts
 
 
+def _size(question: Question, items: Sequence[Item]) -> int:
+    """How many samples an epoch over these items reads."""
+    return len(items if question.tokens is None else question.tokens.asked(items)[0])
+
+
 def _classifier(encoder: SavedEncoder, question: Question, label: str, seed: int) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix("head", question.options.seed, seed))
-        return Classifier(encoder, label, len(question.source.classes[label]), question.pool)
+        return Classifier(encoder, label, len(question.classes[label]), question.pooling, question.tokens)
 
 
 def _epochs(question: Question) -> Callable[[int], float]:

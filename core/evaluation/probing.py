@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import UserError
 from core.evaluation.baselines import RANDOM, RAW, random_encoder, raw_components
 from core.evaluation.cache import keep, recall
 from core.evaluation.classification import SUPERVISED, Scores, Task, majority, plain_form, score
@@ -24,13 +23,10 @@ def evaluate_probe(question: Question, probe: Probe, with_supervised: bool = Fal
     Raises: UserError where there are no labels, or too few to learn from.
     """
     question.names()
-    if question.tokens is not None and with_supervised:
-        raise UserError("supervised=true trains on labels of whole samples; here their tokens carry the labels.")
     key = question.key() | {"probe": probe.name, "seeds": question.options.seeds}
     kept = recall(key)
     models = _encoders(question) | ({} if kept is not None else _baselines(question))
-    tokens = None if question.tokens is None else question.tokens.by_sample
-    table = extract_once(models, question.samples, question.reading, question.data, tokens)
+    table = extract_once(models, question.samples, question.reading, question.data, question.tokens)
     tasks = question.tasks(table)
     if kept is None:
         kept = _score_baselines(question, probe, table, tasks)

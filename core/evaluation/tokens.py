@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item
@@ -14,11 +15,22 @@ LABEL = "token"
 
 @dataclass(frozen=True)
 class TokenItems:
-    """The tokens of every sample, by its key, the keys of those that are tested, and the names of the classes."""
+    """Samples, the tokens of each by its key, the keys of those that are tested, and the names of the classes."""
 
+    samples: Sequence[Item]
     by_sample: Mapping[str, Sequence[Item]]
     tested: frozenset[str]
     classes: list[str]
+
+    def asked(self, tokens: Sequence[Item]) -> tuple[list[Item], dict[str, Tensor]]:
+        """The samples that these tokens are of, and their tokens' classes (N,), -1 where it is none of these."""
+        wanted, samples, classes = {token.key for token in tokens}, [], {}
+        for sample in self.samples:
+            y = [token.labels[LABEL] if token.key in wanted else -1 for token in self.by_sample[sample.key]]
+            if any(number >= 0 for number in y):
+                samples.append(sample)
+                classes[sample.key] = torch.tensor(y)
+        return samples, classes
 
 
 def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -> TokenItems | None:
@@ -43,7 +55,8 @@ def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -
         names = list(labels.names) or names
         tested |= {token.key for token, flag in zip(tokens, flags, strict=True) if flag}
     largest = max((token.labels.get(LABEL, -1) for tokens in by_sample.values() for token in tokens), default=-1)
-    return TokenItems(by_sample, frozenset(tested), names or [str(number) for number in range(largest + 1)])
+    known = [sample for sample in samples if sample.key in by_sample]
+    return TokenItems(known, by_sample, frozenset(tested), names or [str(number) for number in range(largest + 1)])
 
 
 def _tokens(sample: Item, labels: TokenLabels, fits: bool) -> tuple[list[Item], list[bool]]:

@@ -1,6 +1,6 @@
 """Training an encoder with a linear head on labels, end to end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from core.engine.precision import Precision, autocast
 from core.engine.randomness import deterministic, mix
 from core.engine.settings import Clock
 from core.evaluation.features import Pool, Reading, pooled
+from core.evaluation.tokens import TokenItems
 from core.export import SavedEncoder
 from core.tokens import Batch, Progress
 
@@ -35,12 +36,14 @@ class Output:
 class Classifier(nn.Module):
     """An encoder, its pooled features normalised, and a linear layer: raw data of its view -> logits (B, classes).
 
+    `tokens`: where they carry the labels; logits are then (N, classes) of all tokens.
     Source: the head of facebookresearch/mae's fine-tuning (a norm of the mean token, small weights, no bias).
     """
 
-    def __init__(self, encoder: SavedEncoder, label: str, classes: int, pool: Pool):
+    def __init__(self, encoder: SavedEncoder, label: str, classes: int, pool: Pool, tokens: TokenItems | None = None):
         super().__init__()
-        self.encoder, self.label, self.pool = encoder, label, pool
+        self.encoder, self.label, self.pool, self.tokens = encoder, label, pool, tokens
+        self.targets: Mapping[str, Tensor] = {}  # by sample, of its tokens: what `ask` was told last
         self.norm = nn.LayerNorm(encoder.embed_dim, eps=1e-6)
         self.head = nn.Linear(encoder.embed_dim, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.01)
@@ -53,9 +56,20 @@ class Classifier(nn.Module):
         self, batch: Batch, progress: Progress | None = None, generator: torch.Generator | None = None
     ) -> Output:
         """The loss of a labelled batch; called as methods are, so that the engine can count it."""
-        logits, y = self.logits(batch.views[self.encoder.view]), batch.labels[self.label]
+        logits = self.logits(batch.views[self.encoder.view])
+        if self.tokens is not None:
+            y = torch.cat([self.targets[key] for key in batch.keys]).to(logits.device)
+            return Output(F.cross_entropy(logits, y, ignore_index=-1, label_smoothing=SMOOTHING))
+        y = batch.labels[self.label]
         y = y.repeat_interleave(len(logits) // len(y))  # several views of a sample stand side by side
         return Output(F.cross_entropy(logits, y, label_smoothing=SMOOTHING))
+
+    def ask(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The samples to read for these items; where they are tokens, `forward` asks about them from now on."""
+        if self.tokens is None:
+            return items
+        samples, self.targets = self.tokens.asked(items)
+        return samples
 
     def no_weight_decay(self) -> set[str]:
         return set()
@@ -72,11 +86,13 @@ def fit(
 ) -> float | None:
     """Trains in place on `samples` augmented samples; returns the best accuracy on `held`, whose weights are kept.
 
-    Without `held` the last weights stay and None is returned. AdamW, linear warm-up, half a cosine to 0; what comes out
-    depends on the network, the items and the seed alone.
+    `items`, `held`: samples, or tokens. Without `held` the last weights stay and None is returned. AdamW, linear
+    warm-up, half a cosine to 0; what comes out depends on the network, the items and the seed alone.
     """
-    device, size = torch.device(reading.device), min(reading.batch_size, len(items))
-    recipe, stream = AdamW(lr=rate, **RECIPE), Loader(Samples(items, reading.reader, seed), size, seed, reading.workers)
+    fitted = network.ask(items)
+    device, size = torch.device(reading.device), min(reading.batch_size, len(fitted))
+    stream = Loader(Samples(fitted, reading.reader, seed), size, seed, reading.workers)
+    recipe = AdamW(lr=rate, **RECIPE)
     clock = Clock(max(1, round(samples / size)), stream.steps_per_epoch)
     looks = {round(clock.steps * (i + 1) / LOOKS) - 1 for i in range(LOOKS)} if held else set()
     optimizer, best, kept = recipe.optimizer(network.to(device)), None, None
@@ -102,13 +118,16 @@ def fit(
 
 @torch.no_grad()  # not inference mode: what modules keep from it could not be trained through
 def predict(network: Classifier, items: Sequence[Item], reading: Reading) -> np.ndarray:
-    """Class numbers (S,) of items that can all be read."""
+    """Class numbers (S,) of items that can all be read; of tokens, in the order of their samples."""
     network.eval()
-    device, found = torch.device(reading.device), []
-    for batch in evaluation_batches(items, reading.reader, reading.batch_size, reading.workers):
+    device, found, samples, asked = torch.device(reading.device), [], items, None
+    if network.tokens is not None:
+        samples, asked = network.tokens.asked(items)
+    for batch in evaluation_batches(samples, reading.reader, reading.batch_size, reading.workers):
         with autocast(_precision(device), device):
             found.append(network.logits(batch.to(device).views[reading.reader.view]).argmax(1).cpu())
-    return torch.cat(found).numpy()
+    answer = torch.cat(found)
+    return (answer if asked is None else answer[torch.cat(list(asked.values())) >= 0]).numpy()
 
 
 def classes(items: Sequence[Item], label: str) -> np.ndarray:

@@ -1,12 +1,17 @@
 """Tokens that carry the labels: which of them are trained on, tested, or not asked about."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item
 from core.errors import BadSample, UserError
+from core.evaluation.features import Reading
 from core.evaluation.tokens import LABEL, token_items
+from core.evaluation.training import predict
 
 
 class Told(Reader):
@@ -49,6 +54,31 @@ def test_without_a_split_tokens_belong_where_their_sample_does():
     found = token_items(Told(told), items("a", "b"), {"a"})
     assert found.tested == {"b/0", "b/1"}
     assert labels_of(found.by_sample["a"]) == {"a/0": 0, "a/1": 1}
+
+
+def test_what_is_asked_of_samples():
+    told = {name: TokenLabels(torch.tensor([0, 1, 2])) for name in "abc"}
+    found = token_items(Told(told), items("a", "b", "c"), {"a", "b", "c"})
+    wanted = [found.by_sample["c"][1], found.by_sample["a"][2]]
+    samples, classes = found.asked(wanted)
+    assert [sample.key for sample in samples] == ["a", "c"]
+    assert {key: y.tolist() for key, y in classes.items()} == {"a": [-1, -1, 2], "c": [-1, 1, -1]}
+
+
+def test_predictions_are_those_of_the_tokens_asked_about():
+    """The network says of a token what is written in it."""
+
+    class Written(Told):
+        view = "tokens"
+
+        def read(self, item, train):
+            return torch.tensor([[3, 1, 2]]) if item.key == "a" else torch.tensor([[0, 2, 1]])
+
+    reader = Written({name: TokenLabels(torch.tensor([0, 0, 0])) for name in "ab"})
+    found = token_items(reader, items("a", "b"), {"a", "b"})
+    network = SimpleNamespace(tokens=found, eval=lambda: None, logits=lambda data: F.one_hot(data.flatten(), 4))
+    wanted = [*found.by_sample["a"][1:], found.by_sample["b"][1]]
+    assert predict(network, wanted, Reading(reader)).tolist() == [1, 2, 2]
 
 
 def test_classes_have_names_or_numbers():

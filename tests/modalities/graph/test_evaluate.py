@@ -12,6 +12,7 @@ from core import evaluate, load_encoder, train
 from core.build import build
 from core.composition.choices import choices
 from core.config import compose
+from core.evaluation.classification import SUPERVISED
 from core.evaluation.published import Published, spread
 from modalities.graph.data import GraphReader, GraphSource
 from modalities.graph.evaluation import PooledVectors, features, node_accuracy
@@ -68,6 +69,20 @@ def test_nodes_are_told_apart_on_the_split_that_came_with_them(place, capsys, ta
     assert {"random init", "PCA of raw input"} <= section["baselines"].keys()
 
 
+def test_an_encoder_is_fine_tuned_on_nodes(place, capsys):
+    """Beside training from scratch, which a probe can have beside it too; nothing is learned from test nodes."""
+    argv = [f"run={place / 'nodes'}", "seeds=1", "epochs=150"]
+    code, err, _, record = run(capsys, *argv, "task=finetune")
+    assert code == 0, err
+    section = record["figures"]["token"]
+    assert section["tested"] == 30 and section["accuracy"]["value"] > 0.85
+    assert section["baselines"].keys() == {"majority class", "random init", SUPERVISED}
+    assert "150 epochs of 1" in record["protocol"][SUPERVISED]  # one graph
+    code, err, _, probed = run(capsys, *argv, "task=linear", "supervised=true")
+    assert code == 0, err
+    assert probed["figures"]["token"]["baselines"][SUPERVISED] == section["baselines"][SUPERVISED]
+
+
 def test_the_raw_baseline_of_nodes_are_their_features(place, capsys):
     """Three columns: their components say what they say, up to a rotation, which regression does not mind."""
     record = run(capsys, f"run={place / 'nodes'}", "task=linear", "seeds=1")[3]
@@ -116,8 +131,6 @@ def test_settings_of_a_protocol_can_be_changed(place, capsys):
 @pytest.mark.parametrize(
     ("name", "argv", "said"),
     [
-        ("nodes", ["task=finetune"], "labels of whole samples"),
-        ("nodes", ["task=knn", "supervised=true"], "labels of whole samples"),
         ("nodes", ["task=knn", "train=5"], "train=5 counts samples"),
         ("many", ["task=linear", "folds=30"], "the largest class has 20"),
         ("nodes", ["task=published", "beside=x"], "knows no beside="),
