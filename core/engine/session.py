@@ -85,8 +85,10 @@ def leave(config: dict[str, Any], method: nn.Module, run_dir: Path) -> None:
     export_encoder(run_dir, method, config)
     record = reconstruction.evaluate_run(run_dir, method, config)
     for name, regions in record["figures"].items():
-        skill = regions["total"]["skill"]
-        print(f"Held-out skill, {name}: {skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]", flush=True)
+        skill, said = regions["total"].get("skill"), regions["total"].get("result", "no hidden tokens")
+        if skill is not None:
+            said = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
+        print(f"Held-out skill, {name}: {said}", flush=True)
     if "reason" in record:
         print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
 

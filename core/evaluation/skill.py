@@ -11,6 +11,7 @@ from torch import Tensor
 from core.evaluation.intervals import skill_interval
 
 REGIONS = ("total", "object", "background")
+ROUNDING = 1e-6  # an error so much smaller than another is none
 
 
 @dataclass
@@ -54,14 +55,15 @@ def _region(parts: dict[str, np.ndarray], by_token: bool, seed: int) -> dict:
         return {"tokens": 0, "samples": 0}
     references = np.stack([parts["filler"], parts["zero"]])
     counts = {"samples": 1 if by_token else len(parts["tokens"]), "tokens": int(tokens)}
-    if not references.sum(1).min() > 0:
+    errors = references.sum(1)
+    if errors.min() <= ROUNDING * errors.max():
         return {**counts, "result": "a trivial answer has no error: no room"}
     skill = skill_interval(parts["prediction"], references, seed)
     found = {
         "skill": skill.as_dict(),
         "result": "wins" if skill.low > 0 else "not resolvable at this size",
         "error": {part: float(parts[part].sum() / tokens) for part in ("prediction", "filler", "zero")},
-        "better_reference": ("filler", "zero")[int(references.sum(1).argmin())],
+        "better_reference": ("filler", "zero")[int(errors.argmin())],
         **counts,
     }
     if "clean" in parts:  # what a perfect picture scores against its decoded self

@@ -248,6 +248,18 @@ def test_roots_of_a_sampled_graph_are_asked_about(tmp_path, capsys, monkeypatch)
     assert "no labels" in run(capsys, *asked[:-1])[1]
 
 
+def test_a_run_that_leaves_no_room_for_skill_ends_well(tmp_path, capsys, monkeypatch):
+    """All nodes are alike, so that their neighbours' mean is right; a latent collapses to rounding noise."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    x, edges = np.ones((30, 3), "f4"), np.stack([np.arange(30), (np.arange(30) + 1) % 30])
+    np.savez(tmp_path / "alike.npz", x=x, edge_index=edges)
+    data = [f"data.root={tmp_path / 'alike.npz'}", "modality.features=3", "steps=2", f"run_dir={tmp_path / 'run'}"]
+    assert train.main([*TINY, *data, "method=graphmae2", "method.encoder.heads=2"]) == 0
+    assert (tmp_path / "run" / "finished.json").exists()
+    said = capsys.readouterr().out
+    assert "Held-out skill, features/main/0: a trivial answer has no error: no room" in said
+
+
 def test_features_of_graphs_do_not_depend_on_their_batch(place):
     data, encoder = read(str(place / "many.pt")), load_encoder(place / "many")
     for graph, found in zip(data.graphs, features(encoder, data.graphs), strict=True):
