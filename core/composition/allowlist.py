@@ -14,6 +14,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
+import torch
+
 from core.composition.choices import plugins
 from core.composition.suggest import suggestion
 from core.errors import UserError
@@ -108,7 +110,8 @@ def _check_name(name: Any, key: str) -> None:
 
 def _load_module(path: str, key: str):
     try:
-        with warnings.catch_warnings():
+        # Parts may be built on another device (meta); a module's own tensors stay for good.
+        with warnings.catch_warnings(), torch.device("cpu"):
             if not is_own(path):
                 warnings.simplefilter("ignore")  # what libraries say of themselves at import
             return import_module(path)

@@ -47,3 +47,17 @@ def test_what_the_package_offers():
     assert callable(core.load_encoder)
     with pytest.raises(AttributeError, match="no attribute 'load_decoder'"):
         core.load_decoder  # noqa: B018
+
+
+def test_a_module_first_imported_for_another_device_keeps_its_tensors():
+    """Sizes are counted on the meta device, whose tensors hold nothing; what is imported meanwhile is used later."""
+    code = """
+import torch
+from core.composition.allowlist import load_target
+with torch.device("meta"):
+    load_target("modalities.image.data.ImageReader")
+import modalities.image.data
+print(modalities.image.data.LUMA.device)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "cpu"
