@@ -52,7 +52,7 @@ def reconstruction(records: list[dict]) -> list[str]:
 
 
 def skill(figures: dict, region: str) -> str:
-    if region not in figures:
+    if "skill" not in figures.get(region, {}):  # no such tokens
         return "–"
     return interval(figures[region]["skill"])
 
