@@ -13,7 +13,7 @@ task=reconstruction  error at hidden tokens, beside interpolation from the visib
 task=published       as the paper measured it, where the run's experiment says how
 
   run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
-  beside=      another run, or several that differ in seed, to compare with: knn, linear and finetune say by how much
+  beside=      another run, or several that differ in seed, to compare with: all but the last two say by how much
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
   pool=mean    features of a sample: mean, max, sum, first (token), cls, or axis0 (what changes along the first axis,
@@ -24,7 +24,7 @@ task=published       as the paper measured it, where the run's experiment says h
                samples aside to test; 0: the given split. For svm 10
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
-  supervised=  true: knn and linear beside supervised training at equal compute too, which takes long and "wins" needs
+  supervised=  true: knn, linear, svm beside supervised training at equal compute too, which takes long and "wins" needs
   samples=1024 test samples at most, for reconstruction
   batch_size=  workers=  device=
 

@@ -197,10 +197,10 @@ def _settings(scores: Scores) -> list[dict]:
 def _protocol(question: Question, task: Task) -> dict:
     options, folds = question.options, len(task.folds)
     split = "as given"
-    if folds > 1:
+    if folds > 1 and task.groups is not None:
+        split = f"{folds} folds of whole groups ({len(np.unique(task.groups))} groups) over all samples"
+    elif folds > 1:
         split = f"{folds} folds over all of them, by class; the data set none aside"
-        if task.groups is not None:
-            split = f"{folds} folds of whole groups ({len(np.unique(task.groups))} groups) over all samples"
     return {
         "pool": question.pooling,
         "split": split,

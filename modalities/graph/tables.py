@@ -25,8 +25,8 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
     known = _said(folder / "labels.csv", "node and class") if (folder / "labels.csv").exists() else None
     x = _features(folder)
     if x is None:
-        named = [*edges.flatten().tolist(), *(node for node, _ in known or ())]
-        x = no_features(edges, max(named, default=0) + 1, str(folder))
+        named = [int(edges.max()) if edges.numel() else 0, *(node for node, _ in known or ())]
+        x = no_features(edges, max(named) + 1, str(folder))
     labels, classes = None, []
     if known is not None:
         nodes = _nodes(np.array([node for node, _ in known], np.int64), len(x), folder / "labels.csv")
