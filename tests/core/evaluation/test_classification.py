@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.svm import SVC
 
 from core.data.sources import Item
 from core.errors import UserError
@@ -15,7 +16,7 @@ from core.evaluation.protocol import (
     label_names,
     make_folds,
 )
-from core.evaluation.svm import SupportVectors, svm_folds
+from core.evaluation.svm import SupportVectors, scaled_rbf, svm_folds
 
 PROBES = [Neighbours(), Logistic(), SupportVectors()]
 
@@ -147,6 +148,14 @@ def test_support_vectors_are_asked_as_published():
     by_fold = np.split(scores["plain"].right[0], 10)
     assert [float(right.mean()) for right in by_fold] == pytest.approx(svm_folds(x, y).folds)
     assert "whitened" not in scores and 0.6 < scores["chosen"].right.mean() < 1
+
+
+@pytest.mark.parametrize("spread", [3.0, 0.0], ids=["varied", "constant"])
+def test_the_kernel_in_one_product_is_that_of_the_library(spread):
+    rng = np.random.default_rng(0)
+    x, y, queries = 2 + spread * rng.normal(size=(60, 4)), np.arange(60) % 2, rng.normal(size=(9, 4))
+    ours, theirs = (SVC(kernel=kernel, random_state=42).fit(x, y) for kernel in (scaled_rbf, "rbf"))
+    assert ours.decision_function(queries) == pytest.approx(theirs.decision_function(queries), abs=1e-6)
 
 
 @pytest.mark.parametrize("shots", [1, 3])
