@@ -14,7 +14,7 @@ from core.evaluation.probe import Probe
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C
 FOLDS = 10
-GRAM_ROWS = 10_000  # of more rows the kernel's matrix takes above 0.8 GB
+GRAM_ROWS = 10_000  # a kernel's matrix has no more on a side, and takes 0.8 GB at most
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class SupportVectors(Probe):
     default = None
 
     def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
-        return [fitted(x, y).predict(queries)] * len(settings)
+        machine, parts = fitted(x, y), np.array_split(queries, len(queries) // GRAM_ROWS + 1)
+        return [np.concatenate([machine.predict(part) for part in parts])] * len(settings)
 
 
 def fitted(x: np.ndarray, y: np.ndarray) -> GridSearchCV | SVC:
