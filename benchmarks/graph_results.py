@@ -18,10 +18,10 @@ from benchmarks.results import evaluate
 from benchmarks.turns import keep, queue
 from core.data.sources import Item
 from core.evaluation.baselines import RANDOM
-from core.evaluation.opening import open_config
 from core.evaluation.published import evaluate_published
 from core.evaluation.record import describe
 from core.export import load_encoder
+from core.runs import open_config
 from modalities.graph.evaluation import raw_accuracy, supervised_accuracy
 from modalities.graph.files import read
 

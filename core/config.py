@@ -1,7 +1,6 @@
 """Configuration as the commands use it: `compose` overrides into a tree, `dump` it with the run, `load` it again."""
 
 from collections.abc import Mapping, Sequence
-from os import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from core.composition.references import Misfit
 from core.composition.suggest import suggestion
 from core.composition.tree import assemble, load
 from core.errors import UserError
+from core.files import write_atomic
 
 __all__ = ["compose", "describe_choices", "dump", "load", "official_names", "options"]
 
@@ -51,6 +51,4 @@ def options(argv: Sequence[str], hints: Mapping[str, Any], strict: bool = False)
 
 def dump(config: Mapping[str, Any], path: str | Path) -> None:
     """Writes a config as YAML, atomically."""
-    part = Path(f"{path}.part")
-    part.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
-    replace(part, path)
+    write_atomic(Path(path), OmegaConf.to_yaml(OmegaConf.create(dict(config))))

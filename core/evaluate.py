@@ -84,11 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(argv: Sequence[str]) -> dict[str, Any]:
     """Carries out the command, prints its table and returns what was written. Raises UserError."""
     # Loaded late: --help and typing errors should not wait for them.
-    from core.evaluation import opening, tables
+    from core.evaluation import tables
+    from core.runs import open_config
 
     start = time.monotonic()
     settings, overrides = read(argv)
-    config = opening.open_config(settings.runs[0], overrides)
+    config = open_config(settings.runs[0], overrides)
     given = f"python -m core.evaluate {shlex.join(argv)}"
     perform = {"reconstruction": _reconstruct, "published": _as_published}.get(settings.task, _classify)
     record = perform(settings, config, given, start)
@@ -109,13 +110,14 @@ def read(argv: Sequence[str]) -> tuple[Settings, list[str]]:
 
 
 def _reconstruct(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
-    from core.evaluation import opening, reconstruction
+    from core.evaluation import reconstruction
+    from core.runs import open_method
 
     if len(settings.runs) > 1:
         raise UserError("task=reconstruction takes one run at a time.")
     if settings.beside is not None:
         raise UserError("task=reconstruction knows no beside=: ask each run by itself; their records compare.")
-    method = opening.open_method(settings.runs[0], config).to(_device(settings))
+    method = open_method(settings.runs[0], config).to(_device(settings))
     wanted = reconstruction.Settings(settings.samples, settings.batch_size or 32, settings.seed)
     return reconstruction.measure(settings.runs[0], method, config, command, wanted, start, settings.workers)
 
@@ -162,14 +164,14 @@ def _classify(settings: Settings, config: dict, command: str, start: float) -> d
 def _question(settings: Settings, config: dict):
     from core.data.opening import open_source
     from core.data.reader import CachedReader, WholeReader
-    from core.evaluation import opening
     from core.evaluation.features import Reading
     from core.evaluation.labelled import Question
     from core.evaluation.protocol import Options
+    from core.runs import loader_workers
 
     reader, source = open_source(config)
     beside = _paths(settings.beside or [])
-    workers = opening.workers(config) if settings.workers is None else settings.workers
+    workers = loader_workers(config) if settings.workers is None else settings.workers
     megabytes = config["data"]["cache_mb"] / max(1, workers)
     trains = settings.task == "finetune" or settings.supervised
     if trains and megabytes and isinstance(reader, WholeReader):

@@ -1,7 +1,6 @@
 """The encoder is the product: saved as config.json + model.safetensors, opened with one call and no training code."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from core.build import build, build_method, checked_targets
 from core.config import compose
 from core.encoder import Encoder
-from core.engine.run_dir import writing
 from core.errors import UserError
+from core.files import explain_write_errors, write_atomic
 from core.interop import open_official, read_checkpoint
 from core.tokenizers import Tokenizer
 from core.tokens import Latent
@@ -73,11 +72,10 @@ def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     contents = {"model.safetensors": save(tensors), "config.json": f"{json.dumps(encoder.config, indent=2)}\n".encode()}
-    with writing(path):
+    with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            (path / f"{name}.part").write_bytes(content)
-            os.replace(path / f"{name}.part", path / name)
+            write_atomic(path / name, content)
 
 
 def export_encoder(run_dir: str | Path, method: nn.Module, config: Mapping[str, Any]) -> Path:

@@ -2,14 +2,24 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from core.methods.masked_autoencoder import MaskedAutoencoder, MovingTeacher
 from core.tokens import ForwardContext, Progress
+
+
+class MovingTeacher(nn.Module):
+    """A teacher that changes while the method trains (an average of its weights, say); saved with it, for resuming."""
+
+    def follow(self, method: nn.Module) -> None:
+        """Called when the method's other parts stand, and again when other weights were loaded into them."""
+
+    def before_step(self, method: nn.Module, progress: Progress) -> None: ...
+
+    def after_step(self, method: nn.Module, progress: Progress) -> None: ...
 
 
 class EMATeacher(MovingTeacher):
@@ -24,18 +34,25 @@ class EMATeacher(MovingTeacher):
         self.parts, self.momentum, self.delay = dict(parts), momentum, delay
         self.copies = nn.ModuleDict()
 
-    def follow(self, method: MaskedAutoencoder) -> None:
+    def follow(self, method: nn.Module) -> None:
         copies = {name: copy.deepcopy(method.get_submodule(path)) for name, path in self.parts.items()}
         self.copies = nn.ModuleDict(copies).requires_grad_(False)
 
     @torch.no_grad()
-    def before_step(self, method: MaskedAutoencoder, progress: Progress) -> None:
+    def before_step(self, method: nn.Module, progress: Progress) -> None:
         if progress.epoch < self.delay:
             return
         for name, path in self.parts.items():
             means = dict(self.copies[name].named_parameters())
             weights = dict(method.get_submodule(path).named_parameters())
-            torch._foreach_lerp_(list(means.values()), [weights[n] for n in means], 1 - self.momentum)
+            move_means(means.values(), [weights[name] for name in means], self.momentum)
 
     @abstractmethod
     def forward(self, ctx: ForwardContext) -> Any: ...
+
+
+@torch.no_grad()
+def move_means(means: Iterable[Tensor], weights: Iterable[Tensor], momentum: float) -> None:
+    """One step of a running mean, in place: a ← m·a + (1 − m)·w."""
+    # One fused kernel per device; torch has no public name for it.
+    torch._foreach_lerp_(list(means), list(weights), 1 - momentum)

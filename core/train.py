@@ -46,7 +46,7 @@ def start(argv: Sequence[str]) -> None:
     # Loaded late: --help and typing errors should not wait for them.
     from core.config import compose
     from core.engine.distributed import connect
-    from core.engine.session import run
+    from core.training import run
 
     with connect() as distributed:
         run(compose(argv), distributed)

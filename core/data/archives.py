@@ -13,13 +13,13 @@ import lzma
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from core.errors import UserError
+from core.files import cache_folder, open_atomic
 
 PACKED = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
@@ -90,19 +90,13 @@ def _inflated(path: str) -> str:
     identity = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
     copy = _cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.tar"
     if not copy.exists():
-        with tempfile.NamedTemporaryFile(dir=copy.parent, delete=False) as partial:
-            try:
-                with opener(path, "rb") as packed:
-                    shutil.copyfileobj(packed, partial, 1 << 20)
-                os.replace(partial.name, copy)  # whole or not there, also when several processes start at once
-            except BaseException:
-                os.unlink(partial.name)
-                raise
+        with open_atomic(copy) as plain, opener(path, "rb") as packed:
+            shutil.copyfileobj(packed, plain, 1 << 20)
     return str(copy)
 
 
 def _cache_folder() -> Path:
-    folder = Path(os.environ.get("LACUNA_CACHE") or Path.home() / ".cache" / "lacuna") / "archives"
+    folder = cache_folder("archives")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

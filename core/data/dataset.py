@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data import seeding
+from core import seeding
 from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import BadSample, UserError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from core.data import seeding
+from core import seeding
 from core.data.dataset import ORDER, Samples, unreadable
 from core.data.reader import Reader
 from core.data.sources import Item

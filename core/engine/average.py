@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from core.teachers import move_means
+
 
 class WeightEMA:
     """Running mean of every trainable parameter: a ← m·a + (1 − m)·w after each step; off when `momentum` is None."""
@@ -16,7 +18,7 @@ class WeightEMA:
     @torch.no_grad()
     def update(self) -> None:
         if self.weights:
-            torch._foreach_lerp_(list(self.weights.values()), self._trained, 1 - self.momentum)
+            move_means(self.weights.values(), self._trained, self.momentum)
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:

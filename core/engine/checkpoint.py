@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from core.engine.average import WeightEMA
-from core.engine.run_dir import writing
 from core.errors import UserError
+from core.files import explain_write_errors, flush_to_disk
 
 MODEL, STATE, META = "model.safetensors", "state.safetensors", "meta.json"
 
@@ -61,10 +61,10 @@ class Checkpoints:
         check_finite(model, final)
         temporary = self.folder / f".new_{final.name}"
         try:
-            with writing(final):
+            with explain_write_errors(final):
                 write_folder(temporary, {MODEL: model, STATE: state}, at)
                 os.rename(temporary, final)
-                flush(self.folder)
+                flush_to_disk(self.folder)
         except UserError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(f"{error} The last good checkpoint is {self.newest() or 'none'}.") from error
@@ -80,7 +80,7 @@ class Checkpoints:
         Raises UserError when one holds pickled code.
         """
         notes = []
-        with writing(self.folder):
+        with explain_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in [*self.folder.glob(".new_*"), *self.folder.glob(".old_*")]:
                 shutil.rmtree(left)
@@ -149,20 +149,12 @@ def write_folder(folder: Path, files: dict[str, dict[str, Tensor]], at: Position
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
-        flush(folder / name)
+        flush_to_disk(folder / name)
         sums[name] = describe(folder / name)
     meta = {"position": asdict(at), "torch": torch.__version__, "files": sums}
     (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
-    flush(folder / META)
-    flush(folder)
-
-
-def flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush_to_disk(folder / META)
+    flush_to_disk(folder)
 
 
 def describe(file: Path) -> dict:

@@ -20,11 +20,11 @@ from core.engine.meter import Failure, Meter
 from core.engine.metrics import Metrics
 from core.engine.optim import Recipe
 from core.engine.precision import DryRun, Precision, autocast, choose
-from core.engine.randomness import deterministic, seed_part
-from core.engine.run_dir import load_note, save_note
 from core.engine.settings import Clock, Engine, Plan
 from core.engine.stopping import Interrupted, Stop
 from core.errors import UserError
+from core.files import read_json, write_json
+from core.seeding import deterministic, seed_part
 from core.tokens import Batch
 
 NAMED = 20  # sample keys that a message spells out
@@ -160,8 +160,8 @@ def settle_precision(
     file = run_dir / "precision.json"
     if distributed.main and not file.exists():
         precision, reason = choose(rehearse, distributed.device)
-        save_note(file, {"precision": precision, "reason": reason})
-    note = distributed.from_main(load_note(file) if distributed.main else None)
+        write_json(file, {"precision": precision, "reason": reason})
+    note = distributed.from_main(read_json(file) if distributed.main else None)
     tell(f"precision: {note['precision']} ({note['reason']})")
     return note["precision"]
 

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from core.engine.progress import open_display
-from core.engine.run_dir import replace_text, writing
+from core.files import explain_write_errors, write_atomic
 
 SHOWN = 3  # skipped samples that the display names between two log lines; metrics.jsonl names all
 
@@ -30,7 +30,7 @@ class Metrics:
         )
         self.display = open_display(start, steps, main)
         if main:
-            with writing(self._path):
+            with explain_write_errors(self._path):
                 truncate_log(self._path, start)
                 self._board.parent.mkdir(exist_ok=True)
             self._events(Event(file_version="brain.Event:2"))
@@ -59,13 +59,13 @@ class Metrics:
 
     def _write(self, line: dict) -> None:
         if self._main:
-            with writing(self._path), open(self._path, "a", encoding="utf-8") as stream:
+            with explain_write_errors(self._path), open(self._path, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
 
     def _events(self, event: Event) -> None:
         if self._main:
             event.wall_time = time.time()
-            with writing(self._board), open(self._board, "ab") as stream:
+            with explain_write_errors(self._board), open(self._board, "ab") as stream:
                 RecordWriter(stream).write(event.SerializeToString())
 
     def __enter__(self) -> "Metrics":
@@ -83,4 +83,4 @@ def truncate_log(path: Path, start: int) -> None:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n") and json.loads(line).get("step", 0) <= start:
             kept.append(line)
-    replace_text(path, "".join(kept))
+    write_atomic(path, "".join(kept))

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from core.data.loader import evaluation_batches
 from core.data.sources import Item
-from core.engine.randomness import mix
 from core.evaluation.features import Extractor, Reading
 from core.evaluation.projection import fit_components
 from core.export import SavedEncoder, load_encoder
+from core.seeding import mix
 
 RANDOM, RAW = "random init", "PCA of raw input"
 COMPONENTS = 256  # of raw input; fewer where validation says so

@@ -3,14 +3,13 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from core.world.cache import write_whole
+from core.files import cache_folder, write_atomic
 
 Arrays = dict[str, np.ndarray]
 
@@ -40,10 +39,10 @@ def keep(key: Mapping, arrays: Arrays) -> None:
     with suppress(OSError):
         file = _file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, content.getvalue())
+        write_atomic(file, content.getvalue(), durable=False)
 
 
 def _file(key: Mapping) -> Path:
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode() + code).hexdigest()[:32]
-    return Path(os.environ.get("LACUNA_CACHE") or "~/.cache/lacuna").expanduser() / "evaluation" / f"{name}.npz"
+    return cache_folder("evaluation") / f"{name}.npz"

@@ -11,9 +11,9 @@ from core.data.loader import Loader
 from core.data.sources import Item
 from core.engine import flops
 from core.engine.precision import DryRun
-from core.engine.run_dir import load_note
 from core.errors import UserError
 from core.evaluation.features import Reading
+from core.files import read_json
 from core.tokens import Progress
 
 MEASURED = 8  # samples of the batch that is counted; their number changes nothing beyond rounding
@@ -26,7 +26,7 @@ def pretraining_flops(run: Path, items: list[Item], reading: Reading) -> float:
     Counted on training samples of the evaluation, read as in training; what `init=` brought along is not counted.
     Raises UserError where the run is not finished.
     """
-    done = load_note(run / "finished.json")
+    done = read_json(run / "finished.json")
     if done is None:
         raise UserError(f"run={run} is not finished, so that its compute is not known: finish it by the same command.")
     config = load(run / "config.yaml")

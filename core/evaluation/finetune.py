@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from core.data.sources import Item
-from core.engine.randomness import mix
 from core.evaluation.baselines import RANDOM, random_encoder
 from core.evaluation.cache import cached
 from core.evaluation.classification import SUPERVISED, Scores, Task, majority
@@ -26,6 +25,7 @@ from core.evaluation.probe import Choice, validation_parts
 from core.evaluation.protocol import Fold, draw_shots
 from core.evaluation.training import Classifier, classes, fit, predict
 from core.export import SavedEncoder, load_encoder
+from core.seeding import mix
 
 RATES = (2e-3, 6e-4, 2e-4)  # tried at the first seed; the others take what it chose
 DEFAULT_RATE = 6e-4  # where there are too few samples to choose

@@ -13,15 +13,15 @@ from torch import Tensor
 from core.build import build
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
-from core.data.seeding import mix
 from core.data.sources import Item, Source
 from core.errors import UserError
-from core.evaluation import opening
 from core.evaluation.features import Reading
 from core.evaluation.fillers import Filler, HarmonicFiller
 from core.evaluation.record import describe, save
 from core.evaluation.skill import Sums, figures
 from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.runs import loader_workers
+from core.seeding import mix
 from core.tokens import Batch, ForwardContext, Layout, Mask, Progress, Query, Rows, levels
 
 OBJECT_SHARE = 0.5  # a token counts as object from this share of object cells on, else as background
@@ -125,7 +125,7 @@ def measure(
 ) -> dict:
     """Evaluates on the data that `config` names; writes the record and returns it. Raises UserError."""
     reader, source = open_source(config)
-    count = opening.workers(config) if workers is None else workers
+    count = loader_workers(config) if workers is None else workers
     reading = Reading(reader, settings.batch_size, count, next(method.parameters()).device)
     node = config["modality"].get("filler")
     filler = None if node is None else build(node, key="modality.filler")

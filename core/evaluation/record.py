@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from core.data.sources import Item
-from core.engine.run_dir import save_note, writing
+from core.files import explain_write_errors, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,9 +34,9 @@ def describe(command: str, seed: int, items: Iterable[Item], start: float) -> di
 def save(run: Path, record: dict) -> Path:
     """Writes `<run>/evaluation/<task>.json`, whole or not at all. Raises UserError where that cannot be written."""
     file = run / "evaluation" / f"{record['task']}.json"
-    with writing(file):
+    with explain_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    save_note(file, record)
+    write_json(file, record)
     return file
 
 

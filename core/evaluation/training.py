@@ -14,11 +14,11 @@ from core.data.loader import Loader, evaluation_batches
 from core.data.sources import Item
 from core.engine.optim import AdamW
 from core.engine.precision import Precision, autocast
-from core.engine.randomness import deterministic, mix
 from core.engine.settings import Clock
 from core.evaluation.features import Pool, Reading, pooled
 from core.evaluation.tokens import TokenItems
 from core.export import SavedEncoder
+from core.seeding import deterministic, mix
 from core.tokens import Batch, Progress
 
 RECIPE = {"betas": (0.9, 0.999), "weight_decay": 0.05, "warmup_share": 0.1, "clip": 1.0}

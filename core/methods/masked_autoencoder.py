@@ -11,6 +11,7 @@ from core.encoder import Encoder
 from core.errors import UserError
 from core.maskers import Masker
 from core.objectives import Objective, Readout
+from core.teachers import MovingTeacher
 from core.tokenizers import Tokenizer
 from core.tokens import (
     Batch,
@@ -206,17 +207,6 @@ class MaskedAutoencoder(nn.Module):
     @staticmethod
     def _reads(readout: Readout, named: Mapping) -> str:
         return readout.reads or next(iter(named))
-
-
-class MovingTeacher(nn.Module):
-    """A teacher that changes while the method trains (an average of its weights, say); saved with it, for resuming."""
-
-    def follow(self, method: MaskedAutoencoder) -> None:
-        """Called when the method's other parts stand, and again when other weights were loaded into them."""
-
-    def before_step(self, method: MaskedAutoencoder, progress: Progress) -> None: ...
-
-    def after_step(self, method: MaskedAutoencoder, progress: Progress) -> None: ...
 
 
 def _view(name: str) -> str:

@@ -8,17 +8,16 @@ from html import escape
 import numpy as np
 import torch
 
-from core.data import seeding
+from core import seeding
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import UserError
-from core.evaluation.opening import open_method
 from core.evaluation.projection import fit_components
 from core.export import SavedEncoder
-from core.report.record import Record
 from core.report.samples import held_out
+from core.runs import Run, open_method
 
 SAMPLES, TOKENS = 300, 1000  # drawn at most
 TOGETHER = 32  # samples encoded at a time
@@ -36,12 +35,12 @@ class Points:
     said: str
 
 
-def embeddings(record: Record) -> str:
+def embeddings(run: Run) -> str:
     """Two scatter plots, or the reason why there is none."""
-    if record.checkpoint is None:
+    if run.checkpoint is None:
         return "<p>There is no checkpoint yet.</p>"
     try:
-        points = _points(record)
+        points = _points(run)
     except UserError as error:
         return f"<p>Not drawn: {escape(str(error))}</p>"
     if len(points.features) < FEWEST:
@@ -84,10 +83,10 @@ def legend(points: Points) -> str:
 
 
 @torch.no_grad()
-def _points(record: Record) -> Points:
-    config = deepcopy(record.config)
+def _points(run: Run) -> Points:
+    config = deepcopy(run.config)
     reader, source = open_source(config)
-    method = open_method(record.folder, config)
+    method = open_method(run.folder, config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = SavedEncoder(method.tokenizer, method.encoder, {"view": reader.view}).to(device).eval()
     items, _ = held_out(source)

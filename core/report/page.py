@@ -11,14 +11,14 @@ import torch
 from omegaconf import OmegaConf
 
 from core.build import build_method
-from core.engine.run_dir import load_note, replace_text
+from core.files import explain_write_errors, read_json, write_atomic
 from core.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
 from core.report import tables
 from core.report.curves import chart
 from core.report.embeddings import embeddings
-from core.report.record import Record, read_run
 from core.report.samples import Samples, draw_samples
 from core.report.style import STYLE
+from core.runs import Run, open_run
 
 MASKS = 4  # samples in the gallery of masks
 # Nothing may be loaded from anywhere, whatever a file name or config says.
@@ -36,22 +36,26 @@ NOT_TERMS = {*SPEED, "kind", "step", "epoch", "loss", "skipped", "time"}
 
 def write_report(folder: str | Path) -> Path:
     """Writes `<folder>/report.html` whole or not at all. Raises UserError unless `folder` holds a run."""
-    record = read_run(folder)
-    path = record.folder / "report.html"
-    replace_text(path, page(record, draw_samples(record)))
+    run = open_run(folder)
+    path = run.folder / "report.html"
+    content = page(run, draw_samples(run))
+
+    with explain_write_errors(path):
+        write_atomic(path, content)
+
     return path
 
 
-def page(record: Record, samples: Samples) -> str:
-    config = record.config
+def page(run: Run, samples: Samples) -> str:
+    config = run.config
     title = f"{config['modality']['name']} · {config['method']['name']} · {config['size']['name']}"
     sections = {
-        "Curves": curves(record),
+        "Curves": curves(run),
         "Masks": masks(samples),
-        "Reconstructions": reconstructions(record, samples),
-        "Features": embeddings(record),
-        "Evaluation": evaluations(record),
-        "Skipped files": tables.skipped(_skipped(record, samples)),
+        "Reconstructions": reconstructions(run, samples),
+        "Features": embeddings(run),
+        "Evaluation": evaluations(run),
+        "Skipped files": tables.skipped(_skipped(run, samples)),
         "Config": f"<details><summary>config.yaml</summary><pre>{escape(_yaml(config))}</pre></details>",
     }
     links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections)
@@ -61,13 +65,13 @@ def page(record: Record, samples: Samples) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
-        f"<header><h1>{escape(title)}</h1>{head(record)}<nav>{links}</nav></header>{body}</body></html>\n"
+        f"<header><h1>{escape(title)}</h1>{head(run)}<nav>{links}</nav></header>{body}</body></html>\n"
     )
 
 
-def head(record: Record) -> str:
+def head(run: Run) -> str:
     """State, facts, and the command that repeats the run."""
-    config, folder = record.config, record.folder
+    config, folder = run.config, run.folder
     with torch.device("meta"):
         method = build_method(deepcopy(config))
     count, inside = (sum(p.numel() for p in part.parameters()) for part in (method, method.encoder))
@@ -78,37 +82,37 @@ def head(record: Record) -> str:
         "Size": config["size"]["name"],
         "Parameters": f"{count / 1e6:.2f} M, {inside / 1e6:.2f} M of them in the encoder",
         "Data": " ".join(str(data[key]) for key in ("name", "root") if data.get(key)),
-        "Steps": f"{record.done} of {record.steps or '?'}, {config['batch_size']} samples each",
-        "Epochs": f"{record.train[-1]['epoch']:.2f}" if record.train else "0",
+        "Steps": f"{run.done} of {run.steps or '?'}, {config['batch_size']} samples each",
+        "Epochs": f"{run.train[-1]['epoch']:.2f}" if run.train else "0",
         "Seed": str(config["seed"]),
-        "Precision": (load_note(folder / "precision.json") or config)["precision"],
-        "Last log line": record.last_logged or "none",
+        "Precision": (read_json(folder / "precision.json") or config)["precision"],
+        "Last log line": run.last_logged or "none",
         "Folder": str(folder),
     }
     again = f"python -m core.train config={shlex.quote(str(folder / 'config.yaml'))} run_dir=<another folder>"
-    return f"{state(record)}{tables.facts(values)}<p>To repeat it: <code>{escape(again)}</code></p>"
+    return f"{state(run)}{tables.facts(values)}<p>To repeat it: <code>{escape(again)}</code></p>"
 
 
-def state(record: Record) -> str:
-    if record.is_finished:
+def state(run: Run) -> str:
+    if run.is_finished:
         return '<p class="state">Finished</p>'
-    if record.stops:
-        stop = record.stops[-1]
+    if run.stops:
+        stop = run.stops[-1]
         return f'<p class="state open">Stopped in step {stop["step"]}: {escape(stop["reason"])}</p>'
-    pictures = f"; the pictures are by its newest checkpoint, of step {record.step}" if record.checkpoint else ""
-    return f'<p class="state open">Unfinished: step {record.done} of {record.steps or "?"}{pictures}</p>'
+    pictures = f"; the pictures are by its newest checkpoint, of step {run.step}" if run.checkpoint else ""
+    return f'<p class="state open">Unfinished: step {run.done} of {run.steps or "?"}{pictures}</p>'
 
 
-def curves(record: Record) -> str:
+def curves(run: Run) -> str:
     """The loss with its terms, then how fast and how well the machine was used."""
-    if not record.train:
+    if not run.train:
         return "<p>Nothing is logged yet.</p>"
-    x = [line["step"] for line in record.train]
-    terms = sorted({name for line in record.train for name in line} - NOT_TERMS)
+    x = [line["step"] for line in run.train]
+    terms = sorted({name for line in run.train for name in line} - NOT_TERMS)
     losses = ["loss", *terms] if len(terms) > 1 else ["loss"]
-    charts = [chart("Loss", x, {name: [line.get(name) for line in record.train] for name in losses}, logs=True)]
+    charts = [chart("Loss", x, {name: [line.get(name) for line in run.train] for name in losses}, logs=True)]
     for name, (title, unit, times) in SPEED.items():
-        values = [line[name] * times if name in line else None for line in record.train]
+        values = [line[name] * times if name in line else None for line in run.train]
         charts.append(chart(title, x, {name: values}, unit, logs=name == "grad_norm"))
     note = "Over steps. Lines are means, bands reach from the least to the greatest value; hover to read."
     return f'<div class="charts">{"".join(charts)}</div><p class="notes">{note}</p>'
@@ -125,30 +129,30 @@ def masks(samples: Samples) -> str:
     return f'<p class="legend">{legend}</p>{_panels(panels, small=True)}'
 
 
-def reconstructions(record: Record, samples: Samples) -> str:
+def reconstructions(run: Run, samples: Samples) -> str:
     if samples.gallery is None:
         return _notes(samples.notes)
-    notes = [f"By the weights of step {record.step}.", *samples.notes, *samples.gallery.notes]
+    notes = [f"By the weights of step {run.step}.", *samples.notes, *samples.gallery.notes]
     return _notes(notes) + _panels(samples.gallery.reconstructions)
 
 
-def evaluations(record: Record) -> str:
-    if not record.evaluations:
-        folder = shlex.quote(str(record.folder))
-        task = "knn" if record.config.get("published") is None else "published"
+def evaluations(run: Run) -> str:
+    if not run.evaluations:
+        folder = shlex.quote(str(run.folder))
+        task = "knn" if run.config.get("published") is None else "published"
         return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task={task}</code></p>"
-    return "".join(tables.evaluation(task, result) for task, result in record.evaluations.items())
+    return "".join(tables.evaluation(task, result) for task, result in run.evaluations.items())
 
 
-def _skipped(record: Record, samples: Samples) -> list[tuple[str, str, str]]:
-    found = [(f"step {line['step']}", line["key"], line["reason"]) for line in record.skips]
-    for task, result in record.evaluations.items():
+def _skipped(run: Run, samples: Samples) -> list[tuple[str, str, str]]:
+    found = [(f"step {line['step']}", line["key"], line["reason"]) for line in run.skips]
+    for task, result in run.evaluations.items():
         found += [(task, key, reason) for key, reason in result.get("skipped", ())]
     return found + [("this report", key, reason) for key, reason in samples.skipped]
 
 
-def _logged(record: Record) -> int:
-    return record.train[-1]["step"] if record.train else record.step
+def _logged(run: Run) -> int:
+    return run.train[-1]["step"] if run.train else run.step
 
 
 def _panels(panels: Sequence[Panel], small: bool = False) -> str:

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
+from core import seeding
 from core.build import build
-from core.data import seeding
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.sources import Item, Source
 from core.errors import UserError
-from core.evaluation.opening import open_method
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.pictures import Gallery, Pictures
-from core.report.record import Record
+from core.runs import Run, open_method
 from core.tokens import Batch, ForwardContext
 
 SHOWN = 8  # samples
@@ -31,17 +30,17 @@ class Samples:
     skipped: Sequence[tuple[str, str]] = ()
 
 
-def draw_samples(record: Record) -> Samples:
+def draw_samples(run: Run) -> Samples:
     """Pictures as the modality shows them; without a checkpoint, or where data or pictures are missing, the reason."""
-    config = deepcopy(record.config)  # building completes its nodes
-    if record.checkpoint is None:
+    config = deepcopy(run.config)  # building completes its nodes
+    if run.checkpoint is None:
         return Samples(None, ["There is no checkpoint yet: pictures come with the first one."])
     if config["modality"].get("pictures") is None:
         return Samples(None, [f"modality={config['modality']['name']} has no pictures (modality.pictures)."])
     try:
         pictures: Pictures = build(config["modality"]["pictures"], key="modality.pictures")
         batch, origin = read_samples(config)
-        gallery = _draw(pictures, open_method(record.folder, config), batch, record)
+        gallery = _draw(pictures, open_method(run.folder, config), batch, run)
     except UserError as error:
         return Samples(None, [f"Pictures are missing: {error}"])
     return Samples(gallery, [origin], batch.skipped)
@@ -68,10 +67,10 @@ def held_out(source: Source) -> tuple[list[Item], str]:
 
 
 @torch.no_grad()
-def _draw(pictures: Pictures, method: MaskedAutoencoder, batch: Batch, record: Record) -> Gallery:
+def _draw(pictures: Pictures, method: MaskedAutoencoder, batch: Batch, run: Run) -> Gallery:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method, batch = method.to(device).eval(), batch.to(device)
     generator = torch.Generator().manual_seed(SEED)
     tokens = method.tokenizer.tokenize_views(batch.views)
-    ctx = ForwardContext(batch, tokens, record.progress, method.teachers, method, generator)
+    ctx = ForwardContext(batch, tokens, run.progress, method.teachers, method, generator)
     return pictures.draw(method, batch, method.draw_mask(ctx))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from core.errors import UserError
+from core.files import write_atomic
 from core.world.workers import each
 
 Make = Callable[[Sequence[int]], Iterable[Mapping[str, bytes]]]  # of each of these samples: contents of files by suffix
@@ -71,7 +72,7 @@ class Cache:
         lacking = [i for i in part if not all(_kept(self.path(i, suffix)) for suffix in self.suffixes)]
         for index, contents in zip(lacking, make(lacking), strict=True):
             for suffix in self.suffixes:
-                write_whole(self.path(index, suffix), contents[suffix])
+                write_atomic(self.path(index, suffix), contents[suffix], durable=False)
         return len(part)
 
     def _sweep(self) -> None:
@@ -80,13 +81,6 @@ class Cache:
             with suppress(FileNotFoundError):  # another process finished or removed it
                 if time.time() - path.stat().st_mtime > HOUR:
                     path.unlink()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that appears under its name only when it is complete."""
-    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _kept(path: Path) -> bool:

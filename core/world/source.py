@@ -1,7 +1,6 @@
 """The generated world as a source of samples: one subclass for each kind of view, which only says how to make files."""
 
 import io
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from core.data.sources import Item, Source
 from core.errors import UserError
+from core.files import cache_folder
 from core.world.cache import Cache
 from core.world.motions import MOVES
 from core.world.scene import STILL, Ranges, Scene, labels, sample
@@ -37,7 +37,7 @@ class WorldSource(Source):
         self.counts = {"train": whole("train", train, 1), "test": whole("test", test, 1)}
         self.classes = {"shape": SHAPES} | ({"motion": MOVES} if self.ranges.moving else {})
         name = f"{self.kind}-v{WORLD_VERSION}-{WORLD_HASH}-seed{seed}-{grain}"
-        self.folder = (Path(root).expanduser() if root else default_root()) / name
+        self.folder = (Path(root).expanduser() if root else cache_folder("world")) / name
 
     @abstractmethod
     def make(self, scenes: Sequence[Scene]) -> Iterator[dict[str, bytes]]:
@@ -66,11 +66,6 @@ class WorldSource(Source):
             labels={"shape": shape, "motion": motion} if self.ranges.moving else {"shape": shape},
             aux={name: str(cache.path(index, f".{name}.npy")) for name in beside},
         )
-
-
-def default_root() -> Path:
-    """Where generated samples are kept unless `data.root` says otherwise."""
-    return Path(os.environ.get("LACUNA_CACHE") or "~/.cache/lacuna").expanduser() / "world"
 
 
 def npy(array: np.ndarray) -> bytes:

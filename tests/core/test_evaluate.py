@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from core import evaluate, train
 from core.evaluation.classification import SUPERVISED, Task, compare
-from core.evaluation.opening import open_config, open_method
 from core.evaluation.protocol import Fold, Options
 from core.export import load_encoder
+from core.runs import open_config, open_method
 
 SMALL = ["size.dim=24", "size.depth=1", "size.heads=2", "modality.size=[16,16]", "engine.workers=0", "precision=fp32"]
 TINY = [*SMALL, "batch_size=4", "steps=2", "method.readouts.main.decoder.trunk.depth=1"]

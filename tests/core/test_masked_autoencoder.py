@@ -13,9 +13,10 @@ from core.encoder import Trunk, ViT
 from core.errors import UserError
 from core.losses import mse
 from core.maskers import RandomMasker
-from core.methods.masked_autoencoder import MaskedAutoencoder, MovingTeacher
+from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Pixels, TeacherFeatures
+from core.teachers import MovingTeacher
 from core.tokenizers import Normalise, Patchify
 from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows
 

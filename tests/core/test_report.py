@@ -14,8 +14,8 @@ from core.config import compose
 from core.pictures import Gallery, Panel, Pictures, Raster
 from core.report import curves, embeddings, main, tables
 from core.report.page import page, write_report
-from core.report.record import read_lines, read_run
 from core.report.samples import Samples
+from core.runs import open_run, read_lines
 from core.train import main as train
 
 TINY = [
@@ -143,8 +143,8 @@ def test_an_unfinished_run_says_so(run):
 
 def test_a_run_that_gives_epochs_knows_its_steps(run):
     change(run, steps=None, epochs=10)
-    assert read_run(run).steps == 40
-    assert (read_run(run).progress.epoch, read_run(run).progress.epochs) == (1.5, 10)
+    assert open_run(run).steps == 40
+    assert (open_run(run).progress.epoch, open_run(run).progress.epochs) == (1.5, 10)
 
 
 def test_a_run_that_just_began_has_a_page_without_pictures(run):
@@ -189,7 +189,7 @@ def test_names_of_samples_cannot_change_the_page(trained):
     attack = '"><script>alert(1)</script>'
     raster = Raster(attack, attack, b"", (8, 8))
     panels = [Panel(attack, [raster]), Panel(attack, [raster], "rows")]
-    shown = Page(page(read_run(trained), Samples(Gallery(panels, panels, [attack]), [attack], [(attack, attack)])))
+    shown = Page(page(open_run(trained), Samples(Gallery(panels, panels, [attack]), [attack], [(attack, attack)])))
     assert "script" not in {tag for tag, _ in shown.tags}
     assert [image["alt"] for image in shown.all("img")] == 4 * [attack]
 

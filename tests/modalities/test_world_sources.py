@@ -156,10 +156,10 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 
 def test_full_disk_is_told_from_a_worker(tmp_path, monkeypatch):
-    def full(path, content):
+    def full(path, content, durable):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module, "write_whole", full)
+    monkeypatch.setattr(cache_module, "write_atomic", full)
     with pytest.raises(UserError, match="No space left on device"):
         ImageWorld(str(tmp_path), 0, 300, 2, size=16).items("train")
 

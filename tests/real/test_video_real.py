@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from core.data import seeding
+from core import seeding
 from core.data.folder import FolderSource
 from core.data.loader import evaluation_batches
 from modalities.video.data import VideoClips

@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 import torch
 
-from core.data import seeding
+from core import seeding
 from core.data.dataset import Samples
 from core.data.loader import Loader, evaluation_batches
 from core.data.reader import CachedReader

@@ -22,14 +22,14 @@ def train_quietly(run_dir, kill_in_flush=None, slow=0.0):
     """Child process. `kill_in_flush`: SIGKILL to itself instead of the n-th flush to the disk. Exits 128 + signal."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if kill_in_flush is not None:
-        flushes, flush = iter(range(kill_in_flush)), checkpoint.flush
+        flushes, flush = iter(range(kill_in_flush)), checkpoint.flush_to_disk
 
         def flush_or_die(path):
             if next(flushes, None) is None:
                 os.kill(os.getpid(), signal.SIGKILL)
             flush(path)
 
-        checkpoint.flush = flush_or_die
+        checkpoint.flush_to_disk = flush_or_die
     if slow:
         toy.ToyMethod.before_step = lambda self, progress: time.sleep(slow)
     try:

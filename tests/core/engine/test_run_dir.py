@@ -4,6 +4,7 @@ import multiprocessing
 import pytest
 from omegaconf import OmegaConf
 
+from core import files
 from core.engine import run_dir
 from core.errors import UserError
 
@@ -79,12 +80,12 @@ def test_two_processes_cannot_share_a_run(tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    run_dir.save_note(tmp_path / "note.json", {"a": 1})
+    files.write_json(tmp_path / "note.json", {"a": 1})
 
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match="free some space"):
-        run_dir.save_note(tmp_path / "note.json", {"a": 2})
-    assert run_dir.load_note(tmp_path / "note.json") == {"a": 1}
+        files.write_json(tmp_path / "note.json", {"a": 2})
+    assert files.read_json(tmp_path / "note.json") == {"a": 1}

@@ -12,8 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from core import load_encoder
-from core.engine import session
+from core import load_encoder, training
 from core.train import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,7 +26,7 @@ TINY = [
 def world(tmp_path_factory, monkeypatch):
     """The generated world in a folder of the tests; reconstruction is measured elsewhere."""
     monkeypatch.setenv("LACUNA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setattr(session.reconstruction, "evaluate_run", lambda run_dir, method, config: {"figures": {}})
+    monkeypatch.setattr(training.reconstruction, "evaluate_run", lambda run_dir, method, config: {"figures": {}})
 
 
 def train(run_dir, *more) -> int:
@@ -78,7 +77,7 @@ def test_a_run_that_lost_its_end_finishes_it(tmp_path, monkeypatch):
         raise RuntimeError("killed while exporting")
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "export_encoder", die)
+        patch.setattr(training, "export_encoder", die)
         with pytest.raises(RuntimeError):
             train(tmp_path)
     assert not (tmp_path / "encoder").exists()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from core import seeding
 from core.build import build, build_method
 from core.config import compose
-from core.data import seeding
 from core.errors import BadSample, UserError
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from core.data import seeding
+from core import seeding
 from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.image.data import ImageReader

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from core.data import seeding
+from core import seeding
 from core.data.folder import FolderSource
 from core.data.reader import CachedReader
 from core.data.sources import Item

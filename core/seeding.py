@@ -1,5 +1,6 @@
-"""Random numbers of a step: a pure function of (seed, step, rank, part), so that nothing depends on what ran before."""
+"""Random numbers as pure functions of what they are for, so that nothing depends on what ran before."""
 
+import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -8,9 +9,33 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from core.data.seeding import mix
+# Streams of random numbers under a run's seed, apart from those of core.data.
+METHOD, GLOBAL = 10, 11
 
-METHOD, GLOBAL = 10, 11  # streams of random numbers under the run's seed, apart from those of core.data
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed out of several integers; their order counts."""
+    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on these integers alone."""
+    return torch.Generator().manual_seed(mix(*numbers))
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Torch's global CPU generator depends on these integers alone inside, and is as before outside.
+
+    Devices are left alone: `torch.manual_seed` would reseed them too, and with them the training's dropout.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(mix(*numbers))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
 
 
 def seed_part(generator: torch.Generator, seed: int, step: int, rank: int, part: int) -> None:

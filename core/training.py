@@ -16,18 +16,17 @@ from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.engine.checkpoint import Checkpoints
 from core.engine.distributed import Distributed
-from core.engine.initial import initialise
 from core.engine.loop import train
 from core.engine.optim import Recipe
-from core.engine.randomness import seed_global
-from core.engine.run_dir import default_path, load_note, lock_run_dir, save_note, write_or_check_config
+from core.engine.run_dir import FINISHED, default_path, lock_run_dir, write_or_check_config
 from core.engine.settings import Clock, Engine, Plan
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.export import export_encoder
+from core.files import read_json, write_json
+from core.runs import load_weights
+from core.seeding import seed_global
 from core.tokens import Progress
-
-FINISHED = "finished.json"
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,14 @@ def run(config: dict[str, Any], distributed: Distributed) -> None:
         if distributed.main:
             write_or_check_config(run_dir, config)
         if distributed.from_main((run_dir / FINISHED).exists()):
-            steps = load_note(run_dir / FINISHED)["steps"]
+            steps = read_json(run_dir / FINISHED)["steps"]
             text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
             log_main(distributed, f"{text}\n{next_commands(run_dir, config)}")
             return
         steps = train_on(config, method, plan, recipe, engine, run_dir, distributed)
         if distributed.main:
             finalize_run(config, method, run_dir)
-            save_note(run_dir / FINISHED, {"steps": steps})
+            write_json(run_dir / FINISHED, {"steps": steps})
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
 
 
@@ -72,7 +71,7 @@ def train_on(
     """From nothing or the newest checkpoint to the last step; returns the steps."""
     fresh = Checkpoints(run_dir / "checkpoints", engine.keep).newest() is None
     if fresh and config.get("init") is not None:
-        initialise(method, Path(config["init"]))
+        load_weights(method, Path(config["init"]))
     data = open_data(config, plan, recipe, engine, distributed)
     clock = Clock.of(plan, data.batches_from(0).steps_per_epoch, recipe.accumulate)
     log_main(distributed, table(config, method, data, plan, recipe, clock, distributed))

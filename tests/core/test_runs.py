@@ -5,9 +5,10 @@ import copy
 import torch
 
 from core.engine.checkpoint import MODEL, STATE, Position, write_folder
-from core.engine.initial import initialise
 from core.export import SavedEncoder, save_encoder
-from core.methods.masked_autoencoder import MaskedAutoencoder, MovingTeacher
+from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.runs import load_weights
+from core.teachers import MovingTeacher
 from tests.core.test_masked_autoencoder import method
 
 
@@ -36,8 +37,8 @@ def test_a_teacher_begins_with_the_loaded_encoder(tmp_path, monkeypatch):
     source, made = shaken(1), shaken(2)
     config = {"format": 1, "view": "image", "tokenizer": {}, "encoder": {}}
     save_encoder(tmp_path, SavedEncoder(source.tokenizer, source.encoder, config))
-    monkeypatch.setattr("core.engine.initial.load_encoder", lambda path: SavedEncoder(None, source.encoder, config))
-    initialise(made, tmp_path)
+    monkeypatch.setattr("core.runs.load_encoder", lambda path: SavedEncoder(None, source.encoder, config))
+    load_weights(made, tmp_path)
     assert same(made.encoder, source.encoder) and same(made.followers["f"].copy, source.encoder)
 
 
@@ -45,7 +46,7 @@ def test_a_teacher_that_was_loaded_stays(tmp_path):
     source, made = shaken(1), shaken(2)
     assert not same(source.followers["f"].copy, source.encoder)
     write_folder(tmp_path / "step_1", {MODEL: source.state_dict(), STATE: {}}, Position(1))
-    initialise(made, tmp_path / "step_1")
+    load_weights(made, tmp_path / "step_1")
     assert same(made.encoder, source.encoder) and same(made.followers["f"].copy, source.followers["f"].copy)
 
 

@@ -1,0 +1,191 @@
+"""A run's folder, opened again: its config, its log and evaluations, its trained method, its encoder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from core.build import build, build_method
+from core.config import compose, load
+from core.engine.checkpoint import META, MODEL, STATE, Checkpoints, compare_shapes, find_damage
+from core.engine.run_dir import FINISHED
+from core.errors import UserError
+from core.export import load_encoder
+from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.tokens import Progress
+
+CHANGEABLE = ("data", "modality.reader", "published")  # what an evaluation may set differently from its run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run: its config, the lines of metrics.jsonl by kind, its evaluations by task, its newest checkpoint."""
+
+    folder: Path
+    config: dict[str, Any]
+    train: list[dict[str, Any]]
+    skips: list[dict[str, Any]]
+    stops: list[dict[str, Any]]
+    evaluations: dict[str, dict[str, Any]]
+    checkpoint: Path | None
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / FINISHED).exists()
+
+    @property
+    def step(self) -> int:
+        """Steps done when the newest checkpoint was saved."""
+        if self.checkpoint is None:
+            return 0
+        return json.loads((self.checkpoint / META).read_text())["position"]["step"]
+
+    @property
+    def done(self) -> int:
+        """Steps that the log or a checkpoint shows to be done."""
+        logged = self.train[-1]["step"] if self.train else 0
+        return max(self.step, logged)
+
+    @property
+    def steps(self) -> int | None:
+        """Steps planned; None where only epochs were given and nothing is logged yet."""
+        if self.config["steps"] is not None:
+            return int(self.config["steps"])
+
+        per_epoch = self.steps_per_epoch
+        return None if per_epoch is None else int(self.config["epochs"] * per_epoch + 1e-6)
+
+    @property
+    def steps_per_epoch(self) -> float | None:
+        return self.train[-1]["step"] / self.train[-1]["epoch"] if self.train else None
+
+    @property
+    def progress(self) -> Progress:
+        """The checkpoint's progress, for masks and targets that follow a schedule."""
+        steps, per_epoch = self.steps or max(self.step, 1), self.steps_per_epoch or 1.0
+        return Progress(self.step, steps, self.step / per_epoch, steps / per_epoch)
+
+    @property
+    def last_logged(self) -> str | None:
+        """The time, UTC, at which the newest line of the log was written."""
+        if not self.train:
+            return None
+        return datetime.fromtimestamp(self.train[-1]["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def open_run(folder: str | Path) -> Run:
+    """Reads a run's folder. Raises UserError unless it is one, or where its newest checkpoint is damaged."""
+    folder = Path(folder)
+    config = open_config(folder)
+
+    lines: dict[str, list] = {"train": [], "skip": [], "stop": []}
+    for line in read_lines(folder / "metrics.jsonl"):
+        lines[line["kind"]].append(line)
+
+    evaluations = {file.stem: _read_evaluation(file) for file in sorted(folder.glob("evaluation/*.json"))}
+
+    checkpoint = Checkpoints(folder / "checkpoints", keep=1).newest()
+    damage = None if checkpoint is None else find_damage(checkpoint)
+    if damage:
+        raise UserError(f"The newest checkpoint of run={folder}, {checkpoint.name}, is damaged ({damage}); remove it.")
+
+    return Run(
+        folder=folder,
+        config=config,
+        train=lines["train"],
+        skips=lines["skip"],
+        stops=lines["stop"],
+        evaluations=evaluations,
+        checkpoint=checkpoint,
+    )
+
+
+def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A run's config with overrides of its data; `data.root=` alone, after training on generated data, means a folder.
+
+    Raises: UserError where there is no run, or for overrides of anything but the data.
+    """
+    file = run / "config.yaml"
+    if not file.exists():
+        raise UserError(f"run={run} is no folder of a run: it has no config.yaml.")
+
+    for text in overrides:
+        key = text.partition("=")[0]
+        if not any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+            raise UserError(
+                f"{text}: an evaluation takes its run as it is; it may set {' and '.join(CHANGEABLE)} only."
+            )
+
+    values = dict(text.partition("=")[::2] for text in overrides)
+    if "data.root" in values and "data" not in values and "root" not in load(file)["data"]:
+        overrides = ["data=folder", *overrides]
+    return compose([f"config={file}", *overrides])
+
+
+def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
+    """The method with the weights of the run's newest checkpoint; the running mean of them where one was kept.
+
+    Raises: UserError where there is no checkpoint.
+    """
+    newest = Checkpoints(run / "checkpoints", keep=1).newest()
+    if newest is None:
+        raise UserError(
+            f"run={run} has no checkpoint to reconstruct with; train it first, or choose task=knn or linear."
+        )
+
+    method = build_method(dict(config))
+    load_weights(method, newest)
+
+    with safe_open(newest / STATE, "pt") as state:
+        names = [name for name in state.keys() if name.startswith("average/")]  # noqa: SIM118 (no mapping)
+        means = {name.removeprefix("average/"): state.get_tensor(name) for name in names}
+    method.load_state_dict(means, strict=False)
+    return method
+
+
+def load_weights(method: MaskedAutoencoder, path: Path) -> None:
+    """`init=`: loads a run's or a checkpoint's whole method, or the encoder of a saved encoder, into `method`.
+
+    Teachers that follow the method's weights, and were not loaded themselves, begin with the loaded ones.
+    Raises UserError where there is neither, or where it does not fit.
+    """
+    newest = Checkpoints(path / "checkpoints", keep=1).newest()
+    checkpoint = newest or (path if (path / "meta.json").exists() else None)
+    if checkpoint is not None:
+        weights, part = load_file(checkpoint / MODEL), method
+    elif (path / "config.json").exists() or (path / "encoder" / "config.json").exists():
+        weights, part = load_encoder(path).encoder.state_dict(), method.encoder
+    else:
+        raise UserError(
+            f"init={path} is neither a run, nor a checkpoint folder, nor a saved encoder. Convert official files: "
+            "python -m core.convert official=<method> path=<file> out=<folder>."
+        )
+
+    compare_shapes(weights, part, path)
+    part.load_state_dict(weights, strict=False)
+    method.follow(weights if part is method else ())
+
+
+def loader_workers(config: Mapping[str, Any]) -> int:
+    """Loader processes, by the run's engine settings."""
+    return build(config["engine"], key="engine").loader_workers()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one a line; a last line that is still being written is left out."""
+    if not path.exists():
+        return []
+    complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def _read_evaluation(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error}); remove it, or evaluate again.") from None
