@@ -139,7 +139,7 @@ def test_another_architecture_is_named_by_its_tensors(tmp_path):
     assert "another run_dir=" in str(caught.value)
 
 
-@pytest.mark.parametrize("at", ["save_file", "flush", "rename"])
+@pytest.mark.parametrize("at", ["save_file", "flush_to_disk", "rename"])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, at):
     run = Run(tmp_path)
     good = run.save(1)
