@@ -1,4 +1,4 @@
-"""Decoders: from a latent to features exactly at the places that are asked for."""
+"""Decoders: from a latent to features exactly at the rows of the queries."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from core.tokens import Latent, Layout, Query, Rows
 
 
 class Decoder(nn.Module, ABC):
-    """`(latent, revealed layout, places, other latents) -> features at each place`, once for all places.
+    """`(latent, revealed layout, queries, other latents) -> features (B, M, D) per query`, computed once for all.
 
-    `layout` holds what the objectives' targets reveal of hidden rows: everything, or the dense grid alone.
-    `taps`: what it reads of the encoder besides its final features.
+    `layout` holds the part of the hidden rows' layout that the objectives' targets reveal: all of it, or the dense grid
+    alone. `taps`: the block outputs that it reads of the encoder besides the final features.
     """
 
     dim: int
@@ -30,15 +30,16 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
+        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], context: Mapping[str, Latent]
     ) -> dict[str, Tensor]: ...
 
 
 class MAEDecoder(Decoder):
-    """A small transformer over the visible latents and one mask token for every row to be answered.
+    """A small transformer over the visible latents and one mask token for every row to be predicted.
 
-    `visible_rows`: how a predicted row that is visible is answered. "latent" (MAE): by its own latent; mask tokens stand at
-    all rows that the latent lacks. "mask_token" (VideoMAE): by an extra mask token; those stand at predicted rows only.
+    `visible_rows`: the features of a predicted row that is visible. "latent" (MAE): its own latent; mask tokens stand
+    at all rows that the latent lacks. "mask_token" (VideoMAE): a further mask token; those stand at predicted rows
+    only.
     `cls`: put before the sequence; its own vector or, when it owns none, the encoder's cls, projected.
     Packed samples are refused.
     Shapes: latent (B, V, W) -> dict of (B, M, D).
@@ -64,56 +65,80 @@ class MAEDecoder(Decoder):
         self.positions, self.cls, self.trunk = positions, cls, trunk
 
     def forward(
-        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
+        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], context: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
         if layout.sample is not None:
             raise UserError("core.decoders.MAEDecoder cannot take packed samples: set another decoder.")
-        seen = latent.rows or Rows.all(latent.features.shape[0], layout.count, latent.features.device)
-        asked = {name: query.rows_in(layout, latent.features) for name, query in queries.items()}
-        mask_rows = self._mask_rows(seen, layout, asked)
-        parts = [self.project(latent.features) + self.positions.at(layout, seen)]
-        parts.append(self.mask_token + self.positions.at(layout, mask_rows).expand(seen.index.shape[0], -1, -1))
-        x = torch.cat(parts, 1)
+
+        visible = latent.rows or Rows.all(latent.features.shape[0], layout.count, latent.features.device)
+        predicted = {name: query.rows_in(layout, latent.features) for name, query in queries.items()}
+        masked = self._mask_token_rows(visible, layout, predicted)
+
+        # The sequence: cls, visible latents, mask tokens.
+        latents = self.project(latent.features) + self.positions.at(layout, visible)
+        mask_tokens = (self.mask_token + self.positions.at(layout, masked)).expand(visible.index.shape[0], -1, -1)
+        x = torch.cat([latents, mask_tokens], 1)
         extra = int(self.cls is not None)
         if extra:
             x = self.cls(x, None if self.cls.token is not None else self.project(latent.cls))
-        plan, wanted = self._plan(latent, mask_rows, extra), self._wanted(seen, layout, mask_rows, asked, extra)
-        counts = [rows.count for rows in asked.values()]
-        if wanted.count < x.shape[1]:
-            x, _ = self.trunk(x, plan, read=wanted)
+
+        plan = self._plan(latent, masked, extra)
+        output = self._output_rows(visible, layout, masked, predicted, extra)
+        if output.count < x.shape[1]:
+            x, _ = self.trunk(x, plan, read=output)
         else:
-            x = wanted.gather(self.trunk(x, plan)[0])
-        return dict(zip(asked, x.split(counts, 1), strict=True))
+            x = output.gather(self.trunk(x, plan)[0])
 
-    def _wanted(self, seen: Rows, layout: Layout, mask_rows: Rows, asked: Mapping[str, Rows], extra: int) -> Rows:
-        """Rows of the sequence, behind `extra` ones, that answer all that is asked, one question after another."""
-        number = torch.arange(extra, extra + seen.count + mask_rows.count, device=mask_rows.index.device)
-        if self.visible_rows == "mask_token":  # they stand in this order
-            return Rows(number[seen.count :].expand_as(mask_rows.index), mask_rows.valid)
-        order = Rows(torch.cat([seen.index, mask_rows.index], 1), _valid(seen, mask_rows))
-        number = order.scatter(number.expand_as(order.index), layout.count)
-        return Rows(torch.cat([rows.gather(number) for rows in asked.values()], 1), _valid(*asked.values()))
+        counts = [rows.count for rows in predicted.values()]
+        return dict(zip(predicted, x.split(counts, 1), strict=True))
 
-    def _mask_rows(self, seen: Rows, layout: Layout, asked: Mapping[str, Rows]) -> Rows:
+    def _mask_token_rows(self, visible: Rows, layout: Layout, predicted: Mapping[str, Rows]) -> Rows:
+        """The rows of the layout at which mask tokens stand."""
         if self.visible_rows == "mask_token":
-            rows = list(asked.values())
-            return rows[0] if len(rows) == 1 else Rows(torch.cat([r.index for r in rows], 1), _valid(*rows))
-        lacking = ~seen.to_mask(layout.count)
+            return _joined(list(predicted.values()))
+
+        absent = ~visible.to_mask(layout.count)
         if layout.valid is not None:
-            return Rows.from_mask(lacking & layout.valid)
-        return Rows.from_mask(lacking, layout.count - seen.count if seen.valid is None else None)
+            return Rows.from_mask(absent & layout.valid)
+        return Rows.from_mask(absent, layout.count - visible.count if visible.valid is None else None)
 
-    def _plan(self, latent: Latent, mask_rows: Rows, extra: int) -> AttentionPlan:
-        if latent.layout.valid is None and mask_rows.valid is None:
+    def _output_rows(
+        self, visible: Rows, layout: Layout, masked: Rows, predicted: Mapping[str, Rows], extra: int
+    ) -> Rows:
+        """The rows of the sequence, behind `extra` ones, that hold the predictions, one query after another."""
+        number = torch.arange(extra, extra + visible.count + masked.count, device=masked.index.device)
+        if self.visible_rows == "mask_token":  # mask tokens stand in the order of the queries
+            return Rows(number[visible.count :].expand_as(masked.index), masked.valid)
+
+        sequence = _joined([visible, masked])
+        number = sequence.scatter(number.expand_as(sequence.index), layout.count)  # of each row of the layout
+        valid = _joined_valid(list(predicted.values()))
+        return Rows(torch.cat([rows.gather(number) for rows in predicted.values()], 1), valid)
+
+    def _plan(self, latent: Latent, masked: Rows, extra: int) -> AttentionPlan:
+        if latent.layout.valid is None and masked.valid is None:
             return AttentionPlan()
-        rows = latent.features.shape[:2]
-        seen, asked = latent.layout.valid, mask_rows.valid
-        seen = mask_rows.index.new_ones(rows, dtype=torch.bool) if seen is None else seen
-        asked = torch.ones_like(mask_rows.index, dtype=torch.bool) if asked is None else asked
-        return AttentionPlan(valid=F.pad(torch.cat([seen, asked], 1), (extra, 0), value=True))
+
+        visible_valid, masked_valid = latent.layout.valid, masked.valid
+        if visible_valid is None:
+            visible_valid = masked.index.new_ones(latent.features.shape[:2], dtype=torch.bool)
+        if masked_valid is None:
+            masked_valid = torch.ones_like(masked.index, dtype=torch.bool)
+        return AttentionPlan(valid=F.pad(torch.cat([visible_valid, masked_valid], 1), (extra, 0), value=True))
 
 
-def _valid(*rows: Rows) -> Tensor | None:
-    if all(r.valid is None for r in rows):
+def _joined(sets: list[Rows]) -> Rows:
+    """Several sets of rows one after another."""
+    if len(sets) == 1:
+        return sets[0]
+    return Rows(torch.cat([rows.index for rows in sets], 1), _joined_valid(sets))
+
+
+def _joined_valid(sets: list[Rows]) -> Tensor | None:
+    if all(rows.valid is None for rows in sets):
         return None
-    return torch.cat([torch.ones_like(r.index, dtype=torch.bool) if r.valid is None else r.valid for r in rows], 1)
+
+    flags = []
+    for rows in sets:
+        flags.append(torch.ones_like(rows.index, dtype=torch.bool) if rows.valid is None else rows.valid)
+    return torch.cat(flags, 1)

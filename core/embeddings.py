@@ -1,4 +1,4 @@
-"""From raw content to vectors, and where a token is: patch embedding, position tables, cls token."""
+"""From raw content and positions to vectors: patch embedding, position tables, cls token."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -48,8 +48,13 @@ class SinCos(Positions):
         omega = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / max(half, 1))
         index = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in self.grid))
         index = index.reshape(prod(self.grid), len(self.grid))
-        angles = [index[:, axis, None] * omega for axis in reversed(range(len(self.grid)))]
-        table = torch.cat([part for a in angles for part in (a.sin(), a.cos())], 1)
+
+        parts = []
+        for axis in reversed(range(len(self.grid))):
+            angle = index[:, axis, None] * omega
+            parts += [angle.sin(), angle.cos()]
+
+        table = torch.cat(parts, 1)
         self.register_buffer("table", F.pad(table, (0, dim - table.shape[1])).float())
 
     def full(self) -> Tensor:
@@ -110,20 +115,23 @@ def resize_table(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> T
     """
     if len(old) != len(new):
         raise ValueError(f"cannot resize positions of a {len(old)}-d grid to a {len(new)}-d one")
+
     x = table.float().T.reshape(table.shape[1], *old)  # (D, *old)
     if len(old) >= 2:
         planes = x.flatten(1, -3) if len(old) > 2 else x[:, None]
         planes = F.interpolate(planes, size=new[-2:], mode="bicubic", align_corners=False)
         x = planes.reshape(table.shape[1], *old[:-2], *new[-2:])
+
     for axis in range(len(old) - 2 if len(old) >= 2 else 1):
         lines = x.movedim(axis + 1, -1)
         flat = F.interpolate(lines.flatten(1, -2) if lines.dim() > 2 else lines[:, None], size=new[axis], mode="linear")
         x = flat.reshape(*lines.shape[:-1], new[axis]).movedim(-1, axis + 1)
+
     return x.flatten(1).T.to(table.dtype)
 
 
 class PatchEmbed(nn.Module):
-    """EncoderInput content (B, V, *patch, C) -> vectors (B, V, D): normalise, flatten (channel fastest), one linear layer.
+    """Encoder input (B, V, *patch, C) -> vectors (B, V, D): normalise, flatten (channel fastest), one linear layer.
 
     The same function as a convolution with stride = kernel, computed for the rows that are there only.
     `init`: "xavier" (MAE) or "default", that of the equivalent convolution (VideoMAE).
@@ -144,11 +152,11 @@ class PatchEmbed(nn.Module):
             nn.init.xavier_uniform_(self.proj.weight)
         self.positions = positions
 
-    def forward(self, seen: EncoderInput) -> Tensor:
-        content = self.normalise(seen.content).flatten(2).to(self.proj.weight.dtype)
+    def forward(self, inputs: EncoderInput) -> Tensor:
+        content = self.normalise(inputs.content).flatten(2).to(self.proj.weight.dtype)
         x = self.proj(content)
         if self.positions is not None:
-            x = x + self.positions(seen.cells, seen.layout.grid)
+            x = x + self.positions(inputs.cells, inputs.layout.grid)
         return x
 
 
@@ -176,8 +184,10 @@ class ClsToken(nn.Module):
 
     def forward(self, x: Tensor, cls: Tensor | None = None) -> Tensor:
         """x (B, N, D), cls (B, D) if not its own -> (B, 1 + N, D)."""
-        first = cls[:, None] if self.token is None else self.token.expand(x.shape[0], -1, -1)
-        return torch.cat([first if self.position is None else first + self.position, x], 1)
+        row = cls[:, None] if self.token is None else self.token.expand(x.shape[0], -1, -1)
+        if self.position is not None:
+            row = row + self.position
+        return torch.cat([row, x], 1)
 
 
 def token(dim: int, init: Literal["normal", "truncated", "cut", "zero"] = "normal") -> Tensor:

@@ -16,26 +16,29 @@ from core.tokens import EncoderInput, Latent, Layout, Rows
 
 
 class Encoder(nn.Module, ABC):
-    """`EncoderInput -> Latent`, written for one view; encoders that join views override `views`.
+    """`EncoderInput -> Latent`, written for one view; encoders that join views override `encode_views`.
 
-    `hide` says what it wants of hidden tokens: "keep" drops them, "blank" empties them and keeps the structure,
-    "expose" (parity with leaking official embeddings only) shows them.
+    `masking`: what becomes of hidden tokens. "drop": they are left out; "replace": their content is erased or replaced
+    and their rows stay; "leak" (parity with official embeddings that see hidden tokens only): they stay as they are.
+    `trunk`: the part that carries over between modalities, None for encoders that are no ViT.
     """
 
     masking: Literal["drop", "replace", "leak"] = "drop"
     embed_dim: int
     depth: int
+    trunk: "Trunk | None"
 
     @abstractmethod
-    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent: ...
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent: ...
 
-    def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
-        return {name: self(one, taps) for name, one in seen.items()}
+    def encode_views(self, inputs: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
+        """Latents of all views, by the names of their inputs."""
+        return {name: self(view, taps) for name, view in inputs.items()}
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """Which rows may look at which, decided once per layout: all, the valid ones, or those of one sample."""
+    """The pairs of rows that attend to each other: all, the valid ones, or those of one sample; one per layout."""
 
     valid: Tensor | None = None  # (B, N) bool
     counts: tuple[int, ...] | None = None  # rows of each packed sample
@@ -47,6 +50,7 @@ class AttentionPlan:
             if extra:
                 raise UserError("Packed samples cannot have a cls token each: set method.encoder.cls=null.")
             return cls(counts=layout.counts)
+
         if layout.valid is None:
             return cls()
         return cls(valid=F.pad(layout.valid, (extra, 0), value=True))
@@ -54,11 +58,19 @@ class AttentionPlan:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
         """(B, heads, N, d) each -> (B, heads, N, d)."""
         if self.counts is not None:
-            spans = zip(*(part.split(self.counts, 2) for part in (q, k, v)), strict=True)
-            answers = [F.scaled_dot_product_attention(*span, scale=scale) for span in spans if span[0].shape[2]]
-            return torch.cat(answers, 2) if answers else torch.zeros_like(q)
+            return self._attend_by_sample(q, k, v, scale)
+
         keys = None if self.valid is None else self.valid[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, scale=scale)
+
+    def _attend_by_sample(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+        queries, keys, values = q.split(self.counts, 2), k.split(self.counts, 2), v.split(self.counts, 2)
+
+        outputs = []
+        for query, key, value in zip(queries, keys, values, strict=True):
+            if query.shape[2]:  # empty samples have nothing to attend to
+                outputs.append(F.scaled_dot_product_attention(query, key, value, scale=scale))
+        return torch.cat(outputs, 2) if outputs else torch.zeros_like(q)
 
 
 class Attention(nn.Module):
@@ -80,21 +92,27 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone, which look at all N."""
+        """(B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone, which attend to all N."""
         weight, bias = self.qkv.weight, self.qkv.bias
         if self.q_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
         if read is None:
             q, k, v = self._project(x, weight, bias)
-        else:
+        else:  # queries of the rows to be read, keys and values of all
             dim = x.shape[2]
-            b_q, b_kv = (None, None) if bias is None else (bias[:dim], bias[dim:])
-            (q,), (k, v) = self._project(read.gather(x), weight[:dim], b_q), self._project(x, weight[dim:], b_kv)
+            query_bias = None if bias is None else bias[:dim]
+            key_value_bias = None if bias is None else bias[dim:]
+            q = self._project(read.gather(x), weight[:dim], query_bias)[0]
+            k, v = self._project(x, weight[dim:], key_value_bias)
+
         scale = None
         if self.scale is not None:
             # Clamped at log 100, to the digits of the official code.
-            q, k = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp(), F.normalize(k, dim=-1)
+            q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp()
+            k = F.normalize(k, dim=-1)
             scale = 1.0
+
         return self.proj(plan.attend(q, k, v, scale).transpose(1, 2).flatten(2))
 
     def _project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
@@ -136,9 +154,9 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
-        looked = self.attn(self.norm1(x), plan, read)
+        attended = self.attn(self.norm1(x), plan, read)
         x = x if read is None else read.gather(x)
-        x = x + self.drop_path(self.scale1(looked))
+        x = x + self.drop_path(self.scale1(attended))
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
@@ -146,7 +164,7 @@ class Trunk(nn.Module):
     """`depth` pre-norm blocks and a final norm: (B, N, D) -> (B, N, D).
 
     Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier uniform,
-    biases zero. `taps` asks for block outputs by name, "block0" first.
+    biases zero. `taps`: names of the block outputs to return, "block0" first.
     """
 
     def __init__(
@@ -162,10 +180,12 @@ class Trunk(nn.Module):
     ):
         super().__init__()
         self.dim = dim
-        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        attention = {"bias": bias, "cosine": cosine}
-        hidden = int(dim * mlp_ratio)
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, attention, rate, layer_scale) for rate in rates)
+        self.blocks = nn.ModuleList()
+        for i in range(depth):
+            rate = drop_path * i / max(depth - 1, 1)
+            attention = {"bias": bias, "cosine": cosine}
+            self.blocks.append(Block(dim, heads, int(dim * mlp_ratio), attention, rate, layer_scale))
+
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         initialise(self)
 
@@ -176,14 +196,16 @@ class Trunk(nn.Module):
     def forward(
         self, x: Tensor, plan: AttentionPlan, taps: Sequence[str] = (), read: Rows | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        tapped, last = {}, len(self.blocks) - 1
+        """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone; and the tapped block outputs."""
+        outputs, last = {}, len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             x = block(x, plan, read if i == last else None)
             if f"block{i}" in taps:
-                tapped[f"block{i}"] = x
+                outputs[f"block{i}"] = x
+
         if read is not None and not self.blocks:
             x = read.gather(x)
-        return self.norm(x), tapped
+        return self.norm(x), outputs
 
 
 def initialise(module: nn.Module) -> None:
@@ -196,7 +218,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class ViT(Encoder):
-    """Vision transformer over whatever tokens it is given: embed the visible rows, put cls in front, run the trunk.
+    """Vision transformer over any tokens: embed the visible rows, put cls in front, run the trunk.
 
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
     Shapes: EncoderInput content (B, V, *C) -> Latent features (B, V, D), cls (B, D) if there is one.
@@ -212,12 +234,15 @@ class ViT(Encoder):
     def give(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        x = self.embed(seen)
-        plan = AttentionPlan.of(seen.layout, extra=int(self.cls is not None))
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        x = self.embed(inputs)
+        plan = AttentionPlan.of(inputs.layout, extra=int(self.cls is not None))
+
         if self.cls is None:
-            x, tapped = self.trunk(x, plan, taps)
-            return Latent(x, seen.layout, seen.rows, None, tapped, condition=seen.condition)
-        x, tapped = self.trunk(self.cls(x), plan, taps)
-        tapped = {n: t[:, 1:] for n, t in tapped.items()} | {f"{n}/cls": t[:, 0] for n, t in tapped.items()}
-        return Latent(x[:, 1:], seen.layout, seen.rows, x[:, 0], tapped, condition=seen.condition)
+            x, outputs = self.trunk(x, plan, taps)
+            return Latent(x, inputs.layout, rows=inputs.rows, taps=outputs, condition=inputs.condition)
+
+        x, outputs = self.trunk(self.cls(x), plan, taps)
+        tapped = {name: output[:, 1:] for name, output in outputs.items()}
+        tapped |= {f"{name}/cls": output[:, 0] for name, output in outputs.items()}
+        return Latent(x[:, 1:], inputs.layout, rows=inputs.rows, cls=x[:, 0], taps=tapped, condition=inputs.condition)

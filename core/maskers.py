@@ -1,4 +1,4 @@
-"""Maskers decide what is hidden. `draw` makes every random number, the masker itself is a pure function of them."""
+"""Maskers decide which tokens are hidden. `draw` makes every random number; a masker is a pure function of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from core.tokens import ForwardContext, Mask, Query, Rows, Tokens
 
 
 class Masker(ABC):
-    """`draw(tokens, generator, step)` -> draws by view; `masker(tokens, draws, step)` -> masks by view.
+    """`draw(tokens, generator, ctx)` -> draws by view; `masker(tokens, draws, ctx)` -> masks by view.
 
     Maskers that look at one view at a time derive from `ViewMasker`; joint ones from this.
     """
@@ -35,10 +35,10 @@ class ViewMasker(Masker):
     def draw(
         self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext
     ) -> dict[str, Any]:
-        return {view: self.draw_view(one, generator, ctx) for view, one in tokens.items()}
+        return {view: self.draw_view(content, generator, ctx) for view, content in tokens.items()}
 
     def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping[str, Any], ctx: ForwardContext) -> dict[str, Mask]:
-        return {view: self.mask_view(tokens[view], one, ctx) for view, one in draws.items()}
+        return {view: self.mask_view(tokens[view], draw, ctx) for view, draw in draws.items()}
 
     @abstractmethod
     def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Any: ...
@@ -92,24 +92,34 @@ class BlockMasker(ViewMasker):
     def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], ctx: ForwardContext) -> Mask:
         grid = tokens.layout.grid
         inside = torch.ones((), dtype=torch.bool, device=tokens.content.device)
-        for axis, n in enumerate(grid):
-            top = max(int(n * self.largest), min(self.smallest, n))
-            side = min(self.smallest, n) + (draws["boxes"][..., axis, 0] * (top - min(self.smallest, n) + 1)).long()
-            start = (draws["boxes"][..., axis, 1] * (n - side + 1)).long()
-            place = torch.arange(n, device=side.device)
-            along = (place >= start[..., None]) & (place < (start + side)[..., None])  # (B, boxes, n)
-            inside = inside & along.reshape(*along.shape[:2], *(n if a == axis else 1 for a in range(len(grid))))
+        for axis, length in enumerate(grid):
+            span = self._spans(draws["boxes"][..., axis, :], length)  # (B, boxes, length)
+            shape = [length if other == axis else 1 for other in range(len(grid))]
+            inside = inside & span.reshape(*span.shape[:2], *shape)
+
+        # The number of the first box over each token; `boxes` where there is none.
         covered = inside.flatten(2)
-        first = torch.where(covered.any(1), covered.to(torch.uint8).argmax(1), self.boxes)
-        rank = (first + draws["noise"]).flatten(1)
+        box = torch.where(covered.any(1), covered.to(torch.uint8).argmax(1), self.boxes)
+
+        rank = (box + draws["noise"]).flatten(1)
         hidden = int(prod(grid) * self.ratio)
         return keep_lowest(-rank, tokens, keep=prod(grid) - hidden)
+
+    def _spans(self, draws: Tensor, length: int) -> Tensor:
+        """draws (B, boxes, 2) -> (B, boxes, length) bool: the cells of one axis that each box covers."""
+        least = min(self.smallest, length)
+        most = max(int(length * self.largest), least)
+        side = least + (draws[..., 0] * (most - least + 1)).long()
+        start = (draws[..., 1] * (length - side + 1)).long()
+
+        cell = torch.arange(length, device=draws.device)
+        return (cell >= start[..., None]) & (cell < (start + side)[..., None])
 
 
 class ScoreMasker(ViewMasker):
     """Hides the tokens that a teacher scores highest, with some chance mixed in.
 
-    `scores`: name of the teacher, whose answer is (B, N); `randomness` 0 hides strictly by score, 1 at random; scores
+    `scores`: name of the teacher, whose output is (B, N); `randomness` 0 hides strictly by score, 1 at random; scores
     are compared by rank within their sample. Keeps int(N · (1 − ratio)).
     """
 
@@ -120,7 +130,8 @@ class ScoreMasker(ViewMasker):
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
-        rank = ctx.teacher_output(self.scores).argsort(1).argsort(1) / max(tokens.layout.count - 1, 1)
+        scores = ctx.teacher_output(self.scores)
+        rank = scores.argsort(1).argsort(1) / max(tokens.layout.count - 1, 1)
         return keep_lowest((1 - self.randomness) * rank + self.randomness * draws, tokens, self.ratio)
 
 
@@ -129,24 +140,26 @@ def keep_lowest(score: Tensor, tokens: Tokens, ratio: float | None = None, keep:
 
     How many: `keep`, or int(n · (1 − ratio)) of the n valid rows of each sample.
     """
-    valid = tokens.layout.valid
+    valid, count = tokens.layout.valid, score.shape[1]
+
     if valid is None:
-        keep = int(score.shape[1] * (1 - ratio)) if keep is None else keep
+        keep = int(count * (1 - ratio)) if keep is None else keep
         visible = Rows(score.argsort(1)[:, :keep])
-        hidden = ~visible.to_mask(score.shape[1])
-        return Mask(hidden, visible, {"main": Query(Rows.from_mask(hidden, score.shape[1] - keep))})
+        hidden = ~visible.to_mask(count)
+        return Mask(hidden, visible, queries={"main": Query(Rows.from_mask(hidden, count - keep))})
+
     counts = (valid.sum(1).double() * (1 - ratio)).long()
     order = score.masked_fill(~valid, torch.inf).argsort(1)[:, : int(counts.max())]
-    inside = torch.arange(order.shape[1], device=order.device) < counts[:, None]
-    visible = Rows(order.masked_fill(~inside, 0), inside)
-    hidden = valid & ~visible.to_mask(score.shape[1])
-    return Mask(hidden, visible, {"main": Query(Rows.from_mask(hidden))})
+    keeps = torch.arange(order.shape[1], device=order.device) < counts[:, None]
+    visible = Rows(order.masked_fill(~keeps, 0), keeps)
+    hidden = valid & ~visible.to_mask(count)
+    return Mask(hidden, visible, queries={"main": Query(Rows.from_mask(hidden))})
 
 
 def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
     """Uniform noise drawn where the generator lives (the CPU, mostly), so that masks do not depend on the device."""
-    where = "cpu" if generator is None else generator.device
-    return torch.rand(tuple(shape), generator=generator, device=where).to(device, non_blocking=True)
+    home = "cpu" if generator is None else generator.device
+    return torch.rand(tuple(shape), generator=generator, device=home).to(device, non_blocking=True)
 
 
 def checked_ratio(ratio: float) -> float:

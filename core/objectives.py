@@ -1,4 +1,4 @@
-"""What is learned: objectives (head, target, loss, reduction) and the readouts they stand under."""
+"""Objectives (head, target, loss, reduction) and the readouts they stand under."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -22,10 +22,10 @@ class Head(nn.Linear):
 
 
 class Objective(nn.Module):
-    """Scores what is answered at the places `at`: head -> prediction, target -> truth, loss -> error, reduction -> ().
+    """Scores predictions at its queries: head -> prediction, target -> values, loss -> error, reduction -> ().
 
     `reduction`: "global", Σ(error · weight) / Σ weight over the batch; "sample", the mean of that ratio over samples
-    that have any weight. All-zero weight gives 0, and so does a place without rows.
+    that have any weight. All-zero weight gives 0, and so does a query without rows.
     """
 
     def __init__(
@@ -39,7 +39,8 @@ class Objective(nn.Module):
     ):
         super().__init__()
         self.target, self.loss, self.head = target, loss, head
-        self.queries, self.reduction, self.weight = tuple(queries or ["main"]), reduction, weight
+        self.queries = tuple(queries or ["main"])
+        self.reduction, self.weight = reduction, weight
 
     def predict(self, features: Tensor) -> Tensor:
         return features if self.head is None else self.head(features)
@@ -49,14 +50,18 @@ class Objective(nn.Module):
         if rows is not None and rows.valid is not None:
             valid = rows.valid.to(error.dtype).reshape(rows.valid.shape + (1,) * (error.dim() - 2))
             weight = valid if weight is None else weight * valid
+
         if weight is None:
             return error.mean() if error.numel() else error.sum()
+
         weight = weight.expand_as(error)
         # Zero weight times an infinite error must not make the sum NaN.
         error = torch.where(weight == 0, 0, error) * weight
         least = torch.finfo(error.dtype).tiny
+
         if self.reduction == "global":
             return error.sum() / weight.sum().clamp(min=least)
+
         error, weight = error.flatten(1).sum(1), weight.flatten(1).sum(1)
         return (error / weight.clamp(min=least)).sum() / (weight > 0).sum().clamp(min=1)
 
@@ -64,7 +69,7 @@ class Objective(nn.Module):
 class Readout(nn.Module):
     """One decoding of a latent and the objectives that read it. No decoder: the latent itself, or a tap of it.
 
-    `reads`: the latent's name, where a method has several; `view`: whose tokens are answered (default the same).
+    `reads`: the latent's name, where a method has several; `view`: whose tokens are predicted (default the same).
     """
 
     def __init__(
@@ -81,7 +86,11 @@ class Readout(nn.Module):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """What it wants of the encoder besides the final features."""
+        """The block outputs it needs of the encoder besides the final features."""
         if self.decoder is not None:
             return self.decoder.taps
         return () if self.tap is None else (self.tap,)
+
+    def latent_name(self, latents: Mapping) -> str:
+        """The name of the latent it reads: `reads`, else the first of them."""
+        return self.reads or next(iter(latents))

@@ -1,4 +1,4 @@
-"""Targets: what is to be predicted at a place, computed there only and without gradient."""
+"""Targets: the values to predict at a query, computed there only and without gradient."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ from core.tokens import ForwardContext, Query, TargetValues
 
 
 class Target(nn.Module, ABC):
-    """`(step, view, place) -> TargetValues`. `reveals`: what a decoder may know of hidden rows, "layout" or "nothing"."""
+    """`(ctx, view, query) -> TargetValues`.
+
+    `reveals`: the part of hidden rows that a decoder may know, their "layout" or "nothing".
+    """
 
     reveals: Literal["layout", "nothing"] = "layout"
     out: int  # values per row
@@ -49,8 +52,9 @@ class Pixels(Target):
         count: Literal["all", "hidden"] = "all",
     ):
         super().__init__()
-        self.patch, self.channels, self.normalise, self.per, self.count = tuple(patch), channels, normalise, per, count
-        self.grid, self.per_slot = tuple(grid), per_slot
+        self.patch, self.channels, self.grid = tuple(patch), channels, tuple(grid)
+        self.normalise, self.per, self.per_slot, self.count = normalise, per, per_slot, count
+
         if per_slot is not None:
             self.register_buffer("offsets", _frame_offsets(per_slot, self.grid[0], self.patch[0]), persistent=False)
         self.out = (per_slot or self.patch[0]) * prod(self.patch[1:]) * channels
@@ -59,11 +63,15 @@ class Pixels(Target):
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
         tokens = ctx.tokens[view]
         rows = query.rows_in(tokens.layout, tokens.content)
-        values = self.values(self._select(rows.gather(tokens.content), tokens.layout.cells(rows)))
+        content = self._select(rows.gather(tokens.content), tokens.layout.cells(rows))
+
+        values = self.values(content)
         mean, std = self.statistics(values)
+
         weight = None
         if self.count == "hidden":
             weight = rows.gather(ctx.masks[view].hidden).to(values.dtype)
+
         return TargetValues(((values - mean) / std).flatten(2).float(), weight)
 
     def values(self, content: Tensor) -> Tensor:
@@ -75,9 +83,12 @@ class Pixels(Target):
         """Mean and divisor of each row: (B, M, 1, 1), per channel (B, M, 1, C), or 0 and 1."""
         if self.per == "none":
             return values.new_zeros(()), values.new_ones(())
+
         axes = (2, 3) if self.per == "patch" else (2,)
-        mean, var = values.mean(axes, keepdim=True), values.var(axes, keepdim=True)
-        return mean, (var + 1e-6).sqrt() if self.per == "patch" else var.sqrt() + 1e-6
+        mean, variance = values.mean(axes, keepdim=True), values.var(axes, keepdim=True)
+        # The official codes differ in the place of the small number.
+        divisor = (variance + 1e-6).sqrt() if self.per == "patch" else variance.sqrt() + 1e-6
+        return mean, divisor
 
     def restore(self, prediction: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Predicted rows (B, M, P) -> [0, 1] pixels (B, M, pixels, C), with statistics the caller has a right to."""
@@ -87,24 +98,25 @@ class Pixels(Target):
     def _select(self, content: Tensor, cells: Tensor) -> Tensor:
         if self.per_slot is None:
             return content
+
         slot = cells // prod(self.grid[1:])
-        pick = self.offsets[slot]  # (B, M, u)
-        pick = pick.reshape(*pick.shape, *(1,) * (content.dim() - 3))
-        return content.gather(2, pick.expand(-1, -1, -1, *content.shape[3:]))
+        frames = self.offsets[slot]  # (B, M, u)
+        frames = frames.reshape(*frames.shape, *(1,) * (content.dim() - 3))
+        return content.gather(2, frames.expand(-1, -1, -1, *content.shape[3:]))
 
 
 def _frame_offsets(per_slot: int, slots: int, depth: int) -> Tensor:
     """(slots, per_slot): which frames of its tube each slot predicts."""
-    # On the CPU whatever the default device is: the values are looked at here.
-    chosen = torch.linspace(0, slots * depth - 1, slots * per_slot, device="cpu").long().view(slots, -1)
-    offsets = chosen - torch.arange(slots, device="cpu")[:, None] * depth
+    # On the CPU whatever the default device is: the values are read here.
+    frames = torch.linspace(0, slots * depth - 1, slots * per_slot, device="cpu").long().view(slots, -1)
+    offsets = frames - torch.arange(slots, device="cpu")[:, None] * depth
     if bool(((offsets < 0) | (offsets >= depth)).any()):
         raise UserError(f"target.per_slot={per_slot} does not spread over {slots} patches of {depth} frames.")
     return offsets
 
 
 class TeacherFeatures(Target):
-    """What the teacher of that name says of the rows: its answer (B, N, D) at the place."""
+    """The output (B, N, D) of the teacher of that name, at the rows of the query."""
 
     def __init__(self, teacher: str, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Teachers: whatever says something of a batch that the method learns from, or is masked by."""
+"""Teachers: modules that map a forward's context to targets or scores and are not trained by its loss."""
 
 import copy
 from abc import abstractmethod
@@ -15,7 +15,7 @@ class MovingTeacher(nn.Module):
     """A teacher that changes while the method trains (an average of its weights, say); saved with it, for resuming."""
 
     def follow(self, method: nn.Module) -> None:
-        """Called when the method's other parts stand, and again when other weights were loaded into them."""
+        """Called when the method's other parts are complete, and again when other weights were loaded into them."""
 
     def before_step(self, method: nn.Module, progress: Progress) -> None: ...
 
@@ -25,8 +25,8 @@ class MovingTeacher(nn.Module):
 class EMATeacher(MovingTeacher):
     """Running means of parts of the method: a ← m·a + (1 − m)·w, between the gradients and the optimiser's step.
 
-    `parts`: where they are, by the name they get in `copies`. Parameters are averaged, buffers stay those of the start.
-    From epoch `delay` on; `momentum` 1 keeps the start, 0 makes them lag by one step.
+    `parts`: paths of the parts by the names they get in `copies`. Parameters are averaged, buffers stay those of the
+    start. From epoch `delay` on; `momentum` 1 keeps the start, 0 makes the copies lag by one step.
     """
 
     def __init__(self, parts: Mapping[str, str], momentum: float, delay: float = 0.0):
@@ -42,10 +42,11 @@ class EMATeacher(MovingTeacher):
     def before_step(self, method: nn.Module, progress: Progress) -> None:
         if progress.epoch < self.delay:
             return
+
         for name, path in self.parts.items():
             means = dict(self.copies[name].named_parameters())
             weights = dict(method.get_submodule(path).named_parameters())
-            move_means(means.values(), [weights[name] for name in means], self.momentum)
+            move_means(means.values(), [weights[key] for key in means], self.momentum)
 
     @abstractmethod
     def forward(self, ctx: ForwardContext) -> Any: ...

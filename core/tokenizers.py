@@ -13,20 +13,21 @@ from core.tokens import Layout, Tokens
 
 
 class Tokenizer(nn.Module, ABC):
-    """Written for one view; `views` maps it over all of a batch. Tokenizers that join views override `views`."""
+    """Raw data of one view -> Tokens. Tokenizers that join views override `tokenize_views`."""
 
     @abstractmethod
     def forward(self, data: Any) -> Tokens:
         """Raw data of one view -> Tokens."""
 
     def tokenize_views(self, views: Mapping[str, Any]) -> dict[str, Tokens]:
+        """Tokens of every view of a batch."""
         return {name: self(data) for name, data in views.items()}
 
 
 class Normalise(nn.Module):
     """Raw values (uint8, or floats in [0, 1]) -> (x / 255 − mean) / std, channel last. Doubles stay doubles.
 
-    Applied after gathering, so that nothing is computed for values nobody sees.
+    Applied after gathering, so that nothing is computed for values that are not used.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -82,13 +83,14 @@ class Patchify(Tokenizer):
                 f"Input has shape {tuple(data.shape)}; expected {names} with C = {self.channels}. "
                 "Declare other data by modality.channels and modality.size."
             )
+
         grid = self._grid(tuple(data.shape[2:]))
-        split = [data.shape[0], self.channels]
-        for n, p in zip(grid, self.patch, strict=True):
-            split += [n, p]
-        x = data.reshape(split)
+        shape = [data.shape[0], self.channels]  # (B, C, n, p, n, p, …)
+        for cells, patch in zip(grid, self.patch, strict=True):
+            shape += [cells, patch]
+
         order = [0, *range(2, 2 + 2 * axes, 2), *range(3, 3 + 2 * axes, 2), 1]
-        content = x.permute(order).flatten(1, axes)
+        content = data.reshape(shape).permute(order).flatten(1, axes)
         return Tokens(content, Layout(content.shape[1], grid))
 
     def untokenize(self, content: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
@@ -96,17 +98,20 @@ class Patchify(Tokenizer):
         grid = grid or self.grid
         axes = len(grid)
         x = content.reshape(content.shape[0], *grid, *self.patch, self.channels)
+
         order = [0, 1 + 2 * axes]
         for axis in range(axes):
             order += [1 + axis, 1 + axes + axis]
+
         size = [n * p for n, p in zip(grid, self.patch, strict=True)]
         return x.permute(order).reshape(content.shape[0], self.channels, *size)
 
     def _grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        if any(n % p or n < p for n, p in zip(size, self.patch, strict=True)):
-            fits = tuple(max(p, n - n % p) for n, p in zip(size, self.patch, strict=True))
+        grid = tuple(n // p for n, p in zip(size, self.patch, strict=True))
+        fits = tuple(max(p, cells * p) for cells, p in zip(grid, self.patch, strict=True))
+        if fits != tuple(size):
             raise UserError(
                 f"Patch {self.patch} does not divide the input {size}. "
                 f"Set modality.size={list(fits)} or another modality.patch."
             )
-        return tuple(n // p for n, p in zip(size, self.patch, strict=True))
+        return grid

@@ -130,7 +130,7 @@ def _batches(samples: Samples, order: Iterable[list[tuple[int, int]]], workers: 
         if isinstance(parts, UserError):
             raise parts
         data, keys, labels, skipped = parts
-        yield Batch({samples.reader.view: data} if keys else {}, keys, labels, skipped)
+        yield Batch({samples.reader.view: data} if keys else {}, keys, labels=labels, skipped=skipped)
 
 
 def _unchanged(parts: Any) -> Any:

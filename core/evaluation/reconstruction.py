@@ -162,7 +162,14 @@ def _score(
 
 def context_of(method: MaskedAutoencoder, batch: Batch, **more) -> ForwardContext:
     """A step at the end of training."""
-    return ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), TRAINED, method.teachers, method, **more)
+    return ForwardContext(
+        batch,
+        method.tokenizer.tokenize_views(batch.views),
+        progress=TRAINED,
+        teachers=method.teachers,
+        method=method,
+        **more,
+    )
 
 
 def compare(

@@ -1,7 +1,7 @@
 """The method class: a composition of parts. Its `forward` is the picture of the design, read from top to bottom."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,19 +18,19 @@ from core.tokens import (
     EncoderInput,
     ForwardContext,
     Latent,
-    Layout,
     Mask,
     Progress,
     Query,
     TargetValues,
     Tokens,
     levels,
+    view_of,
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a forward says. `terms`: every objective's unweighted loss. Predictions and targets are keyed like terms."""
+    """The result of a forward. `terms`: every objective's unweighted loss. Predictions and targets have its keys."""
 
     loss: Tensor
     terms: Mapping[str, Tensor]
@@ -41,7 +41,7 @@ class Output:
 
 
 class PredictionTask(NamedTuple):
-    """What an objective is asked: about tokens of one view, at one place."""
+    """One objective at one query, about tokens of one view."""
 
     objective: Objective
     view: str
@@ -52,8 +52,9 @@ class MaskedAutoencoder(nn.Module):
     """Hides part of every sample and learns by predicting it.
 
     `readouts`: by name, a decoder and the objectives that read it; no two objectives share a name.
-    `teachers`: by name, anything that maps a `ForwardContext` to what it says of the batch; never trained, nor saved with the
+    `teachers`: by name, anything that maps a `ForwardContext` to targets or scores; never trained, nor saved with the
     method unless they follow its weights.
+    `no_weight_decay`: endings of parameter names that are not decayed although they have more than one dimension.
     """
 
     def __init__(
@@ -66,107 +67,144 @@ class MaskedAutoencoder(nn.Module):
         no_weight_decay: list[str] | None = None,
     ):
         super().__init__()
-        self.tokenizer, self.masker, self.encoder = tokenizer, masker, encoder
-        self.readouts = nn.ModuleDict(readouts)
         names = [name for readout in readouts.values() for name in readout.objectives]
         if len(names) > len(set(names)):
             raise UserError(f"method.readouts: two objectives have one name ({', '.join(sorted(names))}); rename one.")
+
+        self.tokenizer = tokenizer
+        self.masker = masker
+        self.encoder = encoder
+        self.readouts = nn.ModuleDict(readouts)
         self.taps = tuple({tap: None for readout in readouts.values() for tap in readout.taps})
-        self.teachers = dict(teachers or {})  # a plain dict: most teachers are not part of the weights
-        self.moving_teachers = nn.ModuleDict({n: t for n, t in self.teachers.items() if isinstance(t, MovingTeacher)})
-        self.frozen = tuple(
-            t.requires_grad_(False).eval() for n, t in self.teachers.items() if n not in self.moving_teachers
-        )
-        self.follow(())
         self._no_weight_decay = tuple(no_weight_decay or ())
+
+        self.teachers = dict(teachers or {})  # a plain dict: most teachers are not part of the weights
+        self.moving_teachers = nn.ModuleDict()
+        frozen_teachers = []
+        for name, teacher in self.teachers.items():
+            if isinstance(teacher, MovingTeacher):
+                self.moving_teachers[name] = teacher
+            else:
+                frozen_teachers.append(teacher.requires_grad_(False).eval())
+
+        self.frozen_teachers = tuple(frozen_teachers)  # a tuple: no submodules
+        self.follow(())
 
     def forward(
         self,
         batch: Batch,
-        mask: Mapping[str, Mask] | None = None,
+        masks: Mapping[str, Mask] | None = None,
         draws: Mapping | None = None,
         progress: Progress = Progress(),  # noqa: B008 (frozen)
         generator: torch.Generator | None = None,
     ) -> Output:
-        tokens = self.tokenizer.tokenize_views(batch.views)
-        ctx = ForwardContext(batch, tokens, progress, self.teachers, self, generator)
-        mask = self.draw_mask(ctx, draws) if mask is None else mask
-        ctx.masks.update(mask)
-        latent, predictions = self.predict(tokens, mask, ctx=ctx)
+        """One training step's loss. `masks`: given ones in place of the masker's; `draws`: recorded randomness."""
+        ctx = self.context(batch, progress=progress, generator=generator)
+        masks = self.draw_mask(ctx, draws) if masks is None else masks
+        ctx.masks.update(masks)
+
+        latents, predictions = self.predict(ctx.tokens, masks, ctx=ctx)
         targets, terms, loss = {}, {}, 0.0
-        for name, (objective, view, query) in self.prediction_tasks(mask).items():
-            targets[name] = objective.target(ctx, view, query)
-            ctx.errors[name] = objective.loss(predictions[name], targets[name].values)
-            term = objective.reduce(ctx.errors[name], targets[name].weight, query.rows)
-            terms[name] = term.detach()
+
+        for name, (objective, view, query) in self.prediction_tasks(masks).items():
+            target = objective.target(ctx, view, query)
+            error = objective.loss(predictions[name], target.values)
+            term = objective.reduce(error, target.weight, query.rows)
+
+            ctx.errors[name], targets[name], terms[name] = error, target, term.detach()
             loss = loss + objective.weight * term
-        return Output(loss, terms, predictions, targets, mask, latent)
+
+        return Output(loss=loss, terms=terms, predictions=predictions, targets=targets, masks=masks, latents=latents)
+
+    def context(
+        self,
+        batch: Batch,
+        progress: Progress = Progress(),  # noqa: B008 (frozen)
+        generator: torch.Generator | None = None,
+        masks: Mapping[str, Mask] | None = None,
+    ) -> ForwardContext:
+        """A fresh context of one forward over `batch`, with its tokens."""
+        return ForwardContext(
+            batch,
+            self.tokenizer.tokenize_views(batch.views),
+            progress=progress,
+            teachers=self.teachers,
+            method=self,
+            generator=generator,
+            masks=dict(masks or {}),
+        )
 
     def draw_mask(self, ctx: ForwardContext, draws: Mapping | None = None) -> dict[str, Mask]:
         """One mask per view; `draws` replays recorded randomness."""
         if draws is None:
             draws = self.masker.draw(ctx.tokens, ctx.generator, ctx)
-        masks = self.masker(ctx.tokens, draws, ctx)
-        return {name: mask.propagate(ctx.tokens[_view(name)].layout) for name, mask in masks.items()}
 
-    def encode(self, tokens: Mapping[str, Tokens], mask: Mapping[str, Mask]) -> dict[str, Latent]:
-        """Latents of what the masks leave to see; the firewall is here."""
-        seen = {name: self._see(tokens[_view(name)], one) for name, one in mask.items()}
-        return self.encoder.encode_views(seen, self.taps)
+        masks = self.masker(ctx.tokens, draws, ctx)
+        return {name: mask.propagate(ctx.tokens[view_of(name)].layout) for name, mask in masks.items()}
+
+    def encode(self, tokens: Mapping[str, Tokens], masks: Mapping[str, Mask]) -> dict[str, Latent]:
+        """Latents of the tokens that the masks leave visible; the firewall is here."""
+        inputs = {name: self._mask_tokens(tokens[view_of(name)], mask) for name, mask in masks.items()}
+        return self.encoder.encode_views(inputs, self.taps)
 
     def predict(
         self,
         tokens: Mapping[str, Tokens],
-        mask: Mapping[str, Mask],
+        masks: Mapping[str, Mask],
         names: set[str] | None = None,
         ctx: ForwardContext | None = None,
     ) -> tuple[dict[str, Latent], dict[str, Tensor]]:
-        """Latents, and the predictions of the objectives in `names` (default all), without scoring."""
-        latents = self.encode(tokens, mask)
+        """Latents, and the predictions of the tasks in `names` (default all), without scores."""
+        latents = self.encode(tokens, masks)
         if ctx is not None:
             ctx.latents.update(latents)
+
         predictions = {}
         for readout_name, readout in self.readouts.items():
-            prediction_tasks = self.prediction_tasks(mask, readout_name)
+            tasks = self.prediction_tasks(masks, readout_name)
             if names is not None:
-                prediction_tasks = {name: q for name, q in prediction_tasks.items() if name in names}
-            if prediction_tasks:
-                features = self._decode(readout, tokens, latents, prediction_tasks)
-                for name, asked in prediction_tasks.items():
-                    predictions[name] = asked.objective.predict(features[name])
+                tasks = {name: task for name, task in tasks.items() if name in names}
+            if not tasks:
+                continue
+
+            features = self._decode(readout, tokens, latents, tasks)
+            for name, task in tasks.items():
+                predictions[name] = task.objective.predict(features[name])
+
         return latents, predictions
 
-    def prediction_tasks(self, mask: Mapping[str, Mask], readout: str | None = None) -> dict[str, PredictionTask]:
-        """Everything that is asked, by name: `objective`, or `objective/place` when it is asked at several."""
-        found = {}
-        for name, part in self.readouts.items():
-            if readout is not None and readout != name:
-                continue
-            reads = self._reads(part, mask)
-            for label, objective in part.objectives.items():
-                for at in objective.queries:
-                    key = label if len(objective.queries) == 1 else f"{label}/{at}"
-                    found[key] = PredictionTask(
-                        objective, part.view or _view(reads), mask[part.view or reads].query(at)
-                    )
-        return found
+    def prediction_tasks(self, masks: Mapping[str, Mask], readout: str | None = None) -> dict[str, PredictionTask]:
+        """All tasks (of one readout) by name: `objective`, or `objective/query` where it has several queries."""
+        readouts = self.readouts if readout is None else {readout: self.readouts[readout]}
+        tasks = {}
+
+        for part in readouts.values():
+            latent_name = part.latent_name(masks)
+            view = part.view or view_of(latent_name)
+            mask = masks[part.view or latent_name]
+
+            for name, objective in part.objectives.items():
+                for query in objective.queries:
+                    key = name if len(objective.queries) == 1 else f"{name}/{query}"
+                    tasks[key] = PredictionTask(objective, view, mask.query(query))
+        return tasks
 
     def follow(self, loaded: Iterable[str]) -> None:
-        """After the tensors `loaded` came in: followers that none of them belongs to begin with the new weights."""
+        """After the tensors `loaded` came in: moving teachers without any of their own start from the new weights."""
         loaded = tuple(loaded)
-        for name, follower in self.moving_teachers.items():
+        for name, teacher in self.moving_teachers.items():
             if not any(key.startswith(f"moving_teachers.{name}.") for key in loaded):
-                follower.follow(self)
+                teacher.follow(self)
 
     def before_step(self, progress: Progress) -> None:
         """Called between the gradients and the optimiser's step."""
-        for follower in self.moving_teachers.values():
-            follower.before_step(self, progress)
+        for teacher in self.moving_teachers.values():
+            teacher.before_step(self, progress)
 
     def after_step(self, progress: Progress) -> None:
         """Called after the optimiser's step."""
-        for follower in self.moving_teachers.values():
-            follower.after_step(self, progress)
+        for teacher in self.moving_teachers.values():
+            teacher.after_step(self, progress)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are not decayed although they have more than one dimension."""
@@ -174,65 +212,60 @@ class MaskedAutoencoder(nn.Module):
 
     def _apply(self, fn, recurse: bool = True) -> "MaskedAutoencoder":
         """Frozen teachers are no submodules, but move to another device with the method."""
-        for teacher in self.frozen:
+        for teacher in self.frozen_teachers:
             teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def _see(self, tokens: Tokens, mask: Mask) -> EncoderInput:
+    def _mask_tokens(self, tokens: Tokens, mask: Mask) -> EncoderInput:
         if self.encoder.masking == "drop":
             return tokens.drop_masked(mask)
-        return tokens.replace_masked(mask) if self.encoder.masking == "replace" else tokens.leak_masked(mask)
+        if self.encoder.masking == "replace":
+            return tokens.replace_masked(mask)
+        return tokens.leak_masked(mask)
 
     def _decode(
         self,
         readout: Readout,
         tokens: Mapping[str, Tokens],
         latents: Mapping[str, Latent],
-        prediction_tasks: Mapping[str, PredictionTask],
+        tasks: Mapping[str, PredictionTask],
     ) -> dict[str, Tensor]:
-        name = self._reads(readout, latents)
-        queries = {key: asked.query for key, asked in prediction_tasks.items()}
-        if readout.decoder is None:
-            said = latents[name], tokens[_view(name)]
-            return {key: _undecoded(readout, *said, place) for key, place in queries.items()}
-        layout = _down_to(max(place.level for place in queries.values()), tokens[readout.view or _view(name)].layout)
-        if any(asked.objective.target.reveals == "nothing" for asked in prediction_tasks.values()):
-            layout = _bare(layout, queries)
-        others = {key: other for key, other in latents.items() if key != name}
-        shared: dict[tuple, str] = {}  # objectives that ask at one place share its features
-        first = {key: shared.setdefault((id(p.rows), id(p.remask), p.level), key) for key, p in queries.items()}
-        features = readout.decoder(latents[name], layout, {key: queries[key] for key in shared.values()}, others)
-        return {key: features[first[key]] for key in queries}
+        """Features (B, M, D) for every task, by its name."""
+        source = readout.latent_name(latents)
+        queries = {name: task.query for name, task in tasks.items()}
 
-    @staticmethod
-    def _reads(readout: Readout, named: Mapping) -> str:
-        return readout.reads or next(iter(named))
+        if readout.decoder is None:  # the encoder's own features are the prediction
+            view = tokens[view_of(source)]
+            return {name: _own_features(readout, latents[source], view, query) for name, query in queries.items()}
+
+        # Of hidden tokens' layout a decoder gets only what the strictest target reveals.
+        deepest = max(query.level for query in queries.values())
+        layout = tokens[readout.view or view_of(source)].layout.up_to(deepest)
+        if any(task.objective.target.reveals == "nothing" for task in tasks.values()):
+            if any(query.rows is not None for query in queries.values()):  # rows would tell where tokens are
+                raise UserError("A target that reveals nothing is predicted at the whole grid: set queries=[grid].")
+            layout = layout.grid_only()
+
+        # Tasks with the same query share one decoding, under the name of the first.
+        owner: dict[tuple, str] = {}
+        for name, query in queries.items():
+            owner.setdefault(query.key, name)
+
+        distinct = {name: queries[name] for name in owner.values()}
+        context = {name: latent for name, latent in latents.items() if name != source}
+        features = readout.decoder(latents[source], layout, distinct, context)
+        return {name: features[owner[query.key]] for name, query in queries.items()}
 
 
-def _view(name: str) -> str:
-    """Masks and latents are named `view` or `view/part`."""
-    return name.partition("/")[0]
+def _own_features(readout: Readout, latent: Latent, tokens: Tokens, query: Query) -> Tensor:
+    """The encoder's own features at a query, or one of its taps: (B, M, D)."""
+    latent = levels(latent)[query.level]
+    count = levels(tokens)[query.level].layout.count
 
-
-def _undecoded(readout: Readout, latent: Latent, tokens: Tokens, query: Query) -> Tensor:
-    """What the encoder itself says at a place, or one of its taps."""
-    latent, count = levels(latent)[query.level], levels(tokens)[query.level].layout.count
     if readout.tap is not None and readout.tap not in latent.taps:
-        raise UserError(f"The encoder has no tap {readout.tap!r} (a readout's tap); it gives {list(latent.taps)}.")
+        raise UserError(f"The encoder has no tap {readout.tap!r} (a readout's tap); its taps are {list(latent.taps)}.")
+
     features = latent.features if readout.tap is None else latent.taps[readout.tap]
-    whole = features if latent.rows is None else latent.rows.scatter(features, count)
-    return whole if query.rows is None else query.rows.gather(whole)
-
-
-def _down_to(level: int, layout: Layout) -> Layout:
-    """Levels finer than those asked for are never shown at hidden rows; a decoder gets them from the latent."""
-    if not level:
-        return replace(layout, finer=None, children=None)
-    return replace(layout, finer=_down_to(level - 1, layout.finer))
-
-
-def _bare(layout: Layout, queries: Mapping[str, Query]) -> Layout:
-    """The grid alone, for targets that reveal nothing; rows asked for would tell where tokens are."""
-    if any(query.rows is not None for query in queries.values()):
-        raise UserError("A target that reveals nothing can only be asked at the whole grid: set at=[grid].")
-    return Layout(0, grid=layout.grid, cell=layout.cell)
+    if latent.rows is not None:
+        features = latent.rows.scatter(features, count)
+    return features if query.rows is None else query.rows.gather(features)

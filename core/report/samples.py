@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.pictures import Gallery, Pictures
 from core.runs import Run, open_method
-from core.tokens import Batch, ForwardContext
+from core.tokens import Batch
 
 SHOWN = 8  # samples
 SEED = 0  # of samples and masks, so that reports of different runs show the same
@@ -71,6 +71,5 @@ def _draw(pictures: Pictures, method: MaskedAutoencoder, batch: Batch, run: Run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method, batch = method.to(device).eval(), batch.to(device)
     generator = torch.Generator().manual_seed(SEED)
-    tokens = method.tokenizer.tokenize_views(batch.views)
-    ctx = ForwardContext(batch, tokens, run.progress, method.teachers, method, generator)
+    ctx = method.context(batch, progress=run.progress, generator=generator)
     return pictures.draw(method, batch, method.draw_mask(ctx))

@@ -127,4 +127,4 @@ class PyGEncoder(Encoder):
 
 def _latent(outs: list[Tensor], seen: EncoderInput, taps: Sequence[str], concat: bool) -> Latent:
     tapped = {f"layer{i}": out[None] for i, out in enumerate(outs) if f"layer{i}" in taps}
-    return Latent(torch.cat(outs, 1)[None] if concat else outs[-1][None], seen.layout, seen.rows, None, tapped)
+    return Latent(torch.cat(outs, 1)[None] if concat else outs[-1][None], seen.layout, rows=seen.rows, taps=tapped)

@@ -17,9 +17,9 @@ class NodeMasker(Masker):
     Of the M hidden nodes int(M · (1 − replace)) are erased and int(M · replace) get the features of random nodes; what
     rounding leaves keeps its own (as published) and counts in the loss like the others.
 
-    `remask`: what is erased again before decoding. "hidden": the hidden nodes (GraphMAE); "random": `decodings` of them,
-    each with int(N · remask_ratio) nodes drawn from all (GraphMAE2), at places main/0, main/1, …; "none" (MLP decoder).
-    `latent`: also a place "latent": the roots of sampled subgraphs, or all nodes (GraphMAE2).
+    `remask`: the codes erased again before decoding. "hidden": those of hidden nodes (GraphMAE); "random": `decodings`
+    sets of int(N · remask_ratio) nodes drawn from all (GraphMAE2), for queries main/0, main/1, …; "none" (MLP decoder).
+    `latent`: also a query "latent": the roots of sampled subgraphs, or all nodes (GraphMAE2).
     `drop_edges`: share of edges that the encoder does not see. `loops`: GraphMAE drops self-loops like other edges and
     adds a fresh one to every node, so that most have two ("doubled"); GraphMAE2 keeps one ("single").
     `view`: only this view is masked.
@@ -79,7 +79,9 @@ class NodeMasker(Masker):
         if self.latent:
             roots = tokens[self.view].side.get("roots")
             predict["latent"] = Query(Rows.all(1, count, chosen.device) if roots is None else Rows(roots[None]))
-        return {self.view: Mask(flag[None], Rows(kept[None]), predict, source[None], encoded)}
+        return {
+            self.view: Mask(flag[None], Rows(kept[None]), queries=predict, content_from=source[None], layout=encoded)
+        }
 
     def _queries(self, rows: Rows, count: int, drawn: Mapping[str, Tensor]) -> dict[str, Query]:
         if self.remask != "random":
@@ -106,7 +108,7 @@ class AtomMasker(Masker):
         chosen = self._lowest(drawn, layout) if drawn.is_floating_point() else drawn
         hidden = torch.zeros(layout.count, dtype=torch.bool, device=chosen.device).index_fill(0, chosen, True)
         kept = Rows.from_mask(~hidden[None], layout.count - len(chosen))
-        return {self.view: Mask(hidden[None], kept, {"main": Query(Rows(chosen[None]), Rows(chosen[None]))})}
+        return {self.view: Mask(hidden[None], kept, queries={"main": Query(Rows(chosen[None]), Rows(chosen[None]))})}
 
     def _lowest(self, noise: Tensor, layout: Layout) -> Tensor:
         order = (layout.sample + noise.double()).argsort()  # by molecule, then noise

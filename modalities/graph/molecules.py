@@ -79,7 +79,7 @@ class MoleculeGIN(Encoder):
             h = F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training)
             if f"layer{i}" in taps:
                 tapped[f"layer{i}"] = h[None]
-        return Latent(h[None], seen.layout, seen.rows, None, tapped)
+        return Latent(h[None], seen.layout, rows=seen.rows, taps=tapped)
 
 
 class AtomTypes(Target):

@@ -41,4 +41,4 @@ class Nodes(Tokenizer):
             edge_content=graphs.edge_attr,
         )
         side = {} if graphs.roots is None else {"roots": graphs.roots}
-        return Tokens(graphs.x[None], layout, side)
+        return Tokens(graphs.x[None], layout, side=side)

@@ -17,7 +17,7 @@ class GraphTransformer(Encoder):
 
     Attention is planned per graph of the batch (`counts`), never over all nodes. Hidden nodes are a learned vector,
     whose place in the graph is known. `steps`: length of the walks, 0 for none.
-    Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Source of the encodings: Dwivedi et al., 2022 (random-walk positions).
+    Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Source: Dwivedi et al., 2022 (random-walk positions).
     """
 
     masking = "replace"
@@ -38,7 +38,7 @@ class GraphTransformer(Encoder):
         if self.position is not None:
             x = x + self.position(random_walk(seen.layout, self.steps).to(x.dtype))
         out, tapped = self.trunk(x[None], AttentionPlan.of(seen.layout), taps)
-        return Latent(out, seen.layout, seen.rows, None, tapped)
+        return Latent(out, seen.layout, rows=seen.rows, taps=tapped)
 
 
 EXACT = 256  # nodes of the largest graph for which return probabilities are computed exactly

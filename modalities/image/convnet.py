@@ -23,8 +23,8 @@ class ConvNet(Encoder):
     the last; layers behind them are kept for export and not trained.
     `hidden`: what hidden patches are to the network. "zeroed" is the paper's ablation, for comparison: zeros in an
     ordinary network, which sees their edges, its biases there, and counts them in its statistics.
-    Shapes: EncoderInput (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
-    Of all rows (`whole`, `blank`) it makes maps of all positions, zero where nothing is seen.
+    Shapes: (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
+    Of all rows (`unmasked`, `replace_masked`) it makes maps of all positions, zero where nothing is seen.
     Raises: UserError where samples differ in the number of visible patches or have none, and for unsuitable networks.
     Source: keyu-tian/SparK (masked dense maps; equal numbers).
     """
@@ -121,10 +121,10 @@ def _picture(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _everywhere(x: Tensor, finer: Latent | None) -> Latent:
     layout = Layout(x.shape[2] * x.shape[3], tuple(x.shape[2:]))
-    return Latent(x.flatten(2).transpose(1, 2), layout, None, finer=finer)
+    return Latent(x.flatten(2).transpose(1, 2), layout, finer=finer)
 
 
 def _where_visible(stack: Tensor, visible: Visible, finer: Latent | None) -> Latent:
     h, w = stack.shape[2] // visible.count, stack.shape[3]
     features, grid = stack.flatten(2).transpose(1, 2), (visible.grid[0] * h, visible.grid[1] * w)
-    return Latent(features, Layout(features.shape[1], grid), Rows(visible.positions(h, w)), finer=finer)
+    return Latent(features, Layout(features.shape[1], grid), rows=Rows(visible.positions(h, w)), finer=finer)

@@ -69,7 +69,7 @@ class DualMasker(ViewMasker):
             return seen
         skipped = running_cell(self.left_out, (t, h, w)).to(draws["phase"].device)[draws["phase"]]
         rows = Rows.from_mask(~skipped, count=t * h * w * (4 - self.left_out) // 4)
-        return Mask(seen.hidden, seen.visible, {"main": Query(rows)})
+        return Mask(seen.hidden, seen.visible, queries={"main": Query(rows)})
 
 
 def running_cell(left_out: int, grid: tuple[int, int, int]) -> Tensor:

@@ -205,12 +205,21 @@ def _own_mask(mask: Mask, tokens: Tokens, i: int) -> Mask:
     if source is not None:
         source = source[batch, rows.index[0]]
         source = torch.where(source < 0, -1, number[source.clamp(min=0)])[None]
-    predict = {name: Query(own(p.rows), own(p.remask), p.level) for name, p in mask.queries.items()}
+    predict = {name: Query(own(p.rows), own(p.remask), level=p.level) for name, p in mask.queries.items()}
     layout = None if mask.layout is None else one_sample(replace(tokens, layout=mask.layout, finer=None), i).layout
     finer = None if mask.finer is None else _own_mask(mask.finer, tokens.finer, i)
     condition = {name: value[batch : batch + 1] for name, value in mask.condition.items()}
     hidden = mask.hidden[batch : batch + 1, rows.index[0]]
-    return Mask(hidden, own(mask.visible), predict, source, layout, finer, mask.corrupt, condition)
+    return Mask(
+        hidden,
+        own(mask.visible),
+        queries=predict,
+        content_from=source,
+        layout=layout,
+        finer=finer,
+        corrupt=mask.corrupt,
+        condition=condition,
+    )
 
 
 def _settled(tokens: Views, masks: Masks) -> tuple[Views, Masks]:
@@ -264,7 +273,7 @@ def _without_hidden(tokens: Tokens, mask: Mask) -> tuple[Tokens, Mask]:
     seen = tokens.drop_masked(mask)
     rows, left = seen.rows, Tokens(seen.content, seen.layout)
     everything = Rows(torch.arange(rows.count).expand(rows.index.shape), rows.valid)
-    return left, Mask(torch.zeros_like(rows.index, dtype=torch.bool), everything, mask.queries)
+    return left, Mask(torch.zeros_like(rows.index, dtype=torch.bool), everything, queries=mask.queries)
 
 
 def _visible_features(encoder: Encoder, tokens: Tokens, hidden: Tensor, grid: tuple, train: bool) -> dict[str, Tensor]:

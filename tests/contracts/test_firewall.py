@@ -96,7 +96,7 @@ class BatchStatistics(Encoder):
     def forward(self, seen, taps=()) -> Latent:
         x = self.norm(self.embed(seen.content.flatten(2)).transpose(1, 2)).transpose(1, 2)
         layout = seen.layout.gather(seen.rows)
-        return Latent(self.inner(seen.rows.gather(x), AttentionPlan.of(layout))[0], layout, seen.rows)
+        return Latent(self.inner(seen.rows.gather(x), AttentionPlan.of(layout))[0], layout, rows=seen.rows)
 
 
 def test_statistics_of_hidden_tokens_leak_in_training_mode():
@@ -115,7 +115,7 @@ class Unmasked(Encoder):
         self.embed_dim, self.depth = DIM, 1
 
     def forward(self, seen, taps=()) -> Latent:
-        return Latent(self.embed(self.tokens().content.flatten(2)), seen.layout, None)
+        return Latent(self.embed(self.tokens().content.flatten(2)), seen.layout)
 
 
 def test_an_encoder_that_finds_the_tokens_elsewhere_leaks():
@@ -190,7 +190,7 @@ class AcrossSamples(Encoder):
 
     def forward(self, seen, taps=()) -> Latent:
         x, _ = self.inner.trunk(self.inner.embed(seen), AttentionPlan())
-        return Latent(x, seen.layout, seen.rows)
+        return Latent(x, seen.layout, rows=seen.rows)
 
 
 def test_samples_that_look_at_each_other_are_found():
@@ -249,7 +249,7 @@ class ReadsCoords(Encoder):
         self.embed_dim, self.depth = DIM, 1
 
     def forward(self, seen, taps=()) -> Latent:
-        return Latent(self.embed(seen.content) + self.positions(seen.cells, seen.layout.grid), seen.layout, None)
+        return Latent(self.embed(seen.content) + self.positions(seen.cells, seen.layout.grid), seen.layout)
 
 
 def test_an_encoder_that_reads_where_hidden_tokens_lie_is_found():
@@ -284,7 +284,7 @@ class Convolution(Encoder):
             x = x.masked_fill(seen.erased[..., None], 0)
         x = self.conv(x.transpose(1, 2).unflatten(2, seen.layout.grid)).flatten(2)
         x = x if self.norm is None else self.norm(x)
-        return Latent(x.transpose(1, 2), seen.layout, None)
+        return Latent(x.transpose(1, 2), seen.layout)
 
 
 def hidden_cells() -> torch.Tensor:

@@ -102,8 +102,8 @@ def test_raw_data_reach_every_method_as_bytes_too():
     method = pair.build().eval()
     data = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     _, masks = masked(method, Batch({"image": data}))
-    as_bytes = method(Batch({"image": data}), mask=masks)
-    as_floats = method(Batch({"image": data.float() / 255}), mask=masks)
+    as_bytes = method(Batch({"image": data}), masks=masks)
+    as_floats = method(Batch({"image": data.float() / 255}), masks=masks)
     assert torch.allclose(as_bytes.loss, as_floats.loss)
 
 

@@ -62,7 +62,7 @@ class Ragged(Tokenizer):
         longest = max(len(x) for x in data)
         whole = torch.stack([nn.functional.pad(x, (0, 0, 0, longest - len(x))) for x in data])
         valid = torch.tensor([[k < len(x) for k in range(longest)] for x in data])
-        return Tokens(whole[..., 1:], Layout(longest, (CELLS,), whole[..., :1].long(), valid=valid))
+        return Tokens(whole[..., 1:], Layout(longest, (CELLS,), coords=whole[..., :1].long(), valid=valid))
 
 
 class Packed(Tokenizer):
@@ -72,7 +72,9 @@ class Packed(Tokenizer):
         counts = tuple(len(x) for x in data)
         whole = torch.cat(list(data))[None]
         sample = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        layout = Layout(sum(counts), (CELLS,), whole[..., :1].long(), sample=sample, samples=len(counts), counts=counts)
+        layout = Layout(
+            sum(counts), (CELLS,), coords=whole[..., :1].long(), sample=sample, samples=len(counts), counts=counts
+        )
         return Tokens(whole[..., 1:], layout)
 
 

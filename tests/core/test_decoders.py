@@ -31,7 +31,7 @@ def latent(index, valid=None, count: int = 8) -> Latent:
     rows = Rows(torch.tensor(index), None if valid is None else torch.tensor(valid))
     features = rows.zero_padding(torch.randn(*rows.index.shape, WIDTH, generator=torch.Generator().manual_seed(0)))
     layout = Layout(count, GRID).gather(rows)
-    return Latent(features, layout, rows)
+    return Latent(features, layout, rows=rows)
 
 
 def place(index, valid=None) -> Query:
@@ -101,7 +101,7 @@ def test_padding_changes_nothing(visible_rows):
     seen = latent([[5, 0, 3], [4, 0, 0]], [[True] * 3, [True, False, False]])
     asked = place([[1, 2], [6, 0]], [[True, True], [True, False]])
     together = ask(made, seen, main=asked)["main"]
-    alone = ask(made, Latent(seen.features[1:, :1], Layout(1, GRID), Rows(torch.tensor([[4]]))), main=place([[6]]))
+    alone = ask(made, Latent(seen.features[1:, :1], Layout(1, GRID), rows=Rows(torch.tensor([[4]]))), main=place([[6]]))
     assert torch.allclose(together[1, :1], alone["main"][0], atol=1e-5)
 
 
@@ -109,9 +109,9 @@ def test_padding_changes_nothing(visible_rows):
 def test_padded_tokens_are_never_asked(visible_rows):
     made = decoder(visible_rows, Trunk(DIM, 2, 2))
     cells = torch.tensor([[[0, 0], [0, 1], [1, 2], [0, 0]]])
-    layout = Layout(4, GRID, cells, valid=torch.tensor([[True, True, True, False]]))
+    layout = Layout(4, GRID, coords=cells, valid=torch.tensor([[True, True, True, False]]))
     rows = Rows(torch.tensor([[1]]))
-    seen = Latent(torch.randn(1, 1, WIDTH, generator=torch.Generator().manual_seed(0)), layout.gather(rows), rows)
+    seen = Latent(torch.randn(1, 1, WIDTH, generator=torch.Generator().manual_seed(0)), layout.gather(rows), rows=rows)
     long = ask(made, seen, layout, main=place([[0, 2]]))["main"]
     short = ask(made, seen, replace(layout, count=3, coords=cells[:, :3], valid=None), main=place([[0, 2]]))["main"]
     assert torch.allclose(long, short, atol=1e-5)
@@ -120,7 +120,7 @@ def test_padded_tokens_are_never_asked(visible_rows):
 def test_latents_of_all_rows_need_no_mask_token():
     made = decoder("latent", Trunk(DIM, 1, 2))
     features = torch.randn(1, 8, WIDTH, generator=torch.Generator().manual_seed(0))
-    said = ask(made, Latent(features, Layout(8, GRID), None), main=place([[1, 5]]))["main"]
+    said = ask(made, Latent(features, Layout(8, GRID)), main=place([[1, 5]]))["main"]
     order = latent([list(range(8))])
     assert torch.allclose(said, ask(made, replace(order, features=features), main=place([[1, 5]]))["main"], atol=1e-6)
 
@@ -128,7 +128,7 @@ def test_latents_of_all_rows_need_no_mask_token():
 def test_rows_may_come_in_any_order():
     made = decoder("latent", Trunk(DIM, 2, 2))
     seen = latent([[5, 0, 3]])
-    turned = Latent(seen.features[:, [2, 0, 1]], seen.layout, Rows(torch.tensor([[3, 5, 0]])))
+    turned = Latent(seen.features[:, [2, 0, 1]], seen.layout, rows=Rows(torch.tensor([[3, 5, 0]])))
     first, second = (ask(made, one, main=place([[1, 2]]))["main"] for one in (seen, turned))
     assert torch.allclose(first, second, atol=1e-5)
 

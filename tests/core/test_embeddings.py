@@ -67,7 +67,7 @@ def test_positions_of_cells(kind):
     cells = torch.tensor([[5, 0], [2, 2]])
     assert torch.equal(positions(cells, (2, 3)), whole[0, cells])
     assert positions(cells[:, :0], (2, 3)).shape == (2, 0, 8), "nothing is asked where nothing is hidden"
-    layout = Layout(2, (2, 3), torch.tensor([[[1, 2], [0, 0]]]))
+    layout = Layout(2, (2, 3), coords=torch.tensor([[[1, 2], [0, 0]]]))
     assert torch.equal(positions.at(layout, Rows(torch.tensor([[1, 0]]))), whole[:, [0, 5]])
 
 
@@ -128,7 +128,7 @@ def test_patch_embedding_adds_the_positions_of_the_rows_that_are_there():
     positions = SinCos((2, 2), 8)
     embed = PatchEmbed(4, 8, Normalise([0.0], [1.0]), positions)
     tokens = Patchify([2, 2], (4, 4), 1)(torch.zeros(1, 1, 4, 4))
-    seen = tokens.drop_masked(Mask(torch.zeros(1, 4, dtype=torch.bool), Rows(torch.tensor([[3, 1]])), {}))
+    seen = tokens.drop_masked(Mask(torch.zeros(1, 4, dtype=torch.bool), Rows(torch.tensor([[3, 1]])), queries={}))
     assert torch.allclose(embed(seen), embed.proj.bias + positions.full()[None, [3, 1]])
 
 

@@ -195,7 +195,7 @@ def test_vit_does_not_care_for_the_order_of_rows(cls):
     vit, tokens = small_vit(cls), image_tokens()
     hidden = torch.zeros(2, 6, dtype=torch.bool)
     order = torch.tensor([[3, 0, 5, 1, 2, 4]] * 2)
-    one = vit(tokens.drop_masked(Mask(hidden, Rows(order), {})))
+    one = vit(tokens.drop_masked(Mask(hidden, Rows(order), queries={})))
     two = vit(tokens.unmasked())
     assert torch.allclose(one.features, Rows(order).gather(two.features), atol=1e-5)
 
@@ -206,7 +206,7 @@ def test_vit_with_padding_is_vit_without(cls):
     mask = Mask.from_hidden(torch.tensor([[False] * 6, [True, True, False, True, False, True]]))
     together = vit(tokens.drop_masked(mask))
     content = tokens.content[1:, [2, 4]]
-    alone = vit(EncoderInput(content, Layout(2, (2, 3)), Rows(torch.tensor([[2, 4]]))))
+    alone = vit(EncoderInput(content, Layout(2, (2, 3)), rows=Rows(torch.tensor([[2, 4]]))))
     assert torch.allclose(together.features[1, :2], alone.features[0], atol=1e-5)
     assert not cls or torch.allclose(together.cls[1], alone.cls[0], atol=1e-5)
 

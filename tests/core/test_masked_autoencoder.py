@@ -78,7 +78,7 @@ def test_forward_changes_nothing():
 def test_masks_and_draws_replay():
     made = method()
     out = made(batch(), generator=seeded())
-    assert torch.equal(made(batch(), mask=out.masks).loss, out.loss)
+    assert torch.equal(made(batch(), masks=out.masks).loss, out.loss)
     ctx = ForwardContext(batch(), made.tokenizer.tokenize_views(batch().views))
     draws = made.masker.draw(ctx.tokens, seeded(), ctx)
     assert torch.equal(made(batch(), draws=draws).loss, out.loss)
@@ -122,7 +122,7 @@ def test_a_place_that_two_objectives_share_is_decoded_once(at):
     x, y = (made.readouts["main"].objectives[name].head for name in "xy")
     with torch.no_grad():
         y.load_state_dict(x.state_dict())
-    again = made(batch(), mask=out.masks)
+    again = made(batch(), masks=out.masks)
     assert torch.equal(again.predictions["x"], again.predictions["y"])
 
 
@@ -172,7 +172,7 @@ def test_a_copy_is_independent():
         twin.encoder.trunk.norm.weight += 1
     assert not torch.equal(made.encoder.trunk.norm.weight, twin.encoder.trunk.norm.weight)
     assert twin.followers["f"] is twin.teachers["f"] and twin.teachers["f"] is not made.teachers["f"]
-    assert twin.frozen[0] is twin.teachers["t"]
+    assert twin.frozen_teachers[0] is twin.teachers["t"]
 
 
 def test_doubles():
@@ -245,7 +245,7 @@ def test_a_second_pass_of_the_model_itself():
     made = method()
     tokens = made.tokenizer.tokenize_views(batch().views)
     hidden = torch.zeros(3, 16, dtype=torch.bool)
-    mask = {"image": Mask(hidden, Rows.all(3, 16), {"main": Query(Rows.all(3, 16))})}
+    mask = {"image": Mask(hidden, Rows.all(3, 16), queries={"main": Query(Rows.all(3, 16))})}
     latent, said = made.predict(tokens, mask, names={"pixels"})
     assert said["pixels"].shape == (3, 16, VALUES) and latent["image"].features.shape == (3, 16, DIM)
     shuffled = replace(mask["image"], queries={"main": Query(Rows(torch.arange(15, -1, -1).expand(3, 16)))})

@@ -93,7 +93,7 @@ def test_a_full_grid_stays_implicit():
 
 def test_cells_of_coordinates_are_row_major():
     coords = torch.tensor([[[0, 0, 1], [1, 2, 3]]])
-    layout = Layout(2, (2, 3, 4), coords)
+    layout = Layout(2, (2, 3, 4), coords=coords)
     assert layout.cells(None).tolist() == [[1, 23]]
     assert layout.cells(Rows(torch.tensor([[1]]))).tolist() == [[23]]
 
@@ -178,11 +178,11 @@ def test_places_of_a_grid_among_tokens():
 @pytest.fixture
 def tokens() -> Tokens:
     content = torch.arange(1.0, 13).view(2, 3, 2)
-    return Tokens(content, Layout(3, (3,)), {"secret": content})
+    return Tokens(content, Layout(3, (3,)), side={"secret": content})
 
 
 def test_keep_takes_visible_rows_in_the_masks_order(tokens):
-    mask = Mask(flags(".x.", "..x"), Rows(torch.tensor([[2, 0], [1, 0]])), {})
+    mask = Mask(flags(".x.", "..x"), Rows(torch.tensor([[2, 0], [1, 0]])), queries={})
     seen = tokens.drop_masked(mask)
     assert seen.content[..., 0].tolist() == [[5, 1], [9, 7]]
     assert seen.cells.tolist() == [[2, 0], [1, 0]] and seen.layout.count == 2 and seen.erased is None
@@ -196,7 +196,7 @@ def test_keep_pads(tokens):
 def test_packed_rows_stay_sorted_by_sample_whatever_the_masks_order():
     layout = Layout(4, sample=torch.tensor([0, 0, 1, 1]), samples=2, counts=(2, 2))
     tokens = Tokens(torch.arange(4.0).view(1, 4, 1), layout)
-    seen = tokens.drop_masked(Mask(flags(".x.."), Rows(torch.tensor([[3, 0, 2]])), {}))
+    seen = tokens.drop_masked(Mask(flags(".x.."), Rows(torch.tensor([[3, 0, 2]])), queries={}))
     assert seen.layout.sample.tolist() == [0, 1, 1] and seen.content.flatten().tolist() == [0, 2, 3]
     assert seen.rows.index.tolist() == [[0, 2, 3]] and seen.layout.counts == (1, 2)
 
@@ -249,7 +249,7 @@ def test_corruption_sees_only_what_is_left_and_conditions_travel(tokens, way):
 def pyramid() -> Tokens:
     fine = Tokens(torch.arange(4.0).view(1, 4, 1), Layout(4))
     layout = Layout(2, finer=fine.layout, children=torch.tensor([[[0, 1], [2, 3]]]))
-    return Tokens(torch.arange(2.0).view(1, 2, 1), layout, {}, fine)
+    return Tokens(torch.arange(2.0).view(1, 2, 1), layout, side={}, finer=fine)
 
 
 def test_a_pyramid_is_kept_level_by_level():
@@ -264,7 +264,7 @@ def test_a_pyramid_is_kept_level_by_level():
     assert len(levels(tokens.unmasked())) == 2 and levels(None) == ()
 
 
-# Batch and ForwardContext -------------------------------------------------------------------------------------------------------
+# Batch and ForwardContext ---------------------------------------------------------------------------------------------
 
 
 def test_a_batch_moves_with_lists_and_labels():

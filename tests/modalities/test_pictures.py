@@ -62,7 +62,14 @@ def batch_for(view: str, channels: int = 3, samples: int = 2) -> Batch:
 def masks_for(method: MaskedAutoencoder, batch: Batch) -> dict:
     generator = torch.Generator().manual_seed(2)
     return method.draw_mask(
-        ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), Progress(), {}, method, generator)
+        ForwardContext(
+            batch,
+            method.tokenizer.tokenize_views(batch.views),
+            progress=Progress(),
+            teachers={},
+            method=method,
+            generator=generator,
+        )
     )
 
 

@@ -70,7 +70,7 @@ class Inner(Encoder):
 
     def latent(self, x: Tensor, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         x, tapped = self.trunk(x, AttentionPlan.of(seen.layout), taps)
-        return Latent(x, seen.layout, seen.rows, None, tapped)
+        return Latent(x, seen.layout, rows=seen.rows, taps=tapped)
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         raise NotImplementedError
@@ -126,7 +126,7 @@ def nothing_hidden(tokens: Tokens) -> Mask:
     """Everything seen; `main` asks for every row."""
     hidden = torch.zeros(tokens.content.shape[0], tokens.layout.count, dtype=torch.bool)
     rows = Rows.all(*hidden.shape)
-    return Mask(hidden, rows, {"main": Query(rows)})
+    return Mask(hidden, rows, queries={"main": Query(rows)})
 
 
 def tight(method: MaskedAutoencoder, batch: Batch, each_alone: bool = True) -> None:

@@ -64,7 +64,7 @@ class SparseConvolutions(Encoder):
     @staticmethod
     def latent(x: Tensor, finer: Latent | None = None) -> Latent:
         layout = Layout(x[0, 0].numel(), tuple(x.shape[2:]))
-        return Latent(x.flatten(2).transpose(1, 2), layout, None, finer=finer)
+        return Latent(x.flatten(2).transpose(1, 2), layout, finer=finer)
 
 
 class SparKDecoder(Decoder):

@@ -219,7 +219,7 @@ class Voxels(Tokenizer):
         )
         count = torch.zeros(where.shape[0], CELLS).scatter_add(1, where, torch.ones_like(data["points"][..., 0]))
         side = {"occupied": count > 0, "time": data["time"], "noise": data["noise"], "where": where}
-        return Tokens(total / count.clamp(min=1)[..., None], Layout(CELLS, (CELLS,)), side)
+        return Tokens(total / count.clamp(min=1)[..., None], Layout(CELLS, (CELLS,)), side=side)
 
 
 class ByOccupancy(ViewMasker):

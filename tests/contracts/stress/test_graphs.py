@@ -58,7 +58,7 @@ class Nodes(ViewMasker):
         places["roots"] = Query(Rows(tokens.side["roots"][None]))
         edges = tokens.layout.edges
         thinned = replace(tokens.layout, edges=edges[:, (edges[0] == edges[1]) | (edges[0] % 2 == 0)])
-        return Mask(hidden, Rows(kept[None]), places, source[None], thinned)
+        return Mask(hidden, Rows(kept[None]), queries=places, content_from=source[None], layout=thinned)
 
 
 def neighbours(x: Tensor, layout: Layout) -> Tensor:
@@ -79,7 +79,7 @@ class Gnn(Encoder):
         x = seen.content
         if seen.erased is not None:
             x = torch.where(seen.erased[..., None], self.mask_token, x)
-        return Latent(neighbours(self.linear(x[0]), seen.layout)[None], seen.layout, seen.rows)
+        return Latent(neighbours(self.linear(x[0]), seen.layout)[None], seen.layout, rows=seen.rows)
 
 
 class GnnDecoder(Decoder):

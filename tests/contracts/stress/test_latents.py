@@ -35,7 +35,7 @@ class Blocks(ViewMasker):
         asked = Rows(blocks.flatten(1)).to_mask(16)
         shortest = int((~asked).sum(1).min())
         context = Rows.from_mask(~asked).index[:, :shortest]
-        return Mask(~Rows(context).to_mask(16), Rows(context), targets)
+        return Mask(~Rows(context).to_mask(16), Rows(context), queries=targets)
 
 
 class Codes(EMATeacher):
@@ -85,7 +85,7 @@ def test_blocks_do_not_see_each_other():
     mask = out.masks["image"]
     place = mask.queries["main/0"]
     other = {"image": replace(mask, queries={**mask.queries, "main/1": Query(place.rows)})}
-    again = method(batch, mask=other)
+    again = method(batch, masks=other)
     assert torch.equal(out.predictions["codes/main/0"], again.predictions["codes/main/0"])
     assert torch.allclose(again.predictions["codes/main/1"], again.predictions["codes/main/0"], atol=1e-6)
 

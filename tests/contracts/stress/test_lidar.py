@@ -49,7 +49,7 @@ class SparseConvolution(Encoder):
         flat = layout.sample * CELLS + layout.cells(None)[0]
         sites = seen.content.new_zeros(layout.samples * CELLS, DIM).index_add(0, flat, self.embed(seen.content[0]))
         x = torch.relu(self.down(sites.view(layout.samples, CELLS, DIM).transpose(1, 2)))
-        return Latent(x.transpose(1, 2), Layout(x.shape[2], (x.shape[2],)), None)
+        return Latent(x.transpose(1, 2), Layout(x.shape[2], (x.shape[2],)))
 
 
 class DenseDecoder(Decoder):

@@ -43,7 +43,7 @@ class Assignment(ViewMasker):
         source = draws.argsort(1).argsort(1) * GROUP // L
         rows = Rows(source * L + torch.arange(L))
         hidden = ~rows.to_mask(GROUP * L)
-        return Mask(hidden, rows, {"main": Query(Rows.from_mask(hidden, (GROUP - 1) * L))})
+        return Mask(hidden, rows, queries={"main": Query(Rows.from_mask(hidden, (GROUP - 1) * L))})
 
 
 class Mixed(Inner):
@@ -129,7 +129,7 @@ class FedMaskTokens(Encoder):
     def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = torch.where(seen.erased[..., None], self.mask_token, self.embed(seen.content.flatten(2)))
         x, _ = self.trunk(x + self.positions(seen.cells, seen.layout.grid), AttentionPlan.of(seen.layout))
-        return Latent(x, seen.layout, seen.rows)
+        return Latent(x, seen.layout, rows=seen.rows)
 
 
 def crate_mae() -> MaskedAutoencoder:
@@ -161,7 +161,7 @@ class Keys(ViewMasker):
         keys = Rows(draws.argsort(1)[:, : count // 4]).to_mask(count)
         hidden = torch.zeros(draws.shape, dtype=torch.bool)
         places = {"main": Query(everything)}
-        return Mask(hidden, everything, places, layout=Layout(count), condition={"keys": keys})
+        return Mask(hidden, everything, queries=places, layout=Layout(count), condition={"keys": keys})
 
 
 class Unplaced(Encoder):
@@ -173,7 +173,7 @@ class Unplaced(Encoder):
     def forward(self, seen: EncoderInput, taps=()) -> Latent:
         assert seen.layout.grid is None and seen.layout.coords is None
         x, _ = self.trunk(self.embed(seen.content.flatten(2)), AttentionPlan(valid=seen.condition["keys"]))
-        return Latent(x, seen.layout, seen.rows)
+        return Latent(x, seen.layout, rows=seen.rows)
 
 
 class Places(Target):

@@ -67,11 +67,11 @@ class OneTrunk(Encoder):
         raise NotImplementedError
 
     def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
-        embedded = [Latent(self.embed[name](one), one.layout, one.rows) for name, one in seen.items()]
+        embedded = [Latent(self.embed[name](one), one.layout, rows=one.rows) for name, one in seen.items()]
         x, valid = joined(embedded)
         x, _ = self.trunk(x, AttentionPlan(valid=valid))
         parts = x.split([one.rows.count for one in embedded], 1)
-        return {n: Latent(p, one.layout, one.rows) for n, p, one in zip(seen, parts, embedded, strict=True)}
+        return {n: Latent(p, one.layout, rows=one.rows) for n, p, one in zip(seen, parts, embedded, strict=True)}
 
 
 def multimae() -> MaskedAutoencoder:
@@ -105,7 +105,7 @@ def test_one_modality_speaks_for_another():
     method, batch = multimae(), aligned()
     out = method(batch, generator=torch.Generator().manual_seed(0))
     other = Batch({**batch.views, "rgb": batch.views["rgb"].flip(-1)})
-    assert not torch.allclose(method(other, mask=out.masks).predictions["classes"], out.predictions["classes"])
+    assert not torch.allclose(method(other, masks=out.masks).predictions["classes"], out.predictions["classes"])
 
 
 # CROMA: two sensors with masks of their own; positions are distances; a third latent joins them -----------------------
@@ -121,7 +121,7 @@ class Distances(Encoder):
 
     def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = self.embed(seen.content.flatten(2))
-        return Latent(x + self.attend(x, x, seen, seen), seen.layout, seen.rows)
+        return Latent(x + self.attend(x, x, seen, seen), seen.layout, rows=seen.rows)
 
     def attend(self, x: Tensor, memory: Tensor, seen: EncoderInput, other: EncoderInput) -> Tensor:
         where = [torch.stack([one.cells // 4, one.cells % 4], -1).float() for one in (seen, other)]
@@ -145,7 +145,7 @@ class TwoSensors(Encoder):
         said = {name: self.parts[name](one, taps) for name, one in seen.items()}
         x, y = said["radar"].features, said["optical"].features
         both = x + self.join.attend(x, y, seen["radar"], seen["optical"])
-        return {**said, "joint": Latent(both, said["radar"].layout, said["radar"].rows)}
+        return {**said, "joint": Latent(both, said["radar"].layout, rows=said["radar"].rows)}
 
 
 def croma() -> MaskedAutoencoder:
@@ -217,8 +217,8 @@ class CoAttention(Encoder):
                 a, b = self.look[2 * i], self.look[2 * i + 1]
                 x, y = x + a(x, y, y, padding, need_weights=False)[0], y + b(y, x, x, need_weights=False)[0]
                 tapped |= {f"image{i}": x, f"text{i}": y}
-            said[f"image/{part}"] = Latent(x, image.layout, None, taps={n: tapped[n] for n in taps if "image" in n})
-            said[f"text/{part}"] = Latent(y, text.layout, None, taps={n: tapped[n] for n in taps if "text" in n})
+            said[f"image/{part}"] = Latent(x, image.layout, taps={n: tapped[n] for n in taps if "image" in n})
+            said[f"text/{part}"] = Latent(y, text.layout, taps={n: tapped[n] for n in taps if "text" in n})
         return said
 
 

@@ -45,7 +45,7 @@ class PointEncoder(Inner):
             return self.latent(x + self.position(seen.layout.coords), seen, taps)
         layout = seen.layout.gather(seen.rows)
         x, _ = self.trunk(seen.rows.gather(x) + self.position(layout.coords), AttentionPlan.of(layout))
-        return Latent(x, layout, seen.rows)
+        return Latent(x, layout, rows=seen.rows)
 
 
 class PointDecoder(nn.Module):

@@ -35,7 +35,7 @@ class Pyramid(Tokenizer):
             children = torch.cdist(centres, below).topk(members, largest=False).indices
             around = below[torch.arange(len(data))[:, None, None], children] - centres[:, :, None]
             link = (None, None) if finer is None else (finer.layout, children)
-            finer = Tokens(around, Layout(count, coords=centres, finer=link[0], children=link[1]), {}, finer)
+            finer = Tokens(around, Layout(count, coords=centres, finer=link[0], children=link[1]), side={}, finer=finer)
             below = centres
         return finer
 
@@ -72,7 +72,7 @@ class Hierarchical(Encoder):
             x = one.content if below is None else self.members(below.features, one.layout.children)
             x = self.embed[level](x).amax(2) + self.position[level](one.layout.coords)
             x, _ = self.trunks[level](x, AttentionPlan.of(one.layout))
-            below = Latent(x, one.layout, one.rows, finer=below)
+            below = Latent(x, one.layout, rows=one.rows, finer=below)
         return below
 
     @staticmethod

@@ -37,7 +37,7 @@ def test_one_view_is_whole_and_the_other_answers_from_it():
     assert out.latents["source"].features.shape[1] == 16 and out.latents["target"].features.shape[1] == 4
     assert out.masks["source"].queries["main"].rows.count == 0, "nothing is asked of the source"
     other = Batch({**batch.views, "source": batch.views["source"].flip(-1)})
-    assert not torch.allclose(method(other, mask=out.masks).predictions["pixels"], out.predictions["pixels"])
+    assert not torch.allclose(method(other, masks=out.masks).predictions["pixels"], out.predictions["pixels"])
     tight(method, batch)
 
 

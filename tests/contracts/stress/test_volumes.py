@@ -62,7 +62,7 @@ class Windowed(Encoder):
         fine = x.transpose(1, 2).unflatten(2, seen.layout.grid)
         coarse = self.merge(fine)
         layout = Layout(coarse[0, 0].numel(), tuple(coarse.shape[2:]))
-        return Latent(coarse.flatten(2).transpose(1, 2), layout, None, finer=Latent(x, seen.layout, None))
+        return Latent(coarse.flatten(2).transpose(1, 2), layout, finer=Latent(x, seen.layout))
 
 
 class Upsampler(Decoder):
@@ -127,7 +127,7 @@ def test_weights_are_per_voxel_and_colour_counts_where_it_is_seen():
     occupied = content[..., 3:] > 0.5
     error = (out.predictions["colour"] - content[..., :3]).square()
     assert torch.allclose(out.terms["colour"] * 3, (error * occupied).sum() / occupied.sum())
-    gradient = torch.autograd.grad(method(batch, mask=out.masks).loss, method.readouts["main"].decoder.out.weight)
+    gradient = torch.autograd.grad(method(batch, masks=out.masks).loss, method.readouts["main"].decoder.out.weight)
     assert gradient[0].abs().sum() > 0
     rows = out.masks["voxel"].queries["main"].rows
     real = rows.gather(method.tokenizer(batch.views["voxel"]).side["real"])[..., 0]

@@ -34,13 +34,13 @@ class Causal(Encoder):
     def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = self.words(seen)
         ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-        return Latent(x + self.look(x, x, x, attn_mask=ahead, need_weights=False)[0], seen.layout, None)
+        return Latent(x + self.look(x, x, x, attn_mask=ahead, need_weights=False)[0], seen.layout)
 
 
 class AllButLast(RandomMasker):
     def mask_view(self, tokens, draws, ctx) -> Mask:
         mask = super().mask_view(tokens, draws, ctx)
-        return Mask(mask.hidden, mask.visible, {"main": Query(Rows.all(len(draws), tokens.layout.count - 1))})
+        return Mask(mask.hidden, mask.visible, queries={"main": Query(Rows.all(len(draws), tokens.layout.count - 1))})
 
 
 class NextWord(Ids):
@@ -85,7 +85,7 @@ class WordTrunk(Encoder):
 
     def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x, tapped = self.trunk(self.words(seen), AttentionPlan.of(seen.layout), taps)
-        return Latent(x, seen.layout, None, taps=tapped)
+        return Latent(x, seen.layout, taps=tapped)
 
 
 def starbucks() -> MaskedAutoencoder:

@@ -68,7 +68,7 @@ class ToyBatches:
             if k == self.poison:
                 x[1] = torch.nan
             skipped = [(f"bad{k}", "empty")] if k % 10 == 3 else []
-            yield Batch({"toy": x}, [f"s{k}.{i}" for i in range(self.size)], {}, skipped)
+            yield Batch({"toy": x}, [f"s{k}.{i}" for i in range(self.size)], labels={}, skipped=skipped)
             k += 1
 
 

@@ -113,7 +113,7 @@ class Overlapping(ViewMasker):
         batch, count = tokens.content.shape[0], tokens.layout.count
         hidden = (torch.arange(count) < count // 2).expand(batch, count)
         rows = Rows(torch.arange(count // 4, count * 3 // 4).expand(batch, -1))
-        return Mask(hidden, Rows.from_mask(~hidden), {"main": Query(rows)})
+        return Mask(hidden, Rows.from_mask(~hidden), queries={"main": Query(rows)})
 
 
 @pytest.mark.parametrize("count", ["all", "hidden"])

@@ -305,7 +305,7 @@ def test_predicted_patches_are_cut_where_they_lie():
     batch = Batch({"image": pictures(1, 64)})
     tokens = made.tokenizer.tokenize_views(batch.views)
     mask = made.draw_mask(ForwardContext(batch, tokens, generator=torch.Generator().manual_seed(0)))["image"]
-    everywhere = Mask(mask.hidden, mask.visible, {"main": Query(Rows.all(1, 4))})
+    everywhere = Mask(mask.hidden, mask.visible, queries={"main": Query(Rows.all(1, 4))})
     with torch.no_grad():
         _, some = made.predict(tokens, {"image": mask})
         _, whole = made.predict(tokens, {"image": everywhere})
