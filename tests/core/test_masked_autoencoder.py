@@ -149,7 +149,7 @@ def test_mistakes_in_readouts_are_named():
         method({"a": Readout(decoder(), {"x": objective()}), "b": Readout(decoder(), {"x": objective()})})
     with pytest.raises(UserError, match="no tap 'block9'"):
         method({"a": Readout(None, {"x": objective(queries=["visible"])}, tap="block9")})(batch())
-    with pytest.raises(UserError, match=r"no place 'man'.*visible, grid, main"):
+    with pytest.raises(UserError, match=r"no query 'man'.*visible, grid, main"):
         method({"a": Readout(decoder(), {"x": objective(queries=["man"])})})(batch())
 
 
@@ -171,7 +171,7 @@ def test_a_copy_is_independent():
     with torch.no_grad():
         twin.encoder.trunk.norm.weight += 1
     assert not torch.equal(made.encoder.trunk.norm.weight, twin.encoder.trunk.norm.weight)
-    assert twin.followers["f"] is twin.teachers["f"] and twin.teachers["f"] is not made.teachers["f"]
+    assert twin.moving_teachers["f"] is twin.teachers["f"] and twin.teachers["f"] is not made.teachers["f"]
     assert twin.frozen_teachers[0] is twin.teachers["t"]
 
 

@@ -39,15 +39,15 @@ def test_a_teacher_begins_with_the_loaded_encoder(tmp_path, monkeypatch):
     save_encoder(tmp_path, SavedEncoder(source.tokenizer, source.encoder, config))
     monkeypatch.setattr("core.runs.load_encoder", lambda path: SavedEncoder(None, source.encoder, config))
     load_weights(made, tmp_path)
-    assert same(made.encoder, source.encoder) and same(made.followers["f"].copy, source.encoder)
+    assert same(made.encoder, source.encoder) and same(made.moving_teachers["f"].copy, source.encoder)
 
 
 def test_a_teacher_that_was_loaded_stays(tmp_path):
     source, made = shaken(1), shaken(2)
-    assert not same(source.followers["f"].copy, source.encoder)
+    assert not same(source.moving_teachers["f"].copy, source.encoder)
     write_folder(tmp_path / "step_1", {MODEL: source.state_dict(), STATE: {}}, Position(1))
     load_weights(made, tmp_path / "step_1")
-    assert same(made.encoder, source.encoder) and same(made.followers["f"].copy, source.followers["f"].copy)
+    assert same(made.encoder, source.encoder) and same(made.moving_teachers["f"].copy, source.followers["f"].copy)
 
 
 def test_a_teacher_that_is_lacking_among_the_loaded_follows():
@@ -55,4 +55,4 @@ def test_a_teacher_that_is_lacking_among_the_loaded_follows():
     weights = {name: value for name, value in source.state_dict().items() if not name.startswith("moving_teachers.")}
     made.load_state_dict(weights, strict=False)
     made.follow(weights)
-    assert same(made.followers["f"].copy, source.encoder)
+    assert same(made.moving_teachers["f"].copy, source.encoder)

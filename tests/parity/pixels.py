@@ -109,7 +109,7 @@ def videomaev2(folder: Folder) -> dict[str, Pair]:
     pairs["target_all"] = close(everything, io["target_all"], absolute=1e-4)
     full = {"video": answered(mask, Rows.from_mask(mask.hidden))}
     method.zero_grad()
-    whole = method(batch, mask=full)
+    whole = method(batch, masks=full)
     whole.loss.backward()
     raw = folder.load()
     raw.readouts["main"].objectives["pixels"].target.per = "none"
@@ -118,7 +118,7 @@ def videomaev2(folder: Folder) -> dict[str, Pair]:
         "full_prediction": close(whole.predictions["pixels"], io["full_prediction"]),
         "full_loss": close(whole.loss, io["full_loss"], 2e-6),
         "full_grad_patch_embed_weight": close(method.encoder.embed.proj.weight.grad, *recorded.values()),
-        "full_loss_raw_pixels": close(raw(batch, mask=full).loss, io["full_loss_raw_pixels"], 2e-6),
+        "full_loss_raw_pixels": close(raw(batch, masks=full).loss, io["full_loss_raw_pixels"], 2e-6),
     }
 
 
