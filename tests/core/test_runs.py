@@ -47,7 +47,7 @@ def test_a_teacher_that_was_loaded_stays(tmp_path):
     assert not same(source.moving_teachers["f"].copy, source.encoder)
     write_folder(tmp_path / "step_1", {MODEL: source.state_dict(), STATE: {}}, Position(1))
     load_weights(made, tmp_path / "step_1")
-    assert same(made.encoder, source.encoder) and same(made.moving_teachers["f"].copy, source.followers["f"].copy)
+    assert same(made.encoder, source.encoder) and same(made.moving_teachers["f"].copy, source.moving_teachers["f"].copy)
 
 
 def test_a_teacher_that_is_lacking_among_the_loaded_follows():

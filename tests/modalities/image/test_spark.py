@@ -284,7 +284,7 @@ def test_published_sizes(size, backbone, encoder_count, rest):
     count = lambda part: sum(p.numel() for p in part.parameters() if p.requires_grad)  # noqa: E731
     assert count(made.encoder) == encoder_count
     assert count(made.readouts) == rest
-    assert made.no_weight_decay and made.no_weight_decay() == set(made.no_weight_decay)
+    assert made.no_weight_decay() == set(config["method"]["no_weight_decay"])
 
 
 def test_the_first_loss_is_one():
