@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from textwrap import shorten
+from types import ModuleType
+from typing import Any
 
 from core.composition.choices import describe_choices
 from core.composition.suggest import suggestion
@@ -19,6 +21,16 @@ COMMANDS = {
     "report": "write a run's report.html",
     "convert": "turn an official checkpoint into an encoder",
 }
+
+
+class CallableModule(ModuleType):
+    """A command's module that is also the Python function of its name: `core.train(…)` calls `core.train.function`.
+
+    Python puts a module under its name into the package as soon as anything imports it, where it would hide a function.
+    """
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        return self.function(*arguments, **settings)
 
 
 HELP = {"-h", "--help", "help"}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from core.config import compose, load
 from core.engine.checkpoint import META, MODEL, STATE, Checkpoints, compare_shapes, find_damage
 from core.engine.run_dir import FINISHED
 from core.errors import UserError
-from core.export import load_encoder
+from core.export import SavedEncoder, load_encoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Progress
 
@@ -26,7 +27,7 @@ CHANGEABLE = ("data", "modality.reader", "published")  # what an evaluation may 
 class Run:
     """One run: its config, the lines of metrics.jsonl by kind, its evaluations by task, its newest checkpoint."""
 
-    folder: Path
+    path: Path
     config: dict[str, Any]
     train: list[dict[str, Any]]
     skips: list[dict[str, Any]]
@@ -36,7 +37,7 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        return (self.folder / FINISHED).exists()
+        return (self.path / FINISHED).exists()
 
     @property
     def step(self) -> int:
@@ -71,6 +72,34 @@ class Run:
         return Progress(self.step, steps, self.step / per_epoch, steps / per_epoch)
 
     @property
+    def metrics(self) -> dict[str, list[float]]:
+        """The log as a table, one list of values per column ("step", "loss", "lr", …); pandas takes it as it is."""
+        names = list(self.train[-1]) if self.train else []
+        return {name: [line.get(name) for line in self.train] for name in names if name != "kind"}
+
+    def encoder(self) -> SavedEncoder:
+        """The trained encoder, in eval mode. Raises UserError where the run has not come to its end."""
+        return load_encoder(self.path)
+
+    def method(self) -> MaskedAutoencoder:
+        """The whole method with the newest checkpoint's weights. Raises UserError where there is none."""
+        return open_method(self.path, self.config)
+
+    def _repr_html_(self) -> str:
+        """A notebook's view of the run: what it is and how far it has come."""
+        loss = f"{self.train[-1]['loss']:.4f}" if self.train else "-"
+        facts = {
+            "run": str(self.path),
+            "modality": self.config["modality"]["name"],
+            "method": self.config["method"]["name"],
+            "size": self.config["size"]["name"],
+            "steps": f"{self.done} of {self.steps or '?'}" + (", finished" if self.is_finished else ""),
+            "loss": loss,
+        }
+        rows = [f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()]
+        return f"<table>{''.join(rows)}</table>"
+
+    @property
     def last_logged(self) -> str | None:
         """The time, UTC, at which the newest line of the log was written."""
         if not self.train:
@@ -95,7 +124,7 @@ def open_run(folder: str | Path) -> Run:
         raise UserError(f"The newest checkpoint of run={folder}, {checkpoint.name}, is damaged ({damage}); remove it.")
 
     return Run(
-        folder=folder,
+        path=folder,
         config=config,
         train=lines["train"],
         skips=lines["skip"],

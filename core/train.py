@@ -6,10 +6,14 @@ Exit codes: 0 done; 2 the input was wrong (one message); 130 and 143 stopped by 
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from core.cli import command
+from core.cli import CallableModule, command
 from core.composition.choices import describe_choices
 from core.engine.stopping import Interrupted
+
+if TYPE_CHECKING:
+    from core.runs import Run
 
 USAGE = """\
 python -m core.train [key=value ...]      train; run it again with the same run_dir to resume
@@ -42,6 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def function(*overrides: str, **settings: Any) -> "Run":
+    """`core.train(…)`: see `core.training.train`."""
+    from core.training import train
+
+    return train(*overrides, **settings)
+
+
 def start(argv: Sequence[str]) -> None:
     # Loaded late: --help and typing errors should not wait for them.
     from core.config import compose
@@ -59,6 +70,8 @@ def usage() -> str:
             lines.append(f"  {group + '=':<13} {' | '.join(names)}")
     return USAGE.format(choices="\n".join(lines))
 
+
+sys.modules[__name__].__class__ = CallableModule
 
 if __name__ == "__main__":
     sys.exit(main())

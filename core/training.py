@@ -1,8 +1,8 @@
-"""One run from its config to its end: the data, the method, training, and what is left behind for later."""
+"""One run from its config to its end: data, method, training, then the saved encoder and its held-out skill."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 from torch import nn
 
 from core.build import build, build_method
+from core.config import compose
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.engine.checkpoint import Checkpoints
-from core.engine.distributed import Distributed
-from core.engine.loop import train
+from core.engine.distributed import Distributed, connect
+from core.engine.loop import train_steps
 from core.engine.optim import Recipe
 from core.engine.run_dir import FINISHED, default_path, lock_run_dir, write_or_check_config
 from core.engine.settings import Clock, Engine, Plan
@@ -24,75 +25,123 @@ from core.errors import UserError
 from core.evaluation import reconstruction
 from core.export import export_encoder
 from core.files import read_json, write_json
-from core.runs import load_weights
+from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
 from core.tokens import Progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The settings of a run and the method, as its config describes them."""
+
+    plan: Plan
+    recipe: Recipe
+    engine: Engine
+    method: nn.Module
+
+    @classmethod
+    def of(cls, config: dict[str, Any], distributed: Distributed) -> "Parts":
+        """Builds them; completes the config's nodes."""
+        plan = Plan(**{field.name: config.get(field.name) for field in fields(Plan)})
+        recipe: Recipe = build(config["optim"], key="optim")
+        engine: Engine = build(config["engine"], key="engine")
+
+        seed_global(plan.seed, distributed.device)
+        return cls(plan=plan, recipe=recipe, engine=engine, method=build_method(config))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training samples as a stream, and how many samples there are on either side of the split."""
+    """Training samples as a stream, and the number of samples on either side of the split."""
 
     batches_from: Callable[[int], Loader]
     train: int
     test: str
 
 
-def run(config: dict[str, Any], distributed: Distributed) -> None:
-    """Trains what a composed config describes, or goes on with it; then exports and evaluates (main rank).
+def train(*overrides: str, **settings: Any) -> Run:
+    """Trains as `python -m core.train` does, or resumes, and returns the run.
 
+    run = train("modality=image", "data.root=photos", steps=100)
+
+    `settings`: overrides by keyword, for keys without a dot. Ctrl-C ends it after the current step and leaves a run that
+    the same call resumes.
     Raises: UserError; Interrupted.
+    """
+    words = [f"{key}={_as_override(value)}" for key, value in settings.items()]
+    with connect() as distributed:
+        run_dir = run(compose([*overrides, *words]), distributed)
+    return open_run(run_dir)
+
+
+def _as_override(value: Any) -> str:
+    """A Python value as the right side of an override: None -> null, True -> true, lists in brackets."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_as_override, value))}]"
+    return str(value)
+
+
+def run(config: dict[str, Any], distributed: Distributed) -> Path:
+    """Trains the run that a composed config describes, or resumes it; then exports and evaluates (main rank).
+
+    Returns the run's folder. Raises: UserError; Interrupted.
     """
     run_dir = Path(config.get("run_dir") or default_path(config))
     config["run_dir"] = str(run_dir)
-    plan = Plan(**{name: config.get(name) for name in Plan.__dataclass_fields__})
-    recipe: Recipe = build(config["optim"], key="optim")
-    engine: Engine = build(config["engine"], key="engine")
-    seed_global(plan.seed, distributed.device)
-    method = build_method(config)  # completes the config's nodes
+    parts = Parts.of(config, distributed)
+
     with lock_run_dir(run_dir) if distributed.main else nullcontext():
         if distributed.main:
             write_or_check_config(run_dir, config)
+
         if distributed.from_main((run_dir / FINISHED).exists()):
             steps = read_json(run_dir / FINISHED)["steps"]
             text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
             log_main(distributed, f"{text}\n{next_commands(run_dir, config)}")
-            return
-        steps = train_on(config, method, plan, recipe, engine, run_dir, distributed)
+            return run_dir
+
+        steps = train_on(config, parts, run_dir, distributed)
         if distributed.main:
-            finalize_run(config, method, run_dir)
+            finalize_run(config, parts.method, run_dir)
             write_json(run_dir / FINISHED, {"steps": steps})
+
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
+    return run_dir
 
 
-def train_on(
-    config: dict, method: nn.Module, plan: Plan, recipe: Recipe, engine: Engine, run_dir: Path, distributed: Distributed
-) -> int:
+def train_on(config: dict, parts: Parts, run_dir: Path, distributed: Distributed) -> int:
     """From nothing or the newest checkpoint to the last step; returns the steps."""
-    fresh = Checkpoints(run_dir / "checkpoints", engine.keep).newest() is None
-    if fresh and config.get("init") is not None:
-        load_weights(method, Path(config["init"]))
-    data = open_data(config, plan, recipe, engine, distributed)
-    clock = Clock.of(plan, data.batches_from(0).steps_per_epoch, recipe.accumulate)
-    log_main(distributed, table(config, method, data, plan, recipe, clock, distributed))
-    return train(method, data.batches_from, recipe, plan, engine, run_dir, distributed)
+    is_new = Checkpoints(run_dir / "checkpoints", parts.engine.keep).newest() is None
+    if is_new and config.get("init") is not None:
+        load_weights(parts.method, Path(config["init"]))
+
+    data = open_data(config, parts, distributed)
+    log_main(distributed, summary(config, parts, data, distributed))
+    return train_steps(parts.method, data.batches_from, parts.recipe, parts.plan, parts.engine, run_dir, distributed)
 
 
 def finalize_run(config: dict[str, Any], method: nn.Module, run_dir: Path) -> None:
-    """The saved encoder, and how well held-out samples are reconstructed."""
+    """Saves the encoder and measures how well held-out samples are reconstructed."""
     method.eval()
     export_encoder(run_dir, method, config)
+
     record = reconstruction.evaluate_run(run_dir, method, config)
     for name, regions in record["figures"].items():
-        skill, said = regions["total"].get("skill"), regions["total"].get("result", "no hidden tokens")
-        if skill is not None:
-            said = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
-        print(f"Held-out skill, {name}: {said}", flush=True)
+        text = regions["total"].get("result", "no hidden tokens")
+        if "skill" in regions["total"]:
+            skill = regions["total"]["skill"]
+            text = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
+        print(f"Held-out skill, {name}: {text}", flush=True)
+
     if "reason" in record:
         print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
 
 
-def open_data(config: Mapping[str, Any], plan: Plan, recipe: Recipe, engine: Engine, distributed: Distributed) -> Data:
+def open_data(config: Mapping[str, Any], parts: Parts, distributed: Distributed) -> Data:
     """Raises UserError where data are missing, unreadable or fewer than one step needs."""
     reader, source = open_source(config)
     items = source.items("train")
@@ -100,44 +149,50 @@ def open_data(config: Mapping[str, Any], plan: Plan, recipe: Recipe, engine: Eng
         test = str(len(source.items("test")))
     except UserError as error:
         test = f"none ({error})"
+
+    plan = parts.plan
     if plan.batch_size > len(items):
         raise UserError(
             f"batch_size={plan.batch_size} is more than the {len(items)} training samples of "
             f"data={config['data']['name']}: choose a batch_size up to {len(items)}, or give more data."
         )
-    workers = engine.loader_workers(distributed.local_size)
+
+    workers = parts.engine.loader_workers(distributed.local_size)
     megabytes = config["data"]["cache_mb"] / max(1, workers)
     if megabytes and isinstance(reader, WholeReader):
         reader = CachedReader(reader, megabytes)
-    part = plan.part_size(recipe.accumulate, distributed.size)
+
     samples = Samples(items, reader, plan.seed)
-    last = config["data"].get("keep_last", False)
+    part = plan.part_size(parts.recipe.accumulate, distributed.size)
     batches_from = partial(
-        Loader, samples, part, plan.seed, workers, distributed.rank, distributed.size, keep_last=last
+        Loader,
+        samples,
+        part,
+        plan.seed,
+        workers,
+        distributed.rank,
+        distributed.size,
+        keep_last=config["data"].get("keep_last", False),
     )
-    return Data(lambda start: batches_from(start=start), len(items), test)
+    return Data(batches_from=lambda start: batches_from(start=start), train=len(items), test=test)
 
 
-def table(
-    config: Mapping[str, Any],
-    method: nn.Module,
-    data: Data,
-    plan: Plan,
-    recipe: Recipe,
-    clock: Clock,
-    distributed: Distributed,
-) -> str:
-    """What is about to run, one fact a line."""
+def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Distributed) -> str:
+    """The facts of the run that is about to start, one a line."""
+    plan, recipe, method = parts.plan, parts.recipe, parts.method
+    clock = Clock.of(plan, data.batches_from(0).steps_per_epoch, recipe.accumulate)
+
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    inside = sum(p.numel() for p in method.encoder.parameters())
+    encoder_count = sum(p.numel() for p in method.encoder.parameters())
     warmup = recipe.warmup(Progress(0, clock.steps, 0.0, clock.at(clock.steps).epochs))
-    parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    pieces = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+
     facts = {
         "modality": config["modality"]["name"],
         "method": f"{config['method']['name']}, size {config['size']['name']}",
-        "parameters": f"{count / 1e6:.2f} M, {inside / 1e6:.2f} M of them in the encoder",
+        "parameters": f"{count / 1e6:.2f} M, {encoder_count / 1e6:.2f} M of them in the encoder",
         "data": f"{config['data']['name']}: {data.train} training samples, held out: {data.test}",
-        "batch": f"{plan.batch_size}{parts}, {distributed.size} x {distributed.device.type}",
+        "batch": f"{plan.batch_size}{pieces}, {distributed.size} x {distributed.device.type}",
         "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
@@ -151,5 +206,6 @@ def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
 
 
 def log_main(distributed: Distributed, text: str) -> None:
+    """Prints on the main rank."""
     if distributed.main:
         print(text, flush=True)

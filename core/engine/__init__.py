@@ -1,11 +1,9 @@
-"""The training engine: `loop.train` runs one method over one stream of batches; read `loop.py` first.
+"""The training engine: `loop.train_steps` runs one method over one stream of batches; read `loop.py` first.
 
-session      from a config to a finished run: data, method, training, export, evaluation
 loop         the steps
 settings     what `engine=` configures (changes no result), and how long a run is
 optim        what `optim=` configures: parameter groups, learning rate, clipping
 average      exponential moving average of the weights
-randomness   every step's random numbers, from (seed, step, rank)
 precision    fp32 or bf16, measured where it is not clear
 compiling    torch.compile, block by block
 flops        operations per step and the machine's peak: MFU
@@ -13,8 +11,7 @@ meter        sums between two log lines, on the device; the check for NaN
 metrics      metrics.jsonl and TensorBoard
 progress     what a terminal or a log file shows
 checkpoint   atomic, complete, never pickled
-run_dir      one directory, one run: lock, saved config
-initial      `init=`: weights to start from
+run_dir      one directory, one run: lock, saved config, end mark
 distributed  ranks
 stopping     Ctrl-C and SIGTERM
 """

@@ -11,14 +11,20 @@ class WeightEMA:
 
     def __init__(self, method: nn.Module, momentum: float | None):
         self.momentum = momentum
-        trained = {} if momentum is None else {n: p for n, p in method.named_parameters() if p.requires_grad}
-        self.weights = {name: p.detach().clone() for name, p in trained.items()}
-        self._trained = list(trained.values())
+        self.weights: dict[str, Tensor] = {}
+        self._parameters: list[Tensor] = []
+        if momentum is None:
+            return
+
+        for name, parameter in method.named_parameters():
+            if parameter.requires_grad:
+                self.weights[name] = parameter.detach().clone()
+                self._parameters.append(parameter)
 
     @torch.no_grad()
     def update(self) -> None:
         if self.weights:
-            move_means(self.weights.values(), self._trained, self.momentum)
+            move_means(self.weights.values(), self._parameters, self.momentum)
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:
@@ -28,5 +34,5 @@ class WeightEMA:
     @torch.no_grad()
     def apply(self) -> None:
         """Puts the means into the method, once training is over."""
-        for parameter, mean in zip(self._trained, self.weights.values(), strict=True):
+        for parameter, mean in zip(self._parameters, self.weights.values(), strict=True):
             parameter.copy_(mean)

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -45,10 +46,9 @@ class Checkpoints:
     keep: int
 
     def newest(self) -> Path | None:
-        found = self._found()
-        return found[-1] if found else None
+        return max(self.folder.glob("step_*"), default=None)
 
-    def _found(self) -> list[Path]:
+    def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step_*"))
 
     def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA, at: Position) -> Path:
@@ -59,6 +59,7 @@ class Checkpoints:
         final = self.folder / f"step_{at.step:08d}"
         model, state = method.state_dict(), collect(method, optimizer, average)
         check_finite(model, final)
+
         temporary = self.folder / f".new_{final.name}"
         try:
             with explain_write_errors(final):
@@ -68,23 +69,25 @@ class Checkpoints:
         except UserError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(f"{error} The last good checkpoint is {self.newest() or 'none'}.") from error
-        for old in self._found()[: -self.keep]:
-            doomed = old.with_name(f".old_{old.name}")
-            os.rename(old, doomed)  # removing takes time: a folder of the final name is always whole
-            shutil.rmtree(doomed)
+
+        for old in self._folders()[: -self.keep]:
+            hidden = old.with_name(f".old_{old.name}")
+            os.rename(old, hidden)  # removing takes time: a folder of the final name is always whole
+            shutil.rmtree(hidden)
         return final
 
     def clean(self) -> list[str]:
-        """Sets damaged checkpoints aside, removes what a killed process left half done; says what. For one rank alone.
+        """Sets damaged checkpoints aside and removes half-written ones; notes on the former. For one rank alone.
 
         Raises UserError when one holds pickled code.
         """
         notes = []
         with explain_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in [*self.folder.glob(".new_*"), *self.folder.glob(".old_*")]:
-                shutil.rmtree(left)
-            for folder in self._found():
+            for remnant in [*self.folder.glob(".new_*"), *self.folder.glob(".old_*")]:
+                shutil.rmtree(remnant)
+
+            for folder in self._folders():
                 refuse_pickles(folder)
                 if damage := find_damage(folder):
                     aside = folder.with_name(f"damaged_{folder.name}")
@@ -101,6 +104,7 @@ class Checkpoints:
         folder = self.newest()
         if folder is None:
             return Position()
+
         weights = load_file(folder / MODEL)
         compare_shapes(weights, method, folder)
         method.load_state_dict(weights, strict=False)  # compared above; frozen teachers may keep out of state_dict()
@@ -111,7 +115,10 @@ class Checkpoints:
 def collect(method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA) -> dict[str, Tensor]:
     """All state beside the method's own, by name."""
     names = {p: name for name, p in method.named_parameters()}
-    tensors = {f"optimizer/{names[p]}/{k}": v for p, state in optimizer.state.items() for k, v in state.items()}
+    tensors = {}
+    for parameter, state in optimizer.state.items():
+        tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in state.items()}
+
     tensors |= {f"average/{name}": mean for name, mean in average.weights.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
@@ -124,15 +131,18 @@ def restore(
 ) -> None:
     """The inverse of `collect`."""
     names = {p: name for name, p in method.named_parameters()}
-    order = [p for group in optimizer.param_groups for p in group["params"]]
+    order = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
     index = {names[p]: i for i, p in enumerate(order)}
+
     state: dict[int, dict[str, Tensor]] = {}
     for path, value in tensors.items():
         if path.startswith("optimizer/"):
             name, key = path.removeprefix("optimizer/").rsplit("/", 1)
             state.setdefault(index[name], {})[key] = value.clone()  # the file is only mapped
+
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     average.load({path.removeprefix("average/"): v for path, v in tensors.items() if path.startswith("average/")})
+
     torch.set_rng_state(tensors["rng/cpu"])
     if torch.cuda.is_available() and "rng/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng/cuda"])
@@ -142,15 +152,19 @@ def write_folder(folder: Path, files: dict[str, dict[str, Tensor]], at: Position
     """All files, flushed to the disk. Raises OSError."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+
     sums = {}
     for name, tensors in files.items():
-        try:  # clones: tied weights share memory, which the format refuses
-            save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, folder / name)
+        # Clones: tied weights share memory, which the format refuses.
+        content = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        try:
+            save_file(content, folder / name)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
         flush_to_disk(folder / name)
         sums[name] = describe(folder / name)
+
     meta = {"position": asdict(at), "torch": torch.__version__, "files": sums}
     (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
     flush_to_disk(folder / META)
@@ -201,13 +215,16 @@ def check_finite(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def compare_shapes(saved: dict[str, Tensor], method: nn.Module, folder: Path) -> None:
+    """Raises UserError naming the tensors whose shapes differ."""
     before = {name: tuple(value.shape) for name, value in saved.items()}
     after = {name: tuple(value.shape) for name, value in method.state_dict().items()}
-    lines = [
-        f"{name}: {before.get(name, 'absent')} in the checkpoint, {after.get(name, 'absent')} in the method"
-        for name in {**before, **after}
-        if before.get(name) != after.get(name)
-    ]
+
+    lines = []
+    for name in {**before, **after}:
+        old, new = before.get(name, "absent"), after.get(name, "absent")
+        if old != new:
+            lines.append(f"{name}: {old} in the checkpoint, {new} in the method")
+
     if lines:
         more = f"\n  and {len(lines) - 8} more" if len(lines) > 8 else ""
         raise UserError(

@@ -18,16 +18,16 @@ PEAKS = {
 
 @dataclass(frozen=True)
 class Peak:
-    """FLOP/s of one device, and where the figure is from."""
+    """FLOP/s of one device, and the source of the figure."""
 
     flops: float
     origin: str
 
 
-def count(rehearse: DryRun, precision: Precision) -> int:
+def count(dry_run: DryRun, precision: Precision) -> int:
     """FLOPs of one forward and backward (a multiply-add is two); matrix products, convolutions and attention only."""
     with FlopCounterMode(display=False) as counter:
-        rehearse(precision)
+        dry_run(precision)
     return counter.get_total_flops()
 
 
@@ -35,9 +35,11 @@ def peak(device: torch.device, precision: Precision) -> Peak:
     """From the table for a known GPU, always its dense bf16 peak; anything else is measured by a matrix product."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        for known, tera in PEAKS.items():
-            if re.search(rf"\b{known}\b", name):
+        for chip, tera in PEAKS.items():
+            if re.search(rf"\b{chip}\b", name):
                 return Peak(tera * 1e12, f"{name}: {tera} TFLOP/s bf16, data sheet")
-    rate = product_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    rate = product_rate(device, dtype)
     where = f"on {torch.get_num_threads()} threads" if device.type == "cpu" else "on this GPU"
     return Peak(rate, f"{rate / 1e12:.3g} TFLOP/s {precision}, measured by a matrix product {where}")

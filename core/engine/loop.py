@@ -42,7 +42,7 @@ class Diverged(UserError):
     """Loss or gradient are no longer finite."""
 
 
-def train(
+def train_steps(
     method: nn.Module,
     batches_from: Callable[[int], Batches],
     recipe: Recipe,
@@ -77,18 +77,21 @@ def train(
         Stop() as stop,
         deterministic(engine.deterministic),
     ):
-        for note in [*notes, *([f"resumed after step {done.step}"] if done.step else [])]:
+        if done.step:
+            notes = [*notes, f"resumed after step {done.step}"]
+        for note in notes:
             metrics.display.note(note)
-        batches = iter(stream)
-        first = next(batches)
-        batches = itertools.chain([first], batches)
 
-        rehearse = DryRun(method, first.to(distributed.device), clock.at(done.step), distributed.device)
-        precision = settle_precision(plan.precision, rehearse, run_dir, distributed, metrics.display.note)
+        batches = iter(stream)
+        batch = next(batches)
+        batches = itertools.chain([batch], batches)
+
+        dry_run = DryRun(method, batch.to(distributed.device), clock.at(done.step), distributed.device)
+        precision = settle_precision(plan.precision, dry_run, run_dir, distributed, metrics.display.note)
         peak = flops.peak(distributed.device, precision)
-        cost = recipe.accumulate * flops.count(rehearse, precision)
+        cost = recipe.accumulate * flops.count(dry_run, precision)
         metrics.display.note(f"{cost * distributed.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
-        del rehearse, first
+        del dry_run, batch
 
         if plan.compile:
             compile_blocks(method)
@@ -152,15 +155,17 @@ def train(
 
 
 def settle_precision(
-    asked: str, rehearse: DryRun, run_dir: Path, distributed: Distributed, tell: Callable[[str], None]
+    setting: str, dry_run: DryRun, run_dir: Path, distributed: Distributed, tell: Callable[[str], None]
 ) -> Precision:
-    """What `precision=` means in this run. A measured choice is made once and kept, so that a resume computes alike."""
-    if asked != "auto":
-        return asked
+    """The precision of this run. A measured choice is made once and stored, so that a resume computes alike."""
+    if setting != "auto":
+        return setting
+
     file = run_dir / "precision.json"
     if distributed.main and not file.exists():
-        precision, reason = choose(rehearse, distributed.device)
+        precision, reason = choose(dry_run, distributed.device)
         write_json(file, {"precision": precision, "reason": reason})
+
     note = distributed.from_main(read_json(file) if distributed.main else None)
     tell(f"precision: {note['precision']} ({note['reason']})")
     return note["precision"]
@@ -170,8 +175,13 @@ def give_up(failure: Failure, metrics: Metrics, checkpoints: Checkpoints, precis
     """Raises Diverged: which step, which samples, which checkpoint is good, what to try."""
     step = failure.step + 1
     metrics.stop(step, "loss or gradient not finite", failure.keys)
-    more = f" and {len(failure.keys) - NAMED} more (metrics.jsonl lists all)" if len(failure.keys) > NAMED else ""
-    remedy = "a lower optim.base_lr or optim.lr, optim.clip=1.0" + (", precision=fp32" if precision == "bf16" else "")
+
+    more, remedy = "", "a lower optim.base_lr or optim.lr, optim.clip=1.0"
+    if len(failure.keys) > NAMED:
+        more = f" and {len(failure.keys) - NAMED} more (metrics.jsonl lists all)"
+    if precision == "bf16":
+        remedy += ", precision=fp32"
+
     raise Diverged(
         f"The loss or its gradient became NaN or infinite in step {step}.\n"
         f"Samples of that step: {', '.join(failure.keys[:NAMED])}{more}.\n"

@@ -1,4 +1,4 @@
-"""What happened since the last log line: sums on the device, waiting, skipped samples; and the check for NaN."""
+"""Sums since the last log line, on the device: losses, waiting, skipped samples; and the check for NaN."""
 
 import resource
 import sys
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -32,9 +33,8 @@ class Meter:
 
     def __init__(self, distributed: Distributed, flops_per_step: float, peak: float):
         self._distributed, self._flops, self._peak = distributed, flops_per_step, peak
-        self._bad = torch.full(
-            (), -1.0, device=distributed.device, dtype=torch.float64
-        )  # first step that was not finite
+        # The first step that was not finite; -1 for none.
+        self._bad = torch.full((), -1.0, device=distributed.device, dtype=torch.float64)
         self._keys: deque[tuple[int, list[str]]] = deque()
         self.skips: list[tuple[int, str, str]] = []  # step, key, reason
         self._restart()
@@ -66,39 +66,46 @@ class Meter:
 
     def _sum(self, name: str, value: Tensor) -> None:
         value = value.to(torch.float32)
-        self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._sums[name] = self._sums.get(name, 0.0) + value
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def _note(self, step: int, value: Tensor) -> None:
-        fresh = ~torch.isfinite(value.detach()) & (self._bad < 0)
-        self._bad.masked_fill_(fresh, step)
+        is_first = ~torch.isfinite(value.detach()) & (self._bad < 0)
+        self._bad.masked_fill_(is_first, step)
 
     def failure(self) -> Failure | None:
-        """What went wrong since the last call, the same on every rank. Collective."""
+        """The failure since the last call, if any, the same on every rank. Collective."""
         bad = int(self._bad.item())
-        if self._distributed.any(bad >= 0):
-            step = min(step for step in self._distributed.gather(bad) if step >= 0)
-            mine = [key for at, keys in self._keys if at == step for key in keys]
-            return Failure(step, [key for keys in self._distributed.gather(mine) for key in keys])
-        self._keys.clear()
-        return None
+        if not self._distributed.any(bad >= 0):
+            self._keys.clear()
+            return None
+
+        step = min(number for number in self._distributed.gather(bad) if number >= 0)
+        keys_here = []
+        for number, keys in self._keys:
+            if number == step:
+                keys_here += keys
+
+        return Failure(step, list(chain.from_iterable(self._distributed.gather(keys_here))))
 
     def read(self, samples_per_step: int) -> dict[str, float]:
         """Means over the steps since the last call, and speed; starts anew. Collective."""
         names = list(self._sums)
         means = torch.stack([self._sums[name] / self._counts[name] for name in names])
         values = dict(zip(names, self._distributed.mean(means).tolist(), strict=True))
+
         seconds = time.perf_counter() - self._start
         values["samples_per_s"] = self._steps * samples_per_step / seconds
         values["data_wait"] = self._waited / seconds
         values["mfu"] = self._steps * self._flops / seconds / self._peak
         values["memory_mb"] = memory_mb(self._distributed.device)
+
         self._restart()
         return values
 
     def take_skips(self) -> list[tuple[int, str, str]]:
         """Bad samples of all ranks since the last call. Collective."""
-        skips = sorted(skip for skips in self._distributed.gather(self.skips) for skip in skips)
+        skips = sorted(chain.from_iterable(self._distributed.gather(self.skips)))
         self.skips = []
         return skips
 
@@ -107,9 +114,11 @@ def memory_mb(device: torch.device) -> float:
     """Most memory used so far: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+
     status = Path("/proc/self/status")
     if status.exists():  # getrusage's maximum includes that of the process which started this one
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) / 2**10
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)

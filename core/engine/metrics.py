@@ -1,4 +1,4 @@
-"""metrics.jsonl, TensorBoard and the display: everything a run says about itself."""
+"""A run's log: metrics.jsonl, TensorBoard and the display."""
 
 import json
 import os
@@ -25,9 +25,9 @@ class Metrics:
 
     def __init__(self, run_dir: Path, start: int, steps: int, main: bool):
         self._path, self._main = run_dir / "metrics.jsonl", main
-        self._board = (
-            run_dir / "tensorboard" / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        )
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._board = run_dir / "tensorboard" / name
+
         self.display = open_display(start, steps, main)
         if main:
             with explain_write_errors(self._path):
@@ -40,6 +40,7 @@ class Metrics:
         """A log line after `step` steps: means and speed since the last one, bad samples since the beginning."""
         line = {"kind": "train", "step": step, "epoch": epoch, **values, "skipped": skipped, "time": time.time()}
         self._write(line)
+
         points = [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in values.items()]
         self._events(Event(step=step, summary=Summary(value=points)))
         self.display.metrics(line)
@@ -48,6 +49,7 @@ class Metrics:
         """Bad samples: (step from 0, key, reason). Lines count steps from 1."""
         for step, key, reason in skips:
             self._write({"kind": "skip", "step": step + 1, "key": key, "reason": reason})
+
         for _, key, reason in skips[:SHOWN]:
             self.display.note(f"skipped {key}: {reason}")
         if len(skips) > SHOWN:
@@ -79,8 +81,10 @@ def truncate_log(path: Path, start: int) -> None:
     """Keeps the whole lines up to step `start`; a line that a kill cut short goes as well."""
     if not path.exists():
         return
-    kept = []
+
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n") and json.loads(line).get("step", 0) <= start:
-            kept.append(line)
-    write_atomic(path, "".join(kept))
+            lines.append(line)
+
+    write_atomic(path, "".join(lines))

@@ -1,4 +1,4 @@
-"""Optimisers, parameter groups and the learning rate: what `optim=` configures."""
+"""Optimisers, parameter groups and the learning rate, as `optim=` configures them."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from core.tokens import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
-    """How weights are moved: the rate's course, decay, clipping, accumulation, averaging.
+    """The recipe of the updates: the rate's course, decay, clipping, accumulation, averaging.
 
     Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from `warmup_start` of it, then half a cosine down
     to `min_lr` (an absolute rate), read before every step. Source of the defaults: MAE, pre-training (40 warm-up epochs
@@ -56,8 +56,7 @@ class Recipe(ABC):
 
     def optimizer(self, method: nn.Module) -> torch.optim.Optimizer:
         exempt = frozenset() if self.decay_all else method.no_weight_decay()
-        decay = self.weight_decay
-        return self.over(parameter_groups(method, decay, exempt, self.decay_all))
+        return self.over(parameter_groups(method, self.weight_decay, exempt, self.decay_all))
 
     def peak(self, batch_size: int) -> float:
         return self.lr if self.lr is not None else self.base_lr * batch_size / 256
@@ -66,13 +65,16 @@ class Recipe(ABC):
         """Length of the warm-up in steps, possibly fractional."""
         if self.warmup_epochs is not None:
             return self.warmup_epochs * progress.steps / progress.epochs
-        return self.warmup_steps if self.warmup_steps is not None else self.warmup_share * progress.steps
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return self.warmup_share * progress.steps
 
     def rate(self, progress: Progress, batch_size: int) -> float:
         """The learning rate of the step that is about to be taken."""
         peak = self.peak(batch_size)
         floor = peak if self.schedule == "constant" else self.min_lr
         start = self.warmup_start * peak
+
         if self.warmup_epochs is not None:  # in epochs, as published, to the last bit
             return learning_rate(progress.epoch, self.warmup_epochs, progress.epochs, peak, floor, start)
         return learning_rate(progress.step, self.warmup(progress), progress.steps, peak, floor, start)
@@ -82,6 +84,7 @@ class Recipe(ABC):
         rate, decay = self.rate(progress, batch_size), self.weight_decay
         if self.weight_decay_end is not None:
             decay = half_cosine(progress.step / progress.steps, decay, self.weight_decay_end)
+
         for group in optimizer.param_groups:
             group["lr"] = rate
             group["weight_decay"] = decay if group["decayed"] else 0.0
@@ -89,7 +92,10 @@ class Recipe(ABC):
 
     def clip_gradients(self, optimizer: torch.optim.Optimizer) -> Tensor:
         """Norm of all gradients before clipping, (), on the device."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = []
+        for group in optimizer.param_groups:
+            parameters += [p for p in group["params"] if p.grad is not None]
+
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
@@ -125,10 +131,12 @@ class _Lamb(timm.optim.Lamb):
 
     def step(self, closure: Callable | None = None) -> Tensor | None:
         for group in self.param_groups:
-            kept = [self.state[p]["step"] for p in group["params"] if self.state.get(p)]
-            if kept:
-                group["step"] = kept[0].clone()
+            counts = [self.state[p]["step"] for p in group["params"] if self.state.get(p)]
+            if counts:
+                group["step"] = counts[0].clone()
+
         loss = super().step(closure)
+
         for group in self.param_groups:
             for p in group["params"]:
                 if self.state.get(p):
@@ -150,13 +158,18 @@ def half_cosine(share: float, start: float, end: float) -> float:
 
 def parameter_groups(method: nn.Module, decay: float, exempt: frozenset[str], decay_all: bool = False) -> list[dict]:
     """Two groups of named, trainable parameters: decayed and not. `exempt` names more that are not."""
-    trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    if not trained:
+    decayed, plain = [], []
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            is_plain = parameter.ndim <= 1 or name.endswith("bias") or name in exempt
+            members = plain if is_plain and not decay_all else decayed
+            members.append((name, parameter))
+
+    if not decayed and not plain:
         raise UserError("The method has no trainable parameter.")
-    flags = {n: decay_all or not (p.ndim <= 1 or n.endswith("bias") or n in exempt) for n, p in trained}
-    groups = []
-    for decayed in (True, False):
-        members = [(name, p) for name, p in trained if flags[name] == decayed]
-        if members:
-            groups.append({"params": members, "weight_decay": decay if decayed else 0.0, "decayed": decayed})
-    return groups
+
+    groups = [
+        {"params": decayed, "weight_decay": decay, "decayed": True},
+        {"params": plain, "weight_decay": 0.0, "decayed": False},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,4 +1,4 @@
-"""fp32 or bf16: what a run computes in, and rehearsals of a step on a copy of the method."""
+"""The precision a run computes in, fp32 or bf16, and dry runs of a step on a copy of the method."""
 
 import copy
 import time
@@ -10,10 +10,10 @@ from torch import nn
 from core.tokens import Batch, Progress
 
 Precision = Literal["fp32", "bf16"]
-PATIENCE = 20.0  # seconds that one precision is timed for, at most about
-GAIN = 1.2  # bf16 must be this much faster: between close calls the exact one is kept
-BRIEF = 0.02  # seconds that a matrix product is timed for, at least once
-EMULATED = 4.0  # times as long for a matrix product in bf16: a whole step of it is not worth waiting for
+MAX_TIMING_SECONDS = 20.0  # of one precision, roughly
+MIN_BF16_SPEEDUP = 1.2  # between close calls the exact precision stays
+PRODUCT_SECONDS = 0.02  # that a matrix product is timed for, at least once
+EMULATION_SLOWDOWN = 4.0  # a matrix product this much slower in bf16 is emulated: no step of it is timed
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
@@ -24,30 +24,38 @@ class DryRun:
     """Forward and backward on a copy: the method, its gradients and the global random state stay as they are."""
 
     def __init__(self, method: nn.Module, batch: Batch, progress: Progress, device: torch.device):
-        self._method, self._batch, self._progress, self._device = copy.deepcopy(method), batch, progress, device
+        self._method = copy.deepcopy(method)
+        self._batch, self._progress, self._device = batch, progress, device
 
     def __call__(self, precision: Precision) -> float:
         """Runs once; seconds taken (on a GPU: to launch)."""
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
             generator = torch.Generator(self._device).manual_seed(0)
+
             start = time.perf_counter()
             with autocast(precision, self._device):
                 out = self._method(self._batch, progress=self._progress, generator=generator)
             out.loss.backward()
             seconds = time.perf_counter() - start
+
         self._method.zero_grad()
         return seconds
 
 
-def choose(rehearse: DryRun, device: torch.device) -> tuple[Precision, str]:
-    """What `precision=auto` means, and why: bf16 on a GPU that has it; on a CPU what a short measurement favours."""
+def choose(dry_run: DryRun, device: torch.device) -> tuple[Precision, str]:
+    """The choice of `precision=auto` and its reason: bf16 on a GPU that has it; on a CPU the faster in a short trial."""
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ("bf16", "the GPU computes it") if native else ("fp32", "the GPU has no bf16")
-    slower = product_rate(device, torch.float32, BRIEF) / product_rate(device, torch.bfloat16, BRIEF)
-    if slower > EMULATED:
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "the GPU computes it"
+        return "fp32", "the GPU has no bf16"
+
+    slower = product_rate(device, torch.float32, PRODUCT_SECONDS) / product_rate(
+        device, torch.bfloat16, PRODUCT_SECONDS
+    )
+    if slower > EMULATION_SLOWDOWN:
         return "fp32", f"bf16 is emulated on this CPU: a matrix product takes {slower:.0f} times as long"
-    return compare(rehearse)
+    return compare(dry_run)
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
@@ -59,6 +67,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2)
     if device.type == "cpu":
         size, clock, threads = 512, time.thread_time, torch.get_num_threads()
         torch.set_num_threads(1)
+
     a = torch.ones(size, size, dtype=dtype, device=device)
     best, end = float("inf"), time.perf_counter() + seconds
     while best == float("inf") or time.perf_counter() < end:
@@ -66,29 +75,34 @@ def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2)
         product = a @ a
         product[0, 0].item()  # waits for a GPU
         best = min(best, clock() - start)
+
     if device.type == "cpu":
         torch.set_num_threads(threads)
     return threads * 2 * size**3 / best
 
 
-def compare(rehearse: DryRun) -> tuple[Precision, str]:
+def compare(dry_run: DryRun) -> tuple[Precision, str]:
     """The precision whose step is faster, and by how much."""
-    rehearse("fp32")  # first calls plan kernels
-    full = best_of(rehearse, "fp32")
+    dry_run("fp32")  # first calls plan kernels
+    full = best_of(dry_run, "fp32")
+
     try:
-        trial = rehearse("bf16")
-        half = min(trial, best_of(rehearse, "bf16")) if trial < 3 * full else trial
+        half = dry_run("bf16")
+        if half < 3 * full:  # else one step has shown enough
+            half = min(half, best_of(dry_run, "bf16"))
     except RuntimeError as error:
         return "fp32", f"a part cannot compute in bf16: {str(error).splitlines()[0]}"
-    measured = f"measured: fp32 {full:.3g} s, bf16 {half:.3g} s a step"
-    return ("bf16" if half * GAIN < full else "fp32"), measured
+
+    reason = f"measured: fp32 {full:.3g} s, bf16 {half:.3g} s a step"
+    return ("bf16" if half * MIN_BF16_SPEEDUP < full else "fp32"), reason
 
 
-def best_of(rehearse: DryRun, precision: Precision, runs: int = 3) -> float:
+def best_of(dry_run: DryRun, precision: Precision, runs: int = 3) -> float:
+    """The fewest seconds of `runs` dry runs, fewer where they take long."""
     best, spent = float("inf"), 0.0
     for _ in range(runs):
-        seconds = rehearse(precision)
+        seconds = dry_run(precision)
         best, spent = min(best, seconds), spent + seconds
-        if spent > PATIENCE:
+        if spent > MAX_TIMING_SECONDS:
             break
     return best

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+"""The display of a run in progress: a live line in a terminal, plain lines elsewhere."""
 
 import time
 from abc import ABC, abstractmethod
@@ -8,6 +8,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
+
+# Fields of a log line that every run has; the others are the terms of its loss.
+STANDARD_FIELDS = {
+    "kind", "step", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "data_wait", "mfu", "memory_mb", "skipped", "time",
+}  # fmt: skip
 
 
 class Display(ABC):
@@ -19,7 +24,10 @@ class Display(ABC):
     def remaining(self, step: int) -> str:
         """Time to the end at the mean speed since this process began."""
         done = step - self._start
-        seconds = (time.monotonic() - self._began) / done * (self._steps - step) if done > 0 else 0.0
+        if done <= 0:
+            return str(timedelta(0))
+
+        seconds = (time.monotonic() - self._began) / done * (self._steps - step)
         return str(timedelta(seconds=round(seconds)))
 
     @abstractmethod
@@ -106,12 +114,19 @@ def open_display(start: int, steps: int, main: bool) -> Display:
 
 def spell(line: dict) -> str:
     """A log line in words: "epoch 1.20  loss 0.5123  lr 1.5e-04  812 samples/s  wait 3%  mfu 41%  512 MB"."""
-    known = {"kind", "step", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "data_wait", "mfu", "memory_mb"}
-    terms = [f"{name} {value:.4g}" for name, value in line.items() if name not in known | {"skipped", "time"}]
-    skipped = [f"skipped {line['skipped']}"] if line["skipped"] else []
-    return "  ".join([
-        f"epoch {line['epoch']:.2f}", f"loss {line['loss']:.4f}",
-        *(terms if len(terms) > 1 else []),  # a single term is the loss
-        f"lr {line['lr']:.2e}", f"{line['samples_per_s']:.4g} samples/s", f"wait {line['data_wait']:.0%}",
-        f"mfu {line['mfu']:.1%}", f"{line['memory_mb']:.0f} MB", *skipped,
-    ])  # fmt: skip
+    words = [f"epoch {line['epoch']:.2f}", f"loss {line['loss']:.4f}"]
+
+    terms = [f"{name} {value:.4g}" for name, value in line.items() if name not in STANDARD_FIELDS]
+    if len(terms) > 1:  # a single term is the loss
+        words += terms
+
+    words += [
+        f"lr {line['lr']:.2e}",
+        f"{line['samples_per_s']:.4g} samples/s",
+        f"wait {line['data_wait']:.0%}",
+        f"mfu {line['mfu']:.1%}",
+        f"{line['memory_mb']:.0f} MB",
+    ]
+    if line["skipped"]:
+        words.append(f"skipped {line['skipped']}")
+    return "  ".join(words)

@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
 
 FINISHED = "finished.json"  # the mark of a run that came to its end
-FREE = ("engine", "run_dir", "published")  # may differ between two starts of one run: they change no result
+CHANGEABLE = ("engine", "run_dir", "published")  # may differ between two starts of one run: they change no result
 SHOWN = 12  # differing keys that a message lists
 
 
@@ -61,17 +61,21 @@ def write_or_check_config(path: Path, config: dict) -> None:
 def compare(old: dict, new: dict) -> list[str]:
     """One line per key whose value differs, "size.dim: 128 -> 192"."""
     before, after = flatten(old), flatten(new)
-    keys = [key for key in {**before, **after} if key.split(".")[0] not in FREE]
-    absent = "(none)"
-    return [
-        f"{key}: {before.get(key, absent)} -> {after.get(key, absent)}"
-        for key in keys
-        if before.get(key, absent) != after.get(key, absent)
-    ]
+
+    lines = []
+    for key in {**before, **after}:
+        old_value, new_value = before.get(key, "(none)"), after.get(key, "(none)")
+        if key.split(".")[0] not in CHANGEABLE and old_value != new_value:
+            lines.append(f"{key}: {old_value} -> {new_value}")
+    return lines
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping from dotted keys to leaves."""
     if not isinstance(node, dict | list | tuple) or not node:
         return {prefix: node}
-    pairs = node.items() if isinstance(node, dict) else enumerate(node)
-    return {k: v for key, value in pairs for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+    leaves = {}
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        leaves |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves

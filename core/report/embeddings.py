@@ -86,7 +86,7 @@ def legend(points: Points) -> str:
 def _points(run: Run) -> Points:
     config = deepcopy(run.config)
     reader, source = open_source(config)
-    method = open_method(run.folder, config)
+    method = open_method(run.path, config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = SavedEncoder(method.tokenizer, method.encoder, {"view": reader.view}).to(device).eval()
     items, _ = held_out(source)

@@ -37,7 +37,7 @@ NOT_TERMS = {*SPEED, "kind", "step", "epoch", "loss", "skipped", "time"}
 def write_report(folder: str | Path) -> Path:
     """Writes `<folder>/report.html` whole or not at all. Raises UserError unless `folder` holds a run."""
     run = open_run(folder)
-    path = run.folder / "report.html"
+    path = run.path / "report.html"
     content = page(run, draw_samples(run))
 
     with explain_write_errors(path):
@@ -71,7 +71,7 @@ def page(run: Run, samples: Samples) -> str:
 
 def head(run: Run) -> str:
     """State, facts, and the command that repeats the run."""
-    config, folder = run.config, run.folder
+    config, folder = run.config, run.path
     with torch.device("meta"):
         method = build_method(deepcopy(config))
     count, inside = (sum(p.numel() for p in part.parameters()) for part in (method, method.encoder))
@@ -138,7 +138,7 @@ def reconstructions(run: Run, samples: Samples) -> str:
 
 def evaluations(run: Run) -> str:
     if not run.evaluations:
-        folder = shlex.quote(str(run.folder))
+        folder = shlex.quote(str(run.path))
         task = "knn" if run.config.get("published") is None else "published"
         return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task={task}</code></p>"
     return "".join(tables.evaluation(task, result) for task, result in run.evaluations.items())

@@ -40,7 +40,7 @@ def draw_samples(run: Run) -> Samples:
     try:
         pictures: Pictures = build(config["modality"]["pictures"], key="modality.pictures")
         batch, origin = read_samples(config)
-        gallery = _draw(pictures, open_method(run.folder, config), batch, run)
+        gallery = _draw(pictures, open_method(run.path, config), batch, run)
     except UserError as error:
         return Samples(None, [f"Pictures are missing: {error}"])
     return Samples(gallery, [origin], batch.skipped)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.distributed import Distributed
-from core.engine.loop import train
 from core.engine.optim import AdamW
 from core.engine.settings import Engine, Plan
 from core.tokens import Batch, Progress
