@@ -64,8 +64,8 @@ def train(*overrides: str, **settings: Any) -> Run:
 
     run = train("modality=image", "data.root=photos", steps=100)
 
-    `settings`: overrides by keyword, for keys without a dot. Ctrl-C ends it after the current step and leaves a run that
-    the same call resumes.
+    `settings`: overrides by keyword. Ctrl-C ends it after the current step and leaves a run that the same call
+    resumes.
     Raises: UserError; Interrupted.
     """
     words = [f"{key}={_as_override(value)}" for key, value in settings.items()]

@@ -44,15 +44,14 @@ class DryRun:
 
 
 def choose(dry_run: DryRun, device: torch.device) -> tuple[Precision, str]:
-    """The choice of `precision=auto` and its reason: bf16 on a GPU that has it; on a CPU the faster in a short trial."""
+    """The choice of `precision=auto` and its reason: bf16 on a GPU that has it; on a CPU the faster one in a trial."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "the GPU computes it"
         return "fp32", "the GPU has no bf16"
 
-    slower = product_rate(device, torch.float32, PRODUCT_SECONDS) / product_rate(
-        device, torch.bfloat16, PRODUCT_SECONDS
-    )
+    full = product_rate(device, torch.float32, PRODUCT_SECONDS)
+    slower = full / product_rate(device, torch.bfloat16, PRODUCT_SECONDS)
     if slower > EMULATION_SLOWDOWN:
         return "fp32", f"bf16 is emulated on this CPU: a matrix product takes {slower:.0f} times as long"
     return compare(dry_run)

@@ -11,7 +11,8 @@ from rich.text import Text
 
 # Fields of a log line that every run has; the others are the terms of its loss.
 STANDARD_FIELDS = {
-    "kind", "step", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "data_wait", "mfu", "memory_mb", "skipped", "time",
+    "kind", "step", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "data_wait", "mfu", "memory_mb", "skipped",
+    "time",
 }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def train_toy(
     settings = Engine(**{"workers": 0, "checkpoint_every": 5, **engine})
     plan = plan or Plan(batch_size=8, seed=1, steps=steps, precision="fp32")
     run_dir.mkdir(parents=True, exist_ok=True)
-    train(
+    train_steps(
         method,
         lambda k: ToyBatches(k, size, 10, distributed.rank, poison),
         recipe,
