@@ -62,9 +62,9 @@ def test_unwritable_directory(tmp_path, monkeypatch):
 def claim_elsewhere(path, answer):
     try:
         with run_dir.lock_run_dir(path):
-            answer.scatter("claimed")
+            answer.put("claimed")
     except UserError as error:
-        answer.scatter(str(error))
+        answer.put(str(error))
 
 
 def test_two_processes_cannot_share_a_run(tmp_path):
