@@ -1,9 +1,9 @@
 """Tar and zip files read in place: `list_members` once, then single members.
 
-A member of an uncompressed tar is a span of bytes. A compressed tar allows no random access (reaching one member means
-inflating all before it), so it is inflated once into the cache folder, `LACUNA_CACHE` (default ~/.cache/lacuna). The
-copy is used again as long as the archive's size and time of change stay the same; it lies on disk, so that any size
-works and all workers share it. A zip needs none of this.
+A member of an uncompressed tar is a span of bytes. A compressed tar allows no random access (reaching one
+member means inflating all before it), so it is inflated once into the cache folder, `LACUNA_CACHE` (default
+~/.cache/lacuna). The copy is used again as long as the archive's size and time of change stay the same; it
+lies on disk, so that any size works and all workers share it. A zip needs none of this.
 """
 
 import bz2
@@ -24,7 +24,8 @@ from core.files import cache_folder, open_atomic
 DECOMPRESSORS = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 COPY_BUFFER = 1 << 20  # bytes
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError, ValueError)  # of damaged archives
+# Raised by damaged archives.
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,10 @@ class Member:
     span: tuple[int, int] | None = None  # offset and size in bytes; None in a zip
 
     def read(self) -> bytes:
-        return read_zip(self.path, self.name) if self.span is None else read_span(self.path, self.span)
+        """The member's bytes. Raises: OSError, and zipfile's errors, where the archive is damaged."""
+        if self.span is None:
+            return read_zip(self.path, self.name)
+        return read_span(self.path, self.span)
 
 
 def is_zip(path: str) -> bool:

@@ -23,7 +23,7 @@ CLASSES = ("classes", "class_names")
 
 @dataclass(frozen=True)
 class Stack:
-    """Samples along the first axis of one array of a file; `name` is empty where it is the file's main array."""
+    """Samples along the first axis of one array of a file; `name` is empty for a file's only such array."""
 
     name: str
     count: int
@@ -112,7 +112,7 @@ def read_row(path: str, member: str, name: str | None = None) -> np.ndarray:
 
 
 def parse(content: bytes, name: str | None = None) -> np.ndarray:
-    """One array out of the bytes of a .npy or .npz file; of a .npz the array `name`, by default the biggest."""
+    """An array out of the bytes of a .npy or .npz file; `name`: which array of a .npz, None for the biggest."""
     loaded = np.load(io.BytesIO(content), allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded
@@ -120,7 +120,7 @@ def parse(content: bytes, name: str | None = None) -> np.ndarray:
 
 
 def _stack(path: str, arrays: Mapping[str, np.ndarray], main: str, name: str) -> Stack:
-    """The samples of the array `main`, with the labels whose name carries the same split (x_train, y_train)."""
+    """The samples of the array `main`, with the labels whose name has the same split (x_train, y_train)."""
     split = splits.from_name(main)
     same_split = {}
     for key, array in arrays.items():
@@ -143,7 +143,7 @@ def _first_array(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> np.n
 def _class_names(
     path: str, main: str, count: int, labels: np.ndarray | None, classes: np.ndarray | None = None
 ) -> list[str] | None:
-    """Class name of every sample. `labels`: names, or numbers; `classes` (if any): the names of these numbers.
+    """Class name of every sample. `labels`: names, or numbers; `classes` (or None): the names of the numbers.
 
     Raises: UserError where there are not as many labels as samples.
     """

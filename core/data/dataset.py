@@ -30,20 +30,31 @@ class Sample:
 class Samples(torch.utils.data.Dataset):
     """Reads sample `index` of `epoch`, a pure function of (seed, epoch, index).
 
-    For training, a bad sample is replaced by another one drawn from (seed, epoch, index, attempt). In evaluation
-    nothing is replaced: its `data` are None.
+    For training, a bad sample is replaced by another one drawn from (seed, epoch, index, attempt). In
+    evaluation nothing is replaced: its `data` are None.
     """
 
-    def __init__(self, items: Sequence[Item], reader: Reader, seed: int, train: bool = True, attempts: int = 10):
+    def __init__(
+        self,
+        items: Sequence[Item],
+        reader: Reader,
+        seed: int,
+        train: bool = True,
+        attempts: int = 10,
+    ):
         self.items, self.reader, self.seed, self.train = items, reader, seed, train
         self.attempts = attempts if train else 1
-        self.label_names = sorted({name for item in items for name in item.labels})
+
+        names: set[str] = set()
+        for item in items:
+            names.update(item.labels)
+        self.label_names = sorted(names)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, position: tuple[int, int]) -> Sample:
-        """The sample at (epoch, index). Raises: UserError where `attempts` samples in a row cannot be read."""
+        """The sample at (epoch, index). Raises: UserError where `attempts` samples in a row are bad."""
         epoch, index = position
         skipped: list[tuple[str, str]] = []
         for attempt in range(self.attempts):
@@ -62,14 +73,22 @@ class Samples(torch.utils.data.Dataset):
     def batch(
         self, positions: Sequence[tuple[int, int]]
     ) -> tuple[Any, list[str], dict[str, Tensor], list[tuple[str, str]]]:
-        """Data, keys, labels (B,) with -1 for unknown, and skipped samples, of the samples at these (epoch, index).
+        """Data, keys, labels (B,) with -1 for unknown, and skipped samples, at these (epoch, index).
 
-        Samples without data are left out; data are None where none is left.
+        Samples without data are left out; data are None where no sample has any.
         """
-        samples = [self[position] for position in positions]
-        skipped = [entry for sample in samples for entry in sample.skipped]
-        samples = [sample for sample in samples if sample.data is not None]
-        data = self.reader.collate([sample.data for sample in samples]) if samples else None
+        samples: list[Sample] = []
+        skipped: list[tuple[str, str]] = []
+        for position in positions:
+            sample = self[position]
+            skipped.extend(sample.skipped)
+            if sample.data is not None:
+                samples.append(sample)
+
+        # A batch of nothing keeps the names of what it skipped.
+        data = None
+        if samples:
+            data = self.reader.collate([sample.data for sample in samples])
 
         keys = [sample.key for sample in samples]
         labels = {}

@@ -24,16 +24,16 @@ class FolderSource(Source):
     """Samples from a root of any kind: a folder (flat, of classes, nested), a glob, a list file (`tables`),
     a tar or zip or array file, or a folder of those.
 
-    Split: a table's column, else the names of folders and archives, else of files, else the fraction `holdout` of
-    samples (of groups, where a table has them) is for "test", chosen by a hash of key and `split_seed`, not by the
-    run's seed, so that no run trains on samples that another tests on. Where nothing is marked test, validation
-    stands in.
+    Split: a table's column, else the names of folders and archives, else of files, else the fraction
+    `holdout` of samples (of groups, where a table has them) is for "test", chosen by a hash of key and
+    `split_seed`, not by the run's seed, so that no run trains on samples that another tests on. Where
+    nothing is marked test, validation stands in.
 
-    Labels: a table's column, an array's or tar's labels, else the folder's name; never needed. Integer labels keep
-    their values; names are numbered in their order.
+    Labels: a table's column, an array's or tar's labels, else the folder's name; never needed. Integer
+    labels keep their values; names are numbered in their order.
 
-    `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files hold one sample
-    per row (True) or are one sample (False); None tells them apart by names and labels.
+    `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files hold
+    one sample per row (True) or are one sample (False); None tells them apart by names and labels.
     Raises: UserError where a setting is missing or out of range.
     """
 
@@ -58,8 +58,8 @@ class FolderSource(Source):
     def items(self, split: str) -> list[Item]:
         if split not in self._contents.items:
             raise UserError(
-                f"data.root: {self.root} has no sample for {split!r} (split by {self.split_by}). Mark some by folders "
-                "named train and test or by a split column, set data.holdout above 0, or add samples."
+                f"data.root: {self.root} has no sample for {split!r} (split by {self.split_by}). Mark some by "
+                "folders named train and test or by a split column, set data.holdout above 0, or add samples."
             )
         return self._contents.items[split]
 
@@ -78,8 +78,10 @@ class FolderSource(Source):
         counts = ", ".join(f"{len(items)} {split}" for split, items in self._contents.items.items())
         classes = "; ".join(f"{name}: {len(names)} classes" for name, names in self.classes.items())
         passed_over = sum(self._scan.passed_over.values())
-        remark = f"; {passed_over} other files passed over" if passed_over else ""
-        return f"{self.root}: {counts} (split by {self.split_by}); {classes or 'no labels'}{remark}"
+        line = f"{self.root}: {counts} (split by {self.split_by}); {classes or 'no labels'}"
+        if passed_over:
+            line += f"; {passed_over} other files passed over"
+        return line
 
     @cached_property
     def _contents(self) -> Contents:
@@ -106,7 +108,7 @@ class FolderSource(Source):
         return Contents(items, classes, split_by)
 
     def _unique(self, entries: list[Entry]) -> list[Entry]:
-        """Sorted by key; an entry that a list repeats counts once. Raises: UserError where it is in two splits."""
+        """Sorted by key, each key once. Raises: UserError where a list names one for different splits."""
         unique: dict[str, Entry] = {}
         for entry in entries:
             earlier = unique.setdefault(entry.key, entry)
@@ -124,12 +126,14 @@ class FolderSource(Source):
         if by_folders is not None:
             return by_folders, "folders"
 
-        stems = [PurePosixPath(entry.member or entry.path).stem for entry in entries]
+        stems, keys = [], []
+        for entry in entries:
+            stems.append(PurePosixPath(entry.member or entry.path).stem)
+            keys.append(entry.group or entry.key)  # samples of one group stay on one side
+
         by_files = splits.by_files(stems)
         if by_files is not None:
             return by_files, "file names"
 
-        # Samples of one group stay on one side.
-        keys = [entry.group or entry.key for entry in entries]
         by_fraction = splits.by_fraction(keys, self.holdout, self.split_seed)
         return by_fraction, f"a fraction, data.holdout={self.holdout}"

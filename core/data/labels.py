@@ -9,27 +9,30 @@ MOST_CLASSES = 100_000  # integers beyond it are names (years, identifiers), not
 
 
 def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, str]]:
-    """Class names by label for each sample: those of a table or file, else the first folder that not all share.
+    """Class names by label for each sample: of a table or file, else the first folder that not all share.
 
     `without_split`: folders also tell the split, and those that do are no classes.
     """
     if any(entry.names for entry in entries):
         return [entry.names for entry in entries]
 
-    paths = [entry.folders for entry in entries]
-    if without_split:
-        paths = [_without_split(path) for path in paths]
+    paths = []
+    for entry in entries:
+        paths.append(_without_split(entry.folders) if without_split else entry.folders)
 
     # Folders above all samples are no class.
-    while all(paths) and len({path[0] for path in paths}) == 1:
-        paths = [path[1:] for path in paths]
-    return [{"label": path[0]} if path else {} for path in paths]
+    depth = _shared_depth(paths)
+    names = []
+    for path in paths:
+        names.append({"label": path[depth]} if len(path) > depth else {})
+    return names
 
 
 def numbers(names: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, int]], dict[str, list[str]]]:
-    """Numbers by label for each sample, and the class names in order of number; -1 written as a label means unknown.
+    """Numbers by label for each sample, and the class names in order of number.
 
-    Integers keep their values (an official numbering survives in a part of the classes); other names are sorted.
+    Integers keep their values (an official numbering survives in a part of the classes); -1 means unknown.
+    Other names are sorted.
     """
     names_by_label: dict[str, set[str]] = {}
     for sample in names:
@@ -46,7 +49,10 @@ def numbers(names: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, int]], d
     shared: dict[tuple, dict[str, int]] = {}  # one mapping for all samples of a class saves memory
     result = []
     for sample in names:
-        labels = {label: number_of[label, name] for label, name in sample.items() if (label, name) in number_of}
+        labels = {}
+        for label, name in sample.items():
+            if (label, name) in number_of:  # not the -1 of an unknown class
+                labels[label] = number_of[label, name]
         result.append(shared.setdefault(tuple(labels.items()), labels))
     return result, classes
 
@@ -57,8 +63,18 @@ def _class_order(names: set[str]) -> list[str]:
     if names and all(name.isdecimal() and str(int(name)) == name for name in names):
         largest = max(map(int, names))
         if largest < MOST_CLASSES:
-            return [str(number) for number in range(largest + 1)]
+            return list(map(str, range(largest + 1)))
     return sorted(names)
+
+
+def _shared_depth(paths: Sequence[tuple[str, ...]]) -> int:
+    """Number of leading folders that all paths share."""
+    depth = 0
+    for level in zip(*paths, strict=False):
+        if len(set(level)) > 1:
+            break
+        depth += 1
+    return depth
 
 
 def _without_split(folders: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,10 +20,10 @@ PREFETCH = 4  # batches each worker prepares ahead
 class Loader:
     """Endless batches for training; batch k is a pure function of (seed, k), whatever the number of workers.
 
-    Every epoch is a new order of all samples, cut into batches of `batch_size` over all ranks. The samples left over
-    are dropped, or with `keep_last` make a smaller batch (one process only: ranks could get nothing). Rank r reads
-    the r-th part of each batch, so that a run may go on with another number of ranks. `start`: the first batch to
-    come, which is the number of steps done.
+    Every epoch is a new order of all samples, cut into batches of `batch_size` over all ranks. The samples
+    left over are dropped, or with `keep_last` make a smaller batch (one process only: ranks could get
+    nothing). Rank r reads the r-th part of each batch, so that a run may go on with another number of
+    ranks. `start`: the first batch to come, which is the number of steps done.
     Raises: UserError where the batch size fits neither the samples nor the ranks.
     """
 
@@ -47,8 +47,8 @@ class Loader:
             )
         if batch_size % world_size:
             raise UserError(
-                f"batch_size={batch_size} counts samples over all processes, and cannot be divided by {world_size} of "
-                f"them. Choose a multiple of {world_size}."
+                f"batch_size={batch_size} counts samples over all processes, and cannot be divided by "
+                f"{world_size} of them. Choose a multiple of {world_size}."
             )
 
         self.samples, self.workers = samples, workers
@@ -88,7 +88,12 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
             epoch, step = epoch + 1, 0
 
 
-def evaluation_batches(items: Sequence[Item], reader: Reader, batch_size: int, workers: int) -> Iterator[Batch]:
+def evaluation_batches(
+    items: Sequence[Item],
+    reader: Reader,
+    batch_size: int,
+    workers: int,
+) -> Iterator[Batch]:
     """Every item once, in order, as for evaluation. Bad samples are left out and listed in `skipped`.
 
     No batch is empty. Raises: UserError where nothing can be read.
@@ -125,7 +130,7 @@ class _Batches(Dataset):
         self.samples = samples
 
     def __getitem__(self, positions: list[tuple[int, int]]) -> tuple | UserError:
-        """A user's error comes as a value: raised in a worker it would reach the user wrapped in a traceback."""
+        """A user's error comes as a value: one raised in a worker comes wrapped in its traceback."""
         try:
             return self.samples.batch(positions)
         except UserError as error:
@@ -133,7 +138,7 @@ class _Batches(Dataset):
 
 
 def _batches(samples: Samples, order: Iterable[list[tuple[int, int]]], workers: int) -> Iterator[Batch]:
-    """Batches in the given order. Workers live until the order ends, each with one thread (DataLoader's own rule)."""
+    """Batches in the given order. Workers live until it ends, each with one thread (DataLoader's rule)."""
     loader = DataLoader(
         _Batches(samples),
         batch_size=None,  # the sampler's elements are whole batches
@@ -149,7 +154,9 @@ def _batches(samples: Samples, order: Iterable[list[tuple[int, int]]], workers: 
             raise parts
 
         data, keys, labels, skipped = parts
-        views = {samples.reader.view: data} if keys else {}
+        views = {}
+        if keys:
+            views[samples.reader.view] = data
         yield Batch(views, keys=keys, labels=labels, skipped=skipped)
 
 

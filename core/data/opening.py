@@ -9,8 +9,9 @@ from core.data.sources import Source
 
 
 def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
-    """The run's reader and source. The source also takes the plain settings of `data` and the reader's extensions.
+    """The run's reader and source.
 
+    The source also takes the plain settings of `data` and the reader's extensions.
     Raises: UserError for settings that do not fit.
     """
     reader = build(config["modality"]["reader"], key="modality.reader")
@@ -21,6 +22,6 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
             scope[key] = value
     scope["extensions"] = list(reader.extensions)
 
-    # A copy: values filled in here must not be saved with the config, where they would outlive another data.root.
+    # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
     node = dict(config["data"]["source"])
     return reader, build(node, scope, key="data.source")

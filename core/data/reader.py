@@ -34,8 +34,8 @@ class Reader(ABC):
     def read(self, item: Item, train: bool) -> Any:
         """Raw data of one item, uint8 where there is a choice.
 
-        Shapes: images (R, C, H, W), videos (R, C, T, H, W); R counts views of the one sample (repeated augmentation),
-        1 when not `train`.
+        Shapes: images (R, C, H, W), videos (R, C, T, H, W); R counts views of the one sample (repeated
+        augmentation), 1 when not `train`.
         Raises: BadSample with the reason.
         """
 
@@ -44,7 +44,7 @@ class Reader(ABC):
         return torch.cat(samples)
 
     def objects(self, item: Item) -> Tensor | None:
-        """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None where not known."""
+        """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None: unknown."""
         return None
 
     def token_labels(self, item: Item) -> TokenLabels | None:
@@ -52,7 +52,7 @@ class Reader(ABC):
         return None
 
     def raw_features(self, data: Any, by_token: bool) -> Tensor | None:
-        """Raw values of a batch, one row (P,) per sample or token, for the PCA baseline; None: not of one shape."""
+        """Raw values, one row (P,) per sample or token, for the PCA baseline; None where shapes differ."""
         return data.flatten(1) if isinstance(data, Tensor) and not by_token else None
 
 
@@ -77,8 +77,9 @@ class WholeReader(Reader):
 class CachedReader(Reader):
     """Keeps samples that `reader` has decoded in memory, up to `megabytes`; samples are the same as without.
 
-    The first samples read stay, none is evicted: an epoch visits each once, so that eviction would only churn. Every
-    worker process has its own cache, so the memory used is `megabytes` times the number of workers.
+    The first samples read stay, none is evicted: an epoch visits each once, so that eviction would only
+    churn. Every worker process has its own cache, so the memory used is `megabytes` times the number of
+    workers.
     """
 
     def __init__(self, reader: WholeReader, megabytes: float):

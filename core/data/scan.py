@@ -12,14 +12,15 @@ from pathlib import Path, PurePosixPath
 from core.data import archives, arrays, splits, tables
 from core.errors import UserError
 
-AUX_FILES = {".object.npy": "object"}  # endings of files that belong to the sample of the same stem; names in Item.aux
+# Endings of files that belong to the sample of the same stem, and their names in Item.aux.
+AUX_FILES = {".object.npy": "object"}
 MOST_PROBES = 100  # paths of a list that are looked up before it is trusted
 MOST_KINDS = 8  # extensions that a message lists
 
 
 @dataclass(slots=True)
 class Entry:
-    """One sample under the root. `folders` may name its class; `containers`, folders and archives, its split."""
+    """One sample under the root. `folders` may name its class; `containers` (archives too) its split."""
 
     key: str
     path: str
@@ -37,11 +38,17 @@ class Entry:
 class Scan:
     """One look through a root for files with one of `extensions`.
 
-    `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many samples along
-    their first axis; None decides (`_hold_rows`).
+    `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many
+    samples along their first axis; None decides (`_hold_rows`).
     """
 
-    def __init__(self, extensions: Sequence[str], labels: Sequence[str] | None, group: str | None, rows: bool | None):
+    def __init__(
+        self,
+        extensions: Sequence[str],
+        labels: Sequence[str] | None,
+        group: str | None,
+        rows: bool | None,
+    ):
         self.extensions, self.labels, self.group, self.rows = tuple(extensions), labels, group, rows
         self.passed_over = Counter()  # files that were not read, by extension
 
@@ -82,17 +89,21 @@ class Scan:
 
     def _folder(self, folder: Path) -> list[Entry]:
         """The samples of its tables, if any; else its files."""
-        lists = [table for table in sorted(folder.glob("*.[ct]sv")) if tables.has_paths(table)]
-        # An all.csv repeats train.csv and test.csv.
-        by_split = [table for table in lists if splits.from_name(table.stem)]
+        lists, by_split = [], []
+        for table in sorted(folder.glob("*.[ct]sv")):
+            if tables.has_paths(table):
+                lists.append(table)
+                if splits.from_name(table.stem):
+                    by_split.append(table)
 
         entries: list[Entry] = []
+        # An all.csv repeats train.csv and test.csv.
         for table in by_split or lists:
             entries.extend(self._table(table, must_exist=False))
         return entries or self._files(folder, _walk(folder))
 
     def _files(self, base: Path, files: Iterable[Path]) -> list[Entry]:
-        """Loose samples if there are any (archives in the same folder are taken for copies), else those in archives."""
+        """Loose samples, if any: archives in the same folder are taken for copies. Else those in archives."""
         files = list(files)
         containers = self._containers(files)
 
@@ -113,17 +124,26 @@ class Scan:
 
     def _containers(self, files: list[Path]) -> set[Path]:
         """The files that hold many samples each."""
-        containers = {file for file in files if archives.is_archive(file.name) or arrays.is_idx(file.name)}
-        array_files = [file for file in files if self._is_readable(file.name) and arrays.is_array(file.name)]
+        containers: set[Path] = set()
+        array_files: list[Path] = []
+        for file in files:
+            if archives.is_archive(file.name) or arrays.is_idx(file.name):
+                containers.add(file)
+            if self._is_readable(file.name) and arrays.is_array(file.name):
+                array_files.append(file)
+
         if self._hold_rows(array_files):
             containers.update(array_files)
         return containers
 
     def _hold_rows(self, files: list[Path]) -> bool:
-        """Whether each array file holds many samples: one file alone, files named by split, files with row labels."""
+        """Whether each array file holds many samples."""
         if self.rows is not None or not files:
             return bool(self.rows)
-        return len(files) == 1 or all(splits.from_name(file.stem) for file in files) or arrays.has_labels(str(files[0]))
+
+        # One file alone does, files named by split do, and files with a label for each row.
+        named_by_split = all(splits.from_name(file.stem) for file in files)
+        return len(files) == 1 or named_by_split or arrays.has_labels(str(files[0]))
 
     def _is_readable(self, name: str) -> bool:
         return name.lower().endswith(self.extensions) and not _is_aux(name)
@@ -137,7 +157,9 @@ class Scan:
             self.passed_over[file.suffix.lower() or file.name] += 1
 
     def _container(self, file: Path, name: str) -> Iterator[Entry]:
-        return self._archive(file, name) if archives.is_archive(name) else self._rows(file, name)
+        if archives.is_archive(name):
+            return self._archive(file, name)
+        return self._rows(file, name)
 
     def _archive(self, file: Path, name: str) -> Iterator[Entry]:
         above = PurePosixPath(name).parts
@@ -151,7 +173,10 @@ class Scan:
                 continue
 
             # webdataset: 12.jpg has its label in 12.cls
+            names = {}
             label = members.get(os.path.splitext(path)[0] + ".cls")
+            if label is not None:
+                names["label"] = label.read().decode().strip()
             yield Entry(
                 f"{name}::{path}",
                 member.path,
@@ -159,7 +184,7 @@ class Scan:
                 span=member.span,
                 folders=above[:-1] + parts[:-1],
                 containers=above + parts[:-1],
-                names={"label": label.read().decode().strip()} if label else {},
+                names=names,
             )
 
     def _rows(self, file: Path, name: str) -> Iterator[Entry]:
@@ -171,17 +196,20 @@ class Scan:
                 key, member, containers = f"{name}::{stack.name}#", f"{stack.name}#", (*above, stack.name)
 
             for row in range(stack.count):
+                names = {}
+                if stack.labels is not None:
+                    names["label"] = stack.labels[row]
                 yield Entry(
                     f"{key}{row}",
                     str(file),
                     member=f"{member}{row}",
                     folders=above[:-1],
                     containers=containers,
-                    names={"label": stack.labels[row]} if stack.labels else {},
+                    names=names,
                 )
 
     def _table(self, table: Path, must_exist: bool) -> Iterator[Entry]:
-        """The samples that a table lists; none (an error if `must_exist`) where its first paths do not exist."""
+        """The samples that a table lists; none (if `must_exist`, an error) where its first paths are missing."""
         rows = tables.read(table, self.labels, self.group)
         paths = [table.parent / row.path for row in rows]
         if not any(path.exists() for path in paths[:MOST_PROBES]):
@@ -226,7 +254,7 @@ def _is_aux(name: str) -> bool:
 
 
 def _walk(path: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """All files under `path` in order of names (`path` itself if it is one); follows links, but not in circles."""
+    """All files under `path` (itself if it is one), in order of names; follows links, but not in circles."""
     if not path.is_dir():
         yield path
         return
@@ -251,7 +279,9 @@ def _is_hidden(name: str) -> bool:
 def _name(file: Path, base: Path) -> str:
     """The path relative to `base` if it lies below, else in full."""
     file = Path(os.path.normpath(file))
-    return file.relative_to(base).as_posix() if file.is_relative_to(base) else file.as_posix()
+    if file.is_relative_to(base):
+        file = file.relative_to(base)
+    return file.as_posix()
 
 
 def _similar(path: Path) -> str:
@@ -261,4 +291,6 @@ def _similar(path: Path) -> str:
 
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     names = difflib.get_close_matches(path.name, os.listdir(folder), n=3)
-    return f" {folder} does" + (f", and holds {', '.join(names)}." if names else ".")
+    if not names:
+        return f" {folder} does."
+    return f" {folder} does, and holds {', '.join(names)}."

@@ -21,7 +21,7 @@ class Item:
     _: KW_ONLY
     member: str | None = None  # its name inside the archive at `path`, or the row of the array file ("17")
     labels: Mapping[str, int] = field(default_factory=dict)  # {"label": 3}; empty when unlabelled
-    aux: Mapping[str, str] = field(default_factory=dict)  # files that belong to it: {"object": "…/17.object.npy"}
+    aux: Mapping[str, str] = field(default_factory=dict)  # its further files: {"object": "…/17.object.npy"}
     group: str | None = None  # samples of one group (scene, person) belong on one side of a split
     span: tuple[int, int] | None = None  # offset and size of a member of a tar, in bytes
 
@@ -35,7 +35,7 @@ class Item:
         return self.member is not None and self.span is None and not archives.is_zip(self.path)
 
     def open(self) -> bytes:
-        """The sample's raw bytes; a row as a .npy file. Raises: BadSample where they cannot be read or are none."""
+        """The sample's raw bytes; a row as a .npy file. Raises: BadSample where there are none to read."""
         if self.is_row:
             buffer = io.BytesIO()
             np.save(buffer, self.array(), allow_pickle=False)
@@ -51,7 +51,7 @@ class Item:
         return content
 
     def array(self, name: str | None = None) -> np.ndarray:
-        """A copy of the sample as an array: its row, or the content of its .npy file, or of its .npz one array.
+        """A copy of the sample as an array: its row, the content of its .npy file, or one array of its .npz.
 
         `name`: which array of a .npz; None: the biggest. Never unpickles.
         Raises: BadSample where it is no array.
@@ -76,8 +76,9 @@ class Item:
 class Source(ABC):
     """Where items come from; the config group `data`.
 
-    `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split; available
-    after the first call of `items`. `held_out`: how the items of "test" are new to a method, for reports.
+    `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split;
+    available after the first call of `items`. `held_out`: how the items of "test" are new to a method, for
+    reports.
     """
 
     classes: dict[str, list[str]]
@@ -85,4 +86,4 @@ class Source(ABC):
 
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:
-        """The items of "train" or "test", sorted by key. Raises: UserError where data are missing or unreadable."""
+        """The items of "train" or "test", sorted by key. Raises: UserError where data cannot be read."""

@@ -1,9 +1,10 @@
-"""The split of every sample: by a column, else by the names of folders or files, else by a seeded fraction."""
+"""The split of every sample: by a column, else by names of folders or files, else by a seeded fraction."""
 
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from core.errors import UserError
 
@@ -30,38 +31,44 @@ def from_name(name: str) -> str | None:
 
 
 def by_folders(paths: Sequence[Sequence[str]]) -> list[str] | None:
-    """Splits by the first split word among each sample's folders and archives; None where these tell no split.
+    """Splits by the first split word among each sample's folders and archives; None where there is no split.
 
-    They tell it where a part for training stands beside another part, or where a folder is called plainly "test" or
-    the like beside others. So a class `train` among `bus` and `car` is a class, and `bullet_train` too. A sample
-    without a split word is for training.
+    They tell it where a part for training stands beside another part, or where a folder is called plainly
+    "test" or the like beside others. So a class `train` among `bus` and `car` is a class, and
+    `bullet_train` too. A sample without a split word is for training.
     """
-    words = [_first_split(path) for path in paths]
+    words = list(map(_first_split, paths))
     splits = [word or "train" for word in words]
-    if len(set(splits)) == 1 or not splits:
-        return None
-
-    tells = "train" in words or any(map(_has_plain_name, {tuple(path) for path in paths}))
-    return splits if tells else None
+    if len(set(splits)) > 1 and ("train" in words or _has_plain_name(paths)):
+        return splits
+    return None
 
 
 def by_files(names: Sequence[str]) -> list[str] | None:
     """Splits by the names of the files, where every one has a split word and they differ; else None."""
     splits = [from_name(name) for name in names]
-    return splits if None not in splits and len(set(splits)) > 1 else None
+    if None in splits or len(set(splits)) < 2:
+        return None
+    return splits
 
 
 def by_fraction(keys: Sequence[str], holdout: float, seed: int) -> list[str]:
     """Sets aside about the fraction `holdout` of the distinct keys, chosen by a hash of each.
 
-    More samples move no earlier one from one side to the other; but with two keys or more neither side stays empty.
+    More samples move no earlier one from one side to the other; but with two keys or more neither side
+    stays empty.
     """
     draws = {key: _uniform(f"{seed}/{key}") for key in keys}
-    test = {key for key, draw in draws.items() if draw < holdout}
+    splits = dict.fromkeys(keys, "train")
+    for key, draw in draws.items():
+        if draw < holdout:
+            splits[key] = "test"
+
+    # The two extreme keys keep either side from being empty.
     if holdout > 0 and len(draws) > 1:
-        test.add(min(draws, key=draws.get))
-        test.discard(max(draws, key=draws.get))
-    return ["test" if key in test else "train" for key in keys]
+        splits[min(draws, key=draws.get)] = "test"
+        splits[max(draws, key=draws.get)] = "train"
+    return [splits[key] for key in keys]
 
 
 def _first_split(path: Iterable[str]) -> str | None:
@@ -72,9 +79,10 @@ def _first_split(path: Iterable[str]) -> str | None:
     return None
 
 
-def _has_plain_name(path: Iterable[str]) -> bool:
+def _has_plain_name(paths: Iterable[Sequence[str]]) -> bool:
     """Whether a folder is called "test", "val" or the like, and nothing more."""
-    return any(WORDS.get(name.lower(), "train") != "train" for name in path)
+    names = set(chain.from_iterable(paths))
+    return any(WORDS.get(name.lower(), "train") != "train" for name in names)
 
 
 def _uniform(text: str) -> float:

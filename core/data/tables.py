@@ -1,7 +1,7 @@
 """List files: samples named by a .txt, .csv or .tsv; paths are relative to the file, or absolute.
 
 - .txt: one path per line, or a path and an integer label apart by a space, tab or comma (`clips/a.mp4 3`);
-- .csv, .tsv with a header: a column path, file, …; if there are any, label, class, …, split and group columns;
+- .csv, .tsv with a header: a column path, file, …; optional columns label, class, …, split and group;
 - .csv, .tsv without: path, then the label if any; or lines as in a .txt.
 """
 
@@ -102,7 +102,9 @@ def _label_columns(path: Path, header: list[str], labels: Sequence[str] | None) 
     if labels is not None:
         return {name: _require_column(path, header, name, "labels") for name in labels}
     column = _column(header, LABELS)
-    return {} if column is None else {"label": column}
+    if column is None:
+        return {}
+    return {"label": column}
 
 
 def _group_column(path: Path, header: list[str], group: str | None) -> int | None:
@@ -114,13 +116,17 @@ def _group_column(path: Path, header: list[str], group: str | None) -> int | Non
 def _text_row(line: str) -> Row:
     """A path, or a path and an integer."""
     match = re.fullmatch(r"(.+?)[\s,]+(\d+)", line)
-    return Row(match[1], {"label": match[2]}) if match else Row(line)
+    if match is None:
+        return Row(line)
+    return Row(match[1], {"label": match[2]})
 
 
 def _bare_row(cells: list[str]) -> Row:
     """A line of a table without header: the path, then the label if any."""
-    names = {"label": cells[1].strip()} if len(cells) > 1 else {}
-    return Row(cells[0].strip(), names)
+    row = Row(cells[0].strip())
+    if len(cells) > 1:
+        row.names["label"] = cells[1].strip()
+    return row
 
 
 def _delimiter(line: str) -> str:
@@ -128,7 +134,11 @@ def _delimiter(line: str) -> str:
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
+    """Position of the first of the names that the header has."""
+    for name in names:
+        if name in header:
+            return header.index(name)
+    return None
 
 
 def _require_column(path: Path, header: list[str], name: str, setting: str) -> int:
