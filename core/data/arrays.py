@@ -112,7 +112,7 @@ def read_row(path: str, member: str, name: str | None = None) -> np.ndarray:
 
 
 def parse(content: bytes, name: str | None = None) -> np.ndarray:
-    """An array out of the bytes of a .npy or .npz file; `name`: which array of a .npz, None for the biggest."""
+    """An array out of the bytes of a .npy or .npz file; `name`: which of a .npz, None for the biggest."""
     loaded = np.load(io.BytesIO(content), allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded

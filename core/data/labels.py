@@ -22,7 +22,7 @@ def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, st
 
     # Folders above all samples are no class.
     depth = _shared_depth(paths)
-    names = []
+    names: list[Mapping[str, str]] = []
     for path in paths:
         names.append({"label": path[depth]} if len(path) > depth else {})
     return names

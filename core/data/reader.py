@@ -53,7 +53,9 @@ class Reader(ABC):
 
     def raw_features(self, data: Any, by_token: bool) -> Tensor | None:
         """Raw values, one row (P,) per sample or token, for the PCA baseline; None where shapes differ."""
-        return data.flatten(1) if isinstance(data, Tensor) and not by_token else None
+        if by_token or not isinstance(data, Tensor):
+            return None
+        return data.flatten(1)
 
 
 class WholeReader(Reader):

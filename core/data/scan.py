@@ -113,7 +113,8 @@ class Scan:
                 loose.extend(self._loose(file, _name(file, base)))
         if loose:
             _attach_aux(loose, files)
-            self.passed_over.update(file.suffix for file in containers)
+            for file in containers:
+                self.passed_over[file.suffix] += 1
             return loose
 
         packed: list[Entry] = []
@@ -209,7 +210,7 @@ class Scan:
                 )
 
     def _table(self, table: Path, must_exist: bool) -> Iterator[Entry]:
-        """The samples that a table lists; none (if `must_exist`, an error) where its first paths are missing."""
+        """The samples that a table lists; none (if `must_exist`, an error) if its first paths are missing."""
         rows = tables.read(table, self.labels, self.group)
         paths = [table.parent / row.path for row in rows]
         if not any(path.exists() for path in paths[:MOST_PROBES]):

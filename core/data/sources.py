@@ -28,10 +28,13 @@ class Item:
     @property
     def suffix(self) -> str:
         """Lower-case extension of the sample itself, with dot; ".npy" for a row of an array file."""
-        return ".npy" if self.is_row else PurePosixPath(self.member or self.path).suffix.lower()
+        if self.is_row:
+            return ".npy"
+        return PurePosixPath(self.member or self.path).suffix.lower()
 
     @property
     def is_row(self) -> bool:
+        """Whether the sample is a row of an array file."""
         return self.member is not None and self.span is None and not archives.is_zip(self.path)
 
     def open(self) -> bytes:

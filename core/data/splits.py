@@ -46,7 +46,7 @@ def by_folders(paths: Sequence[Sequence[str]]) -> list[str] | None:
 
 def by_files(names: Sequence[str]) -> list[str] | None:
     """Splits by the names of the files, where every one has a split word and they differ; else None."""
-    splits = [from_name(name) for name in names]
+    splits = list(map(from_name, names))
     if None in splits or len(set(splits)) < 2:
         return None
     return splits
