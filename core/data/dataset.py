@@ -1,7 +1,7 @@
-"""Items read one by one: random numbers seeded per sample, bad samples replaced."""
+"""Samples read by index: random numbers seeded per sample, bad samples replaced."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -13,60 +13,91 @@ from core.data.sources import Item
 from core.errors import BadSample, UserError
 
 ORDER, SAMPLE, REPLACEMENT = range(3)  # streams of random numbers under one seed
+MOST_REASONS = 10  # bad samples that a message lists
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as read. `data` is None where an evaluation could not read it; `skipped` says what failed and why."""
+    """One sample after reading. `data` is None where an evaluation could not read it."""
 
     key: str
     data: Any
+    _: KW_ONLY
     labels: Mapping[str, int]
-    skipped: list[tuple[str, str]]
+    skipped: list[tuple[str, str]]  # key and reason of each bad sample at this index
 
 
 class Samples(torch.utils.data.Dataset):
-    """Reads sample `index` of `epoch`; what comes out is a pure function of (seed, epoch, index).
+    """Reads sample `index` of `epoch`, a pure function of (seed, epoch, index).
 
-    For training, a bad sample is replaced by another one drawn from (seed, epoch, index, attempt). In evaluation
-    nothing is replaced: its `data` are None.
+    For training, a bad sample is replaced by another one drawn from (seed, epoch, index, attempt). In
+    evaluation nothing is replaced: its `data` are None.
     """
 
-    def __init__(self, items: Sequence[Item], reader: Reader, seed: int, train: bool = True, attempts: int = 10):
+    def __init__(
+        self,
+        items: Sequence[Item],
+        reader: Reader,
+        seed: int,
+        train: bool = True,
+        attempts: int = 10,
+    ):
         self.items, self.reader, self.seed, self.train = items, reader, seed, train
         self.attempts = attempts if train else 1
-        self.label_names = sorted({name for item in items for name in item.labels})
+
+        names: set[str] = set()
+        for item in items:
+            names.update(item.labels)
+        self.label_names = sorted(names)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, at: tuple[int, int]) -> Sample:
-        """Raises UserError when `attempts` samples in a row could not be read."""
-        epoch, index = at
+    def __getitem__(self, position: tuple[int, int]) -> Sample:
+        """The sample at (epoch, index). Raises: UserError where `attempts` samples in a row are bad."""
+        epoch, index = position
         skipped: list[tuple[str, str]] = []
         for attempt in range(self.attempts):
-            item = self.items[self._index(epoch, index, attempt)]
+            item = self.items[self._item_index(epoch, index, attempt)]
             try:
                 with seeding.seeded(self.seed, SAMPLE, epoch, index, attempt):
-                    return Sample(item.key, self.reader.read(item, self.train), item.labels, skipped)
+                    data = self.reader.read(item, self.train)
+                return Sample(item.key, data, labels=item.labels, skipped=skipped)
             except BadSample as error:
                 skipped.append((item.key, str(error)))
-        if not self.train:
-            return Sample(item.key, None, item.labels, skipped)
-        raise UserError(unreadable(skipped))
 
-    def batch(self, places: Sequence[tuple[int, int]]) -> tuple[Any, list[str], dict[str, Tensor], list]:
-        """Data, keys, labels (B,) with -1 for unknown, and what was skipped, of the samples at these (epoch, index)."""
-        samples = [self[place] for place in places]
-        read = [sample for sample in samples if sample.data is not None]
-        data = self.reader.collate([sample.data for sample in read]) if read else None
-        labels = {
-            name: torch.tensor([each.labels.get(name, -1) for each in read], dtype=torch.long)
-            for name in self.label_names
-        }
-        return data, [sample.key for sample in read], labels, [entry for sample in samples for entry in sample.skipped]
+        if self.train:
+            raise UserError(unreadable(skipped))
+        return Sample(item.key, None, labels=item.labels, skipped=skipped)
 
-    def _index(self, epoch: int, index: int, attempt: int) -> int:
+    def batch(
+        self, positions: Sequence[tuple[int, int]]
+    ) -> tuple[Any, list[str], dict[str, Tensor], list[tuple[str, str]]]:
+        """Data, keys, labels (B,) with -1 for unknown, and skipped samples, at these (epoch, index).
+
+        Samples without data are left out; data are None where no sample has any.
+        """
+        samples: list[Sample] = []
+        skipped: list[tuple[str, str]] = []
+        for position in positions:
+            sample = self[position]
+            skipped.extend(sample.skipped)
+            if sample.data is not None:
+                samples.append(sample)
+
+        # A batch of nothing keeps the names of what it skipped.
+        data = None
+        if samples:
+            data = self.reader.collate([sample.data for sample in samples])
+
+        keys = [sample.key for sample in samples]
+        labels = {}
+        for name in self.label_names:
+            numbers = [sample.labels.get(name, -1) for sample in samples]
+            labels[name] = torch.tensor(numbers, dtype=torch.long)
+        return data, keys, labels, skipped
+
+    def _item_index(self, epoch: int, index: int, attempt: int) -> int:
         if attempt == 0:
             return index
         generator = seeding.generator(self.seed, REPLACEMENT, epoch, index, attempt)
@@ -75,7 +106,7 @@ class Samples(torch.utils.data.Dataset):
 
 def unreadable(skipped: Sequence[tuple[str, str]]) -> str:
     """The message for data of which nothing could be read."""
-    lines = "\n".join(f"  {key}: {reason}" for key, reason in skipped[:10])
+    lines = "\n".join(f"  {key}: {reason}" for key, reason in skipped[:MOST_REASONS])
     return (
         f"data.root: {len(skipped)} samples in a row could not be used:\n{lines}\n"
         "Check that the files are whole and are what this modality and its reader's settings expect."

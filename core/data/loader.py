@@ -20,10 +20,11 @@ PREFETCH = 4  # batches each worker prepares ahead
 class Loader:
     """Endless batches for training; batch k is a pure function of (seed, k), whatever the number of workers.
 
-    Every epoch is a new order of all samples, cut into batches of `batch_size` over all ranks; what is left over is
-    dropped, or with `keep_last` a smaller batch of its own (one process only: ranks could get nothing). Rank r reads
-    the r-th part of each batch, so that a run may go on with another number of ranks. `start` is the first batch to
-    come: the steps done so far.
+    Every epoch is a new order of all samples, cut into batches of `batch_size` over all ranks. The samples
+    left over are dropped, or with `keep_last` make a smaller batch (one process only: ranks could get
+    nothing). Rank r reads the r-th part of each batch, so that a run may go on with another number of
+    ranks. `start`: the first batch to come, which is the number of steps done.
+    Raises: UserError where the batch size fits neither the samples nor the ranks.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Loader:
             )
         if batch_size % world_size:
             raise UserError(
-                f"batch_size={batch_size} counts samples over all processes, and cannot be divided by {world_size} of "
-                f"them. Choose a multiple of {world_size}."
+                f"batch_size={batch_size} counts samples over all processes, and cannot be divided by "
+                f"{world_size} of them. Choose a multiple of {world_size}."
             )
+
         self.samples, self.workers = samples, workers
         self.order = BatchOrder(len(samples), batch_size, seed, rank, world_size, start, keep_last)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -58,10 +60,17 @@ class Loader:
 
 
 class BatchOrder(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) of every sample of this rank's part of batch `start`, `start` + 1, ... without end."""
+    """The (epoch, index) of every sample of this rank's part of batch `start`, `start` + 1, … without end."""
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, rank: int, world_size: int, start: int, keep_last: bool = False
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        start: int,
+        keep_last: bool = False,
     ):
         self.count, self.batch_size, self.seed, self.start = count, batch_size, seed, start
         share = batch_size // world_size
@@ -72,32 +81,46 @@ class BatchOrder(Sampler[list[tuple[int, int]]]):
         epoch, step = divmod(self.start, self.steps_per_epoch)
         while True:
             order = torch.randperm(self.count, generator=seeding.generator(self.seed, ORDER, epoch))
-            for batch in order.split(self.batch_size)[step : self.steps_per_epoch]:
+            batches = order.split(self.batch_size)[: self.steps_per_epoch]
+            for batch in batches[step:]:
                 yield [(epoch, index) for index in batch[self.part].tolist()]
+
             epoch, step = epoch + 1, 0
 
 
-def evaluation_batches(items: Sequence[Item], reader: Reader, batch_size: int, workers: int) -> Iterator[Batch]:
-    """Every item once, in order, as for evaluation; what cannot be read is left out and listed in `skipped`.
+def evaluation_batches(
+    items: Sequence[Item],
+    reader: Reader,
+    batch_size: int,
+    workers: int,
+) -> Iterator[Batch]:
+    """Every item once, in order, as for evaluation. Bad samples are left out and listed in `skipped`.
 
-    No batch is empty. Raises UserError when nothing can be read.
+    No batch is empty. Raises: UserError where nothing can be read.
     """
     if not items:
         raise UserError("there is no sample to evaluate: check data.root.")
+
     samples = Samples(items, reader, seed=0, train=False)
-    order = [[(0, index) for index in part.tolist()] for part in torch.arange(len(items)).split(batch_size)]
-    held: Batch | None = None
+    order = []
+    for indices in torch.arange(len(items)).split(batch_size):
+        order.append([(0, index) for index in indices.tolist()])
+
+    # A batch waits for the next one: an empty batch passes its skipped samples on to its neighbour.
+    pending: Batch | None = None
     for batch in _batches(samples, order, workers):
-        if held is not None and held.keys and batch.keys:
-            yield held
-            held = batch
-        elif held is None:
-            held = batch
-        else:  # one of them is empty, but for what it skipped
-            held = replace(held if held.keys else batch, skipped=[*held.skipped, *batch.skipped])
-    if not held.keys:
-        raise UserError(unreadable(held.skipped))
-    yield held
+        if pending is None:
+            pending = batch
+        elif pending.keys and batch.keys:
+            yield pending
+            pending = batch
+        else:
+            skipped = [*pending.skipped, *batch.skipped]
+            pending = replace(pending if pending.keys else batch, skipped=skipped)
+
+    if not pending.keys:
+        raise UserError(unreadable(pending.skipped))
+    yield pending
 
 
 class _Batches(Dataset):
@@ -106,16 +129,16 @@ class _Batches(Dataset):
     def __init__(self, samples: Samples):
         self.samples = samples
 
-    def __getitem__(self, places: list[tuple[int, int]]) -> tuple | UserError:
-        """A user's error comes as a value: raised in a worker it would reach the user wrapped in a traceback."""
+    def __getitem__(self, positions: list[tuple[int, int]]) -> tuple | UserError:
+        """A user's error comes as a value: one raised in a worker comes wrapped in its traceback."""
         try:
-            return self.samples.batch(places)
+            return self.samples.batch(positions)
         except UserError as error:
             return error
 
 
 def _batches(samples: Samples, order: Iterable[list[tuple[int, int]]], workers: int) -> Iterator[Batch]:
-    """Batches in the given order. Workers live until the order ends, each with one thread (DataLoader's own rule)."""
+    """Batches in the given order. Workers live until it ends, each with one thread (DataLoader's rule)."""
     loader = DataLoader(
         _Batches(samples),
         batch_size=None,  # the sampler's elements are whole batches
@@ -129,8 +152,12 @@ def _batches(samples: Samples, order: Iterable[list[tuple[int, int]]], workers: 
     for parts in loader:
         if isinstance(parts, UserError):
             raise parts
+
         data, keys, labels, skipped = parts
-        yield Batch({samples.reader.view: data} if keys else {}, keys, labels=labels, skipped=skipped)
+        views = {}
+        if keys:
+            views[samples.reader.view] = data
+        yield Batch(views, keys, labels=labels, skipped=skipped)
 
 
 def _unchanged(parts: Any) -> Any:

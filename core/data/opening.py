@@ -1,4 +1,4 @@
-"""From a run's config to what reads its samples and says which there are."""
+"""Builds the reader and the source that a run's config names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +9,19 @@ from core.data.sources import Source
 
 
 def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
-    """How samples are read, and where they come from; the source takes over what the reader and `data` say.
+    """The run's reader and source.
 
+    The source also takes the plain settings of `data` and the reader's extensions.
     Raises: UserError for settings that do not fit.
     """
     reader = build(config["modality"]["reader"], key="modality.reader")
-    said = {key: value for key, value in config["data"].items() if not isinstance(value, Mapping)}
-    scope = {**said, "extensions": list(reader.extensions)}
-    # A copy: what is filled in must not be saved with the config, where it would outlive another data.root.
-    return reader, build(dict(config["data"]["source"]), scope, key="data.source")
+
+    scope: dict[str, Any] = {}
+    for key, value in config["data"].items():
+        if not isinstance(value, Mapping):  # nodes are parts of their own
+            scope[key] = value
+    scope["extensions"] = list(reader.extensions)
+
+    # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
+    node = dict(config["data"]["source"])
+    return reader, build(node, scope, key="data.source")

@@ -1,9 +1,9 @@
-"""What a sample is before it is read (`Item`) and where samples come from (`Source`)."""
+"""A sample before it is read (`Item`), and where samples come from (`Source`)."""
 
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,43 +18,50 @@ class Item:
 
     key: str  # unique in its source, stable, readable: "dogs/1.jpg", "videos.tar::a.mp4", "array.npy#17"
     path: str  # the file that holds it
+    _: KW_ONLY
     member: str | None = None  # its name inside the archive at `path`, or the row of the array file ("17")
     labels: Mapping[str, int] = field(default_factory=dict)  # {"label": 3}; empty when unlabelled
-    aux: Mapping[str, str] = field(default_factory=dict)  # files beside it, by name: {"object": ".../17.object.npy"}
+    aux: Mapping[str, str] = field(default_factory=dict)  # its further files: {"object": "…/17.object.npy"}
     group: str | None = None  # samples of one group (scene, person) belong on one side of a split
     span: tuple[int, int] | None = None  # offset and size of a member of a tar, in bytes
 
     @property
     def suffix(self) -> str:
         """Lower-case extension of the sample itself, with dot; ".npy" for a row of an array file."""
-        return ".npy" if self.is_row else PurePosixPath(self.member or self.path).suffix.lower()
+        if self.is_row:
+            return ".npy"
+        return PurePosixPath(self.member or self.path).suffix.lower()
 
     @property
     def is_row(self) -> bool:
+        """Whether the sample is a row of an array file."""
         return self.member is not None and self.span is None and not archives.is_zip(self.path)
 
     def open(self) -> bytes:
-        """The sample's raw bytes; a row as a .npy file. Raises BadSample when they cannot be read or are none."""
+        """The sample's raw bytes; a row as a .npy file. Raises: BadSample where there are none to read."""
         if self.is_row:
             buffer = io.BytesIO()
             np.save(buffer, self.array(), allow_pickle=False)
             return buffer.getvalue()
+
         try:
             content = self._bytes()
         except Exception as error:  # a damaged archive or disk raises anything; one file must not end a run
             raise BadSample(f"cannot be read: {error}") from error
+
         if not content:
             raise BadSample("the file is empty (0 bytes)")
         return content
 
     def array(self, name: str | None = None) -> np.ndarray:
-        """A copy of the sample as an array: what its .npy file holds, or its row; of a .npz, of the array `name`.
+        """A copy of the sample as an array: its row, the content of its .npy file, or one array of its .npz.
 
-        `name` is the biggest by default. Never unpickles. Raises BadSample when it is no array.
+        `name`: which array of a .npz; None: the biggest. Never unpickles.
+        Raises: BadSample where it is no array.
         """
         try:
             if self.is_row:
-                return arrays.row(self.path, self.member, name)
+                return arrays.read_row(self.path, self.member, name)
             return arrays.parse(self.open(), name)
         except BadSample:
             raise
@@ -72,8 +79,9 @@ class Item:
 class Source(ABC):
     """Where items come from; the config group `data`.
 
-    `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split; known after the
-    first call of `items`. `held_out`: what is new to a method about the items of "test", for reports.
+    `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split;
+    available after the first call of `items`. `held_out`: how the items of "test" are new to a method, for
+    reports.
     """
 
     classes: dict[str, list[str]]
@@ -81,4 +89,4 @@ class Source(ABC):
 
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:
-        """The items of "train" or "test", sorted by key. Raises UserError where the data are missing or unreadable."""
+        """The items of "train" or "test", sorted by key. Raises: UserError where data cannot be read."""

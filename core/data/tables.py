@@ -1,14 +1,14 @@
-"""List files: which samples there are, told by a .txt, .csv or .tsv; paths are relative to the file, or absolute.
+"""List files: samples named by a .txt, .csv or .tsv; paths are relative to the file, or absolute.
 
 - .txt: one path per line, or a path and an integer label apart by a space, tab or comma (`clips/a.mp4 3`);
-- .csv, .tsv with a header: a column path, file, ...; if there are any, label, class, ..., split and group columns;
+- .csv, .tsv with a header: a column path, file, …; optional columns label, class, …, split and group;
 - .csv, .tsv without: path, then the label if any; or lines as in a .txt.
 """
 
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from core.errors import UserError
@@ -26,59 +26,107 @@ class Row:
 
     path: str
     names: dict[str, str] = field(default_factory=dict)
+    _: KW_ONLY
     split: str | None = None
     group: str | None = None
 
 
 def read(path: Path, labels: Sequence[str] | None = None, group: str | None = None) -> list[Row]:
-    """The rows of a list file. `labels` and `group` name columns; otherwise the usual names are looked for.
+    """The rows of a list file. `labels` and `group` name columns; None: the usual names.
 
-    Raises UserError when the file is no text, or lacks a column that was asked for.
+    Raises: UserError where the file is no text, or has no column of a given name.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"data.root: the list file {path} cannot be read as UTF-8 text ({error}).") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"data.root: the list file {path} is empty.")
+    lines = _read_lines(path)
     delimiter = _delimiter(lines[0])
     cells = list(csv.reader(lines, delimiter=delimiter))
     header = [cell.strip().lower() for cell in cells[0]]
-    if path.suffix.lower() == ".txt" or (delimiter not in lines[0] and _column(header, PATHS) is None):
+    has_header = _column(header, PATHS) is not None
+
+    if path.suffix.lower() == ".txt" or (delimiter not in lines[0] and not has_header):
         return [_text_row(line.strip()) for line in lines]
-    if _column(header, PATHS) is not None:
-        return _rows(path, header, cells[1:], labels, group)
-    return [Row(line[0].strip(), {"label": line[1].strip()} if len(line) > 1 else {}) for line in cells]
+    if has_header:
+        return _table_rows(path, header, cells[1:], labels, group)
+    return [_bare_row(line) for line in cells]
 
 
 def has_paths(path: Path) -> bool:
     """Whether the header of a .csv or .tsv has a column of paths."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         line = file.readline()
-    return _column([cell.strip().strip('"').lower() for cell in line.split(_delimiter(line))], PATHS) is not None
+    header = [cell.strip().strip('"').lower() for cell in line.split(_delimiter(line))]
+    return _column(header, PATHS) is not None
 
 
-def _rows(path: Path, header: list[str], lines: list[list[str]], labels, group) -> list[Row]:
-    wanted = {name: _asked(path, header, name, "labels") for name in labels or ()}
-    if labels is None and (found := _column(header, LABELS)) is not None:
-        wanted = {"label": found}
-    at = _column(header, PATHS)
-    split_at = _column(header, SPLITS)
-    group_at = _column(header, GROUPS) if group is None else _asked(path, header, group, "group")
+def _read_lines(path: Path) -> list[str]:
+    """Lines that are not blank, at least one. Raises: UserError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"data.root: the list file {path} cannot be read as UTF-8 text ({error}).") from error
+
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"data.root: the list file {path} is empty.")
+    return lines
+
+
+def _table_rows(
+    path: Path, header: list[str], lines: list[list[str]], labels: Sequence[str] | None, group: str | None
+) -> list[Row]:
+    """Rows under a header. Raises: UserError for a column that is missing, or a line that is too short."""
+    path_column = _column(header, PATHS)
+    label_columns = _label_columns(path, header, labels)
+    split_column = _column(header, SPLITS)
+    group_column = _group_column(path, header, group)
+
     rows = []
     for number, line in enumerate(lines, start=2):
         if len(line) < len(header):
             raise UserError(f"{path}, line {number}: {len(line)} cells under a header of {len(header)}. Mend the line.")
-        names = {name: line[column].strip() for name, column in wanted.items() if line[column].strip()}
-        split = None if split_at is None else line[split_at]
-        rows.append(Row(line[at].strip(), names, split, None if group_at is None else line[group_at].strip() or None))
+
+        row = Row(line[path_column].strip())
+        for label, column in label_columns.items():
+            name = line[column].strip()
+            if name:  # an empty cell: the sample has no such label
+                row.names[label] = name
+        if split_column is not None:
+            row.split = line[split_column]
+        if group_column is not None:
+            row.group = line[group_column].strip() or None
+        rows.append(row)
     return rows
 
 
+def _label_columns(path: Path, header: list[str], labels: Sequence[str] | None) -> dict[str, int]:
+    """Columns by label: the given ones, else the first with a usual name, as "label"."""
+    if labels is not None:
+        return {name: _require_column(path, header, name, "labels") for name in labels}
+    column = _column(header, LABELS)
+    if column is None:
+        return {}
+    return {"label": column}
+
+
+def _group_column(path: Path, header: list[str], group: str | None) -> int | None:
+    if group is not None:
+        return _require_column(path, header, group, "group")
+    return _column(header, GROUPS)
+
+
 def _text_row(line: str) -> Row:
-    labelled = re.fullmatch(r"(.+?)[\s,]+(\d+)", line)
-    return Row(labelled[1], {"label": labelled[2]}) if labelled else Row(line)
+    """A path, or a path and an integer."""
+    match = re.fullmatch(r"(.+?)[\s,]+(\d+)", line)
+    if match is None:
+        return Row(line)
+    return Row(match[1], {"label": match[2]})
+
+
+def _bare_row(cells: list[str]) -> Row:
+    """A line of a table without header: the path, then the label if any."""
+    row = Row(cells[0].strip())
+    if len(cells) > 1:
+        row.names["label"] = cells[1].strip()
+    return row
 
 
 def _delimiter(line: str) -> str:
@@ -86,10 +134,14 @@ def _delimiter(line: str) -> str:
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
+    """Position of the first of the names that the header has."""
+    for name in names:
+        if name in header:
+            return header.index(name)
+    return None
 
 
-def _asked(path: Path, header: list[str], name: str, setting: str) -> int:
+def _require_column(path: Path, header: list[str], name: str, setting: str) -> int:
     if name.lower() not in header:
         raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {', '.join(header)}.")
     return header.index(name.lower())

@@ -31,9 +31,9 @@ def raw_components(items: Sequence[Item], reading: Reading, seed: int, by_token:
     chosen = np.sort(np.random.default_rng(seed).permutation(len(items))[:FIT_SAMPLES])
     rows: list[Tensor] = []
     for batch in evaluation_batches([items[i] for i in chosen], reading.reader, reading.batch_size, reading.workers):
-        raw = reading.reader.raw(batch.views[reading.reader.view], by_token)
+        raw = reading.reader.raw_features(batch.views[reading.reader.view], by_token)
         if raw is None or (rows and raw.shape[1] != rows[0].shape[1]):
             return None
         rows.append(raw)
     components = fit_components(torch.cat(rows), COMPONENTS, seed)
-    return lambda data: components.project(reading.reader.raw(data, by_token))
+    return lambda data: components.project(reading.reader.raw_features(data, by_token))

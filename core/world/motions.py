@@ -1,4 +1,4 @@
-"""The eight motions: how a solid's pose departs from its rest pose at an angle w of the cycle, with amplitude a."""
+"""The eight motions: departure of a solid from its rest pose at angle w of the cycle, with amplitude a."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Offset:
-    """Departure from rest: world units for x, y, z; radians for pitch and roll; a factor for scale. Each () or (T,)."""
+    """Departure from the rest pose. Shapes: all () or all (T,)."""
 
-    x: Array | float = 0.0
+    x: Array | float = 0.0  # world units
     y: Array | float = 0.0
     z: Array | float = 0.0
-    pitch: Array | float = 0.0
+    pitch: Array | float = 0.0  # radians
     roll: Array | float = 0.0
-    scale: Array | float = 1.0
+    scale: Array | float = 1.0  # a factor
 
 
-Motion = Callable[[Array, float], Offset]
+Motion = Callable[[Array, float], Offset]  # (angles () or (T,) in radians, amplitude) -> offset
 
 
 def still(w: Array, a: float) -> Offset:

@@ -1,4 +1,4 @@
-"""One sample of the generated world: a coloured solid, its motion, and what is behind it. y is up; units are metres."""
+"""A sample of the generated world: a coloured solid, its motion, its backdrop. y is up; units are metres."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,18 +27,21 @@ PALETTE = np.array(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pose:
-    """Where a solid is, for one time () or many (T,): world = position + scale · rotation @ own."""
+    """A solid's pose at one time () or many (T,).
+
+    A point p of the solid's frame is at position + scale · rotation @ p in the world.
+    """
 
     position: Array  # (..., 3)
     rotation: Array  # (..., 3, 3)
     scale: Array  # (...)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Backdrop:
-    """What is behind the solid: one hue, brightness from `upper` at the top to `lower` at the bottom; all in [0, 1]."""
+    """Behind the solid: one hue, brightness from `upper` at the top to `lower` at the bottom. In [0, 1]."""
 
     hue: float
     saturation: float
@@ -46,16 +49,16 @@ class Backdrop:
     lower: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A solid that may move. Points are in world coordinates; one unit of time is about one cycle of a motion."""
+    """A solid that may move. Points are in world coordinates; a unit of time is about a cycle of a motion."""
 
-    shape: int
-    motion: int
+    shape: int  # entry of SHAPES
+    motion: int  # entry of MOVES
     proportion: float
     scale: float
     position: tuple[float, float, float]  # at rest
-    yaw: float  # radians, about the solid's own axis, then roll, then pitch
+    yaw: float  # radians, about the solid's axis, then roll, then pitch
     pitch: float
     roll: float
     colours: tuple[int, int]  # entries of the palette: upper and lower half
@@ -70,9 +73,11 @@ class Scene:
 
     def pose(self, time: ArrayLike = 0.0) -> Pose:
         """The pose at a time () or at times (T,)."""
-        motion = MOTIONS[self.motion]
         time = np.asarray(time, dtype=np.float64)
-        offset = motion(2 * np.pi * (self.rate * time + self.phase), self.amplitude)
+        angle = 2 * np.pi * (self.rate * time + self.phase)
+        offset = MOTIONS[self.motion](angle, self.amplitude)
+
+        # Components that a motion leaves alone are single numbers.
         parts = offset.x, offset.y, offset.z, offset.pitch, offset.roll, offset.scale
         x, y, z, pitch, roll, scale, _ = np.broadcast_arrays(*parts, time)
         return Pose(
@@ -83,36 +88,40 @@ class Scene:
 
     def distance(self, points: Array, time: float = 0.0) -> Array:
         """Signed distance (...) from points (..., 3) to the surface at one time; negative inside."""
-        return self.pose(time).scale * self.solid.distance(self.own(points, time), self.proportion)
+        distance = self.solid.distance(self.to_solid_frame(points, time), self.proportion)
+        return self.pose(time).scale * distance
 
     def normal(self, points: Array, time: float = 0.0) -> Array:
         """Outward unit normals (..., 3) at points (..., 3) on or near the surface."""
-        return self.solid.normal(self.own(points, time), self.proportion) @ self.pose(time).rotation.T
+        normals = self.solid.normal(self.to_solid_frame(points, time), self.proportion)
+        return normals @ self.pose(time).rotation.T
 
     def colour(self, points: Array, time: float = 0.0) -> Array:
         """Unlit colour (..., 3) in [0, 1] of the solid at points (..., 3)."""
-        upper = self.own(points, time)[..., 1] > 0
+        upper = self.to_solid_frame(points, time)[..., 1] > 0
         return PALETTE[np.where(upper, *self.colours)]
 
     def cast(self, origins: Array, directions: Array, time: float = 0.0) -> Array:
-        """Length (R,) of rays from origins (R, 3) along unit directions (R, 3) to the solid; inf where they miss it."""
+        """Lengths (R,) of rays from origins (R, 3) along unit directions (R, 3) to the solid; inf for misses."""
         pose = self.pose(time)
-        own = self.own(origins, time).T, (directions @ pose.rotation).T
-        return pose.scale * trace(self.solid, np.full(len(origins), self.proportion), *own)
+        origins = self.to_solid_frame(origins, time)
+        directions = directions @ pose.rotation
+        proportions = np.full(len(origins), self.proportion)
+        return pose.scale * trace(self.solid, proportions, origins.T, directions.T)
 
-    def own(self, points: Array, time: float = 0.0) -> Array:
-        """World points (..., 3) in the frame of the solid, where its colours and its distance are fixed."""
+    def to_solid_frame(self, points: Array, time: float = 0.0) -> Array:
+        """World points (..., 3) in the solid's frame, where its colours and its distance are fixed."""
         pose = self.pose(time)
         return (points - pose.position) @ pose.rotation / pose.scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranges:
-    """What scenes are drawn from: proportion in 1 ± `stretch`, place ± `jitter` (y, z: 0.7 of it), tilts ± `tilt`."""
+    """Ranges from which scenes are drawn, uniformly."""
 
-    stretch: float
-    jitter: float
-    tilt: float
+    stretch: float  # proportion is in 1 ± stretch
+    jitter: float  # position is in ± jitter (x), ± 0.7 jitter (y, z)
+    tilt: float  # pitch and roll are in ± tilt, in radians
     moving: bool
 
 
@@ -123,62 +132,75 @@ MOVING = Ranges(stretch=0.1, jitter=0.15, tilt=0.1, moving=True)
 def sample(seed: int, split: str, index: int, ranges: Ranges = STILL) -> Scene:
     """Scene `index` of a split: a pure function of its arguments.
 
-    With other ranges the same index is the same solid with the same colours before the same backdrop, so that samples
-    of different kinds are matched.
+    With other ranges the same index is the same solid with the same colours before the same backdrop, so
+    that samples of different kinds are matched.
     """
     shape, motion = labels(seed, split, index)
+
+    # The order of the draws is part of the world's definition.
     draw = iter(uniforms(16, seed, split, index, 0))
-    first = int(6 * next(draw))
-    second = (first + 1 + int(5 * next(draw))) % 6
-    backdrop = Backdrop(next(draw), 0.4 * next(draw), 0.35 + 0.6 * next(draw), 0.35 + 0.6 * next(draw))
+    upper = int(6 * next(draw))
+    lower = (upper + 1 + int(5 * next(draw))) % 6  # never the same colour
+    backdrop = Backdrop(
+        hue=next(draw),
+        saturation=0.4 * next(draw),
+        upper=0.35 + 0.6 * next(draw),
+        lower=0.35 + 0.6 * next(draw),
+    )
+    scale = 1.25 + 0.25 * next(draw)
+    yaw = 2 * np.pi * next(draw)
+    proportion = 1 + ranges.stretch * (2 * next(draw) - 1)
+    position = tuple(ranges.jitter * part * (2 * next(draw) - 1) for part in (1.0, 0.7, 0.7))
+    pitch = ranges.tilt * (2 * next(draw) - 1)
+    roll = ranges.tilt * (2 * next(draw) - 1)
+
+    # The course of the motion is drawn apart, so that it changes nothing above.
+    rate, sense, phase, amplitude = uniforms(4, seed, split, index, 1)
     return Scene(
         shape=shape,
         motion=motion if ranges.moving else 0,
-        colours=(first, second),
+        proportion=proportion,
+        scale=scale,
+        position=position,
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        colours=(upper, lower),
         backdrop=backdrop,
-        scale=1.25 + 0.25 * next(draw),
-        yaw=2 * np.pi * next(draw),
-        proportion=1 + ranges.stretch * (2 * next(draw) - 1),
-        position=tuple(ranges.jitter * part * (2 * next(draw) - 1) for part in (1.0, 0.7, 0.7)),
-        pitch=ranges.tilt * (2 * next(draw) - 1),
-        roll=ranges.tilt * (2 * next(draw) - 1),
-        **_course(*uniforms(4, seed, split, index, 1)),
+        rate=(0.8 + 0.4 * rate) * (1 if sense < 0.5 else -1),
+        phase=phase,
+        amplitude=0.45 * (0.75 + 0.25 * amplitude),
     )
-
-
-def _course(rate: float, sense: float, phase: float, amplitude: float) -> dict[str, float]:
-    """How a motion runs, from four draws in [0, 1)."""
-    return {
-        "rate": (0.8 + 0.4 * rate) * (1 if sense < 0.5 else -1),
-        "phase": phase,
-        "amplitude": 0.45 * (0.75 + 0.25 * amplitude),
-    }
 
 
 def labels(seed: int, split: str, index: int) -> tuple[int, int]:
     """Shape and motion of a sample.
 
-    Of 8 consecutive samples (from a multiple of 8) each has another shape and another motion; of 64, each has another
-    pair: a Latin square with shuffled rows and names.
+    Of 8 consecutive samples (from a multiple of 8) no two have the same shape or the same motion; of 64, no
+    two have the same pair: a Latin square with shuffled rows and names.
     """
-    block, place = divmod(index, 64)
+    block, position = divmod(index, 64)
+    row, column = divmod(position, 8)
+
     shapes, motions, turns = _square(seed, split, block)
-    row, column = divmod(place, 8)
     shape = int(shapes[row, column])
-    return shape, int(motions[(shape + turns[row]) % 8])
+    motion = int(motions[(shape + turns[row]) % 8])
+    return shape, motion
 
 
 @lru_cache(maxsize=4096)
 def _square(seed: int, split: str, block: int) -> tuple[Array, Array, Array]:
+    """Random permutations of 0 … 7: shapes (8, 8) by row, motions (8,), and turns (8,) of the rows."""
     draws = uniforms(80, seed, split, block, 2)
     order = np.argsort(draws.reshape(10, 8), axis=1, kind="stable")
     return order[:8], order[8], order[9]
 
 
 def uniforms(count: int, seed: int, split: str, index: int, purpose: int) -> Array:
-    """`count` draws from [0, 1), which NumPy guarantees to stay the same in all its versions."""
+    """`count` draws from [0, 1). Raw bits, which NumPy guarantees to stay the same in all its versions."""
     key = np.random.SeedSequence([seed, int.from_bytes(split.encode(), "big"), index, purpose])
-    return (np.random.PCG64(key).random_raw(count) >> np.uint64(11)) * 2.0**-53
+    bits = np.random.PCG64(key).random_raw(count)
+    return (bits >> np.uint64(11)) * 2.0**-53  # the upper 53 bits, as many as a double holds
 
 
 def rotations(yaw: Array, pitch: Array, roll: Array) -> Array:

@@ -1,7 +1,8 @@
-"""The eight solids of the generated world, each a signed-distance function in its own frame (y up, about one unit big).
+"""The eight solids of the generated world, each a signed-distance function in its frame (y up, about one
+unit big).
 
-`distance` is negative inside, positive outside, and never larger than the true distance: its gradient is at most one
-long, so that a ray may always advance by it. A proportion q stretches most solids along y.
+`distance` is negative inside, positive outside, and never larger than the true distance: its gradient has a
+length of at most one, so that a ray may always advance by it. A proportion q stretches most solids along y.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ class Solid(ABC):
 
     @abstractmethod
     def distance(self, points: Array, proportion: ArrayLike) -> Array:
-        """Signed distance (...) from each point to the surface, in the solid's own units."""
+        """Signed distance (...) from each point to the surface, in units of the solid's frame."""
 
     @abstractmethod
     def radius(self, proportion: ArrayLike) -> Array:
@@ -66,16 +67,21 @@ class Cone(Solid):
     """Base of radius 0.95 at y = -0.95 q, apex at y = 0.95 q."""
 
     def distance(self, points: Array, proportion: ArrayLike) -> Array:
+        # In the half plane of a point: distance from the axis, and depth below the apex.
         x, y, z = _xyz(points)
         half = 0.95 * proportion
         across, drop = _length(x, z), half - y
+
+        # The side is a segment from the apex to the base's edge.
         slant = _length(0.95, 2 * half)
         out_x, out_y = 2 * half / slant, 0.95 / slant
         off_side = across * out_x - drop * out_y
         along = across * out_y + drop * out_x
         side = _length(off_side, along - np.clip(along, 0, slant))
+
         under = drop - 2 * half
         base = _length(np.maximum(across - 0.95, 0), under)
+
         nearest = np.minimum(side, base)
         return np.where((off_side < 0) & (under < 0), -nearest, nearest)
 
@@ -106,7 +112,7 @@ class Capsule(Solid):
 
 
 class Octahedron(Solid):
-    """|x| + |y| / q + |z| = 1.15. Distances are to the planes of the faces: too small beyond edges and corners."""
+    """|x| + |y| / q + |z| = 1.15. Distances are to the faces' planes: too small beyond edges and corners."""
 
     def distance(self, points: Array, proportion: ArrayLike) -> Array:
         x, y, z = _xyz(np.abs(points))
@@ -121,15 +127,17 @@ class Cross(Solid):
 
     def distance(self, points: Array, proportion: ArrayLike) -> Array:
         size = np.abs(points)
-        arms = (0.98, 0.36, 0.36), (0.36, 0.98 * proportion, 0.36), (0.36, 0.36, 0.98)
-        return np.minimum(np.minimum(_box(size, *arms[0]), _box(size, *arms[1])), _box(size, *arms[2]))
+        arm_x = _box(size, 0.98, 0.36, 0.36)
+        arm_y = _box(size, 0.36, 0.98 * proportion, 0.36)
+        arm_z = _box(size, 0.36, 0.36, 0.98)
+        return np.minimum(np.minimum(arm_x, arm_y), arm_z)
 
     def radius(self, proportion: ArrayLike) -> Array:
         return _length(0.98 * np.maximum(1.0, proportion), 0.36 * 2**0.5)
 
 
 SOLIDS: tuple[Solid, ...] = (Sphere(), Box(), Cylinder(), Cone(), Torus(), Capsule(), Octahedron(), Cross())
-SHAPES = [type(solid).__name__.lower() for solid in SOLIDS]  # names of the classes, in the order of the labels
+SHAPES = [type(solid).__name__.lower() for solid in SOLIDS]  # names of the classes, in order of the labels
 
 
 def _xyz(points: Array) -> tuple[Array, Array, Array]:
@@ -149,5 +157,5 @@ def _corner(x: Array, y: Array) -> Array:
 def _box(size: Array, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Array:
     """Distance to a box with half sizes x, y, z; `size` holds absolute coordinates."""
     x, y, z = size[..., 0] - x, size[..., 1] - y, size[..., 2] - z
-    inside = np.minimum(np.maximum(np.maximum(x, y), z), 0)
-    return inside + _length(np.maximum(x, 0), np.maximum(y, 0), np.maximum(z, 0))
+    interior = np.minimum(np.maximum(np.maximum(x, y), z), 0)
+    return interior + _length(np.maximum(x, 0), np.maximum(y, 0), np.maximum(z, 0))

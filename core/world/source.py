@@ -1,4 +1,4 @@
-"""The generated world as a source of samples: one subclass for each kind of view, which only says how to make files."""
+"""The generated world as a source of samples: one subclass for each kind of view, which makes its files."""
 
 import io
 from abc import abstractmethod
@@ -20,35 +20,48 @@ from core.world.version import WORLD_HASH, WORLD_VERSION
 class WorldSource(Source):
     """Samples of the generated world, made once and kept as files under `root`.
 
-    root: a folder, or None for `$LACUNA_CACHE/world` (default `~/.cache/lacuna/world`). `train` and `test` count
-    samples; asking for more later makes only what is missing. Test samples have their `beside` files too, by name in
-    `Item.aux`.
+    `root`: a folder, or None for `$LACUNA_CACHE/world` (default `~/.cache/lacuna/world`). `train`, `test`:
+    numbers of samples; larger numbers later make only the missing ones. `variant`: the further settings
+    that shape the files (their resolution, …), as part of the folder's name. Test samples have further
+    files, by name in `Item.aux`.
+    Raises: UserError where a number is out of range.
     """
 
     kind: str  # first part of the folder's name
     suffix: str  # of a sample's file, with dot
-    beside: tuple[str, ...] = ()  # names of further files of a test sample, .npy each
+    aux_names: tuple[str, ...] = ()  # further files of a test sample, .npy each
     ranges: Ranges = STILL
-    together: int = 128  # samples made at a time
+    chunk_size: int = 128  # samples made at a time
 
-    def __init__(self, root: str | None, seed: int, train: int, test: int, grain: str):
-        """`grain` names what else shapes the files (their resolution, …); it becomes part of the folder's name."""
-        self.seed = whole("seed", seed, 0)
-        self.counts = {"train": whole("train", train, 1), "test": whole("test", test, 1)}
-        self.classes = {"shape": SHAPES} | ({"motion": MOVES} if self.ranges.moving else {})
-        name = f"{self.kind}-v{WORLD_VERSION}-{WORLD_HASH}-seed{seed}-{grain}"
-        self.folder = (Path(root).expanduser() if root else cache_folder("world")) / name
+    def __init__(self, root: str | None, seed: int, train: int, test: int, variant: str):
+        self.seed = require_integer("seed", seed, at_least=0)
+        self.counts = {
+            "train": require_integer("train", train, at_least=1),
+            "test": require_integer("test", test, at_least=1),
+        }
+
+        self.classes = {"shape": SHAPES}
+        if self.ranges.moving:
+            self.classes["motion"] = MOVES
+
+        name = f"{self.kind}-v{WORLD_VERSION}-{WORLD_HASH}-seed{seed}-{variant}"
+        self.folder = cache_folder("world") / name
+        if root:
+            self.folder = Path(root).expanduser() / name
 
     @abstractmethod
     def make(self, scenes: Sequence[Scene]) -> Iterator[dict[str, bytes]]:
-        """Contents of each scene's files by suffix: the sample's own, and `.{name}.npy` for each name in `beside`."""
+        """Contents of each scene's files by suffix: `suffix`, and `.{name}.npy` for each of `aux_names`."""
 
     def items(self, split: str) -> list[Item]:
-        beside = self.beside if split == "test" else ()
-        # The sample's own file comes last: where it is, the rest is.
-        cache = Cache(self.folder / split, [*(f".{name}.npy" for name in beside), self.suffix])
-        cache.fill(self.counts[split], lambda indices: self.make(self._scenes(split, indices)), self.together)
-        return [self._item(cache, split, index, beside) for index in range(self.counts[split])]
+        count = self.counts[split]
+        aux_names = self.aux_names if split == "test" else ()
+
+        # The sample itself is written last: where it is, its further files are.
+        suffixes = [f".{name}.npy" for name in aux_names]
+        cache = Cache(self.folder / split, [*suffixes, self.suffix])
+        cache.fill(count, lambda indices: self.make(self._scenes(split, indices)), self.chunk_size)
+        return [self._item(cache, split, index, aux_names) for index in range(count)]
 
     def scene(self, key: str) -> Scene:
         """The scene of an item, by its key."""
@@ -58,14 +71,17 @@ class WorldSource(Source):
     def _scenes(self, split: str, indices: Sequence[int]) -> list[Scene]:
         return [sample(self.seed, split, index, self.ranges) for index in indices]
 
-    def _item(self, cache: Cache, split: str, index: int, beside: Sequence[str]) -> Item:
+    def _item(self, cache: Cache, split: str, index: int, aux_names: Sequence[str]) -> Item:
         shape, motion = labels(self.seed, split, index)
-        return Item(
-            key=f"{split}/{index:06d}",
-            path=str(cache.path(index, self.suffix)),
-            labels={"shape": shape, "motion": motion} if self.ranges.moving else {"shape": shape},
-            aux={name: str(cache.path(index, f".{name}.npy")) for name in beside},
-        )
+        item_labels = {"shape": shape}
+        if self.ranges.moving:
+            item_labels["motion"] = motion
+
+        path = str(cache.path(index, self.suffix))
+        aux = {}
+        for name in aux_names:
+            aux[name] = str(cache.path(index, f".{name}.npy"))
+        return Item(f"{split}/{index:06d}", path, labels=item_labels, aux=aux)
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -75,8 +91,8 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def whole(name: str, value: int, least: int) -> int:
-    """Checks a setting. Raises: UserError where it is no whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"data.{name} is {value!r}; it must be a whole number of at least {least}.")
+def require_integer(name: str, value: int, at_least: int) -> int:
+    """The value of the setting `name`. Raises: UserError where it is no integer of at least `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise UserError(f"data.{name} is {value!r}; it must be a whole number of at least {at_least}.")
     return value

@@ -69,7 +69,8 @@ class GraphSource(Source):
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
         labels = [{"label": n} for n in found.labels.tolist()] if known else [{}] * len(found.graphs)
-        return [Item(f"{Path(self.root).stem}#{i:06d}", self.root, f"{form}:{i}", labels[i]) for i in numbers]
+        stem = Path(self.root).stem
+        return [Item(f"{stem}#{i:06d}", self.root, member=f"{form}:{i}", labels=labels[i]) for i in numbers]
 
     def _part(self, found: files.Collection, split: str, form: str) -> Item:
         """The graph that one split sees."""
@@ -78,7 +79,7 @@ class GraphSource(Source):
                 f"data.source.inductive=true needs one graph that says which nodes are for training; {self.root} holds "
                 f"{len(found.graphs)} with {' and '.join(found.splits) or 'no'} splits."
             )
-        return Item(f"{Path(self.root).stem}#{split}", self.root, f"{form}:0:{split}")
+        return Item(f"{Path(self.root).stem}#{split}", self.root, member=f"{form}:0:{split}")
 
 
 def collection(reader: Reader, source: Source) -> files.Collection:
@@ -114,9 +115,9 @@ class GraphReader(Reader):
         splits = {name: found.of_graph(number, flag) for name, flag in found.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # those were asked about in the other graph
-        return TokenLabels(found.of_graph(number, found.nodes), splits, found.classes)
+        return TokenLabels(found.of_graph(number, found.nodes), splits, names=found.classes)
 
-    def raw(self, data: Graphs, by_token: bool) -> Tensor | None:
+    def raw_features(self, data: Graphs, by_token: bool) -> Tensor | None:
         """Features of nodes, or their mean over each graph; None where they are class numbers."""
         if not data.x.is_floating_point():
             return None

@@ -57,7 +57,8 @@ class Roots(Sequence[Item]):
             return Roots(self.root, self.nodes[index], self.labels)
         node = int(self.nodes[index])
         known = self.labels is not None and self.labels[node] >= 0
-        return Item(f"{node:09d}", self.root, str(node), {"label": int(self.labels[node])} if known else {})
+        labels = {"label": int(self.labels[node])} if known else {}
+        return Item(f"{node:09d}", self.root, member=str(node), labels=labels)
 
 
 class SampledReader(Reader):

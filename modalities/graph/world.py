@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from core.world.scene import Scene
-from core.world.source import WorldSource, npy, whole
+from core.world.source import WorldSource, npy, require_integer
 
 LINKS = 6  # nearest neighbours of a point; links go both ways
 AWAY = 4.0  # metres from the solid's centre to where rays start
@@ -22,10 +22,10 @@ class GraphWorld(WorldSource):
 
     kind = "graph"
     suffix = ".npz"
-    beside = ("object",)
+    aux_names = ("object",)
 
     def __init__(self, root: str | None = None, seed: int = 0, train: int = 2048, test: int = 512, size: int = 128):
-        self.size = whole("size", size, LINKS + 1)
+        self.size = require_integer("size", size, at_least=LINKS + 1)
         super().__init__(root, seed, train, test, f"{size}nodes")
 
     def make(self, scenes: Sequence[Scene]) -> Iterator[dict[str, bytes]]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from core.world.render import render
 from core.world.scene import Scene
-from core.world.source import WorldSource, npy, whole
+from core.world.source import WorldSource, npy, require_integer
 
 
 class ImageWorld(WorldSource):
@@ -20,10 +20,10 @@ class ImageWorld(WorldSource):
 
     kind = "image"
     suffix = ".png"
-    beside = ("object",)
+    aux_names = ("object",)
 
     def __init__(self, root: str | None = None, seed: int = 0, train: int = 8192, test: int = 1024, size: int = 64):
-        self.size = whole("size", size, 8)
+        self.size = require_integer("size", size, at_least=8)
         super().__init__(root, seed, train, test, f"{size}px")
 
     def make(self, scenes: Sequence[Scene]) -> Iterator[dict[str, bytes]]:

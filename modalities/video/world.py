@@ -12,7 +12,7 @@ from torch import Tensor
 from core.errors import UserError
 from core.world.render import render
 from core.world.scene import FRAMES_PER_TIME, MOVING, Scene
-from core.world.source import WorldSource, npy, whole
+from core.world.source import WorldSource, npy, require_integer
 
 # Lossless H.264 of the RGB values themselves. Measured on 64 test clips, error of the decoded clip in units of the
 # variance within a patch (2 x 8 x 8, each channel alone): crf 10 in YUV 4:4:4 0.12, lossless YUV 4:4:4 0.07, this 0.
@@ -30,9 +30,9 @@ class VideoWorld(WorldSource):
 
     kind = "video"
     suffix = ".mp4"
-    beside = ("object",)
+    aux_names = ("object",)
     ranges = MOVING
-    together = 16
+    chunk_size = 16
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class VideoWorld(WorldSource):
         size: int = 64,
         frames: int = 8,
     ):
-        self.size = whole("size", size, 8)
-        self.frames = whole("frames", frames, 1)
+        self.size = require_integer("size", size, at_least=8)
+        self.frames = require_integer("frames", frames, at_least=1)
         super().__init__(root, seed, train, test, f"{frames}x{size}px")
 
     def make(self, scenes: Sequence[Scene]) -> Iterator[dict[str, bytes]]:

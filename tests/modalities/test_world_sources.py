@@ -123,7 +123,7 @@ def test_killed_half_way_it_continues(tmp_path):
 @FORKS
 def test_two_processes_at_once(tmp_path):
     source = ImageWorld(str(tmp_path / "both"), 0, train=1, test=160, size=16)
-    source.together = 16
+    source.chunk_size = 16
     child = os.fork()
     if child == 0:
         source.items("test")
@@ -172,7 +172,7 @@ def test_a_killed_worker_is_an_error(tmp_path):
     samples = Cache(tmp_path, [".png"])
     if len(os.sched_getaffinity(0)) > 1:  # else it is this process that would die
         with pytest.raises(RuntimeError, match="killed"):
-            samples.fill(20, die, together=5)
+            samples.fill(20, die, chunk_size=5)
 
 
 @pytest.mark.parametrize("setting", [{"train": 0}, {"test": -1}, {"size": 4}, {"seed": -1}, {"size": 8.5}])

@@ -31,26 +31,26 @@ def pack(write):
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz", "a.zip"])
 def test_members_are_read_in_any_order(pack, name):
-    members = {member.name.removeprefix("./"): member for member in archives.index(str(pack(name)))}
+    members = {member.name.removeprefix("./"): member for member in archives.list_members(str(pack(name)))}
     assert sorted(members) == [f"{i}.num" for i in range(5)]
     assert [members[f"{i}.num"].read() for i in (3, 0, 4)] == [b"3", b"0", b"4"]
 
 
 def test_a_compressed_tar_is_inflated_once_and_again_when_it_changed(pack, cache_folder):
     path = pack("a.tar.gz")
-    archives.index(str(path))
+    archives.list_members(str(path))
     (copy,) = (cache_folder / "archives").iterdir()
     before = copy.stat().st_mtime_ns
-    archives.index(str(path))
+    archives.list_members(str(path))
     assert copy.stat().st_mtime_ns == before
-    assert len(archives.index(str(pack("a.tar.gz", count=7)))) == 7
+    assert len(archives.list_members(str(pack("a.tar.gz", count=7)))) == 7
 
 
 def test_no_partial_copy_stays_behind(pack, cache_folder):
     path = pack("a.tar.gz")
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"a\.tar\.gz cannot be read .* Fetch it again"):
-        archives.index(str(path))
+        archives.list_members(str(path))
     assert not list((cache_folder / "archives").iterdir())
 
 
@@ -58,22 +58,22 @@ def test_no_partial_copy_stays_behind(pack, cache_folder):
 def test_damaged_archives(tmp_path, name):
     (tmp_path / name).write_bytes(b"this is no archive" * 100)
     with pytest.raises(UserError, match="cannot be read"):
-        archives.index(str(tmp_path / name))
+        archives.list_members(str(tmp_path / name))
 
 
 def test_cache_folder_that_cannot_be_made(pack, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="Set LACUNA_CACHE"):
-        archives.index(str(pack("a.tar.gz")))
+        archives.list_members(str(pack("a.tar.gz")))
 
 
 def test_an_archive_cut_short_after_indexing_gives_bad_samples(pack):
     path = pack("a.tar")
-    member = archives.index(str(path))[-1]
+    member = archives.list_members(str(path))[-1]
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadSample, match=r"cannot be read: .* ends before this member"):
-        Item("k", member.path, member.name, span=member.span).open()
+        Item("k", member.path, member=member.name, span=member.span).open()
 
 
 def _read(path, number):

@@ -125,7 +125,7 @@ def test_cache_changes_nothing_and_is_bounded(damaged, batches, number_reader):
     plain, counting = batches(damaged, 20), Counting()
     reader = CachedReader(counting, megabytes=10 * 4 / 2**20)  # ten samples of one float
     assert batches(damaged, 20, reader=reader) == plain
-    assert len(reader.kept) == 10 and reader.left == 0
+    assert len(reader.cache) == 10 and reader.free_bytes == 0
     everything = CachedReader(Counting(), megabytes=1)
     assert batches(damaged, 20, reader=everything, workers=0) == plain
     assert everything.reader.decoded < counting.decoded < 80

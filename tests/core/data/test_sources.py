@@ -11,7 +11,7 @@ from core.errors import BadSample, UserError
 
 
 def test_item_survives_pickling():
-    item = Item("a", "b", "3", {"label": 1}, {"object": "c"}, "g")
+    item = Item("a", "b", member="3", labels={"label": 1}, aux={"object": "c"}, group="g")
     assert pickle.loads(pickle.dumps(item)) == item
 
 
@@ -32,7 +32,7 @@ def test_bad_files(tmp_path, content, reason):
 def test_rows_of_npy(tmp_path):
     values = np.arange(24, dtype=np.float16).reshape(4, 2, 3)
     np.save(tmp_path / "a.npy", values)
-    item = Item("a.npy#2", str(tmp_path / "a.npy"), "2")
+    item = Item("a.npy#2", str(tmp_path / "a.npy"), member="2")
     row = item.array()
     assert item.suffix == ".npy" and (row == values[2]).all() and row.flags.writeable
     assert (arrays.parse(item.open()) == values[2]).all()
@@ -41,7 +41,7 @@ def test_rows_of_npy(tmp_path):
 def test_rows_of_npz_by_name(tmp_path):
     points, normals = np.random.rand(3, 8, 3), np.random.rand(3, 8, 2)
     np.savez(tmp_path / "a.npz", points=points, normals=normals, label=[0, 1, 0])
-    item = Item("k", str(tmp_path / "a.npz"), "1")
+    item = Item("k", str(tmp_path / "a.npz"), member="1")
     assert (item.array() == points[1]).all() and (item.array("normals") == normals[1]).all()
 
 
@@ -76,16 +76,17 @@ def test_idx(tmp_path, end):
     pack = gzip.compress if end else bytes
     (tmp_path / f"train-images-idx3-ubyte{end}").write_bytes(pack(idx(images)))
     (tmp_path / f"train-labels-idx1-ubyte{end}").write_bytes(pack(idx(np.array([3, 1, 0, 2, 2], np.uint8))))
-    (stack,) = arrays.stacks(str(tmp_path / f"train-images-idx3-ubyte{end}"))
-    assert stack == arrays.Stack("", 5, ["3", "1", "0", "2", "2"])
-    assert not arrays.stacks(str(tmp_path / f"train-labels-idx1-ubyte{end}"))
-    assert (Item("k", str(tmp_path / f"train-images-idx3-ubyte{end}"), "4").array() == images[4]).all()
+    (stack,) = arrays.list_stacks(str(tmp_path / f"train-images-idx3-ubyte{end}"))
+    assert stack == arrays.Stack("", 5, labels=["3", "1", "0", "2", "2"])
+    assert not arrays.list_stacks(str(tmp_path / f"train-labels-idx1-ubyte{end}"))
+    item = Item("k", str(tmp_path / f"train-images-idx3-ubyte{end}"), member="4")
+    assert (item.array() == images[4]).all()
 
 
 def test_idx_cut_short(tmp_path):
     (tmp_path / "t-images-idx3-ubyte").write_bytes(idx(np.zeros((5, 4, 3), np.uint8))[:40])
     with pytest.raises(UserError, match="cannot be read"):
-        arrays.stacks(str(tmp_path / "t-images-idx3-ubyte"))
+        arrays.list_stacks(str(tmp_path / "t-images-idx3-ubyte"))
 
 
 def test_npz_with_both_splits(tmp_path):
@@ -96,11 +97,11 @@ def test_npz_with_both_splits(tmp_path):
         x_test=np.ones((2, 2, 2)),
         y_test=[1, 1],
     )
-    stacks = {stack.name: stack for stack in arrays.stacks(str(tmp_path / "mnist.npz"))}
+    stacks = {stack.name: stack for stack in arrays.list_stacks(str(tmp_path / "mnist.npz"))}
     assert stacks["x_train"].labels == ["1", "0", "1", "0"] and stacks["x_test"].count == 2
 
 
 def test_npz_whose_labels_do_not_match(tmp_path):
     np.savez(tmp_path / "a.npz", points=np.zeros((9, 5)), label=[0, 1])
     with pytest.raises(UserError, match=r"the labels number 2, but the first axis of 'points' has 9"):
-        arrays.stacks(str(tmp_path / "a.npz"))
+        arrays.list_stacks(str(tmp_path / "a.npz"))

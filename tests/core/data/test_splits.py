@@ -20,8 +20,8 @@ from core.errors import UserError
         ("2017", None),
     ],
 )
-def test_mark(name, split):
-    assert splits.mark(name) == split
+def test_from_name(name, split):
+    assert splits.from_name(name) == split
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,12 @@ def test_paths_alone(tmp_path):
 def test_columns(tmp_path):
     text = "file,class,split,scene,shape,motion\na.jpg,cat,train,s1,box,spin\nb.jpg,,test,,cone,\n"
     assert rows(tmp_path, "a.csv", text) == [
-        Row("a.jpg", {"label": "cat"}, "train", "s1"),
-        Row("b.jpg", {}, "test", None),
+        Row("a.jpg", {"label": "cat"}, split="train", group="s1"),
+        Row("b.jpg", split="test"),
     ]
     assert rows(tmp_path, "a.csv", text, labels=["shape", "motion"], group="class") == [
-        Row("a.jpg", {"shape": "box", "motion": "spin"}, "train", "cat"),
-        Row("b.jpg", {"shape": "cone"}, "test", None),
+        Row("a.jpg", {"shape": "box", "motion": "spin"}, split="train", group="cat"),
+        Row("b.jpg", {"shape": "cone"}, split="test"),
     ]
 
 

@@ -59,7 +59,7 @@ class Squares(Source):
         np.save(path.with_suffix(".object"), flag)
         aux = {"object": f"{path.with_suffix('.object')}.npy"}
         labels = {"side": index % 2} if self.classes else {}
-        return Item(path.name, str(path), None, labels, aux, f"g{index // 4}" if self.grouped else None)
+        return Item(path.name, str(path), labels=labels, aux=aux, group=f"g{index // 4}" if self.grouped else None)
 
 
 @pytest.fixture

@@ -269,9 +269,9 @@ def test_features_of_graphs_do_not_depend_on_their_batch(place):
 def test_raw_content_of_graphs_and_nodes():
     x = torch.arange(12.0).view(4, 3)
     both = join([Graphs.of(x[:1], torch.zeros(2, 0).long()), Graphs.of(x[1:], torch.zeros(2, 0).long())])
-    assert torch.equal(GraphReader().raw(both, by_token=True), x)
-    assert torch.equal(GraphReader().raw(both, by_token=False), torch.stack([x[0], x[1:].mean(0)]))
-    assert GraphReader().raw(molecule([5, 6]), by_token=False) is None
+    assert torch.equal(GraphReader().raw_features(both, by_token=True), x)
+    assert torch.equal(GraphReader().raw_features(both, by_token=False), torch.stack([x[0], x[1:].mean(0)]))
+    assert GraphReader().raw_features(molecule([5, 6]), by_token=False) is None
 
 
 def test_spread_of_figures():

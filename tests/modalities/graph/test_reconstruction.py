@@ -64,7 +64,7 @@ class Given(Source):
     def items(self, split):
         from core.data.sources import Item
 
-        return [Item(f"{i}", "nowhere", str(i)) for i in range(len(self.graphs))]
+        return [Item(f"{i}", "nowhere", member=str(i)) for i in range(len(self.graphs))]
 
 
 class Look(GraphReader):

@@ -171,7 +171,7 @@ def test_cache(item):
     cached = CachedReader(reader, 64)
     for seed in range(3):
         assert (read(cached, item, seed=seed) == read(reader, item, seed=seed)).all()
-    assert len(cached.kept) == 1
+    assert len(cached.cache) == 1
 
 
 def test_archives(item, tmp_path):
@@ -187,7 +187,7 @@ def test_arrays(tmp_path):
     reader = VideoClips((2, 1, 1), stride=3)
     path = tmp_path / "clips.npy"
     np.save(path, np.arange(20, dtype=np.uint8).reshape(2, 10, 1, 1))
-    clips = reader.read(Item("clips.npy#1", str(path), "1"), False)
+    clips = reader.read(Item("clips.npy#1", str(path), member="1"), False)
     assert clips.shape == (1, 3, 2, 1, 1) and clips[0, 2].flatten().tolist() == [12, 15]
     for wrong in (np.zeros((4, 4)), np.zeros((0, 2, 2), np.uint8), np.zeros((2, 3, 4, 4), np.uint8)):
         np.save(tmp_path / "wrong.npy", wrong)
