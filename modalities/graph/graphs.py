@@ -124,7 +124,9 @@ def induced(graph: Graphs, kept: Tensor) -> Graphs:
 def of_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
     """A torch_geometric Data or Batch. Raises UserError where it has no features."""
     if data.x is None:
-        raise UserError("The graph has no node features `x`. Give it some: degree features, by modalities.graph.files.")
+        raise UserError(
+            "The graph has no node features `x`. Give it some: degree features, by modalities.graph.formats.files."
+        )
     batch = data.batch
     counts = None if batch is None else torch.bincount(batch, minlength=data.num_graphs).tolist()
     if batch is not None and bool((batch.diff() < 0).any()):

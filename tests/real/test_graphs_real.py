@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalities.graph import files
+from modalities.graph.formats import files
 
 PLANETOID = {"Cora": (2708, 1433, 10556, 140), "CiteSeer": (3327, 3703, 9104, 120)}
 TU = {

@@ -14,10 +14,10 @@ from core.composition.choices import choices
 from core.config import compose
 from core.evaluation.classification import SUPERVISED
 from core.evaluation.published import Published, spread
-from modalities.graph.data import GraphReader, GraphSource
 from modalities.graph.evaluation import PooledVectors, features, node_accuracy
-from modalities.graph.files import read
+from modalities.graph.formats.files import read
 from modalities.graph.graphs import Graphs, induced, join
+from modalities.graph.reader import GraphReader, GraphSource
 from modalities.graph.sampling import write
 from modalities.graph.transfer import FineTuning
 from tests.modalities.graph.test_evaluation import molecule

@@ -13,7 +13,6 @@ from core.errors import UserError
 from core.evaluation.adam_probe import adam_probe, random_parts
 from core.evaluation.svm import svm_folds
 from core.export import SavedEncoder
-from modalities.graph.collection import Collection
 from modalities.graph.evaluation import (
     graph_accuracy,
     node_accuracy,
@@ -21,10 +20,11 @@ from modalities.graph.evaluation import (
     raw_accuracy,
     supervised_accuracy,
 )  # fmt: skip
-from modalities.graph.gnn import GAT
+from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs
-from modalities.graph.molecules import SELF_LOOP, MoleculeGIN
 from modalities.graph.multilabel import micro_f1
+from modalities.graph.nn.gnn import GAT
+from modalities.graph.nn.molecules import SELF_LOOP, MoleculeGIN
 from modalities.graph.tokenizer import Nodes
 from modalities.graph.transfer import FineTuning, molecule_transfer, property_loss, scaffold_split
 

@@ -5,7 +5,7 @@ import torch
 
 from core.errors import UserError
 from core.tokens import Rows
-from modalities.graph.geometric import geometric
+from modalities.graph.formats.geometric import geometric
 from modalities.graph.graphs import Graphs, in_order, join, of_pyg, to_dense, to_sparse
 from modalities.graph.tokenizer import Nodes
 

@@ -10,9 +10,9 @@ from core.config import compose
 from core.errors import BadSample, UserError
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs
+from modalities.graph.nn.transformer import random_walk
 from modalities.graph.sampling import SampledReader, SampledSource, grow, links, write
 from modalities.graph.tokenizer import Nodes
-from modalities.graph.transformer import random_walk
 
 
 @pytest.fixture

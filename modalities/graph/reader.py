@@ -11,7 +11,7 @@ from torch import Tensor
 from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item, Source
 from core.errors import BadSample, UserError
-from modalities.graph import files
+from modalities.graph.formats import files
 from modalities.graph.graphs import Graphs, join, to_dense
 
 

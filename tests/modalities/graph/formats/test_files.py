@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from core.errors import UserError
-from modalities.graph import files
-from modalities.graph.data import GraphReader, GraphSource
-from modalities.graph.geometric import geometric
+from modalities.graph.formats import files
+from modalities.graph.formats.geometric import geometric
 from modalities.graph.graphs import Graphs, to_dense
+from modalities.graph.reader import GraphReader, GraphSource
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from core.encoder import AttentionPlan, Encoder, Trunk
 from core.tokens import EncoderInput, Latent, Layout
-from modalities.graph.layers import MaskedInput
-from modalities.graph.messages import EdgeIndex, weighted_sum
+from modalities.graph.nn.layers import MaskedInput
+from modalities.graph.nn.message_passing import EdgeIndex, weighted_sum
 
 
 class GraphTransformer(Encoder):

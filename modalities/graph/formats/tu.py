@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from core.errors import UserError
-from modalities.graph.collection import Collection, degree_features, say, split
+from modalities.graph.formats.collection import Collection, degree_features, say, split
 from modalities.graph.graphs import Graphs
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from core.data.labels import numbers
 from core.data.splits import parse as split_of
 from core.errors import UserError
-from modalities.graph.collection import Collection, Scaling, made, no_features, to_undirected
+from modalities.graph.formats.collection import Collection, Scaling, made, no_features, to_undirected
 
 SPLITS = ("train", "validation", "test")
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from core.errors import UserError
-from modalities.graph.collection import Collection, Scaling, scaled, split, to_undirected
+from modalities.graph.formats.collection import Collection, Scaling, scaled, split, to_undirected
 from modalities.graph.graphs import Graphs
 
 PARTS = {"train": "train", "validation": "valid", "test": "test"}

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from modalities.graph import planetoid, ppi, tables, tu
-from modalities.graph.collection import Collection, Scaling, made, no_features, to_undirected
-from modalities.graph.geometric import harmless_classes
+from modalities.graph.formats import planetoid, ppi, tables, tu
+from modalities.graph.formats.collection import Collection, Scaling, made, no_features, to_undirected
+from modalities.graph.formats.geometric import harmless_classes
 
 SUFFIXES = (".pt", ".npz")
 MASKS = (("train", "train"), ("validation", "val"), ("test", "test"))
