@@ -111,9 +111,8 @@ def open_data(config: Mapping[str, Any], plan: Plan, recipe: Recipe, engine: Eng
         reader = CachedReader(reader, megabytes)
     part = plan.part_size(recipe.accumulate, distributed.size)
     samples = Samples(items, reader, plan.seed)
-    last = config["data"].get("keep_last", False)
     batches_from = partial(
-        Loader, samples, part, plan.seed, workers, distributed.rank, distributed.size, keep_last=last
+        Loader, samples, part, plan.seed, workers, distributed.rank, distributed.size, keep_last=source.keep_last
     )
     return Data(lambda start: batches_from(start=start), len(items), test)
 

@@ -73,11 +73,13 @@ class Source(ABC):
     """Where items come from; the config group `data`.
 
     `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split; known after the
-    first call of `items`. `held_out`: what is new to a method about the items of "test", for reports.
+    first call of `items`. `held_out`: what is new to a method about the items of "test", for reports. `keep_last`: the
+    last, smaller batch of an epoch counts too.
     """
 
     classes: dict[str, list[str]]
     held_out: str = "samples that training does not read"
+    keep_last: bool = False
 
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:

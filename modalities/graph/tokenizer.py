@@ -6,7 +6,7 @@ from typing import Any
 from core.errors import UserError
 from core.tokenizers import Tokenizer
 from core.tokens import Layout, Tokens
-from modalities.graph.graphs import Graphs, of_pyg
+from modalities.graph.graphs import Graphs, from_pyg
 
 
 class Nodes(Tokenizer):
@@ -25,7 +25,7 @@ class Nodes(Tokenizer):
         return {"features": self.features}
 
     def forward(self, data: Any) -> Tokens:
-        graphs = data if isinstance(data, Graphs) else of_pyg(data, self.loop)
+        graphs = data if isinstance(data, Graphs) else from_pyg(data, self.loop)
         if graphs.features != self.features:
             raise UserError(
                 f"The graphs have {graphs.features} features per node; the method is built for {self.features}. "

@@ -1,8 +1,8 @@
-"""What a place holds of graphs, and the steps that every file form shares."""
+"""`Collection`, the graphs of one place with their labels and splits, and the steps that every file form shares."""
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal
@@ -13,24 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.errors import UserError
-from modalities.graph.graphs import Graphs, induced
+from modalities.graph.graphs import Graphs, induced_subgraph
 
-MOST_DEGREES = 400  # longer one-hot codes are cut here (GraphMAE)
-Scaling = Literal["none", "sum", "standard"]  # of features; see `scaled`
+LARGEST_DEGREE = 400  # higher degrees share a column of one-hot codes (GraphMAE)
+Scaling = Literal["none", "sum", "standard"]  # of features; see `scale_features`
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Graphs, and what is known of them: of each as a whole, or of their nodes, side by side in the graphs' order.
+    """The S graphs of one place, with labels of graphs or of their N nodes, which are concatenated in order.
 
     `labels` (S,) classes of graphs, or (S, T) answers to T questions: 1 yes, -1 no, 0 unknown.
     `nodes` (N,) classes of nodes, -1 unknown; or (N, T) of which several may hold, 0 or 1.
-    `splits`: (N,) bool by "train", "validation", "test". `folds`: (train, test) graph numbers that came with the data.
-    `scaffolds`: which molecules share a frame, one name a graph. `classes`: names of the nodes', where they have any.
+    `splits`: (N,) bool by "train", "validation", "test".
+    `folds`: (train, test) graph numbers that came with the data.
+    `scaffolds`: one name a graph; molecules with the same name share a frame.
+    `classes`: names of the nodes' classes, where they have any.
     """
 
     graphs: Sequence[Graphs]
     labels: Tensor | None = None
+    _: KW_ONLY
     nodes: Tensor | None = None
     splits: Mapping[str, Tensor] = field(default_factory=dict)
     folds: Sequence[tuple[np.ndarray, np.ndarray]] = ()
@@ -39,44 +42,47 @@ class Collection:
 
     @cached_property
     def ends(self) -> list[int]:
-        """Where each graph's nodes end."""
+        """The row behind each graph's last node, (S,)."""
         return list(accumulate(len(graph.x) for graph in self.graphs))
 
     @cached_property
     def training(self) -> Graphs:
-        """Of one graph the part that training sees where it is inductive."""
-        return induced(self.graphs[0], self.splits["train"])
+        """The part of a single graph between its training nodes, for inductive training."""
+        return induced_subgraph(self.graphs[0], self.splits["train"])
 
     def of_graph(self, number: int, values: Tensor) -> Tensor:
-        """What is known of one graph's nodes."""
-        return values[self.ends[number] - len(self.graphs[number].x) : self.ends[number]]
+        """The rows of `values` (N, …) that are of one graph's nodes."""
+        end = self.ends[number]
+        return values[end - len(self.graphs[number].x) : end]
 
     def by_graph(self, values: Tensor) -> tuple[Tensor, ...]:
-        """What is known of nodes, graph by graph."""
+        """`values` (N, …), cut graph by graph."""
         return values.split([len(graph.x) for graph in self.graphs])
 
     def within(self, name: str) -> list[int]:
         """Numbers of the graphs whose nodes are all of this split."""
-        return [i for i, flag in enumerate(self.by_graph(self.splits[name])) if bool(flag.all())]
+        flags = self.by_graph(self.splits[name])
+        return [number for number, flag in enumerate(flags) if bool(flag.all())]
 
 
-def made(
+def make_graph(
     x: Tensor,
     edges: Tensor,
     where: Any,
     scaling: Scaling = "none",
-    attr: Tensor | None = None,
+    *,
+    edge_attr: Tensor | None = None,
     loop: Sequence[int] | None = None,
 ) -> Graphs:
-    """One graph. Raises UserError naming `where`."""
+    """One graph of features (N, C) and edges (2, E). Raises UserError naming `where`, the file."""
     try:
-        return Graphs.of(scaled(x, scaling), edges, edge_attr=attr, loop=loop).compact()
+        return Graphs.of(scale_features(x, scaling), edges, edge_attr=edge_attr, loop=loop).compact()
     except UserError as error:
         raise UserError(f"data.root: {where}: {error}") from None
 
 
-def scaled(x: Tensor, scaling: Scaling) -> Tensor:
-    """Features as published. "sum": rows divided by their sum, rows of zeros stay zero (citation graphs, by DGL).
+def scale_features(x: Tensor, scaling: Scaling) -> Tensor:
+    """Features (N, C) as published. "sum": x_i / Σ_c x_ic, rows of zeros stay zero (citation graphs, by DGL).
 
     "standard": columns with mean 0 and deviation 1 over all nodes, constant ones 0 (ogbn-arxiv, Reddit).
     """
@@ -89,37 +95,41 @@ def scaled(x: Tensor, scaling: Scaling) -> Tensor:
     return x
 
 
-def to_undirected(edges: Tensor, directed: bool) -> Tensor:
-    return edges if directed else torch.cat([edges, edges.flip(0)], 1)
+def to_undirected(edges: Tensor) -> Tensor:
+    """Edges (2, E) with the reverse of every one behind them, (2, 2E)."""
+    return torch.cat([edges, edges.flip(0)], 1)
 
 
-def degree_features(edges: Tensor, count: int, widest: int | None = None) -> Tensor:
+def degree_features(edges: Tensor, count: int) -> Tensor:
     """One-hot in-degree (N, min(largest, 400) + 1), counted before self-loops are added. Source: THUDM/GraphMAE."""
-    degree = torch.bincount(edges[1], minlength=count).clamp(max=MOST_DEGREES)
-    widest = int(degree.max()) if widest is None else widest
-    return F.one_hot(degree.clamp(max=widest), widest + 1).float()
+    degree = torch.bincount(edges[1], minlength=count).clamp(max=LARGEST_DEGREE)
+    return F.one_hot(degree, int(degree.max()) + 1).float()
 
 
-def no_features(edges: Tensor, count: int, where: str) -> Tensor:
-    """What nodes without features get, said aloud."""
+def default_features(edges: Tensor, count: int, where: str) -> Tensor:
+    """One-hot degrees for the `count` nodes of a file without features, with a note to the user."""
     if edges.numel() and int(edges.min()) < 0:
         raise UserError(f"data.root: {where}: An edge names node {int(edges.min())}; edges count nodes from 0.")
+
     x = degree_features(edges, count)
-    say(f"{where} has no node features: one-hot degrees are used ({x.shape[1]} of them), as published.")
+    print_note(f"{where} has no node features: one-hot degrees are used ({x.shape[1]} of them), as published.")
     return x
 
 
-def say(text: str) -> None:
-    """What was made up for the user: for the eye, not for a pipe."""
+def print_note(text: str) -> None:
+    """Prints to stderr what was filled in, so that stdout stays for pipes."""
     print(f"note: {text}", file=sys.stderr, flush=True)
 
 
-def split(whole: Graphs) -> list[Graphs]:
-    """A batch as single graphs."""
-    parts, start, edge = [], 0, 0
-    ends = whole.sample[whole.edge_index[1]].bincount(minlength=len(whole.counts)).tolist()
-    for count, links in zip(whole.counts, ends, strict=True):
-        x, edges = whole.x[start : start + count], whole.edge_index[:, edge : edge + links] - start
-        parts.append(Graphs(x, edges, (count,), whole.features).compact())
-        start, edge = start + count, edge + links
-    return parts
+def unbatch(batch: Graphs) -> list[Graphs]:
+    """The single graphs of a batch."""
+    graph_of_edge = batch.sample[batch.edge_index[1]]
+    edge_counts = graph_of_edge.bincount(minlength=len(batch.counts)).tolist()
+
+    graphs, node, edge = [], 0, 0
+    for nodes, edges in zip(batch.counts, edge_counts, strict=True):
+        x = batch.x[node : node + nodes]
+        edge_index = batch.edge_index[:, edge : edge + edges] - node
+        graphs.append(Graphs(x, edge_index, counts=(nodes,), features=batch.features).compact())
+        node, edge = node + nodes, edge + edges
+    return graphs

@@ -19,7 +19,7 @@ def run(tmp_path_factory):
     np.save(root / "features.npy", rng.random((200, 6)))
     (root / "edges.csv").write_text("".join(f"{a},{b}\n" for a, b in ring))
     (root / "labels.csv").write_text("".join(f"{i},{i // 100}\n" for i in range(200)))
-    settings = ["modality=graph", "data=graph", f"data.root={root}", "method.encoder.width=16", "batch_size=1"]
+    settings = ["modality=graph", "data=folder", f"data.root={root}", "method.encoder.width=16", "batch_size=1"]
     assert train([*settings, "steps=3", "engine.workers=0", "precision=fp32", f"run_dir={folder}"]) == 0
     return folder
 
