@@ -1,4 +1,4 @@
-"""Graphs as tokens: one token per node, links travel along in the layout."""
+"""Graphs as tokens: one token per node; edges travel along in the layout."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,11 @@ from modalities.graph.graphs import Graphs, from_pyg
 
 
 class Nodes(Tokenizer):
-    """Every node is a token; its content is its raw features: packed, (1, N, C), or bags (1, N, 2, K) where sparse.
+    """Every node is a token; its content is its raw features: packed, (1, N, C), or (1, N, 2, K) where sparse.
 
-    Takes `Graphs` and torch_geometric's Data or Batch. `features`: C. `loop`: what a self-loop's edge attributes are
-    (molecules), for graphs that come from outside. Side: `roots`, the nodes that sampled subgraphs grew from.
+    Takes `Graphs` and torch_geometric's Data or Batch. `features`: C. `loop`: edge attributes of self-loops
+    (molecules), for graphs of torch_geometric. Side: `roots`, the nodes that sampled subgraphs grew from.
+    Raises: UserError for graphs with another number of features.
     """
 
     def __init__(self, features: int, loop: Sequence[int] | None = None):
@@ -31,6 +32,7 @@ class Nodes(Tokenizer):
                 f"The graphs have {graphs.features} features per node; the method is built for {self.features}. "
                 f"Set modality.features={graphs.features}."
             )
+
         layout = Layout(
             len(graphs.x),
             coords=None if graphs.position is None else graphs.position[None],
@@ -41,4 +43,4 @@ class Nodes(Tokenizer):
             edge_content=graphs.edge_attr,
         )
         side = {} if graphs.roots is None else {"roots": graphs.roots}
-        return Tokens(graphs.x[None], layout, side)
+        return Tokens(graphs.x[None], layout, side=side)
