@@ -23,7 +23,7 @@ from core.evaluation.record import describe
 from core.export import load_encoder
 from core.runs import open_config
 from modalities.graph.evaluation import raw_accuracy, supervised_accuracy
-from modalities.graph.files import read
+from modalities.graph.formats.files import read
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE.parent / "docs" / "results" / "graph"

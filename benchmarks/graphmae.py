@@ -25,11 +25,11 @@ from core.engine.meter import memory_mb
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch, ForwardContext, Progress
-from modalities.graph.decoders import GATDecoder
-from modalities.graph.files import read
+from modalities.graph.formats.files import read
 from modalities.graph.graphs import Graphs, to_dense
-from modalities.graph.layers import GATLayer
-from modalities.graph.messages import EdgeIndex, edge_softmax, plain_weighted_sum, weighted_sum
+from modalities.graph.nn.decoders import GATDecoder
+from modalities.graph.nn.layers import GATLayer
+from modalities.graph.nn.message_passing import EdgeIndex, edge_softmax, plain_weighted_sum, weighted_sum
 
 NODES, EDGES, FEATURES, WORDS = 2708, 5278, 1433, 18
 GAMMA = 3.0  # of the loss, in experiment=graphmae_cora

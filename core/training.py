@@ -172,7 +172,7 @@ def open_data(config: Mapping[str, Any], parts: Parts, distributed: Distributed)
         workers,
         distributed.rank,
         distributed.size,
-        keep_last=config["data"].get("keep_last", False),
+        keep_last=source.keep_last,
     )
     return Data(batches_from=lambda start: batches_from(start=start), train=len(items), test=test)
 

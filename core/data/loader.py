@@ -39,7 +39,9 @@ class Loader:
         keep_last: bool = False,
     ):
         if keep_last and world_size > 1:
-            raise UserError("data.keep_last=true gives ranks unlike batches: train in one process, or set it false.")
+            raise UserError(
+                "data.source.keep_last=true gives ranks unlike batches: train in one process, or set it false."
+            )
         if not 0 < batch_size <= len(samples):
             raise UserError(
                 f"batch_size={batch_size} does not fit the training set of {len(samples)} samples: "

@@ -81,11 +81,12 @@ class Source(ABC):
 
     `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split;
     available after the first call of `items`. `held_out`: how the items of "test" are new to a method, for
-    reports.
+    reports. `keep_last`: the last, smaller batch of an epoch counts too.
     """
 
     classes: dict[str, list[str]]
     held_out: str = "samples that training does not read"
+    keep_last: bool = False
 
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:

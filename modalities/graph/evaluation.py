@@ -17,11 +17,11 @@ from core.evaluation.published import Figures, Published
 from core.evaluation.svm import svm_folds
 from core.export import Features, SavedEncoder
 from core.tokenizers import Tokenizer
-from modalities.graph.collection import Collection
-from modalities.graph.data import collection
-from modalities.graph.gnn import GAT
+from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs, join, to_dense
 from modalities.graph.multilabel import multilabel_probe
+from modalities.graph.nn.gnn import GAT
+from modalities.graph.reader import collection
 from modalities.graph.tokenizer import Nodes
 
 SHARES = (0.1, 0.1)  # training and validation, where no split is published

@@ -1,7 +1,7 @@
-"""`Graphs`: what a batch of graphs is in memory. Everything else in this folder reads and writes it."""
+"""`Graphs`: a batch of graphs in memory. Everything else in this folder reads and writes it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,22 +11,26 @@ from torch import Tensor
 
 from core.errors import UserError
 
-SPARSE = 4  # features are kept as bags where that takes a quarter of the room or less
+SPARSE_GAIN = 4  # features are kept sparse where that takes a quarter of the memory or less
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """Graphs packed one after another. Made by `Graphs.of`, which puts the edges in order, and `join`.
+    """Graphs packed one after another. Made by `Graphs.of`, which sorts the edges, and by `join`.
 
-    x: node features, dense (N, C) float or long, or bags (N, 2, K): values that are not zero, and their columns.
-    edge_index (2, E): (from, to), sorted by `to`; one self-loop per node, the last of its edges. edge_attr (E, …)
-    beside it. position (N, A): encodings of where a node is. roots (R,): nodes that sampled subgraphs grew from.
+    x: node features, dense (N, C) float or long, or sparse (N, 2, K): up to K values that are not zero, and their
+    columns.
+    edge_index (2, E): (from, to), sorted by `to`; one self-loop per node, the last of its edges.
+    counts: nodes of each graph. features: C.
+    edge_attr (E, …) of the edges. position (N, A): encodings of a node's place in its graph.
+    roots (R,): nodes that sampled subgraphs grew from.
     """
 
     x: Tensor
     edge_index: Tensor
-    counts: tuple[int, ...]  # nodes of each graph
-    features: int  # C
+    _: KW_ONLY
+    counts: tuple[int, ...]
+    features: int
     edge_attr: Tensor | None = None
     position: Tensor | None = None
     roots: Tensor | None = None
@@ -37,23 +41,24 @@ class Graphs:
         x: Tensor,
         edge_index: Tensor,
         counts: Sequence[int] | None = None,
+        *,
         edge_attr: Tensor | None = None,
         loop: Sequence[int] | None = None,
         position: Tensor | None = None,
     ) -> "Graphs":
-        """Sorts edges, drops repeated ones and puts one self-loop on every node in place of those that are there.
+        """Sorts edges, drops repeated ones, and replaces the self-loops by one on every node.
 
-        `counts`: nodes of each graph, one graph by default. `loop`: what a self-loop's edge_attr says (0).
+        `counts`: nodes of each graph, one graph by default. `loop`: a self-loop's edge_attr, 0 by default.
         Raises: UserError for features that are not finite, edges out of range or between graphs.
         """
         counts = (len(x),) if counts is None else tuple(counts)
         check(x, edge_index, counts)
-        edges, attr = in_order(edge_index, len(x), edge_attr, loop)
-        return cls(x, edges, counts, x.shape[1], attr, position)
+        edges, edge_attr = sort_edges(edge_index, len(x), edge_attr, loop)
+        return cls(x, edges, counts=counts, features=x.shape[1], edge_attr=edge_attr, position=position)
 
     @cached_property
     def sample(self) -> Tensor:
-        """(N,) which graph a node belongs to."""
+        """(N,) number of the graph that a node belongs to."""
         counts = torch.tensor(self.counts, device=self.x.device)
         return torch.repeat_interleave(counts, output_size=len(self.x))
 
@@ -65,9 +70,13 @@ class Graphs:
         device = torch.device(device)
         if self.x.device == device:
             return self
-        names = ("x", "edge_index", "edge_attr", "position", "roots")
-        here = {name: getattr(self, name) for name in names}
-        return replace(self, **{n: t.to(device, non_blocking=non_blocking) for n, t in here.items() if t is not None})
+
+        moved = {}
+        for name in ("x", "edge_index", "edge_attr", "position", "roots"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                moved[name] = tensor.to(device, non_blocking=non_blocking)
+        return replace(self, **moved)
 
     def rooted(self, roots: Tensor) -> "Graphs":
         """The same with other roots (R,)."""
@@ -77,11 +86,11 @@ class Graphs:
         return self
 
     def compact(self) -> "Graphs":
-        """The same with features as bags, where they are mostly zeros."""
+        """The same with sparse features, where most are zero."""
         if self.is_sparse or not self.x.is_floating_point() or not len(self.x):
             return self
-        most = int((self.x != 0).sum(1).max())
-        return replace(self, x=to_sparse(self.x, most)) if most * SPARSE <= self.features else self
+        width = _most_nonzero(self.x)
+        return replace(self, x=to_sparse(self.x, width)) if width * SPARSE_GAIN <= self.features else self
 
 
 def join(parts: Sequence[Graphs]) -> Graphs:
@@ -91,86 +100,104 @@ def join(parts: Sequence[Graphs]) -> Graphs:
     widths = {part.features for part in parts}
     if len(widths) > 1:
         raise UserError(f"Graphs of one batch have {sorted(widths)} features per node; all must have as many.")
-    offsets = torch.tensor([0, *(len(part.x) for part in parts)]).cumsum(0).tolist()
-    edges = torch.cat([part.edge_index + offset for part, offset in zip(parts, offsets, strict=False)], 1)
-    xs = [part.x for part in parts]
-    if any(part.is_sparse for part in parts):
-        xs = [part.x if part.is_sparse else to_sparse(part.x, int((part.x != 0).sum(1).max())) for part in parts]
-        most = max(x.shape[2] for x in xs)
-        xs = [F.pad(x, (0, most - x.shape[2])) for x in xs]
-    counts = tuple(count for part in parts for count in part.counts)
-    roots = [part.roots + offset for part, offset in zip(parts, offsets, strict=False) if part.roots is not None]
+
+    # Nodes are numbered anew: those of a part begin behind the parts before it.
+    edges, roots, start = [], [], 0
+    for part in parts:
+        edges.append(part.edge_index + start)
+        if part.roots is not None:
+            roots.append(part.roots + start)
+        start += len(part.x)
+
     return Graphs(
-        torch.cat(xs),
-        edges,
-        counts,
-        parts[0].features,
-        _cat([part.edge_attr for part in parts]),
-        _cat([part.position for part in parts]),
-        torch.cat(roots) if roots else None,
+        _join_features(parts),
+        torch.cat(edges, 1),
+        counts=tuple(count for part in parts for count in part.counts),
+        features=parts[0].features,
+        edge_attr=_cat([part.edge_attr for part in parts]),
+        position=_cat([part.position for part in parts]),
+        roots=torch.cat(roots) if roots else None,
     )
 
 
-def induced(graph: Graphs, kept: Tensor) -> Graphs:
-    """The nodes `kept` (N,) bool of one graph and the links between them."""
-    number = kept.cumsum(0) - 1
-    inside = kept[graph.edge_index].all(0)
-    rows = {name: getattr(graph, name)[kept] for name in ("x", "position") if getattr(graph, name) is not None}
-    attr = None if graph.edge_attr is None else graph.edge_attr[inside]
-    edges = number[graph.edge_index[:, inside]]
-    return replace(graph, edge_index=edges, edge_attr=attr, counts=(int(kept.sum()),), roots=None, **rows)
+def induced_subgraph(graph: Graphs, nodes: Tensor) -> Graphs:
+    """The flagged nodes (N,) bool of one graph and the edges between them."""
+    number = nodes.cumsum(0) - 1
+    flags = nodes[graph.edge_index].all(0)
+
+    return replace(
+        graph,
+        x=graph.x[nodes],
+        edge_index=number[graph.edge_index[:, flags]],
+        counts=(int(nodes.sum()),),
+        edge_attr=None if graph.edge_attr is None else graph.edge_attr[flags],
+        position=None if graph.position is None else graph.position[nodes],
+        roots=None,
+    )
 
 
-def of_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
-    """A torch_geometric Data or Batch. Raises UserError where it has no features."""
+def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
+    """A torch_geometric Data or Batch as `Graphs`. `loop`: a self-loop's edge_attr.
+
+    Raises: UserError where it has no features, or its nodes are not sorted by graph.
+    """
     if data.x is None:
-        raise UserError("The graph has no node features `x`. Give it some: degree features, by modalities.graph.files.")
-    batch = data.batch
-    counts = None if batch is None else torch.bincount(batch, minlength=data.num_graphs).tolist()
-    if batch is not None and bool((batch.diff() < 0).any()):
-        raise UserError("The nodes of a batch of graphs must be sorted by graph (`batch` must not decrease).")
+        raise UserError(
+            "The graph has no node features `x`. Give it some: degree features, by "
+            "modalities.graph.formats.collection.degree_features."
+        )
+
+    counts = None
+    if data.batch is not None:
+        if bool((data.batch.diff() < 0).any()):
+            raise UserError("The nodes of a batch of graphs must be sorted by graph (`batch` must not decrease).")
+        counts = torch.bincount(data.batch, minlength=data.num_graphs).tolist()
+
     x = data.x.unsqueeze(1) if data.x.dim() == 1 else data.x
     position = data.get("position") if "position" in data else None
-    return Graphs.of(x, data.edge_index, counts, data.edge_attr, loop, position)
+    return Graphs.of(x, data.edge_index, counts, edge_attr=data.edge_attr, loop=loop, position=position)
 
 
-def to_sparse(x: Tensor, most: int | None = None) -> Tensor:
-    """Dense rows (N, C) -> (N, 2, K): up to K values that are not zero, and the columns they are from (as floats)."""
-    if most is None:
-        most = int((x != 0).sum(1).max())
-    most = max(most, 1)
-    column = (x != 0).to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+def to_sparse(x: Tensor, width: int | None = None) -> Tensor:
+    """Dense (N, C) -> sparse (N, 2, K): up to K = `width` values that are not zero, and their columns (as floats)."""
+    width = max(_most_nonzero(x) if width is None else width, 1)
+    column = (x != 0).to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :width]
     return torch.stack([x.gather(1, column), column.to(x.dtype)], 1)
 
 
 def to_dense(content: Tensor, features: int) -> Tensor:
-    """AggregationPlan (…, 2, K) -> (…, C)."""
+    """Sparse (…, 2, K) -> dense (…, C)."""
     value, column = content.unbind(-2)
     return value.new_zeros(*value.shape[:-1], features).scatter_add(-1, column.long(), value)
 
 
-def in_order(
+def sort_edges(
     edge_index: Tensor, count: int, edge_attr: Tensor | None = None, loop: Sequence[int] | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Edges without repeats, one self-loop per node, sorted by destination, then source; the loop comes last."""
-    kept = edge_index[0] != edge_index[1]
-    source, destination = edge_index[:, kept]
-    # A node's loop sorts behind all its edges.
-    key = destination * (count + 1) + source
-    key, first = _unique(torch.cat([key, torch.arange(count, device=key.device) * (count + 1) + count]))
+    """Edges without repeats, one self-loop per node, sorted by destination, then source; the loop comes last.
+
+    `edge_attr` (E, …) follows its edges; of repeated edges the first one's stays. `loop`: that of self-loops.
+    """
+    is_link = edge_index[0] != edge_index[1]
+    source, destination = edge_index[:, is_link]
+
+    # A node's loop sorts behind all its edges: it counts as an edge from node `count`.
+    loops = torch.arange(count, device=source.device) * (count + 1) + count
+    key, row = _unique(torch.cat([destination * (count + 1) + source, loops]))
     destination = key.div(count + 1, rounding_mode="floor")
     source = key - destination * (count + 1)
     edges = torch.stack([torch.where(source == count, destination, source), destination])
     if edge_attr is None:
         return edges, None
-    loops = edge_attr.new_zeros(count, *edge_attr.shape[1:])
+
+    loop_attr = edge_attr.new_zeros(count, *edge_attr.shape[1:])
     if loop is not None:
-        loops = loops + torch.tensor(loop, device=loops.device, dtype=loops.dtype)
-    return edges, torch.cat([edge_attr[kept], loops])[first]
+        loop_attr = loop_attr + torch.tensor(loop, device=loop_attr.device, dtype=loop_attr.dtype)
+    return edges, torch.cat([edge_attr[is_link], loop_attr])[row]
 
 
 def check(x: Tensor, edge_index: Tensor, counts: Sequence[int]) -> None:
-    """Raises UserError with the first thing that is wrong with a graph."""
+    """Raises UserError with the first fault of a graph."""
     if x.dim() != 2:
         raise UserError(f"Node features must be a table (nodes, features), not of shape {tuple(x.shape)}.")
     if sum(counts) != len(x):
@@ -179,24 +206,44 @@ def check(x: Tensor, edge_index: Tensor, counts: Sequence[int]) -> None:
         raise UserError(
             f"Edges must be whole numbers of shape (2, E), not {edge_index.dtype} {tuple(edge_index.shape)}."
         )
+
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         row = int((~torch.isfinite(x)).any(1).nonzero()[0])
         raise UserError(f"Node {row} has a feature that is NaN or infinite. Fill in or remove such values.")
-    if edge_index.numel() and (int(edge_index.min()) < 0 or int(edge_index.max()) >= len(x)):
-        worst = int(edge_index.min()) if int(edge_index.min()) < 0 else int(edge_index.max())
-        raise UserError(f"An edge names node {worst}, but nodes are 0 to {len(x) - 1}. Edges count nodes from 0.")
-    if len(counts) > 1 and edge_index.numel():
+    if not edge_index.numel():
+        return
+
+    smallest, largest = int(edge_index.min()), int(edge_index.max())
+    if smallest < 0 or largest >= len(x):
+        node = smallest if smallest < 0 else largest
+        raise UserError(f"An edge names node {node}, but nodes are 0 to {len(x) - 1}. Edges count nodes from 0.")
+    if len(counts) > 1:
         graph = torch.repeat_interleave(torch.tensor(counts, device=x.device), output_size=len(x))
         if bool((graph[edge_index[0]] != graph[edge_index[1]]).any()):
             raise UserError("An edge joins nodes of two different graphs of the batch.")
 
 
 def _unique(key: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted distinct values and the place of the first of each."""
+    """Sorted distinct values, and the index of the first of each."""
     key, order = key.sort(stable=True)
-    first = torch.ones_like(key, dtype=torch.bool)
-    first[1:] = key[1:] != key[:-1]
-    return key[first], order[first]
+    is_new = torch.ones_like(key, dtype=torch.bool)
+    is_new[1:] = key[1:] != key[:-1]
+    return key[is_new], order[is_new]
+
+
+def _join_features(parts: Sequence[Graphs]) -> Tensor:
+    """Features of all parts, sparse where some are."""
+    if not any(part.is_sparse for part in parts):
+        return torch.cat([part.x for part in parts])
+
+    features = [part.x if part.is_sparse else to_sparse(part.x) for part in parts]
+    width = max(x.shape[2] for x in features)
+    return torch.cat([F.pad(x, (0, width - x.shape[2])) for x in features])
+
+
+def _most_nonzero(x: Tensor) -> int:
+    """The largest number of values in a row (N, C) that are not zero."""
+    return int((x != 0).sum(1).max())
 
 
 def _cat(parts: list[Tensor | None]) -> Tensor | None:

@@ -14,17 +14,19 @@ from core.tokens import ForwardContext, Layout, Mask, Query, Rows, Tokens
 class NodeMasker(Masker):
     """Hides int(N · ratio) nodes, drawn over all graphs of a batch together; at least one.
 
-    Of the M hidden nodes int(M · (1 − replace)) are erased and int(M · replace) get the features of random nodes; what
-    rounding leaves keeps its own (as published) and counts in the loss like the others.
+    Of the M hidden nodes int(M · (1 − replace)) are erased and int(M · replace) get the features of random nodes; the
+    nodes that rounding leaves over keep their features (as published) and count in the loss like the others.
 
-    `remask`: the codes erased again before decoding. "hidden": those of hidden nodes (GraphMAE); "random": `decodings`
-    sets of int(N · remask_ratio) nodes drawn from all (GraphMAE2), for queries main/0, main/1, …; "none" (MLP decoder).
-    `latent`: also a query "latent": the roots of sampled subgraphs, or all nodes (GraphMAE2).
-    `drop_edges`: share of edges that the encoder does not see. `loops`: GraphMAE drops self-loops like other edges and
-    adds a fresh one to every node, so that most have two ("doubled"); GraphMAE2 keeps one ("single").
-    `view`: only this view is masked.
+    `remask`: the nodes erased again before decoding. "hidden": the hidden ones (GraphMAE); "random": `decodings` sets
+    of int(N · remask_ratio) nodes drawn from all (GraphMAE2), for the queries main/0, main/1, …; "none" (MLP decoder).
+    `latent`: adds the query "latent": the roots of sampled subgraphs, or all nodes (GraphMAE2).
+    `drop_edges`: share of edges hidden from the encoder. `loops`: GraphMAE drops self-loops like other edges and adds
+    a new one to every node, so that most have two ("doubled"); GraphMAE2 has one ("single").
+    `view`: the only one that is masked.
+
     Draws, in the published order: permutations of all nodes, of the hidden ones and of all again (where replace > 0),
-    edges; then a permutation per view of "random".
+    edges; then a permutation per decoding of "random".
+    Shapes: tokens (1, N, …) -> Mask with visible (1, N − M), queries (1, M).
     Source: THUDM/GraphMAE, THUDM/GraphMAE2.
     """
 
@@ -40,8 +42,9 @@ class NodeMasker(Masker):
         latent: bool = False,
         view: str = "graph",
     ):
-        self.ratio, self.replace, self.drop_edges = checked_ratio(ratio), checked_ratio(replace), drop_edges
-        self.loops, self.remask, self.decodings, self.remask_ratio = loops, remask, decodings, remask_ratio
+        self.ratio, self.replace = checked_ratio(ratio), checked_ratio(replace)
+        self.drop_edges, self.loops = drop_edges, loops
+        self.remask, self.decodings, self.remask_ratio = remask, decodings, remask_ratio
         self.latent, self.view = latent, view
 
     def hidden_count(self, nodes: int) -> int:
@@ -51,42 +54,57 @@ class NodeMasker(Masker):
     def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext) -> dict:
         layout, device = tokens[self.view].layout, tokens[self.view].content.device
         count, hidden = layout.count, self.hidden_count(layout.count)
+
         draws = {"nodes": permutation(count, generator, device)}
         if self.replace:
             draws["masked"] = permutation(hidden, generator, device)
             draws["noise"] = permutation(count, generator, device)
         if self.drop_edges:
-            share = torch.full((layout.edges.shape[1],), 1 - self.drop_edges, device=_home(generator))
+            share = torch.full((layout.edges.shape[1],), 1 - self.drop_edges, device=_device_of(generator))
             draws["edges"] = torch.bernoulli(share, generator=generator).bool().to(device, non_blocking=True)
         if self.remask == "random":
             draws["remask"] = torch.stack([permutation(count, generator, device) for _ in range(self.decodings)])
         return {self.view: draws}
 
     def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, ctx: ForwardContext) -> dict[str, Mask]:
-        layout, drawn = tokens[self.view].layout, draws[self.view]
-        count, hidden = layout.count, self.hidden_count(layout.count)
-        chosen, kept = drawn["nodes"][:hidden], drawn["nodes"][hidden:]
-        flag = torch.zeros(count, dtype=torch.bool, device=chosen.device).index_fill(0, chosen, True)
-        source = torch.arange(count, device=chosen.device)
-        if self.replace:
-            order, noisy = chosen[drawn["masked"]], int(self.replace * hidden)
-            source = source.index_fill(0, order[: int((1 - self.replace) * hidden)], -1)
-            source = source.index_copy(0, order[hidden - noisy :], drawn["noise"][:noisy])
-        else:
-            source = source.index_fill(0, chosen, -1)
-        encoded = None if "edges" not in drawn else drop_edges(layout, drawn["edges"], self.loops)
-        predict = self._queries(Rows(chosen[None]), count, drawn)
+        layout, draw = tokens[self.view].layout, draws[self.view]
+        count, hidden_count = layout.count, self.hidden_count(layout.count)
+        hidden, visible = draw["nodes"][:hidden_count], draw["nodes"][hidden_count:]
+        device = hidden.device
+
+        queries = self._queries(Rows(hidden[None]), count, draw)
         if self.latent:
             roots = tokens[self.view].side.get("roots")
-            predict["latent"] = Query(Rows.all(1, count, chosen.device) if roots is None else Rows(roots[None]))
-        return {
-            self.view: Mask(flag[None], Rows(kept[None]), queries=predict, content_from=source[None], layout=encoded)
-        }
+            queries["latent"] = Query(Rows.all(1, count, device) if roots is None else Rows(roots[None]))
 
-    def _queries(self, rows: Rows, count: int, drawn: Mapping[str, Tensor]) -> dict[str, Query]:
-        if self.remask != "random":
-            return {"main": Query(rows, rows if self.remask == "hidden" else None)}
-        erased = drawn["remask"][:, : int(count * self.remask_ratio)]
+        flags = torch.zeros(count, dtype=torch.bool, device=device).index_fill(0, hidden, True)
+        mask = Mask(
+            flags[None],
+            Rows(visible[None]),
+            queries=queries,
+            content_from=self._content_from(hidden, count, draw)[None],
+            layout=drop_edges(layout, draw["edges"], self.loops) if "edges" in draw else None,
+        )
+        return {self.view: mask}
+
+    def _content_from(self, hidden: Tensor, count: int, draw: Mapping[str, Tensor]) -> Tensor:
+        """(N,) the node whose features each node gets, -1 where they are erased."""
+        source = torch.arange(count, device=hidden.device)
+        if not self.replace:
+            return source.index_fill(0, hidden, -1)
+
+        # The first of the shuffled nodes are erased, the last replaced; both counts are rounded down.
+        shuffled = hidden[draw["masked"]]
+        erased, replaced = int((1 - self.replace) * len(hidden)), int(self.replace * len(hidden))
+        source = source.index_fill(0, shuffled[:erased], -1)
+        return source.index_copy(0, shuffled[len(hidden) - replaced :], draw["noise"][:replaced])
+
+    def _queries(self, rows: Rows, count: int, draw: Mapping[str, Tensor]) -> dict[str, Query]:
+        if self.remask == "none":
+            return {"main": Query(rows)}
+        if self.remask == "hidden":
+            return {"main": Query(rows, rows)}
+        erased = draw["remask"][:, : int(count * self.remask_ratio)]
         return {f"main/{i}": Query(rows, Rows(nodes[None])) for i, nodes in enumerate(erased)}
 
 
@@ -94,6 +112,7 @@ class AtomMasker(Masker):
     """Hides int(n · ratio + 1) atoms of each molecule of n; they are erased, and again before decoding.
 
     Draws: noise (N,), the lowest of each molecule are hidden; or the hidden nodes themselves (long), to replay.
+    Shapes: tokens (1, N, …) -> Mask with visible (1, N − M), query `main` (1, M).
     Source: THUDM/GraphMAE, folder chem.
     """
 
@@ -104,40 +123,49 @@ class AtomMasker(Masker):
         return {self.view: uniform((tokens[self.view].layout.count,), tokens[self.view].content.device, generator)}
 
     def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, ctx: ForwardContext) -> dict[str, Mask]:
-        layout, drawn = tokens[self.view].layout, draws[self.view]
-        chosen = self._lowest(drawn, layout) if drawn.is_floating_point() else drawn
-        hidden = torch.zeros(layout.count, dtype=torch.bool, device=chosen.device).index_fill(0, chosen, True)
-        kept = Rows.from_mask(~hidden[None], layout.count - len(chosen))
-        return {self.view: Mask(hidden[None], kept, queries={"main": Query(Rows(chosen[None]), Rows(chosen[None]))})}
+        layout, draw = tokens[self.view].layout, draws[self.view]
+        atoms = self._lowest(draw, layout) if draw.is_floating_point() else draw
+
+        hidden = torch.zeros(layout.count, dtype=torch.bool, device=atoms.device).index_fill(0, atoms, True)
+        visible = Rows.from_mask(~hidden[None], layout.count - len(atoms))
+        rows = Rows(atoms[None])
+        return {self.view: Mask(hidden[None], visible, queries={"main": Query(rows, rows)})}
 
     def _lowest(self, noise: Tensor, layout: Layout) -> Tensor:
+        """The atoms (M,) of lowest noise of each molecule."""
         order = (layout.sample + noise.double()).argsort()  # by molecule, then noise
-        spans, start = [], 0
+
+        parts, start = [], 0
         for count in layout.counts:
-            spans.append(order[start : start + min(int(count * self.ratio + 1), count)])
+            parts.append(order[start : start + min(int(count * self.ratio + 1), count)])
             start += count
-        return torch.cat(spans)
+        return torch.cat(parts)
 
 
-def drop_edges(layout: Layout, keep: Tensor, loops: Literal["doubled", "single"]) -> Layout:
-    """The layout with the flagged edges alone, (E,), and a fresh self-loop on every node."""
+def drop_edges(layout: Layout, remaining: Tensor, loops: Literal["doubled", "single"]) -> Layout:
+    """The layout with the flagged edges alone, `remaining` (E,) bool, and a new self-loop on every node.
+
+    `loops`: "doubled" leaves the flagged self-loops beside the new ones, "single" drops them.
+    """
+    is_loop = layout.edges[0] == layout.edges[1]
     if loops == "single":
-        keep = keep & (layout.edges[0] != layout.edges[1])
-    fresh = torch.arange(layout.count, device=keep.device).expand(2, -1)
-    edges = torch.cat([layout.edges[:, keep], fresh], 1)
+        remaining = remaining & ~is_loop
+
+    new_loops = torch.arange(layout.count, device=remaining.device).expand(2, -1)
+    edges = torch.cat([layout.edges[:, remaining], new_loops], 1)
     order = edges[1].argsort(stable=True)
+
     content = layout.edge_content
     if content is not None:
-        own = layout.edges[0] == layout.edges[1]
-        content = torch.cat([content[keep], content[own]])[order]
+        content = torch.cat([content[remaining], content[is_loop]])[order]
     return replace(layout, edges=edges[:, order], edge_content=content)
 
 
 def permutation(count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Drawn where the generator lives, so that masks do not depend on the device."""
-    drawn = torch.randperm(count, generator=generator, device=_home(generator))
-    return drawn.to(device, non_blocking=True)
+    """Drawn on the generator's device, so that masks do not depend on the data's."""
+    order = torch.randperm(count, generator=generator, device=_device_of(generator))
+    return order.to(device, non_blocking=True)
 
 
-def _home(generator: torch.Generator | None) -> torch.device:
+def _device_of(generator: torch.Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device

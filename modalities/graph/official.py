@@ -10,7 +10,7 @@ from torch import Tensor
 from core.interop import Official, Rule, State
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs
-from modalities.graph.molecules import SELF_LOOP
+from modalities.graph.nn.molecules import SELF_LOOP
 
 DECODER = "readouts.main.decoder"
 LATENT = "readouts.latent.objectives.latent.head"
@@ -82,7 +82,7 @@ def _decoder(state: State) -> list[str]:
     """An MLP decoder is none that its method has by default."""
     if "decoder.3.weight" not in state:
         return []
-    return [f"method.{DECODER}={{_target_: modalities.graph.decoders.MLPDecoder}}", "method.masker.remask=none"]
+    return [f"method.{DECODER}={{_target_: modalities.graph.nn.decoders.MLPDecoder}}", "method.masker.remask=none"]
 
 
 def _molecule_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from core.evaluation.fillers import Filler
 from core.tokenizers import Tokenizer
 from core.tokens import Tokens
 from modalities.graph.graphs import Graphs, to_dense
-from modalities.graph.messages import EdgeIndex, neighbour_sum
+from modalities.graph.nn.message_passing import EdgeIndex, neighbour_sum
 
 
 class NeighbourMean(Filler):

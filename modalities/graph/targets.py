@@ -1,4 +1,4 @@
-"""What is predicted of a node: its raw features, or what a teacher makes of it."""
+"""Targets of graphs: the raw features of nodes."""
 
 import torch
 
@@ -17,4 +17,5 @@ class NodeFeatures(Target):
     @torch.no_grad()
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
         content = query.rows.gather(ctx.tokens[view].content)
-        return TargetValues(to_dense(content, self.out) if content.dim() == 4 else content.float())
+        is_sparse = content.dim() == 4
+        return TargetValues(to_dense(content, self.out) if is_sparse else content.float())

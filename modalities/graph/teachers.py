@@ -1,4 +1,4 @@
-"""GraphMAE2's latent prediction: a teacher that sees every node, and the student's head."""
+"""GraphMAE2's latent prediction: the teacher, an average of the encoder that is fed every node, and the head."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,9 @@ from core.tokens import ForwardContext
 
 
 class LatentTeacher(EMATeacher):
-    """Projected codes of the whole graph by averaged weights: (1, N, D). Dropout is active in it too, as published.
+    """Projected codes (1, N, D) of the whole graph by averaged weights. Dropout is active in it too, as published.
 
-    It sees a view of its own, "teacher", where the data make one (with other edges dropped), else that of the student.
+    Its input is the view "teacher", where the data make one (with other edges dropped), else `view`, the student's.
     """
 
     def __init__(self, parts: Mapping[str, str], momentum: float, delay: float = 0.0, view: str = "graph"):
@@ -21,11 +21,12 @@ class LatentTeacher(EMATeacher):
 
     def follow(self, method: MaskedAutoencoder) -> None:
         super().follow(method)
-        self.copies["encoder"].input.mask_token = None  # it sees every node
+        self.copies["encoder"].input.mask_token = None  # nothing is hidden from it
 
     def forward(self, ctx: ForwardContext) -> Tensor:
         tokens = ctx.tokens.get("teacher", ctx.tokens[self.view])
-        return self.copies["projector"](self.copies["encoder"](tokens.unmasked()).features)
+        latent = self.copies["encoder"](tokens.unmasked())
+        return self.copies["projector"](latent.features)
 
 
 class LatentHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Graphs as tokens: one token per node, links travel along in the layout."""
+"""Graphs as tokens: one token per node; edges travel along in the layout."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 from core.errors import UserError
 from core.tokenizers import Tokenizer
 from core.tokens import Layout, Tokens
-from modalities.graph.graphs import Graphs, of_pyg
+from modalities.graph.graphs import Graphs, from_pyg
 
 
 class Nodes(Tokenizer):
-    """Every node is a token; its content is its raw features: packed, (1, N, C), or bags (1, N, 2, K) where sparse.
+    """Every node is a token; its content is its raw features: packed, (1, N, C), or (1, N, 2, K) where sparse.
 
-    Takes `Graphs` and torch_geometric's Data or Batch. `features`: C. `loop`: what a self-loop's edge attributes are
-    (molecules), for graphs that come from outside. Side: `roots`, the nodes that sampled subgraphs grew from.
+    Takes `Graphs` and torch_geometric's Data or Batch. `features`: C. `loop`: edge attributes of self-loops
+    (molecules), for graphs of torch_geometric. Side: `roots`, the nodes that sampled subgraphs grew from.
+    Raises: UserError for graphs with another number of features.
     """
 
     def __init__(self, features: int, loop: Sequence[int] | None = None):
@@ -25,12 +26,13 @@ class Nodes(Tokenizer):
         return {"features": self.features}
 
     def forward(self, data: Any) -> Tokens:
-        graphs = data if isinstance(data, Graphs) else of_pyg(data, self.loop)
+        graphs = data if isinstance(data, Graphs) else from_pyg(data, self.loop)
         if graphs.features != self.features:
             raise UserError(
                 f"The graphs have {graphs.features} features per node; the method is built for {self.features}. "
                 f"Set modality.features={graphs.features}."
             )
+
         layout = Layout(
             len(graphs.x),
             coords=None if graphs.position is None else graphs.position[None],

@@ -16,10 +16,10 @@ from core.data.sources import Source
 from core.errors import UserError
 from core.evaluation.published import Figures, Published
 from core.export import SavedEncoder
-from modalities.graph.collection import Collection
-from modalities.graph.data import collection
+from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs, join
-from modalities.graph.molecules import MoleculeGIN
+from modalities.graph.nn.molecules import MoleculeGIN
+from modalities.graph.reader import collection
 
 SHARES = (0.8, 0.1)  # training and validation
 

@@ -9,15 +9,15 @@ from core.world.scene import Scene
 from core.world.source import WorldSource, npy, require_integer
 
 LINKS = 6  # nearest neighbours of a point; links go both ways
-AWAY = 4.0  # metres from the solid's centre to where rays start
+RAY_START = 4.0  # metres from the solid's centre
 
 
 class GraphWorld(WorldSource):
     """`size` points where random rays meet the solid; features: position about their mean (metres), unit normal.
 
-    The label is the solid's shape. Every node lies on the solid: test samples say so in `aux["object"]`, bool (N,), and
-    have no background. Cost: 5 ms a sample on one core at 128 points. `train` and `test` are the numbers of
-    samples, `root` and `seed` as in `WorldSource`.
+    The label is the solid's shape. Every node lies on the solid: for test samples `aux["object"]`, bool (N,), is true
+    everywhere; there is no background. Cost: 5 ms a sample on one core at 128 points. `train` and `test` are the
+    numbers of samples, `root` and `seed` as in `WorldSource`.
     """
 
     kind = "graph"
@@ -30,36 +30,41 @@ class GraphWorld(WorldSource):
 
     def make(self, scenes: Sequence[Scene]) -> Iterator[dict[str, bytes]]:
         for scene in scenes:
-            points = surface(scene, self.size)
+            points = surface_points(scene, self.size)
             x = np.concatenate([points - points.mean(0), scene.normal(points)], 1).astype(np.float32)
+
             buffer = io.BytesIO()
-            np.savez(buffer, x=x, edge_index=nearest(points, LINKS))
+            np.savez(buffer, x=x, edge_index=nearest_neighbours(points, LINKS))
             yield {".object.npy": npy(np.ones(self.size, dtype=bool)), ".npz": buffer.getvalue()}
 
 
-def surface(scene: Scene, count: int) -> np.ndarray:
-    """(count, 3) points where rays from all around, aimed at random places within the solid's reach, first meet it."""
+def surface_points(scene: Scene, count: int) -> np.ndarray:
+    """(count, 3) points where rays from all sides, aimed at random points within the solid's radius, first meet it."""
     # The scene's own numbers are the seed: the same scene gives the same points.
     seed = [int(2**40 * part) for part in (scene.yaw, scene.scale, scene.proportion)]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-    found: list[np.ndarray] = []
-    while sum(map(len, found)) < count:
+
+    parts, total = [], 0
+    while total < count:
         sides, aims = rng.standard_normal((2, 2 * count, 3))
-        origins = AWAY * sides / np.linalg.norm(sides, axis=1, keepdims=True)
+        origins = RAY_START * sides / np.linalg.norm(sides, axis=1, keepdims=True)
         aims *= (rng.random((2 * count, 1)) ** (1 / 3)) * scene.scale / np.linalg.norm(aims, axis=1, keepdims=True)
         directions = (aims - origins) / np.linalg.norm(aims - origins, axis=1, keepdims=True)
+
         origins = origins + scene.position
-        far = scene.cast(origins, directions)
-        hit = np.isfinite(far)
-        found.append(origins[hit] + far[hit, None] * directions[hit])
-    return np.concatenate(found)[:count]
+        distance = scene.cast(origins, directions)
+        hit = np.isfinite(distance)
+        parts.append(origins[hit] + distance[hit, None] * directions[hit])
+        total += len(parts[-1])
+    return np.concatenate(parts)[:count]
 
 
-def nearest(points: np.ndarray, count: int) -> np.ndarray:
-    """(2, E): every point's `count` nearest others, in both directions, each link once."""
-    far = np.square(points[:, None] - points[None]).sum(2)
-    np.fill_diagonal(far, np.inf)
-    close = np.argsort(far, axis=1)[:, :count]
-    linked = np.zeros(far.shape, dtype=bool)
-    np.put_along_axis(linked, close, True, axis=1)
+def nearest_neighbours(points: np.ndarray, count: int) -> np.ndarray:
+    """(2, E): edges of every point (N, 3) and its `count` nearest ones, in both directions, each once."""
+    distance = np.square(points[:, None] - points[None]).sum(2)
+    np.fill_diagonal(distance, np.inf)
+
+    neighbours = np.argsort(distance, axis=1)[:, :count]
+    linked = np.zeros(distance.shape, dtype=bool)
+    np.put_along_axis(linked, neighbours, True, axis=1)
     return np.stack(np.nonzero(linked | linked.T)).astype(np.int64)

@@ -10,10 +10,10 @@ from torch import Tensor
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder, Output
 from core.tokens import Mask, Progress, Query, Rows
-from modalities.graph.decoders import Codes
-from modalities.graph.gnn import GATLayer
-from modalities.graph.messages import EdgeIndex
-from modalities.graph.molecules import ATOM_TYPES
+from modalities.graph.nn.decoders import Codes
+from modalities.graph.nn.gnn import GATLayer
+from modalities.graph.nn.message_passing import EdgeIndex
+from modalities.graph.nn.molecules import ATOM_TYPES
 from tests.parity.vectors import Folder, Pair, close, equal, gradient_pairs
 
 # Recorded inputs and randomness, and steps on the way that have no counterpart here.

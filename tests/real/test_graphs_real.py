@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalities.graph import files
+from modalities.graph.formats import files
 
 PLANETOID = {"Cora": (2708, 1433, 10556, 140), "CiteSeer": (3327, 3703, 9104, 120)}
 TU = {
@@ -22,7 +22,7 @@ def links(graph) -> int:
 def test_planetoid(data_dir, name):
     found = files.read(str(data_dir / "planetoid" / name))
     (graph,), (nodes, features, edges, train) = found.graphs, PLANETOID[name]
-    assert (len(graph.x), graph.features, links(graph)) == (nodes, features, edges) and graph.is_bag
+    assert (len(graph.x), graph.features, links(graph)) == (nodes, features, edges) and graph.is_sparse
     assert [int(flag.sum()) for flag in found.splits.values()] == [train, 500, 1000]
     total = graph.x[:, 0].sum(1)
     assert torch.allclose(total[total > 0], torch.ones(())) and int((total == 0).sum()) == (

@@ -14,15 +14,22 @@ from core.composition.choices import choices
 from core.config import compose
 from core.evaluation.classification import SUPERVISED
 from core.evaluation.published import Published, spread
-from modalities.graph.data import GraphReader, GraphSource
 from modalities.graph.evaluation import PooledVectors, features, node_accuracy
-from modalities.graph.files import read
-from modalities.graph.graphs import Graphs, induced, join
+from modalities.graph.formats.files import read
+from modalities.graph.graphs import Graphs, induced_subgraph, join
+from modalities.graph.reader import GraphReader, GraphSource
 from modalities.graph.sampling import write
 from modalities.graph.transfer import FineTuning
 from tests.modalities.graph.test_evaluation import molecule
 
-TINY = ["modality=graph", "data=graph", "method.encoder.width=16", "engine.workers=0", "precision=fp32", "batch_size=1"]
+TINY = [
+    "modality=graph",
+    "data=folder",
+    "method.encoder.width=16",
+    "engine.workers=0",
+    "precision=fp32",
+    "batch_size=1",
+]
 PROBE = "published={_target_: modalities.graph.evaluation.NodeProbe, lr: 0.05, weight_decay: 0.0, epochs: 40}"
 VECTORS = "published={_target_: modalities.graph.evaluation.PooledVectors, pool: sum}"
 
@@ -137,7 +144,7 @@ def test_settings_of_a_protocol_can_be_changed(place, capsys):
         ("nodes", ["task=published", "published=null"], "does not say how a paper measured it"),
         ("many", ["task=published", PROBE], "one graph with a class per node"),
         ("nodes", ["task=published", VECTORS], "a class per graph"),
-        ("many", ["task=published", "data=world"], "data=graph data.root="),
+        ("many", ["task=published", "data=world"], "data=folder data.root="),
     ],
 )
 def test_what_does_not_fit_is_refused(place, capsys, name, argv, said):
@@ -163,7 +170,7 @@ def test_molecules_are_fine_tuned_by_the_command(tmp_path, capsys, monkeypatch):
         answers = {"y": torch.tensor([[1.0 if i % 2 else -1.0]]), "scaffold": str(i // 2)}
         dicts.append({"x": one.x, "edge_index": one.edge_index[:, kept], "edge_attr": one.edge_attr[kept], **answers})
     torch.save(dicts, tmp_path / "molecules.pt")
-    data = ["data=graph", f"data.root={tmp_path / 'molecules.pt'}", "batch_size=20", "steps=2", "engine.workers=0"]
+    data = [f"data.root={tmp_path / 'molecules.pt'}", "batch_size=20", "steps=2", "engine.workers=0"]
     assert train.main(["experiment=graphmae_zinc", *data, "method.encoder.width=16", f"run_dir={tmp_path / 'r'}"]) == 0
     settings = [f"published.{text}" for text in ("epochs=12", "batch_size=8", "lr=5e-3", "drop=0.1")]
     code, err, _, record = run(capsys, f"run={tmp_path / 'r'}", "task=published", *settings)
@@ -213,7 +220,7 @@ def test_the_graph_between_some_nodes():
     inside = kept[edges].all(0)
     number = torch.cumsum(kept, 0) - 1
     alone = Graphs.of(x[kept], number[edges[:, inside]], edge_attr=attr[inside])
-    found = induced(Graphs.of(x, edges, edge_attr=attr), kept)
+    found = induced_subgraph(Graphs.of(x, edges, edge_attr=attr), kept)
     assert torch.equal(found.x, alone.x) and torch.equal(found.edge_index, alone.edge_index)
     assert torch.equal(found.edge_attr, alone.edge_attr) and found.counts == (6,)
 

@@ -13,7 +13,6 @@ from core.errors import UserError
 from core.evaluation.adam_probe import adam_probe, random_parts
 from core.evaluation.svm import svm_folds
 from core.export import SavedEncoder
-from modalities.graph.collection import Collection
 from modalities.graph.evaluation import (
     graph_accuracy,
     node_accuracy,
@@ -21,10 +20,11 @@ from modalities.graph.evaluation import (
     raw_accuracy,
     supervised_accuracy,
 )  # fmt: skip
-from modalities.graph.gnn import GAT
+from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs
-from modalities.graph.molecules import SELF_LOOP, MoleculeGIN
 from modalities.graph.multilabel import micro_f1
+from modalities.graph.nn.gnn import GAT
+from modalities.graph.nn.molecules import SELF_LOOP, MoleculeGIN
 from modalities.graph.tokenizer import Nodes
 from modalities.graph.transfer import FineTuning, molecule_transfer, property_loss, scaffold_split
 
@@ -40,7 +40,7 @@ def nodes() -> Collection:
     y = torch.arange(60) % 2
     x = torch.stack([y.float(), 1 - y.float(), torch.rand(60, generator=torch.Generator().manual_seed(0))], 1)
     edges = torch.stack([torch.arange(58), torch.arange(58) + 2])
-    return Collection([Graphs.of(x, edges)], None, y, flags(range(20), range(20, 40), range(40, 60)))
+    return Collection([Graphs.of(x, edges)], nodes=y, splits=flags(range(20), range(20, 40), range(40, 60)))
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def test_probe_of_several_labels_a_node(encoder):
         labels.append(y)
     part = torch.arange(6).repeat_interleave(20)
     splits = {"train": part < 4, "validation": part == 4, "test": part == 5}
-    data = Collection(graphs, None, torch.cat(labels), splits)
+    data = Collection(graphs, nodes=torch.cat(labels), splits=splits)
     found = node_f1(encoder, data, 0.1, 0.0, 80)
     assert found["final"] > 0.95 and found == node_f1(encoder, data, 0.1, 0.0, 80)
     with pytest.raises(UserError, match="train split has no graph"):
-        node_f1(encoder, Collection(graphs, None, data.nodes, splits | {"train": part < 0}), 0.1, 0.0, 1)
+        node_f1(encoder, Collection(graphs, nodes=data.nodes, splits=splits | {"train": part < 0}), 0.1, 0.0, 1)
     with pytest.raises(UserError, match="several labels"):
-        node_f1(encoder, Collection(graphs, None, data.nodes[:, 0], splits), 0.1, 0.0, 1)
+        node_f1(encoder, Collection(graphs, nodes=data.nodes[:, 0], splits=splits), 0.1, 0.0, 1)
 
 
 def test_micro_f1_is_sklearns():

@@ -5,8 +5,8 @@ import torch
 
 from core.errors import UserError
 from core.tokens import Rows
-from modalities.graph.geometric import geometric
-from modalities.graph.graphs import Graphs, in_order, join, of_pyg, to_dense, to_sparse
+from modalities.graph.formats.geometric import geometric
+from modalities.graph.graphs import Graphs, from_pyg, join, sort_edges, to_dense, to_sparse
 from modalities.graph.tokenizer import Nodes
 
 
@@ -15,14 +15,14 @@ def edges(*pairs):
 
 
 def test_edges_are_sorted_once_each_with_one_loop_per_node():
-    found, attr = in_order(edges((2, 0), (1, 0), (1, 0), (0, 0), (0, 1)), 3, torch.tensor([5, 6, 7, 8, 9]), None)
+    found, attr = sort_edges(edges((2, 0), (1, 0), (1, 0), (0, 0), (0, 1)), 3, torch.tensor([5, 6, 7, 8, 9]), None)
     assert found.T.tolist() == [[1, 0], [2, 0], [0, 0], [0, 1], [1, 1], [2, 2]]
     assert attr.tolist() == [6, 5, 0, 9, 0, 0]  # of a repeated edge the first counts; loops say nothing
-    assert torch.equal(in_order(found, 3)[0], found)
+    assert torch.equal(sort_edges(found, 3)[0], found)
 
 
 def test_loops_say_what_they_are_told():
-    _, attr = in_order(edges((0, 1)), 2, torch.tensor([[1, 2]]), (4, 0))
+    _, attr = sort_edges(edges((0, 1)), 2, torch.tensor([[1, 2]]), (4, 0))
     assert attr.tolist() == [[4, 0], [1, 2], [4, 0]]
 
 
@@ -69,12 +69,12 @@ def test_bags_hold_what_the_rows_hold():
     assert not Graphs.of(torch.rand(5, 4), edges()).compact().is_sparse
 
 
-def test_joined_graphs_keep_edges_apart_and_in_order():
+def test_joined_graphs_keep_edges_apart_and_sort_edges():
     sparse = Graphs.of(torch.eye(9)[:3], edges((0, 1))).compact()
     dense = Graphs.of(torch.rand(2, 9), edges((1, 0)))
     both = join([sparse, dense])
     assert both.counts == (3, 2) and both.sample.tolist() == [0, 0, 0, 1, 1]
-    assert torch.equal(both.edge_index, in_order(both.edge_index, 5)[0])
+    assert torch.equal(both.edge_index, sort_edges(both.edge_index, 5)[0])
     assert torch.equal(
         to_dense(both.x, 9), torch.cat([torch.eye(9)[:3], to_dense(to_sparse(to_dense(both.x, 9)[3:]), 9)])
     )
@@ -88,9 +88,9 @@ def test_torch_geometric_objects_are_taken():
     batch = data_classes.Batch.from_data_list([data, data_classes.Data(x=torch.rand(1, 4), edge_index=edges())])
     tokens = Nodes(4)(batch)
     assert tokens.content.shape == (1, 4, 4) and tokens.layout.counts == (3, 1)
-    assert torch.equal(tokens.layout.edges, join([of_pyg(data), Graphs.of(torch.rand(1, 4), edges())]).edge_index)
+    assert torch.equal(tokens.layout.edges, join([from_pyg(data), Graphs.of(torch.rand(1, 4), edges())]).edge_index)
     with pytest.raises(UserError, match="no node features"):
-        of_pyg(data_classes.Data(edge_index=edges((0, 0))))
+        from_pyg(data_classes.Data(edge_index=edges((0, 0))))
 
 
 def test_another_width_is_named():

@@ -40,7 +40,7 @@ def test_tiny_graphs_have_something_to_predict(counts):
 
 
 def test_random_remasks_are_drawn_from_all_nodes():
-    found = mask(NodeMasker(0.5, remask="random", views=3, remask_ratio=0.4, latent=True), tokens(10))
+    found = mask(NodeMasker(0.5, remask="random", decodings=3, remask_ratio=0.4, latent=True), tokens(10))
     assert list(found.queries) == ["main/0", "main/1", "main/2", "latent"]
     erased = [found.queries[f"main/{i}"].remask.index[0] for i in range(3)]
     assert all(len(e) == 4 for e in erased) and not torch.equal(erased[0].sort().values, erased[1].sort().values)

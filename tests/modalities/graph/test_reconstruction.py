@@ -10,9 +10,9 @@ from core.data.sources import Source
 from core.evaluation.features import Reading
 from core.evaluation.reconstruction import evaluate_reconstruction, hidden_rows
 from core.tokens import Batch, ForwardContext
-from modalities.graph import files
-from modalities.graph.data import GraphReader, GraphSource
+from modalities.graph.formats import files
 from modalities.graph.graphs import Graphs, to_dense
+from modalities.graph.reader import GraphReader, GraphSource
 from modalities.graph.reconstruction import NeighbourMean
 from modalities.graph.tokenizer import Nodes
 
@@ -86,8 +86,8 @@ def skill(graphs, answer, monkeypatch, *overrides: str) -> dict:
     torch.manual_seed(0)
     method = build_method(compose(["modality=graph", "size=nano", "method.encoder.width=16", *overrides]))
 
-    def predict(tokens, mask, names=None, step=None):
-        return {}, {name: answer(step, *asked) for name, asked in method.prediction_tasks(mask).items()}
+    def predict(tokens, mask, names=None, ctx=None):
+        return {}, {name: answer(ctx, *asked) for name, asked in method.prediction_tasks(mask).items()}
 
     monkeypatch.setattr(method, "predict", predict)
     source = Given(graphs)
@@ -95,16 +95,16 @@ def skill(graphs, answer, monkeypatch, *overrides: str) -> dict:
     return result | {"total": result["figures"]["features"]["total"]}
 
 
-def right(step, objective, view, place):
-    return objective.target(step, view, place).values
+def right(ctx, objective, view, query):
+    return objective.target(ctx, view, query).values
 
 
-def by_filler(ctx, objective, view, place):
+def by_filler(ctx, objective, view, query):
     """Means over visible neighbours, written anew, node by node."""
     data, hidden = ctx.batch.views[view], hidden_rows(ctx.masks, view)[0]
     x = to_dense(data.x, data.features) if data.is_sparse else data.x
     rows = []
-    for node in place.rows.index[0].tolist():
+    for node in query.rows.index[0].tolist():
         near = [int(a) for a, b in data.edge_index.T if b == node and not hidden[a] and a != node]
         own = [i for i in range(len(x)) if data.sample[i] == data.sample[node] and not hidden[i]]
         rows.append(x[near or own].mean(0))
@@ -121,8 +121,8 @@ def test_right_answers_have_skill_one_and_the_fillers_own_none(monkeypatch):
 
 
 def test_of_one_graph_the_nodes_are_drawn_again(monkeypatch):
-    def half_right(step, objective, view, place):
-        values = right(step, objective, view, place)
+    def half_right(ctx, objective, view, query):
+        values = right(ctx, objective, view, query)
         return torch.where(torch.arange(values.shape[1])[:, None] % 2 == 0, values, -values)
 
     found = skill([graph(60, 0)], half_right, monkeypatch, "method.masker.replace=0.0")

@@ -10,9 +10,9 @@ from core.config import compose
 from core.errors import BadSample, UserError
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs
-from modalities.graph.sampling import SampledReader, SampledSource, grow, links, write
+from modalities.graph.nn.transformer import random_walk
+from modalities.graph.sampling import SampledReader, SampledSource, edges_between, sample_nodes, write
 from modalities.graph.tokenizer import Nodes
-from modalities.graph.transformer import random_walk
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_same_seed_draws_the_same(folder):
 
 def test_links_are_those_of_the_graph():
     indptr, indices = np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1])
-    assert links(indptr, indices, np.array([2, 1])).T.tolist() == [[1, 0], [0, 1]]
+    assert edges_between(indptr, indices, np.array([2, 1])).T.tolist() == [[1, 0], [0, 1]]
 
 
 @pytest.fixture
@@ -63,7 +63,8 @@ def test_what_is_reached_and_linked_is_what_the_matrix_says(adjacency, fanout):
     indptr = np.concatenate([[0], adjacency.sum(1).cumsum()])
     indices = adjacency.nonzero()[1]
     for root in range(20):
-        nodes, near = grow(indptr, indices, root, fanout, np.random.default_rng(root)), np.eye(20, dtype=bool)[root]
+        nodes = sample_nodes(indptr, indices, root, fanout, np.random.default_rng(root))
+        near = np.eye(20, dtype=bool)[root]
         assert nodes[0] == root and len(np.unique(nodes)) == len(nodes)
         first = nodes[1 : 1 + min(fanout[0], adjacency[root].sum())]
         assert adjacency[root][first].all() and len(first) == min(fanout[0], adjacency[root].sum())
@@ -71,14 +72,14 @@ def test_what_is_reached_and_linked_is_what_the_matrix_says(adjacency, fanout):
             near = near | adjacency[near].any(0)
         assert near[nodes].all() and (len(nodes) == near.sum() or max(fanout) < 50)
         linked = np.zeros((len(nodes), len(nodes)), bool)
-        sender, receiver = links(indptr, indices, nodes)
+        sender, receiver = edges_between(indptr, indices, nodes)
         linked[receiver, sender] = True
         assert (linked == adjacency[np.ix_(nodes, nodes)]).all()
 
 
 def test_every_neighbour_is_drawn_in_time(adjacency):
     indptr, indices = np.concatenate([[0], adjacency.sum(1).cumsum()]), adjacency.nonzero()[1]
-    drawn = [grow(indptr, indices, 0, (4,), np.random.default_rng(seed))[1:] for seed in range(200)]
+    drawn = [sample_nodes(indptr, indices, 0, (4,), np.random.default_rng(seed))[1:] for seed in range(200)]
     assert set(np.concatenate(drawn)) == set(range(1, 20))
 
 

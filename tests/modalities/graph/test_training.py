@@ -10,10 +10,10 @@ from core.config import compose
 from core.engine.optim import Adam
 from core.export import SavedEncoder
 from core.tokens import Batch, Progress
-from modalities.graph.decoders import MLPDecoder
-from modalities.graph.geometric import geometric
-from modalities.graph.gnn import GAT, MaskedInput, PyGEncoder
+from modalities.graph.formats.geometric import geometric
 from modalities.graph.graphs import Graphs, to_dense
+from modalities.graph.nn.decoders import MLPDecoder
+from modalities.graph.nn.gnn import GAT, MaskedInput, PyGEncoder
 from modalities.graph.tokenizer import Nodes
 
 # Card of THUDM/GraphMAE, measured with its code.
@@ -124,7 +124,7 @@ def test_teacher_copies_or_stays(momentum):
 
 
 def test_decoder_of_each_nodes_own_code():
-    overrides = ["method.readouts.main.decoder={_target_: modalities.graph.decoders.MLPDecoder, inner: 16}"]
+    overrides = ["method.readouts.main.decoder={_target_: modalities.graph.nn.decoders.MLPDecoder, inner: 16}"]
     method = small("graphmae", "method.masker.remask=none", *overrides)
     assert isinstance(method.readouts["main"].decoder, MLPDecoder)
     assert torch.isfinite(method(Batch({"graph": Graphs.of(torch.rand(9, 6), torch.randint(9, (2, 20)))})).loss)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from core.encoder import Encoder
 from core.tokens import EncoderInput, Latent
-from modalities.graph.elementwise import dropout
-from modalities.graph.layers import Activation, GATLayer, GINLayer, MaskedInput, Norm, Residual, TokenStart
-from modalities.graph.messages import EdgeIndex
+from modalities.graph.nn.elementwise import dropout
+from modalities.graph.nn.layers import Activation, GATLayer, GINLayer, MaskedInput, Norm, Residual, TokenStart
+from modalities.graph.nn.message_passing import EdgeIndex
 
 
 class GNNEncoder(Encoder):

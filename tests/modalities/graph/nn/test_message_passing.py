@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.tokens import Layout
-from modalities.graph.messages import EdgeIndex, edge_softmax, neighbour_sum, plain_weighted_sum, weighted_sum
+from modalities.graph.nn.message_passing import EdgeIndex, edge_softmax, neighbour_sum, plain_weighted_sum, weighted_sum
 
 
 def links(nodes: int, rows: int, count: int) -> EdgeIndex:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from core.decoders import Decoder
 from core.tokens import Latent, Layout, Query
-from modalities.graph.elementwise import PReLU, dropout
-from modalities.graph.layers import Activation, Mlp, Norm
-from modalities.graph.messages import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
-from modalities.graph.molecules import ATOM_TYPES, BondConv
+from modalities.graph.nn.elementwise import PReLU, dropout
+from modalities.graph.nn.layers import Activation, Mlp, Norm
+from modalities.graph.nn.message_passing import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
+from modalities.graph.nn.molecules import ATOM_TYPES, BondConv
 
 MaskToken = Literal["none", "learned", "idle"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modalities.graph.elementwise import PReLU, dropout
+from modalities.graph.nn.elementwise import PReLU, dropout
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.75])

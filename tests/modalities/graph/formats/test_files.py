@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from core.errors import UserError
-from modalities.graph import files
-from modalities.graph.data import GraphReader, GraphSource
-from modalities.graph.geometric import geometric
+from modalities.graph.formats import files
+from modalities.graph.formats.geometric import geometric
 from modalities.graph.graphs import Graphs, to_dense
+from modalities.graph.reader import GraphReader, GraphSource
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +89,8 @@ def test_damaged_feature_arrays_are_refused(tmp_path):
 
 def test_features_are_scaled_as_asked(tmp_path):
     root = write(tmp_path / "g", edges="0,1\n", features="1,3,5\n3,1,5\n0,0,5\n")
-    assert dense(files.read(root, rows="sum").graphs[0]).sum(1).tolist() == pytest.approx([1, 1, 1])
-    x = dense(files.read(root, rows="standard").graphs[0])
+    assert dense(files.read(root, scaling="sum").graphs[0]).sum(1).tolist() == pytest.approx([1, 1, 1])
+    x = dense(files.read(root, scaling="standard").graphs[0])
     assert torch.allclose(x.mean(0), torch.zeros(3), atol=1e-6) and torch.allclose(
         x[:, :2].std(0, correction=0), torch.ones(2)
     )

@@ -20,8 +20,8 @@ def geometric() -> ModuleType:
     return torch_geometric
 
 
-def harmless_classes() -> torch.serialization.safe_globals:
-    """Lets `torch.load(weights_only=True)` make Data objects."""
+def safe_classes() -> torch.serialization.safe_globals:
+    """Allows Data objects in files that `torch.load(weights_only=True)` reads."""
     data = geometric().data
     return torch.serialization.safe_globals(
         [data.Data, data.data.DataEdgeAttr, data.data.DataTensorAttr, data.storage.GlobalStorage]

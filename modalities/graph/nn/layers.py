@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.tokens import EncoderInput
-from modalities.graph.elementwise import PReLU, dropout
 from modalities.graph.graphs import to_dense
-from modalities.graph.messages import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
+from modalities.graph.nn.elementwise import PReLU, dropout
+from modalities.graph.nn.message_passing import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
 
 Norm = Literal["none", "layer", "batch"]
 Activation = Literal["none", "prelu", "relu", "elu"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from core.encoder import Encoder
 from core.targets import Target
 from core.tokens import EncoderInput, ForwardContext, Latent, Query, TargetValues
-from modalities.graph.messages import EdgeIndex, neighbour_sum
+from modalities.graph.nn.message_passing import EdgeIndex, neighbour_sum
 
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, DIRECTIONS = 119, 3, 6, 3
 SELF_LOOP = (4, 0)  # bond type and direction of a node's edge to itself

@@ -1,0 +1,128 @@
+"""Citation graphs as raw Planetoid files (`ind.cora.x`, …): old pickles, of which only nine names are loaded."""
+
+import pickle
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.errors import UserError
+from modalities.graph.formats.collection import Collection, Scaling, make_graph
+
+PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")
+VALIDATION = 500  # nodes, behind the training ones
+
+
+class _Csr:
+    """Takes up the state of a pickled scipy.sparse.csr_matrix; nothing of scipy runs."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    _shape: tuple[int, int]
+
+    def dense(self) -> np.ndarray:
+        rows = np.repeat(np.arange(self._shape[0]), np.diff(self.indptr))
+        out = np.zeros(self._shape, np.float32)
+        np.add.at(out, (rows, self.indices), self.data)
+        return out
+
+
+ALLOWED = {
+    "numpy dtype": np.dtype,
+    "numpy ndarray": np.ndarray,
+    "numpy.core.multiarray _reconstruct": np._core.multiarray._reconstruct,
+    "numpy._core.multiarray _reconstruct": np._core.multiarray._reconstruct,
+    "scipy.sparse.csr csr_matrix": _Csr,
+    "scipy.sparse._csr csr_matrix": _Csr,
+    "collections defaultdict": defaultdict,
+    "__builtin__ list": list,
+    "builtins list": list,
+}
+
+
+class Unpickler(pickle.Unpickler):
+    """Refuses every name but the `ALLOWED` ones, which are all that these files hold."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module} {name}" not in ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place in such a file")
+        return ALLOWED[f"{module} {name}"]
+
+
+def is_here(path: Path) -> bool:
+    return path.is_dir() and bool(_names(path))
+
+
+def read(folder: Path, scaling: Scaling) -> Collection:
+    """The citation graph in `folder` or its `raw`, edges both ways, with the public split.
+
+    Training: the first nodes, 20 a class; validation: the 500 behind them; test: as listed. Test nodes that the list
+    leaves out (CiteSeer) have zero features and label 0.
+    Raises: UserError where a file is missing or damaged, or the folder holds several graphs.
+    """
+    names = _names(folder)
+    if len(names) > 1:
+        raise UserError(f"data.root: {folder} holds several graphs ({', '.join(names)}); give each a folder.")
+
+    name = names[0]
+    raw = folder / "raw" if (folder / "raw" / f"ind.{name}.graph").exists() else folder
+    _, tx, allx, y, ty, ally, neighbours = (load(raw / f"ind.{name}.{part}") for part in PARTS)
+    test = _test_nodes(raw, name)
+
+    # Test nodes are listed out of order, and some numbers between them are missing.
+    labelled = allx._shape[0]
+    count = max(labelled + len(test), int(test.max()) + 1, 1 + max(neighbours))
+    x = np.zeros((count, allx._shape[1]), np.float32)
+    x[:labelled] = allx.dense()
+    x[test] = tx.dense()
+    classes = np.zeros((count, y.shape[1]), np.float32)
+    classes[:labelled] = ally
+    classes[test] = ty
+
+    rows = np.arange(count)
+    splits = {
+        "train": rows < len(y),
+        "validation": (rows >= len(y)) & (rows < len(y) + VALIDATION),
+        "test": np.isin(rows, test),
+    }
+    return Collection(
+        [make_graph(torch.from_numpy(x), torch.from_numpy(_edges(neighbours)), folder, scaling)],
+        nodes=torch.from_numpy(classes.argmax(1)),
+        splits={split: torch.from_numpy(flags) for split, flags in splits.items()},
+    )
+
+
+def load(path: Path) -> Any:
+    """One file's content. Raises UserError when it is missing, damaged, or holds anything but arrays and lists."""
+    try:
+        with path.open("rb") as file:
+            return Unpickler(file, encoding="latin1").load()
+    except FileNotFoundError:
+        raise UserError(
+            f"data.root: {path} is missing. A Planetoid graph is {len(PARTS) + 1} files beside it."
+        ) from None
+    except Exception as error:  # damaged pickles raise anything
+        raise UserError(f"data.root: {path} is refused: {error}. Fetch the original file again.") from error
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of the graphs whose files lie in `folder` or its `raw`."""
+    paths = [*folder.glob("ind.*.graph"), *folder.glob("raw/ind.*.graph")]
+    return sorted(path.name.split(".")[1] for path in paths)
+
+
+def _test_nodes(folder: Path, name: str) -> np.ndarray:
+    try:
+        return np.loadtxt(folder / f"ind.{name}.test.index", dtype=np.int64, ndmin=1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.root: the list of test nodes of {name} in {folder} cannot be read: {error}") from error
+
+
+def _edges(neighbours: dict[int, list[int]]) -> np.ndarray:
+    """(2, E), both ways, from each node's list of neighbours."""
+    source = np.repeat(np.fromiter(neighbours, np.int64), [len(nodes) for nodes in neighbours.values()])
+    target = np.concatenate([np.asarray(nodes, np.int64) for nodes in neighbours.values()])
+    return np.stack([np.concatenate([source, target]), np.concatenate([target, source])])

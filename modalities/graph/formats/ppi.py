@@ -1,0 +1,59 @@
+"""The protein graphs (PPI) as distributed: 24 graphs in three parts, several labels a node."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+from modalities.graph.formats.collection import Collection, Scaling, scale_features, to_undirected, unbatch
+from modalities.graph.graphs import Graphs
+
+PARTS = {"train": "train", "validation": "valid", "test": "test"}
+
+
+def is_here(path: Path) -> bool:
+    return (path / "train_graph.json").exists()
+
+
+def read(folder: Path, scaling: Scaling) -> Collection:
+    """`<part>_graph.json` (node-link form), `_graph_id.npy`, `_feats.npy` and `_labels.npy` of all three parts.
+
+    Nodes are the numbers of their rows. Raises: UserError naming a file that is missing or damaged.
+    """
+    graphs, labels, parts = [], [], []
+    for name, part in PARTS.items():
+        part_graphs, part_labels = _read_part(folder, part, scaling)
+        graphs += part_graphs
+        labels.append(part_labels)
+        parts += [name] * len(part_labels)
+
+    splits = {name: torch.from_numpy(np.array(parts) == name) for name in PARTS}
+    return Collection(graphs, nodes=torch.cat(labels), splits=splits)
+
+
+def _read_part(folder: Path, part: str, scaling: Scaling) -> tuple[list[Graphs], Tensor]:
+    """The graphs of one part and their nodes' labels (N, T)."""
+    try:
+        tree = json.loads((folder / f"{part}_graph.json").read_text())
+        links = [(link["source"], link["target"]) for link in tree["links"]]
+        edges = torch.tensor(links, dtype=torch.long).reshape(-1, 2).T
+        graph_of_node = np.load(folder / f"{part}_graph_id.npy", allow_pickle=False)
+        x = np.load(folder / f"{part}_feats.npy", allow_pickle=False)
+        labels = np.load(folder / f"{part}_labels.npy", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"data.root: {folder}: the part {part!r} of PPI cannot be read: {error!r}") from None
+
+    if not tree.get("directed"):
+        edges = to_undirected(edges)
+    if np.any(np.diff(graph_of_node) < 0):
+        raise UserError(f"data.root: {folder / f'{part}_graph_id.npy'} must list nodes graph by graph.")
+    counts = np.unique(graph_of_node, return_counts=True)[1].tolist()
+
+    try:
+        batch = Graphs.of(scale_features(torch.from_numpy(x).float(), scaling), edges, counts)
+    except UserError as error:
+        raise UserError(f"data.root: {folder}, part {part!r}: {error}") from None
+    return unbatch(batch), torch.from_numpy(labels).float()

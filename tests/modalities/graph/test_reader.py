@@ -1,0 +1,129 @@
+"""`data=folder` of graphs: one place in a known form, many files of one graph each, and which is which."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from core import train
+from core.build import build
+from core.config import compose
+from core.data.opening import open_source
+from core.errors import BadSample, UserError
+from modalities.graph.formats import files
+from modalities.graph.reader import GraphReader, GraphSource, collection
+
+
+@pytest.fixture(autouse=True)
+def no_cache():
+    files.read.cache_clear()
+
+
+def save_graph(path, value: float, label: int | None = None) -> None:
+    """A chain of three nodes whose features are all `value`."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    arrays = {"x": np.full((3, 2), value, np.float32), "edge_index": np.array([[0, 1], [1, 2]])}
+    np.savez(path, **arrays, **({} if label is None else {"y": np.array([label])}))
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Ten files in two folders of classes."""
+    for number in range(10):
+        save_graph(tmp_path / "many" / "ab"[number % 2] / f"{number}.npz", float(number))
+    return tmp_path / "many"
+
+
+def features(source: GraphSource, split: str) -> list[float]:
+    reader = GraphReader()
+    return sorted(float(reader.read(item, True).x.mean()) for item in source.items(split))
+
+
+def test_many_files_hold_one_graph_each(many):
+    source = GraphSource(str(many), holdout=0.3)
+    train_values, test_values = features(source, "train"), features(source, "test")
+    assert sorted(train_values + test_values) == list(range(10)) and test_values
+    assert source.classes == {"label": ["a", "b"]} and "does not read" in source.held_out and not source.keep_last
+    assert {item.labels["label"] for item in source.items("train")} == {0, 1}
+
+
+def test_many_files_in_an_archive(many, tmp_path):
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for file in sorted(many.rglob("*.npz")):
+            archive.write(file, file.relative_to(many))
+    assert features(GraphSource(str(tmp_path / "many.zip"), holdout=0.0), "train") == list(range(10))
+
+
+def test_one_file_is_one_place(tmp_path):
+    save_graph(tmp_path / "one" / "graph.npz", 4.0)
+    for root in (tmp_path / "one", tmp_path / "one" / "graph.npz"):
+        source = GraphSource(str(root))
+        assert features(source, "train") == features(source, "test") == [4.0] and source.keep_last
+    assert not GraphSource(str(root), keep_last=False).keep_last
+
+
+def test_the_modality_opens_a_folder(many, tmp_path):
+    save_graph(tmp_path / "one.npz", 1.0)
+    for root in (many, tmp_path / "one.npz"):
+        overrides = ["modality=graph", "data=folder", f"data.root={root}", "data.source.split_seed=3"]
+        reader, source = open_source(compose(overrides))
+        assert isinstance(source, GraphSource) and isinstance(reader, GraphReader) and source.root == str(root)
+    images = compose(["modality=image", "data=folder", f"data.root={many}"])
+    assert images["data"]["source"]["_target_"] == "core.data.folder.FolderSource"
+
+
+def test_a_run_on_generated_graphs_can_be_evaluated_on_a_known_form(many):
+    """Another data.root is all that it takes, and molecules keep the bonds of their self-loops."""
+    config = compose(["experiment=graphmae_zinc", f"data.root={many}"])
+    assert build(config["modality"]["reader"]).loop == (4, 0)
+    assert config["data"]["source"]["_target_"] == "modalities.graph.reader.GraphSource"
+
+
+def test_one_graph_makes_a_step_of_every_batch_size(tmp_path, monkeypatch):
+    """The last, smaller batch counts: without it, an epoch of three graphs in batches of two would leave one out."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    graph = {"x": torch.rand(4, 3), "edge_index": torch.tensor([[0, 1], [1, 2]])}
+    torch.save([graph] * 3, tmp_path / "three.pt")
+    settings = [f"data.root={tmp_path / 'three.pt'}", "modality.features=3", "epochs=1", "batch_size=2"]
+    small = ["method.encoder.width=16", "engine.workers=0", "precision=fp32", f"run_dir={tmp_path / 'run'}"]
+    assert train.main(["modality=graph", "data=folder", *settings, *small]) == 0
+    assert '"step": 2' in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("setting", ["directed=true", "inductive=true", "scaling=sum"])
+def test_settings_of_one_place_are_refused_for_many_files(many, setting):
+    config = compose(["modality=graph", "data=folder", f"data.root={many}", f"data.source.{setting}"])
+    with pytest.raises(UserError, match="graphs of one place"):
+        open_source(config)[1].items("train")
+
+
+def test_places_without_graphs_are_refused(tmp_path):
+    for name, message in (("nowhere", "does not exist"), (".", "It is empty.*Planetoid")):
+        with pytest.raises(UserError, match=message):
+            GraphSource(str(tmp_path / name)).items("train")
+
+
+def test_a_damaged_zip_is_named(tmp_path):
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"the archive .*bad\.zip cannot be read"):
+        GraphSource(str(tmp_path / "bad.zip")).items("train")
+
+
+def test_a_file_of_several_graphs_among_others_is_a_bad_sample(many):
+    graph = {"x": torch.ones(1, 2), "edge_index": torch.zeros(2, 0, dtype=torch.long)}
+    torch.save([graph, graph], many / "a" / "pair.pt")
+    source = GraphSource(str(many), holdout=0.0)
+    item = next(item for item in source.items("train") if item.suffix == ".pt")
+    with pytest.raises(BadSample, match="holds 2 graphs"):
+        GraphReader().read(item, True)
+
+
+def test_published_figures_need_one_place(many):
+    with pytest.raises(UserError, match=r"data=folder data\.root="):
+        collection(GraphReader(), GraphSource(str(many)))
+
+
+def test_the_name_of_before_leads_to_the_new_one():
+    with pytest.raises(UserError, match=r"data=graph: there is no such data\..*folder"):
+        compose(["modality=graph", "data=graph", "data.root=x"])
