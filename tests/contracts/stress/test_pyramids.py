@@ -18,7 +18,7 @@ from core.tokenizers import Tokenizer
 from core.tokens import Batch, Latent, Layout, Place, Seen, Step, Tokens, Truth, levels
 from tests.contracts.firewall import scrambled
 from tests.contracts.pairs import masked
-from tests.contracts.stress.parts import tight
+from tests.contracts.stress.parts import chamfer, tight
 from tests.contracts.toys import DIM, run, trunk
 
 GROUPS, NEAREST = (6, 12, 24), (3, 3, 4)  # coarsest first; members of a group one level down
@@ -121,11 +121,6 @@ class ImageFeatures(Target):
     def forward(self, step: Step, view: str, place: Place) -> Truth:
         layout = levels(step.tokens[view])[place.level].layout
         return Truth(Hierarchical.members(step.taught("image"), place.rows.take(layout.children)).flatten(2))
-
-
-def chamfer(prediction: Tensor, values: Tensor) -> Tensor:
-    near = torch.cdist(prediction.unflatten(2, (-1, 3)), values.unflatten(2, (-1, 3))).square()
-    return near.amin(-1).mean(-1) + near.amin(-2).mean(-1)
 
 
 def i2p_mae() -> MaskedAutoencoder:

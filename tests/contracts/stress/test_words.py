@@ -10,9 +10,8 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Taught
 from core.tokens import Batch, Latent, Mask, Place, Rows, Seen, Step, Truth
-from tests.contracts.stress.parts import step_of, tight
-from tests.contracts.stress.test_modalities import VOCABULARY, Text, Words
-from tests.contracts.stress.test_views import Pooled
+from tests.contracts.stress.parts import Pooled, step_of, tight
+from tests.contracts.stress.words import VOCABULARY, Text, Words
 from tests.contracts.toys import DIM, Ids, image_batch, light, patches, raw_objective, run, trunk, vit
 
 LENGTH = 6
