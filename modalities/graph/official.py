@@ -420,6 +420,9 @@ def _replay2(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
         draws["remask"] = torch.stack([_permutation(nodes, count) for nodes in emptied])
     if "targets" in io:
         views["graph"] = graphs.rooted(io["targets"])
+    elif len(io.get("latent_target", io["x"])) < count:
+        # A forward without targets predicts the latents of visible nodes.
+        views["graph"] = graphs.rooted(io.get("keep_nodes", draws["nodes"][len(io["mask_nodes"]) :]))
     return Batch(views), {"graph": draws}
 
 

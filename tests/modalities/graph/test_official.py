@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.errors import UserError
+from core.export import export_official, load_encoder
 from core.interop import find_official, load_official
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs
+from modalities.graph.molecules import SELF_LOOP
 
 NODES, FEATURES, WIDTH = 14, 6, 8
 ACTIVATIONS = {
@@ -39,6 +42,8 @@ class Model:
     residual: bool = False
     concat: bool = False
     loss: str = "sce"
+    drop_edges: float = 0.0
+    slope: float = 0.3
     # GraphMAE2 alone
     is_second: bool = False
     decoder_depth: int = 1
@@ -49,8 +54,9 @@ class Model:
     def meta(self) -> dict:
         return {
             "mask_rate": 0.5, "remask_rate": 0.4, "num_remasking": 2, "remask_method": self.remask, "lam": 0.7,
-            "replace_rate": 0.0, "feat_drop": 0.0, "attn_drop": 0.0, "negative_slope": 0.3, "alpha_l": 2,
+            "replace_rate": 0.0, "feat_drop": 0.0, "attn_drop": 0.0, "negative_slope": self.slope, "alpha_l": 2,
             "nhead": self.heads, "loss_fn": self.loss, "residual": self.residual, "activation": self.activation,
+            "drop_edge_rate": self.drop_edges,
         }  # fmt: skip
 
 
@@ -169,6 +175,7 @@ class Formula:
     state: dict[str, Tensor]
     edges: Tensor
     training: bool
+    encoder_edges: Tensor | None = None  # where they differ
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         return F.linear(x, self.state[f"{name}.weight"], self.state.get(f"{name}.bias"))
@@ -206,7 +213,7 @@ class Formula:
         if kind == "dotgat":
             return self.attend(torch.einsum("tkd,skd->tsk", f, f) / f.shape[2] ** 0.5, f)
         sender, receiver = (f * state[f"{name}.attn_l"]).sum(2), (f * state[f"{name}.attn_r"]).sum(2)
-        logits = F.leaky_relu(receiver[:, None] + sender[None], 0.3)
+        logits = F.leaky_relu(receiver[:, None] + sender[None], self.model.slope)
         return self.attend(logits, f) + state[f"{name}.bias"]
 
     def gin(self, name: str, x: Tensor) -> Tensor:
@@ -275,7 +282,8 @@ class Formula:
 
     def graphmae(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Last layer's output and loss."""
-        outs = self.encode(self.masked(x, hidden))
+        inside = self if self.encoder_edges is None else replace(self, edges=self.encoder_edges)
+        outs = inside.encode(self.masked(x, hidden))
         codes = self.linear("encoder_to_decoder", torch.cat(outs, 1) if self.model.concat else outs[-1])
         if self.model.decoder not in ("mlp", "linear"):
             codes = codes.index_fill(0, hidden, 0.0)
@@ -314,9 +322,9 @@ def random_graph(features: int) -> Graphs:
     return Graphs.of(x, torch.randint(NODES, (2, 30), generator=drawn))
 
 
-def dense(graphs: Graphs) -> Tensor:
+def dense(edge_index: Tensor) -> Tensor:
     edges = torch.zeros(NODES, NODES, dtype=torch.float64)
-    return edges.index_put((graphs.edge_index[1], graphs.edge_index[0]), torch.ones(1).double(), accumulate=True)
+    return edges.index_put((edge_index[1], edge_index[0]), torch.ones(1).double(), accumulate=True)
 
 
 def assert_official(model: Model, meta: dict | None = None) -> None:
@@ -330,6 +338,8 @@ def assert_official(model: Model, meta: dict | None = None) -> None:
     method.train(model.decoder != "mlp")  # its dropout is always active in training
     draws = {"nodes": torch.randperm(NODES, generator=torch.Generator().manual_seed(3))}
     targets = torch.tensor([1, 4, 9])
+    if model.drop_edges:
+        draws["edges"] = torch.arange(graphs.edge_index.shape[1]) % 3 > 0
     if model.is_second:
         draws["remask"] = torch.stack([torch.roll(torch.arange(NODES), 3 * i) for i in range(2)])
         graphs = graphs.rooted(targets)
@@ -337,7 +347,10 @@ def assert_official(model: Model, meta: dict | None = None) -> None:
     out.loss.backward()
 
     trained = {key: t.double().requires_grad_() if t.is_floating_point() else t for key, t in state.items()}
-    formula = Formula(model, trained, dense(graphs), training=method.training)
+    formula = Formula(model, trained, dense(graphs.edge_index), method.training)
+    if model.drop_edges:
+        # Edges that stay, self-loops among them, and a fresh loop on every node.
+        formula.encoder_edges = dense(graphs.edge_index[:, draws["edges"]]) + torch.eye(NODES)
     hidden, x = draws["nodes"][: NODES // 2], graphs.x.double()
     if model.is_second:
         latent, loss = formula.graphmae2(x, hidden, draws["remask"][:, : int(NODES * 0.4)], targets)
@@ -413,3 +426,178 @@ def test_graphmae2_of_wider_decoder_layers():
 @pytest.mark.parametrize("activation", ["elu", "silu", None])
 def test_graphmae2_activations(activation):
     assert_official(Model(is_second=True, decoder_depth=2, activation=activation))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_dropped_edges(encoder):
+    assert_official(Model(encoder=encoder, drop_edges=0.4))
+
+
+# Molecules -----------------------------------------------------------------------------------------------------------
+
+
+def molecule_state(depth: int = 3, width: int = WIDTH) -> dict[str, Tensor]:
+    def conv(name: str, out: int) -> dict[str, tuple[int, ...]]:
+        shapes = linear_shapes(f"{name}.mlp.0", width, 2 * width) | linear_shapes(f"{name}.mlp.2", 2 * width, out)
+        return shapes | {f"{name}.edge_embedding1.weight": (6, width), f"{name}.edge_embedding2.weight": (3, width)}
+
+    shapes = {"gnn.x_embedding1.weight": (120, width), "gnn.x_embedding2.weight": (3, width)}
+    for index in range(depth):
+        shapes |= conv(f"gnn.gnns.{index}", width)
+        shapes |= norm_shapes(Model(norm="batchnorm"), f"gnn.batch_norms.{index}", width)
+    shapes |= conv("decoder.conv", 119)
+    shapes |= {"decoder.dec_token": (1, width), "decoder.enc_to_dec.weight": (width, width)}
+    return random_state(shapes | {"decoder.activation.weight": (1,)})
+
+
+def molecule() -> Graphs:
+    drawn = torch.Generator().manual_seed(4)
+    atoms = torch.stack([torch.randint(119, (NODES,), generator=drawn), torch.randint(3, (NODES,), generator=drawn)], 1)
+    bonds = torch.stack([torch.arange(NODES - 1), torch.arange(1, NODES)])
+    kinds = torch.stack([torch.arange(NODES - 1) % 4, torch.arange(NODES - 1) % 3], 1)
+    return Graphs.of(atoms, torch.cat([bonds, bonds.flip(0)], 1), None, torch.cat([kinds, kinds]), SELF_LOOP)
+
+
+def molecule_formula(state: dict[str, Tensor], graphs: Graphs, hidden: Tensor, jump: str) -> tuple[Tensor, Tensor]:
+    """Latents and predictions of hidden atoms, in eval mode."""
+    source, destination = graphs.edge_index
+
+    def conv(name: str, x: Tensor) -> Tensor:
+        first, second = state[f"{name}.edge_embedding1.weight"], state[f"{name}.edge_embedding2.weight"]
+        messages = x[source] + first[graphs.edge_attr[:, 0]] + second[graphs.edge_attr[:, 1]]
+        summed = torch.zeros_like(x).index_add(0, destination, messages)
+        inside = F.linear(summed, state[f"{name}.mlp.0.weight"], state[f"{name}.mlp.0.bias"])
+        return F.linear(inside.relu(), state[f"{name}.mlp.2.weight"], state[f"{name}.mlp.2.bias"])
+
+    atoms = graphs.x.index_fill(0, hidden, 0)
+    atoms[hidden, 0] = 119
+    outs = [state["gnn.x_embedding1.weight"][atoms[:, 0]] + state["gnn.x_embedding2.weight"][atoms[:, 1]]]
+    for index in range(3):
+        h, norm = conv(f"gnn.gnns.{index}", outs[-1]), f"gnn.batch_norms.{index}"
+        h = (h - state[f"{norm}.running_mean"]) / (state[f"{norm}.running_var"] + 1e-5).sqrt()
+        h = h * state[f"{norm}.weight"] + state[f"{norm}.bias"]
+        outs.append(h if index == 2 else h.relu())
+
+    latent = {"last": outs[-1], "sum": sum(outs), "max": torch.stack(outs).amax(0)}[jump]
+    codes = torch.where(latent > 0, latent, state["decoder.activation.weight"] * latent)
+    codes = F.linear(codes, state["decoder.enc_to_dec.weight"]).index_fill(0, hidden, 0.0)
+    return latent, conv("decoder.conv", codes)[hidden]
+
+
+@pytest.mark.parametrize("loss", ["sce", "ce"])
+@pytest.mark.parametrize("jump", ["last", "sum", "max"])
+def test_molecules_join_layers_and_have_two_losses(jump, loss):
+    state, graphs, hidden = molecule_state(), molecule(), torch.tensor([2, 5, 6])
+    method = load_official("graphmae-chem", state, {"JK": jump, "loss_fn": loss, "alpha_l": 2}).eval()
+    out = method(Batch({"graph": graphs}), draws={"graph": hidden})
+
+    exact = {key: t.double() if t.is_floating_point() else t for key, t in state.items()}
+    latent, prediction = molecule_formula(exact, graphs, hidden, jump)
+    types = graphs.x[hidden, 0]
+    cosine = prediction[range(3), types] / prediction.norm(dim=1)
+    expected = (1 - cosine).square().mean() if loss == "sce" else F.cross_entropy(prediction, types)
+    assert relative(out.latent["graph"].features[0], latent) < 1e-5
+    assert relative(out.predictions["atoms"][0], prediction) < 1e-5
+    assert relative(out.loss, expected) < 1e-5
+
+
+# What tensors do not show, and what is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "message", "option"),
+    [
+        (Model(activation="elu"), "activation='relu' is assumed", "activation"),
+        (Model(encoder="dotgat"), "nhead=4 is assumed", "nhead"),
+        (Model(features=WIDTH), "residual=False is assumed", "residual"),
+        (Model(concat=True), "last layer's output alone, of width 8", "concat_hidden"),
+    ],
+)
+def test_options_that_tensors_do_not_show_are_named(model, message, option):
+    state, meta = official_state(model), model.meta | {"concat_hidden": model.concat}
+    load_official("graphmae", state, meta)  # without a warning
+    del meta[option]
+    with pytest.warns(UserWarning, match=message):
+        load_official("graphmae", state, meta)
+
+
+def test_no_warning_where_nothing_is_invisible():
+    for model in (Model(), Model(depth=1, activation="relu"), Model(is_second=True, features=WIDTH, residual=True)):
+        load_official("graphmae2" if model.is_second else "graphmae", official_state(model))
+
+
+@torch.no_grad()
+def test_an_encoder_gives_its_last_layer_although_the_decoder_reads_all(tmp_path):
+    """As the official `embed`, which is what gets probed."""
+    model = Model(concat=True, depth=3, slope=0.2)
+    state, graphs = official_state(model), random_graph(FEATURES)
+    with pytest.warns(UserWarning, match="concat_hidden"):
+        encoder = export_official("graphmae", state, tmp_path)
+    exact = {key: t.double() for key, t in state.items()}
+    formula = Formula(model, exact, dense(graphs.edge_index), training=False)
+    assert encoder.embed_dim == WIDTH
+    assert relative(load_encoder(tmp_path)(graphs).tokens[0], formula.encode(graphs.x.double())[-1]) < 1e-5
+
+
+def renamed(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    return {key.replace(old, new): t for key, t in state.items()}
+
+
+def without(state: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
+    return {key: t for key, t in state.items() if not key.startswith(parts)}
+
+
+GAT, SECOND, MOLECULES = official_state(Model()), official_state(Model(is_second=True)), molecule_state()
+PLAIN = official_state(Model(encoder="gcn", activation=None))
+TWO_HEADS = {"decoder.gat_layers.0.fc.weight": torch.zeros(2 * FEATURES, WIDTH)}
+MLP = {"0.weight": torch.zeros(WIDTH, FEATURES), "3.weight": torch.zeros(WIDTH, WIDTH)}
+ENCODER_MLP = without(GAT, "encoder.") | {f"encoder.{key}": t for key, t in MLP.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "meta", "message"),
+    [
+        ("graphmae", ENCODER_MLP, {}, "encoder_type='mlp'"),
+        ("graphmae", without(GAT, "encoder.") | {"encoder.weight": torch.zeros(8, 6)}, {}, "encoder_type='linear'"),
+        ("graphmae", without(GAT, "decoder."), {}, "decoder is of no official type"),
+        ("graphmae", without(GAT, "encoder."), {}, "encoder is of no official type"),
+        ("graphmae", without(GAT, "encoder_to_decoder"), {}, "no tensor 'encoder_to_decoder.weight'"),
+        ("graphmae", without(GAT, "enc_mask_token"), {}, "neither enc_mask_token"),
+        ("graphmae", GAT | TWO_HEADS, {}, "nhead_out=2"),
+        ("graphmae", GAT, {"norm": "graphnorm"}, "norm='graphnorm'"),
+        ("graphmae", GAT | {"encoder.gat_layers.0.norm.mean_scale": torch.ones(8)}, {}, "norm='graphnorm'"),
+        ("graphmae", PLAIN, {"activation": "tanh"}, "activation='tanh'"),
+        ("graphmae", PLAIN, {"activation": "prelu"}, "no weight of a PReLU"),
+        ("graphmae", GAT, {"loss_fn": "byol"}, "loss_fn='byol'"),
+        ("graphmae", GAT | {"encoder.head.weight": torch.zeros(3, 8)}, {}, "encoder.head.weight"),
+        ("graphmae", SECOND, {}, "dec_mask_token"),
+        ("graphmae2", official_state(Model(encoder="gcn")), {}, "encoder_type='gcn'"),
+        ("graphmae2", official_state(Model(decoder="mlp")), {}, "decoder_type='mlp'"),
+        ("graphmae2", official_state(Model(decoder="linear")), {}, "decoder_type='linear'"),
+        ("graphmae2", SECOND, {"remask_method": "half"}, "remask_method='half'"),
+        ("graphmae2", SECOND, {"loss_fn": "byol"}, "loss_fn='byol'"),
+        ("graphmae2", GAT, {}, "missing"),
+        ("graphmae-chem", MOLECULES | {"gnn.gnns.0.att": torch.zeros(1, 2, 16)}, {}, "gnn_type=gat"),
+        ("graphmae-chem", MOLECULES | {"gnn.gnns.0.linear.weight": torch.zeros(8, 8)}, {}, "gcn or graphsage"),
+        ("graphmae-chem", MOLECULES | {"decoder.conv.linear.weight": torch.zeros(119, 8)}, {}, "gnn_type=gcn"),
+        ("graphmae-chem", MOLECULES | {"decoder.dec.weight": torch.zeros(119, 8)}, {}, "gnn_type=linear"),
+        ("graphmae-chem", MOLECULES, {"JK": "concat"}, "JK='concat'"),
+        ("graphmae-chem", MOLECULES, {"mask_edge": 1}, "mask_edge=1"),
+    ],
+)
+def test_refusals_name_the_option(name, state, meta, message):
+    with pytest.raises(UserError, match=message):
+        load_official(name, state, meta)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "old", "new"),
+    [
+        ("gat", "gat_layers.0.fc.weight", "gat_layers.0.lin_src.weight"),
+        ("gin", "apply_func", "nn"),
+    ],
+)
+def test_the_other_branch_of_the_official_code_is_refused(encoder, old, new):
+    state = renamed(renamed(official_state(Model(encoder=encoder)), old, new), "attn_l", "att_src")
+    with pytest.raises(UserError, match="branch 'pyg'"):
+        load_official("graphmae", state)
