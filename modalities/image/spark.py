@@ -85,7 +85,7 @@ def _resnet(network: State) -> tuple[Tensor, list[str]]:
 
     if "conv1.0.weight" in network:  # three convolutions instead of one
         first, second = network["conv1.0.weight"].shape[0], network["conv1.3.weight"].shape[0]
-        options |= {"stem_width": first, "stem_type": "deep" if first == second else "deep_tiered"}
+        options |= {"stem_width": second, "stem_type": "deep" if first == second else "deep_tiered"}
     if any("downsample.1.weight" in key and x.dim() == 4 for key, x in network.items()):
         options["avg_down"] = True
 
