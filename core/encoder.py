@@ -125,12 +125,21 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x += attention(LN x); x += mlp(LN x). With `read`, for these rows alone."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, attention: dict, drop_path: float, layer_scale: float):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        attention: dict,
+        drop_path: float,
+        layer_scale: float,
+        norm_eps: float = 1e-6,
+    ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, **attention)
         self.scale1 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden)
         self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -159,14 +168,15 @@ class Trunk(nn.Module):
         cosine: bool = False,
         drop_path: float = 0.0,
         layer_scale: float = 0.0,
+        norm_eps: float = 1e-6,
     ):
         super().__init__()
         self.dim = dim
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         attention = {"bias": bias, "cosine": cosine}
         hidden = int(dim * mlp_ratio)
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, attention, rate, layer_scale) for rate in rates)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, attention, rate, layer_scale, norm_eps) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
         initialise(self)
 
     @property
