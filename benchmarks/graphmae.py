@@ -103,7 +103,7 @@ def difference(graph: Graphs) -> float:
     """Largest relative difference of loss and gradients between the sides, without dropout."""
     method, found = made(graph.features).eval(), {}
     # A bias away from zero: at zero a node with no visible neighbour has a gradient of 1e10.
-    nn.init.constant_(method.readouts["main"].decoder.bias, 0.01)
+    nn.init.constant_(method.readouts["main"].decoder.layers[-1].bias, 0.01)
     for side in SIDES:
         loss = loss_of(side, method, graph)(torch.Generator().manual_seed(0))
         found[side] = [loss.detach(), *torch.autograd.grad(loss, list(method.parameters()))]

@@ -4,11 +4,16 @@ Turns an official checkpoint into a saved encoder, for `core.load_encoder` or `c
 
   official=  whose checkpoint it is: the names that a wrong one lists
   path=      the file, .safetensors, or .pth of tensors (pickled code is refused)
-  out=       folder of the encoder"""
+  out=       folder of the encoder
+  meta=      arguments of the official constructor that tensors do not show: "meta={num_heads: 6, img_size: [128, 224]}"
+
+Tensors that are no part of the encoder (a classifier) are named and left out."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from core.cli import command
 from core.errors import UserError
@@ -20,18 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def convert(argv: Sequence[str]) -> str:
-    """Writes the encoder and says what it is."""
+    """Writes the encoder. Returns a line that describes it, and notes on what was left out or assumed."""
     from core.config import options
     from core.export import export_official
     from core.interop import read_checkpoint
 
-    asked, _ = options(argv, {"official": str, "path": str, "out": str}, strict=True)
-    missing = [f"{name}=" for name in ("official", "path", "out") if name not in asked]
+    settings, _ = options(argv, {"official": str, "path": str, "out": str, "meta": dict[str, Any]}, strict=True)
+    missing = [f"{name}=" for name in ("official", "path", "out") if name not in settings]
     if missing:
         raise UserError(f"{' '.join(missing)} not set. python -m core.convert --help")
-    encoder = export_official(asked["official"], read_checkpoint(asked["path"]), Path(asked["out"]))
+
+    out, checkpoint = Path(settings["out"]), read_checkpoint(settings["path"])
+    with warnings.catch_warnings(record=True, action="always") as notes:
+        encoder = export_official(settings["official"], checkpoint, out, settings.get("meta"))
+
     count = sum(p.numel() for p in encoder.parameters())
-    return f"{asked['out']}: {encoder.view} encoder, width {encoder.embed_dim}, {count / 1e6:.1f} M parameters"
+    lines = [f"{out}: {encoder.view} encoder, width {encoder.embed_dim}, {count / 1e6:.1f} M parameters"]
+    return "\n".join([*lines, *(f"note: {note.message}" for note in notes)])
 
 
 if __name__ == "__main__":

@@ -143,12 +143,21 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x += attention(LN x); x += mlp(LN x). With `read`, for these rows alone."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, attention: dict, drop_path: float, layer_scale: float):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        attention: dict,
+        drop_path: float,
+        layer_scale: float,
+        norm_eps: float = 1e-6,
+    ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, **attention)
         self.scale1 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden)
         self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -177,6 +186,7 @@ class Trunk(nn.Module):
         cosine: bool = False,
         drop_path: float = 0.0,
         layer_scale: float = 0.0,
+        norm_eps: float = 1e-6,
     ):
         super().__init__()
         self.dim = dim
@@ -184,9 +194,9 @@ class Trunk(nn.Module):
         for i in range(depth):
             rate = drop_path * i / max(depth - 1, 1)
             attention = {"bias": bias, "cosine": cosine}
-            self.blocks.append(Block(dim, heads, int(dim * mlp_ratio), attention, rate, layer_scale))
+            self.blocks.append(Block(dim, heads, int(dim * mlp_ratio), attention, rate, layer_scale, norm_eps))
 
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
         initialise(self)
 
     @property

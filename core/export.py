@@ -85,9 +85,11 @@ def export_encoder(run_dir: str | Path, method: nn.Module, config: Mapping[str, 
     return path
 
 
-def export_official(name: str, checkpoint: Mapping[str, Any], path: Path) -> SavedEncoder:
-    """Saves the encoder of an official checkpoint in `path` and returns it."""
-    method, config = open_official(name, checkpoint)
+def export_official(
+    name: str, checkpoint: Mapping[str, Any], path: Path, meta: Mapping[str, Any] | None = None
+) -> SavedEncoder:
+    """Saves the encoder of an official checkpoint in `path` and returns it; `meta` as for `load_official`."""
+    method, config = open_official(name, checkpoint, meta)
     encoder = SavedEncoder(
         method.tokenizer, method.encoder, _describe(config, licence=f"that of the {name} checkpoint")
     )

@@ -1,11 +1,20 @@
-"""Where reference vectors and real data are found, and what the summary says of them."""
+"""For every test: a seed, a time limit. Where reference vectors and real data are found; the summary counts them."""
 
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parent.parent
+SECONDS = {
+    "fast": 300,
+    "slow": 3600,
+}  # of a test or its fixtures, on a busy machine too: a guard against waiting for ever
 
 
 def folder(variable: str, default: str) -> Path | None:
@@ -29,6 +38,30 @@ def golden_folders(*names: str) -> list[Path]:
         return []
     fits = lambda p: any(p.name == n or p.name.startswith((f"{n}--", f"{n}.", f"{n}_")) for n in names)  # noqa: E731
     return sorted(p for p in root.iterdir() if (p / "meta.json").exists() and fits(p))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The global generators: no test depends on those that ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+
+
+def seconds_of(item: pytest.Item) -> float:
+    return SECONDS["slow" if item.get_closest_marker("slow") else "fast"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item):
+    with limit(seconds_of(item)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    with limit(seconds_of(item)):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -1,142 +1,395 @@
-"""Official graph checkpoints: GraphMAE (GAT, GIN, molecules) and GraphMAE2 (THUDM)."""
+"""Official graph checkpoints: GraphMAE (node level, graph level, molecules) and GraphMAE2 (THUDM).
+
+Options of the official constructors; T: seen from the tensors, M: `meta` says it, else the official default counts.
+
+| option | read | loaded |
+|---|---|---|
+| encoder_type | T | gat, dotgat, gcn, gin; mlp and linear are refused (no forward). GraphMAE2: gat, tsgat |
+| decoder_type | T | those, mlp, linear. GraphMAE2: gat, tsgat, of any num_dec_layers; others are refused (no forward) |
+| in_dim, num_hidden, num_layers | T | any |
+| nhead | T; M for dotgat | any; a warning where it is not visible |
+| nhead_out | T | 1; more are refused: predictions would be so many times as wide as features |
+| activation | T for prelu, else M | prelu, relu, elu, gelu, selu, silu, None; a warning where it is not visible |
+| norm | T | None, batchnorm, layernorm, any unknown name (identity); graphnorm is refused (cannot be built) |
+| residual | T; M where all widths are equal | any; a warning where it is not visible |
+| concat_hidden | T | both; the encoder's latent is the last layer's output all the same, as `embed` returns it |
+| loss_fn | M | sce, mse; others are refused |
+| feat_drop, attn_drop, negative_slope, mask_rate, replace_rate, drop_edge_rate, alpha_l | M | any |
+| remask_method, remask_rate, num_remasking, lam, momentum, delayed_ema_epoch | M | any |
+| mask_method, zero_init | - | not read: the first does nothing, the second concerns the start alone |
+| molecules: num_layer, emb_dim | T | any |
+| molecules: gnn_type | T | gin; gcn, gat and graphsage are refused (no constructor or forward) |
+| molecules: JK | M | last, sum, max; concat is refused: the official decoder does not fit it |
+| molecules: drop_ratio, mask_rate, alpha_l, loss_fn | M | any; every loss_fn but sce is cross entropy |
+| molecules: mask_edge | M | 0; bonds are refused (no forward) |
+"""
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.errors import UserError
 from core.interop import Official, Rule, State
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs
 from modalities.graph.nn.molecules import SELF_LOOP
 
+Settings = Mapping[str, Any]
 DECODER = "readouts.main.decoder"
 LATENT = "readouts.latent.objectives.latent.head"
-NORMS = {None: "none", "layernorm": "layer", "batchnorm": "batch"}
+ENCODERS = {"gat": "GAT", "dotgat": "DotGAT", "gcn": "GCN", "gin": "GIN"}
+DECODERS = {
+    "gat": "GATDecoder",
+    "dotgat": "DotGATDecoder",
+    "gcn": "GCNDecoder",
+    "gin": "GINDecoder",
+    "mlp": "MLPDecoder",
+    "linear": "LinearDecoder",
+}
+ACTIVATIONS = ("prelu", "relu", "elu", "gelu", "selu", "silu", "none")
+LAYERS = {"gat": "gat_layers", "dotgat": "gat_layers", "gcn": "gcn_layers", "gin": "layers"}
+
+# GraphMAE and GraphMAE2 ----------------------------------------------------------------------------------------------
 
 
-def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
+def _graphmae(state: State, settings: Settings) -> list[str]:
     if "enc_mask_token" not in state:
-        return _molecule_overrides(state, settings)
-    features = state["enc_mask_token"].shape[1]
-    overrides = [
-        f"modality.features={features}",
-        f"method.masker.ratio={settings.get('mask_rate', 0.5)}",
-        f"method.masker.replace={settings.get('replace_rate', 0.0)}",
-        f"method.masker.drop_edges={settings.get('drop_edge_rate', 0.0)}",
-        f"method.encoder.concat={str(settings.get('concat_hidden', False)).lower()}",
-        f"method.encoder.feat_drop={settings.get('feat_drop', 0.2)}",
-        *_loss(settings),
-    ]
-    inner = f"method.{DECODER}.inner={state['encoder_to_decoder.weight'].shape[0]}"
-    if any(key.startswith("encoder.layers.") for key in state):
-        return ["method=graphmae_gin", *overrides, *_gin(state, settings), *_decoder(state), inner]
-    return [*overrides, *_gat(state, settings), *_decoder(state), inner]
+        return _molecules(state, settings)
 
+    encoder, decoder = _kind(state, "encoder"), _kind(state, "decoder")
+    _refuse_unbuildable(state, settings, encoder, decoder)
+    method = ["method=graphmae_gin"] if encoder == "gin" else []
+    remask = "none" if decoder in ("mlp", "linear") else "hidden"
 
-def _loss(settings: Mapping[str, Any]) -> list[str]:
-    loss = "method.readouts.main.objectives.features.loss"
-    if settings.get("loss_fn", "sce") == "mse":
-        return [f"{loss}={{_target_: core.losses.mse, _partial_: true}}"]
-    return [f"{loss}.gamma={float(settings['alpha_l'])}"] if "alpha_l" in settings else []
-
-
-def _gat(state: State, settings: Mapping[str, Any]) -> list[str]:
-    first = "encoder.gat_layers.0"
-    heads, slope, drop = (
-        state[f"{first}.attn_l"].shape[1],
-        settings.get("negative_slope", 0.2),
-        settings.get("attn_drop", 0.1),
-    )
-    overrides = [
-        f"method.encoder.width={state[f'{first}.fc.weight'].shape[0]}",
-        f"method.encoder.depth={_depth(state, 'encoder.gat_layers')}",
-        f"method.encoder.heads={heads}",
-        f"method.encoder.norm={_norm(state, settings, f'{first}.norm')}",
-        f"method.encoder.slope={slope}",
-        f"method.encoder.attn_drop={drop}",
-        f"method.encoder.residual={'identity' if _residual(state, settings) else 'none'}",
-        *_activation(state, settings, f"{first}.activation.weight"),
-    ]
-    if "decoder.gat_layers.0.attn_l" in state:
-        heads = state["decoder.gat_layers.0.attn_l"].shape[1]
-        overrides += [f"method.{DECODER}.heads={heads}", f"method.{DECODER}.slope={slope}"]
-    return overrides
-
-
-def _gin(state: State, settings: Mapping[str, Any]) -> list[str]:
-    first = "encoder.layers.0.apply_func"
     return [
-        f"method.encoder.width={state[f'{first}.mlp.linears.0.weight'].shape[0]}",
-        f"method.encoder.depth={_depth(state, 'encoder.layers')}",
-        f"method.encoder.norm={_norm(state, settings, f'{first}.norm')}",
-        f"method.{DECODER}.norm={_norm(state, settings, 'decoder.layers.0.apply_func.norms.0')}",
-        f"method.encoder.residual={str(_residual(state, settings)).lower()}",
-        *_activation(state, settings, f"{first}.act.weight", both=True),
+        *method,
+        *_common(state, settings, encoder, decoder),
+        *_override("method.encoder", residual=_residual(state, settings, encoder)),
+        *_override(
+            "method.masker",
+            replace=settings.get("replace_rate", 0.0),
+            remask=remask,
+        ),
     ]
 
 
-def _decoder(state: State) -> list[str]:
-    """An MLP decoder is none that its method has by default."""
-    if "decoder.3.weight" not in state:
-        return []
-    return [f"method.{DECODER}={{_target_: modalities.graph.nn.decoders.MLPDecoder}}", "method.masker.remask=none"]
+def _graphmae2(state: State, settings: Settings) -> list[str]:
+    encoder, decoder = _kind(state, "encoder"), _kind(state, "decoder")
+    if encoder != "gat" or decoder != "gat":
+        raise UserError(
+            f"encoder_type={encoder!r} with decoder_type={decoder!r} is refused: of its encoders and decoders the "
+            "official GraphMAE2 can run the GAT alone."
+        )
+    _refuse_unbuildable(state, settings, encoder, decoder)
+    remask = settings.get("remask_method", "random")
+    if remask not in ("random", "fixed"):
+        raise UserError(f"remask_method={remask!r} is refused: the official GraphMAE2 has 'random' and 'fixed'.")
 
-
-def _molecule_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
-    prefix = "gnn." if "gnn.x_embedding1.weight" in state else ""
-    overrides = [
-        "modality.features=2",
-        f"method.encoder.width={state[prefix + 'x_embedding1.weight'].shape[1]}",
-        f"method.encoder.depth={_depth(state, prefix + 'gnns')}",
-        f"method.encoder.drop={settings.get('drop_ratio', 0.0)}",
-        f"method.masker.ratio={settings.get('mask_rate', 0.25)}",
-    ]
-    if "alpha_l" in settings:
-        overrides.append(f"method.readouts.main.objectives.atoms.loss.gamma={float(settings['alpha_l'])}")
-    return ["method=graphmae_chem", *overrides]
-
-
-def _overrides2(state: State, settings: Mapping[str, Any]) -> list[str]:
-    random = settings.get("remask_method", "random") == "random"
     views = settings.get("num_remasking", 3)
-    objectives = "method.readouts.main.objectives.features"
-    overrides = [o for o in _overrides(state, {**settings, "replace_rate": 0.0}) if "encoder.residual" not in o]
-    overrides += [
-        f"method.encoder.residual={'unequal' if _residual(state, settings) else 'none'}",
-        f"method.{DECODER}.mask_token={'learned' if random else 'idle'}",
-        f"method.masker.remask={'random' if random else 'hidden'}",
-        f"method.masker.decodings={views}",
-        f"method.masker.remask_ratio={settings.get('remask_rate', 0.5)}",
-        f"{objectives}.queries={[f'main/{i}' for i in range(views)] if random else ['main']}".replace("'", ""),
+    at = ",".join(f"main/{i}" for i in range(views)) if remask == "random" else "main"
+    # Where widths agree its layers have no skip at all, so that a residual is visible wherever it does anything.
+    residual = "unequal" if _has(state, r"(encoder|decoder)\.gat_layers\.\d+\.res_fc\.weight") else "none"
+    return [
+        *_common(state, settings, encoder, decoder),
+        *_override("method.encoder", residual=residual),
+        *_override(f"method.{DECODER}", residual=residual, mask_token="learned" if remask == "random" else "idle"),
+        *_override(
+            "method.masker",
+            replace=0.0,
+            remask="random" if remask == "random" else "hidden",
+            decodings=views,
+            remask_ratio=settings.get("remask_rate", 0.5),
+        ),
+        f"method.readouts.main.objectives.features.queries=[{at}]",
         f"method.readouts.latent.objectives.latent.weight={float(settings.get('lam', 1.0))}",
         f"method.teachers.latent.momentum={float(settings.get('momentum', 0.996))}",
         f"method.teachers.latent.delay={float(settings.get('delayed_ema_epoch', 0))}",
     ]
-    return overrides
 
 
-def _depth(state: State, blocks: str) -> int:
-    return 1 + max(int(m[1]) for key in state if (m := re.match(re.escape(blocks) + r"\.(\d+)\.", key)))
+def _common(state: State, settings: Settings, encoder: str, decoder: str) -> list[str]:
+    """Overrides that both methods share; without residual, re-masking and replacement."""
+    activation = _activation(state, settings, encoder, decoder)
+    return [
+        f"modality.features={_tensor(state, 'enc_mask_token').shape[1]}",
+        *_override(
+            "method.masker",
+            ratio=settings.get("mask_rate", 0.5),
+            drop_edges=settings.get("drop_edge_rate", 0.0),
+        ),
+        *_loss(settings),
+        *_encoder(state, settings, encoder, activation),
+        *_decoder(state, settings, decoder, activation),
+    ]
 
 
-def _norm(state: State, settings: Mapping[str, Any], name: str) -> str:
-    if f"{name}.weight" not in state:
+def _encoder(state: State, settings: Settings, kind: str, activation: str) -> list[str]:
+    first = f"encoder.{LAYERS[kind]}.0"
+    depth = _depth(state, f"encoder.{LAYERS[kind]}")
+    options = {"depth": depth, "feat_drop": settings.get("feat_drop", 0.2), "activation": activation}
+
+    if kind == "gin":
+        last = f"encoder.layers.{depth - 1}.apply_func"
+        # Without a norm the last layer is its MLP alone.
+        is_bare = f"{last}.linears.0.weight" in state
+        mlp = last if is_bare else f"{last}.mlp"
+        options["width"] = _tensor(state, f"{mlp}.linears.1.weight").shape[0]
+        options["norm"] = "none" if is_bare else _norm(state, f"{last}.norm", absent="identity")
+    else:
+        options["width"] = _tensor(state, f"{first}.fc.weight").shape[0]
+        options["norm"] = _norm(state, f"{first}.norm")
+
+    if kind in ("gat", "dotgat"):
+        options["attn_drop"] = settings.get("attn_drop", 0.1)
+        options["heads"] = _heads(state, settings, kind, options["width"])
+    if kind == "gat":
+        options["slope"] = settings.get("negative_slope", 0.2)
+    return _part("method.encoder", f"modalities.graph.nn.gnn.{ENCODERS[kind]}", options)
+
+
+def _decoder(state: State, settings: Settings, kind: str, activation: str) -> list[str]:
+    inner = _tensor(state, "encoder_to_decoder.weight").shape[0]
+    options = {"inner": inner, "input_layers": _input_layers(state, settings)}
+    if kind in ("gat", "dotgat", "gcn", "gin"):
+        options["feat_drop"] = settings.get("feat_drop", 0.2)
+    if kind in ("gat", "dotgat"):
+        options["attn_drop"] = settings.get("attn_drop", 0.1)
+    if kind == "gin":
+        options["norm"] = _norm(state, "decoder.layers.0.apply_func.norms.0")
+        options["activation"] = activation
+
+    if kind == "gat":
+        depth = _depth(state, "decoder.gat_layers")
+        options |= {"depth": depth, "slope": settings.get("negative_slope", 0.2)}
+        if depth > 1:
+            first = "decoder.gat_layers.0"
+            options["hidden"] = _tensor(state, f"{first}.fc.weight").shape[0]
+            options["hidden_heads"] = _tensor(state, f"{first}.attn_l").shape[1]
+            options["norm"] = _norm(state, f"{first}.norm")
+            options["activation"] = activation
+    return _part(f"method.{DECODER}", f"modalities.graph.nn.decoders.{DECODERS[kind]}", options)
+
+
+def _kind(state: State, part: str) -> str:
+    """Official type of the encoder or decoder, by the names of its tensors."""
+    marks = {
+        "gat": rf"{part}\.gat_layers\.0\.attn_l",
+        "dotgat": rf"{part}\.gat_layers\.0\.fc\.weight",
+        "gcn": rf"{part}\.gcn_layers\.0\.fc\.weight",
+        "gin": rf"{part}\.layers\.0\.apply_func\..*",
+        "mlp": rf"{part}\.0\.weight",
+        "linear": rf"{part}\.weight",
+    }
+    for kind, pattern in marks.items():
+        if _has(state, pattern):
+            return kind
+
+    if _has(state, rf"{part}\.(gat_layers\.0\.(lin|att)_src|layers\.0\.nn\.).*"):
+        raise UserError(
+            f"The checkpoint's {part} comes from the branch 'pyg' of THUDM/GraphMAE, which computes something else "
+            "(it decodes over dropped edges, among others); only checkpoints of its branch 'main' are read."
+        )
+    names = sorted(key for key in state if key.startswith(f"{part}."))
+    shown = ", ".join(names[:4]) or f"no tensor starts with '{part}.'"
+    raise UserError(f"The checkpoint's {part} is of no official type ({', '.join(DECODERS)}): {shown}.")
+
+
+def _refuse_unbuildable(state: State, settings: Settings, encoder: str, decoder: str) -> None:
+    """Raises UserError for options that the official constructor takes but cannot build or run."""
+    if encoder in ("mlp", "linear"):
+        raise UserError(
+            f"encoder_type={encoder!r} is refused: the official code builds such an encoder but cannot run it on a "
+            "graph. Encoders that are read: gat, dotgat, gcn, gin."
+        )
+    if settings.get("norm") == "graphnorm" or _has(state, r".*norms?(\.\d+)?\.mean_scale"):
+        raise UserError(
+            "norm='graphnorm' is refused: the official code cannot build it. Norms that are read: layernorm, "
+            "batchnorm, None."
+        )
+
+    features = _tensor(state, "enc_mask_token").shape[1]
+    if decoder in ("gat", "dotgat"):
+        last = f"decoder.gat_layers.{_depth(state, 'decoder.gat_layers') - 1}.fc.weight"
+        width = _tensor(state, last).shape[0]
+        if width > features and width % features == 0:
+            raise UserError(
+                f"nhead_out={width // features} is refused: predictions of {width} values cannot be compared with "
+                f"{features} features, in the official code neither. Decoders that are read have nhead_out=1."
+            )
+
+
+def _input_layers(state: State, settings: Settings) -> int:
+    """How many encoder layers the decoder reads (`concat_hidden`): so many times the code's width."""
+    inner, width = _tensor(state, "encoder_to_decoder.weight").shape
+    layers = width // inner
+    if layers > 1 and "concat_hidden" not in settings:
+        _warn(
+            f"The checkpoint was trained with concat_hidden: its decoder reads the outputs of all {layers} layers side "
+            f"by side. The encoder's latent is the last layer's output alone, of width {inner}, as the official "
+            "`embed` returns it for probing; the other layers are its taps."
+        )
+    return layers
+
+
+def _activation(state: State, settings: Settings, encoder: str, decoder: str) -> str:
+    """PReLU has a weight; others leave no trace, and `meta` has to name them."""
+    if _has(state, r"(encoder|decoder)\..*\b_?(activation|act|activations\.\d+)\.weight"):
+        return "prelu"
+
+    # A single layer of attention has no activation, whichever is named.
+    in_encoder = encoder in ("gcn", "gin") or _depth(state, f"encoder.{LAYERS[encoder]}") > 1
+    in_decoder = decoder == "gin" or (decoder == "gat" and _depth(state, "decoder.gat_layers") > 1)
+    if not in_encoder and not in_decoder:
         return "none"
+
+    if "activation" not in settings:
+        _assume(
+            "activation", "relu", "PReLU alone has weights: the tensors do not show which other activation this is."
+        )
+        return "relu"
+    name = settings["activation"] or "none"
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation={name!r} is refused. Activations that are read: {', '.join(ACTIVATIONS)}.")
+    if name == "prelu":
+        raise UserError("activation='prelu' does not fit: the checkpoint has no weight of a PReLU.")
+    return name
+
+
+def _residual(state: State, settings: Settings, encoder: str) -> str:
+    """A linear residual has a weight; an identity, where widths agree, leaves no trace."""
+    stack = f"encoder.{LAYERS[encoder]}"
+    is_linear = _has(state, rf"{re.escape(stack)}\.\d+\.res_fc\.weight")
+    width = _tensor(state, "encoder_to_decoder.weight").shape[0]
+
+    is_residual = is_linear
+    if _tensor(state, "enc_mask_token").shape[1] == width:
+        if "residual" not in settings:
+            _assume("residual", False, "Features are as many as the width: the tensors show no residual.")
+        is_residual = bool(settings.get("residual", False))
+    if encoder == "gin":
+        return str(is_residual).lower()
+    return "identity" if is_residual else "none"
+
+
+def _heads(state: State, settings: Settings, kind: str, width: int) -> int:
+    if kind == "gat":
+        return _tensor(state, "encoder.gat_layers.0.attn_l").shape[1]
+    if "nhead" not in settings:
+        if width % 4:
+            raise UserError("Attention by dot products has no weights per head: pass meta={'nhead': …}.")
+        _assume("nhead", 4, "Attention by dot products has no weights per head.")
+    return settings.get("nhead", 4)
+
+
+def _norm(state: State, name: str, absent: str = "none") -> str:
+    if f"{name}.weight" not in state:
+        return absent
     return "batch" if f"{name}.running_mean" in state else "layer"
 
 
-def _residual(state: State, settings: Mapping[str, Any]) -> bool:
-    """An identity leaves no trace in the weights: where the settings do not say, a first layer's map tells."""
-    return settings.get("residual", any("res_fc" in key for key in state))
+def _loss(settings: Settings) -> list[str]:
+    loss, name = "method.readouts.main.objectives.features.loss", settings.get("loss_fn", "sce")
+    if name not in ("sce", "mse"):
+        raise UserError(f"loss_fn={name!r} is refused: the official code has 'sce' and 'mse'.")
+    if name == "mse":
+        return [f"{loss}={{_target_: core.losses.mse, _partial_: true}}"]
+    return [f"{loss}.gamma={float(settings['alpha_l'])}"] if "alpha_l" in settings else []
 
 
-def _activation(state: State, settings: Mapping[str, Any], key: str, both: bool = False) -> list[str]:
-    kind = "prelu" if key in state else settings.get("activation") or "relu"
-    kind = kind if key in state or kind != "prelu" else "relu"
-    return [f"method.encoder.activation={kind}", *([f"method.{DECODER}.activation={kind}"] if both else [])]
+# Molecules -----------------------------------------------------------------------------------------------------------
+
+
+def _molecules(state: State, settings: Settings) -> list[str]:
+    prefix = "gnn." if "gnn.x_embedding1.weight" in state else ""
+    if f"{prefix}x_embedding1.weight" not in state:
+        raise UserError(
+            "These are no official GraphMAE tensors: neither enc_mask_token (nodes, graphs) nor x_embedding1.weight "
+            "(molecules) is there. Pass the whole model's state_dict."
+        )
+    _refuse_molecules(state, settings, prefix)
+
+    overrides = [
+        "method=graphmae_chem",
+        "modality.features=2",
+        *_override(
+            "method.encoder",
+            width=state[f"{prefix}x_embedding1.weight"].shape[1],
+            depth=_depth(state, f"{prefix}gnns"),
+            drop=settings.get("drop_ratio", 0.0),
+            jump=settings.get("JK", "last"),
+        ),
+        *_override("method.masker", ratio=settings.get("mask_rate", 0.25)),
+    ]
+    loss = "method.readouts.main.objectives.atoms.loss"
+    if settings.get("loss_fn", "sce") != "sce":
+        overrides.append(f"{loss}={{_target_: modalities.graph.nn.molecules.type_cross_entropy, _partial_: true}}")
+    elif "alpha_l" in settings:
+        overrides.append(f"{loss}.gamma={float(settings['alpha_l'])}")
+    return overrides
+
+
+def _refuse_molecules(state: State, settings: Settings, prefix: str) -> None:
+    """Raises UserError for options of the official molecule code that it cannot build or run."""
+    stack = re.escape(f"{prefix}gnns.0.")
+    marks = {"gat": rf"{stack}(att|weight_linear\.weight)", "gcn or graphsage": rf"{stack}linear\.weight"}
+    for name, pattern in marks.items():
+        if _has(state, pattern):
+            raise UserError(f"gnn_type={name} is refused: the official code cannot run such a molecule encoder.")
+
+    for name, pattern in {"gcn": r"decoder\.conv\.linear\.weight", "linear": r"decoder\.dec\.weight"}.items():
+        if _has(state, pattern):
+            raise UserError(f"A decoder of gnn_type={name} is refused: no official molecule encoder goes with it.")
+    if settings.get("JK", "last") not in ("last", "sum", "max"):
+        raise UserError(
+            f"JK={settings['JK']!r} is refused: the official decoder reads latents of the embedding's width. "
+            "Read are: last, sum, max."
+        )
+    if settings.get("mask_edge"):
+        raise UserError("mask_edge=1 is refused: the official code cannot run the decoder of its hidden bonds.")
+
+
+# Pieces --------------------------------------------------------------------------------------------------------------
+
+
+def _part(node: str, target: str, options: Mapping[str, Any]) -> list[str]:
+    """Overrides that make `node` an object of the class `target` with these options."""
+    return [f"{node}={{_target_: {target}}}", *_override(node, **options)]
+
+
+def _override(node: str, **options: Any) -> list[str]:
+    return [f"{node}.{name}={value}" for name, value in options.items()]
+
+
+def _has(state: State, pattern: str) -> bool:
+    return any(re.fullmatch(pattern, key) for key in state)
+
+
+def _tensor(state: State, key: str) -> Tensor:
+    if key not in state:
+        raise UserError(f"The checkpoint has no tensor {key!r}: pass the whole model's state_dict.")
+    return state[key]
+
+
+def _depth(state: State, blocks: str) -> int:
+    numbers = [int(m[1]) for key in state if (m := re.match(re.escape(blocks) + r"\.(\d+)\.", key))]
+    if not numbers:
+        raise UserError(f"The checkpoint has no tensors named {blocks}.0.…: pass the whole model's state_dict.")
+    return 1 + max(numbers)
+
+
+def _assume(option: str, value: Any, reason: str) -> None:
+    _warn(f"{reason} {option}={value!r} is assumed; if it was another, pass it: meta={{{option!r}: …}}.")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=8)  # that of who calls load_official
+
+
+# Recorded vectors ----------------------------------------------------------------------------------------------------
 
 
 def _replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
@@ -167,6 +420,9 @@ def _replay2(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
         draws["remask"] = torch.stack([_permutation(nodes, count) for nodes in erased])
     if "targets" in io:
         views["graph"] = graphs.rooted(io["targets"])
+    elif len(io.get("latent_target", io["x"])) < count:
+        # A forward without targets predicts the latents of visible nodes.
+        views["graph"] = graphs.rooted(io.get("keep_nodes", draws["nodes"][len(io["mask_nodes"]) :]))
     return Batch(views), {"graph": draws}
 
 
@@ -182,22 +438,25 @@ def _kept(graphs: Graphs, edges: Tensor) -> Tensor:
     return torch.isin(key(graphs.edge_index), key(edges))
 
 
-_GAT_LAYER = (
+# Key maps ------------------------------------------------------------------------------------------------------------
+
+_LAYER = (
     ("fc.weight", "linear.weight"),
+    ("fc.bias", "bias"),
     ("attn_l", "sender"),
     ("attn_r", "receiver"),
     ("bias", "bias"),
     ("res_fc.weight", "residual.weight"),
+    ("_activation.weight", "activation.weight"),
     ("activation.weight", "activation.weight"),
 )
 
 
-def _gat_rules(official: str, ours: str) -> tuple[Rule, ...]:
-    """Rules of an encoder's GAT layers."""
-    layer, mine = rf"{official}\.gat_layers\.(\d+)\.", rf"{ours}.layers.\1."
+def _layer_rules(official: str, ours: str) -> tuple[Rule, ...]:
+    """Rules of layers that start with a linear map (GAT, dot-product GAT, GCN); group 1 of `official` is the number."""
     return (
-        *(Rule(layer + re.escape(name), (mine + own,)) for name, own in _GAT_LAYER),
-        Rule(layer + r"norm\.(\w+)", (mine + r"norm.\2",)),
+        *(Rule(rf"{official}\.{re.escape(name)}", (rf"{ours}.{own}",)) for name, own in _LAYER),
+        Rule(rf"{official}\.norm\.(\w+)", (rf"{ours}.norm.\2",)),
     )
 
 
@@ -219,22 +478,25 @@ def _part_rules(parts: tuple[tuple[str, str], ...], official: str, ours: str) ->
 _COMMON = (
     Rule(r"enc_mask_token", ("encoder.input.mask_token",)),
     Rule(r"encoder_to_decoder\.weight", (f"{DECODER}.bridge.weight",)),
-    *_gat_rules("encoder", "encoder"),
-    *(Rule(rf"decoder\.gat_layers\.0\.{re.escape(name)}", (f"{DECODER}.{own}",)) for name, own in _GAT_LAYER),
-    Rule(r"decoder\.0\.(weight|bias)", (rf"{DECODER}.mlp.linear1.\1",)),
-    Rule(r"decoder\.1\.weight", (f"{DECODER}.mlp.activation.weight",)),
-    Rule(r"decoder\.3\.(weight|bias)", (rf"{DECODER}.mlp.linear2.\1",)),
+    *_layer_rules(r"encoder\.gat_layers\.(\d+)", r"encoder.layers.\1"),
+    *_layer_rules(r"decoder\.gat_layers\.(\d+)", rf"{DECODER}.layers.\1"),
 )
 
 GRAPHMAE = Official(
     method="graphmae",
     modality="graph",
-    overrides=_overrides,
+    overrides=_graphmae,
     replay=_replay,
     rules=(
         *_COMMON,
+        *_layer_rules(r"encoder\.gcn_layers\.(\d+)", r"encoder.layers.\1"),
+        *_layer_rules(r"decoder\.gcn_layers\.(\d+)", rf"{DECODER}.layers.\1"),
+        Rule(r"decoder\.0\.(weight|bias)", (rf"{DECODER}.mlp.linear1.\1",)),
+        Rule(r"decoder\.1\.weight", (f"{DECODER}.mlp.activation.weight",)),
+        Rule(r"decoder\.3\.(weight|bias)", (rf"{DECODER}.mlp.linear2.\1",)),
+        Rule(r"decoder\.(weight|bias)", (rf"{DECODER}.linear.\1",)),
         Rule(r"encoder\.layers\.(\d+)\.eps", (r"encoder.layers.\1.eps",)),
-        *_part_rules(_MLP, r"encoder\.layers\.(\d+)\.apply_func\.mlp", r"encoder.layers.\1.mlp"),
+        *_part_rules(_MLP, r"encoder\.layers\.(\d+)\.apply_func(?:\.mlp)?", r"encoder.layers.\1.mlp"),
         Rule(r"encoder\.layers\.(\d+)\.apply_func\.norm\.(\w+)", (r"encoder.layers.\1.norm.\2",)),
         Rule(r"encoder\.layers\.(\d+)\.apply_func\.act\.weight", (r"encoder.layers.\1.activation.weight",)),
         Rule(r"encoder\.layers\.(\d+)\.res_fc\.weight", (r"encoder.layers.\1.residual.weight",)),
@@ -254,13 +516,13 @@ GRAPHMAE = Official(
 GRAPHMAE2 = Official(
     method="graphmae2",
     modality="graph",
-    overrides=_overrides2,
+    overrides=_graphmae2,
     replay=_replay2,
     rules=(
         *_COMMON,
         Rule(r"dec_mask_token", (f"{DECODER}.mask_token",)),
         Rule(r"(projector|predictor)\.(\d)\.(weight|bias)", (rf"{LATENT}.\1.\2.\3",)),
         Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"moving_teachers.latent.copies.projector.\1.\2",)),
-        *_gat_rules("encoder_ema", "moving_teachers.latent.copies.encoder"),
+        *_layer_rules(r"encoder_ema\.gat_layers\.(\d+)", r"moving_teachers.latent.copies.encoder.layers.\1"),
     ),
 )

@@ -176,7 +176,7 @@ class GraphReader(Reader):
         splits = {name: data.of_graph(number, flags) for name, flags in data.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # the training part has an item of its own
-        return TokenLabels(data.of_graph(number, data.nodes), splits, data.classes)
+        return TokenLabels(data.of_graph(number, data.nodes), splits, names=data.classes)
 
     def raw_features(self, data: Graphs, by_token: bool) -> Tensor | None:
         """Features (N, C) of nodes, or their mean over each graph (S, C); None where they are class numbers."""

@@ -1,40 +1,62 @@
-"""Official image checkpoints: MAE (facebookresearch/mae)."""
+"""Official image checkpoints: MAE (facebookresearch/mae), pre-trained or fine-tuned.
+
+Options of its `MaskedAutoencoderViT` and of its classifier `VisionTransformer`:
+- of the tensors: patch_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias, decoder_embed_dim, decoder_depth,
+  img_size of squares, global_pool (fc_norm is the last norm, else norm);
+- of `meta`: num_heads and decoder_num_heads (else published widths), img_size of others than squares (the official
+  class takes none), norm_layer (LayerNorm's eps), drop_path_rate;
+- of `meta`, the saved command line or the published recipe: norm_pix_loss (true), mask_ratio (0.75);
+- left out with a note: num_classes (head), representation_size;
+- refused: hybrid_backbone, qk_scale, drop_rate, attn_drop_rate, norms other than LayerNorm.
+"""
 
 from collections.abc import Mapping
-from math import isqrt
 from typing import Any
 
 from torch import Tensor
 
-from core.interop import HEADS, Official, Rule, State, flat_kernel, raw_pixels, trunk_overrides
+from core.errors import UserError
+from core.interop import (
+    HEADS,
+    Official,
+    Rule,
+    State,
+    block_overrides,
+    channel_overrides,
+    flat_kernel,
+    raw_pixels,
+    table_grid,
+    trunk_overrides,
+)
 from core.tokens import Batch
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TRUNK = "method.encoder.trunk"
 DECODER = "readouts.main.decoder"
 PIXELS = "readouts.main.objectives.pixels"
 
 
 def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
+    if any(key.startswith("patch_embed.backbone.") for key in state):
+        raise UserError("patch_embed.backbone: a network before the patches (hybrid_backbone) is not offered.")
+
     dim, channels, *patch = state["patch_embed.proj.weight"].shape
-    side = isqrt(state["pos_embed"].shape[1] - 1)
+    grid = table_grid(state["pos_embed"].shape[1] - 1, patch, settings, "pos_embed")
     overrides = [
-        f"modality.size={[side * p for p in patch]}",
+        f"modality.size={[n * p for n, p in zip(grid, patch, strict=True)]}",
         f"modality.patch={patch}",
-        f"modality.channels={channels}",
-        *trunk_overrides(state, "method.encoder.trunk", "blocks", dim, settings.get("num_heads"), HEADS),
-        f"method.encoder.trunk.dim={dim}",
+        *channel_overrides(channels),
+        f"{TRUNK}.dim={dim}",
+        *trunk_overrides(state, TRUNK, "blocks", dim, settings.get("num_heads"), HEADS),
+        *block_overrides(settings, TRUNK, f"method.{DECODER}.trunk"),
         f"method.masker.ratio={settings.get('mask_ratio', 0.75)}",
     ]
-    if channels != 3:
-        overrides += ["modality.normalise.mean=[0.5]", "modality.normalise.std=[0.5]"]
+
     if not settings.get("norm_pix_loss", True):
         overrides.append(f"method.{PIXELS}.target.per=none")
     if "decoder_embed.weight" in state:
-        node, width, heads = (
-            f"method.{DECODER}",
-            state["decoder_embed.weight"].shape[0],
-            settings.get("decoder_num_heads"),
-        )
+        node, width = f"method.{DECODER}", state["decoder_embed.weight"].shape[0]
+        heads = settings.get("decoder_num_heads")
         overrides.append(f"{node}.dim={width}")
         overrides += trunk_overrides(state, f"{node}.trunk", "decoder_blocks", width, heads, {512: 16})
     return overrides
@@ -51,12 +73,30 @@ def _table(x: Tensor) -> tuple[Tensor, Tensor]:
 
 _BLOCK = r"(\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\.(?:weight|bias))"
 
+# Of fine-tuned models. Official classifiers put fc_norm behind the mean of all tokens, an encoder has it before.
+CLASSIFIER_RULES = (
+    Rule(r"(?:head|pre_logits)\..*", (), note="the classifier, left out"),
+    Rule(
+        r"fc_norm\.(weight|bias)",
+        (r"encoder.trunk.norm.\1",),
+        note="read as the encoder's last norm, of every token; the classifier normalised their mean",
+    ),
+    Rule(
+        r"(?:encoder\.)?norm\.(weight|bias)",
+        (),
+        given="fc_norm.weight",
+        note="left out, fc_norm stands for it",
+    ),
+)
+
 MAE = Official(
     method="mae",
     modality="image",
     overrides=_overrides,
     replay=_replay,
     rules=(
+        *CLASSIFIER_RULES,
+        Rule(r"patch_embed\.backbone\..*", ()),  # refused by name
         Rule(r"cls_token", ("encoder.cls.token",)),
         Rule(r"pos_embed", ("encoder.cls.position", "encoder.embed.positions.table"), _table),
         Rule(r"patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), flat_kernel),

@@ -1,16 +1,30 @@
-"""Official SparK checkpoints (keyu-tian/SparK): ResNets of timm, and ConvNeXts under their first authors' names."""
+"""Official SparK checkpoints (keyu-tian/SparK): ResNets and ConvNeXts, with or without their decoder.
 
+ConvNeXts have their first authors' names or timm's. Options of `SparK`, `SparseEncoder`, `MAEDecoder`, the networks:
+- of the tensors: layers, channels, block (basic, bottleneck), cardinality, base_width, stem_type, stem_width, avg_down;
+  depths, dims, layer_scale_init_value (0: no gamma); in_chans of encoders alone; the decoder's width, from 32 on;
+  densify_norm (bn, ln, none); input_size, by a buffer of whole models;
+- of `meta`, the saved `config` or the published recipe: input_size of encoders alone (224), mask_ratio (0.6, or 0.75 at
+  384 pixels);
+- no number of one process changes by sbn;
+- left out with a note: num_classes (fc, head). The norm before it stays in the network, which does not use it;
+- refused: squeeze-and-excitation, in_chans with a decoder (it predicts three), other networks.
+"""
+
+import json
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from torch import Tensor
 
 from core.errors import UserError
-from core.interop import Official, Rule, State, raw_pixels
+from core.interop import Official, Rule, State, channel_overrides, raw_pixels
 from core.tokens import Batch
 from modalities.image.official import IMAGENET
 
 NETWORK = "sparse_encoder.sp_cnn"
+NET = "encoder.network"
 DECODER = "readouts.main.decoder"
 # Published networks by the number of blocks in their stages.
 RESNETS = {
@@ -19,51 +33,104 @@ RESNETS = {
     (3, 8, 36, 3): "resnet152",
     (3, 24, 36, 3): "resnet200",
 }
+BASIC_RESNETS = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
 
 
 def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
-    state = {key.removeprefix(f"{NETWORK}."): value for key, value in state.items()}
-    named = _resnet(state) if "layer1.0.conv1.weight" in state else _convnext(state)
-    side = settings.get("input_size") or _side(state)
-    overrides = [
+    # Options are those of timm's networks: by our names, which are timm's, they are seen in all kinds of files.
+    prefix = f"{NET}."
+    network = {key.removeprefix(prefix): x for key, x in SPARK.keys(state).items() if key.startswith(prefix)}
+    stem, overrides = _resnet(network) if "layer1.0.conv1.weight" in network else _convnext(network)
+
+    side = _side(state, settings)
+    overrides += [
         "size=small",  # nano narrows its network
-        *named,
         f"modality.size={[side, side]}",
         f"method.masker.ratio={settings.get('mask_ratio', 0.75 if side == 384 else 0.6)}",
+        *channel_overrides(stem.shape[1]),
     ]
     if "dense_decoder.dec.0.up_sample.weight" in state:
-        overrides.append(f"method.{DECODER}.dim={state['dense_decoder.dec.0.up_sample.weight'].shape[0]}")
+        overrides += _decoder(state, stem.shape[1])
     return overrides
 
 
-def _side(state: State) -> int:
-    """Pixels of a side: of a buffer that the official class keeps; encoder-only files lack it."""
-    return state["norm_black"].shape[-1] if "norm_black" in state else 224
+def _side(state: State, settings: Mapping[str, Any]) -> int:
+    """Pixels of a side: of a buffer that the official class keeps, and encoder-only files lack."""
+    if "norm_black" in state:
+        return state["norm_black"].shape[-1]
+    return settings.get("input_size") or settings.get("sparse_encoder.input_size") or 224
 
 
-def _resnet(state: State) -> list[str]:
-    blocks = tuple(_count(state, f"layer{i}.") for i in range(1, 5))
-    if "layer1.0.conv3.weight" not in state:
-        raise UserError("The checkpoint's ResNet has no bottlenecks; published ones are ResNet-50, 101, 152 and 200.")
-    widths = [state[f"layer{i}.0.conv1.weight"].shape[0] for i in range(1, 5)]
-    options = f"method.encoder.options={{layers: {list(blocks)}, channels: {widths}}}"
-    return [f"method.encoder.backbone={RESNETS.get(blocks, 'resnet50')}", options]
+def _resnet(network: State) -> tuple[Tensor, list[str]]:
+    """The first convolution, and overrides: timm's arguments of any ResNet whose tensors tell them."""
+    if any(".se." in key for key in network):
+        raise UserError(
+            "The checkpoint's ResNet has squeeze-and-excitation (…se.…), which official SparK averages over hidden "
+            "places too: its numbers are not offered."
+        )
+    stages = range(1, 5)
+    blocks = tuple(_count(network, f"layer{i}.") for i in stages)
+    basic = "layer1.0.conv3.weight" not in network
+
+    if basic:
+        name, widths = BASIC_RESNETS.get(blocks, "resnet18"), [_width(network, i, "conv2") for i in stages]
+    else:
+        # Bottlenecks end four times as wide as timm's `channels` are.
+        name, widths = RESNETS.get(blocks, "resnet50"), [_width(network, i, "conv3") // 4 for i in stages]
+    options: dict[str, Any] = {"layers": list(blocks), "channels": widths}
+    inner, group = network["layer4.0.conv2.weight"].shape[:2]
+    if not basic and (inner, group) != (widths[3], widths[3]):
+        # timm: a group has floor(channels * base_width / 64) channels.
+        options |= {"cardinality": inner // group, "base_width": ceil(64 * group / widths[3])}
+
+    if "conv1.0.weight" in network:  # three convolutions instead of one
+        first, second = network["conv1.0.weight"].shape[0], network["conv1.3.weight"].shape[0]
+        options |= {"stem_width": second, "stem_type": "deep" if first == second else "deep_tiered"}
+    if any("downsample.1.weight" in key and x.dim() == 4 for key, x in network.items()):
+        options["avg_down"] = True
+
+    stem = network["conv1.0.weight" if "conv1.0.weight" in network else "conv1.weight"]
+    return stem, [f"method.encoder.backbone={name}", f"method.encoder.options={_flow(options)}"]
 
 
-def _convnext(state: State) -> list[str]:
-    if "downsample_layers.0.0.weight" not in state:
-        raise UserError("The checkpoint is neither a ResNet of timm nor a ConvNeXt under its official names.")
-    depths = [_count(state, f"stages.{i}.") for i in range(4)]
-    widths = [state[f"stages.{i}.0.gamma"].shape[0] for i in range(4)]
+def _convnext(network: State) -> tuple[Tensor, list[str]]:
+    if "stem.0.weight" not in network or "stages.0.blocks.0.conv_dw.weight" not in network:
+        raise UserError(
+            "The checkpoint is neither a ResNet of timm nor a ConvNeXt under its official or timm's names; other "
+            "networks are not read."
+        )
+    stages = range(4)
+    widths = [network[f"stages.{i}.blocks.0.conv_dw.weight"].shape[0] for i in stages]
+    options: dict[str, Any] = {"depths": [_count(network, f"stages.{i}.blocks.") for i in stages], "dims": widths}
+    if "stages.0.blocks.0.gamma" not in network:
+        options["ls_init_value"] = None
+
     name = {96: "convnext_small", 128: "convnext_base", 192: "convnext_large"}.get(widths[0], "convnext_small")
-    return [
-        f"method.encoder.backbone={name}",
-        f"method.encoder.options={{depths: {depths}, dims: {widths}}}",
-    ]
+    overrides = [f"method.encoder.backbone={name}", f"method.encoder.options={_flow(options)}"]
+    return network["stem.0.weight"], overrides
+
+
+def _decoder(state: State, channels: int) -> list[str]:
+    if channels != 3:
+        raise UserError(f"in_chans={channels}: SparK's decoder predicts three channels; load the encoder alone.")
+    norm = "none"
+    if "densify_norms.0.weight" in state:
+        norm = "batch" if "densify_norms.0.running_mean" in state else "layer"
+    width = state["dense_decoder.dec.0.up_sample.weight"].shape[0]
+    return [f"method.{DECODER}.dim={width}", f"method.{DECODER}.norm={norm}"]
+
+
+def _width(network: State, stage: int, layer: str) -> int:
+    return network[f"layer{stage}.0.{layer}.weight"].shape[0]
 
 
 def _count(state: State, prefix: str) -> int:
     return 1 + max((int(key[len(prefix) :].split(".")[0]) for key in state if key.startswith(prefix)), default=-1)
+
+
+def _flow(options: Mapping[str, Any]) -> str:
+    """A mapping as YAML on one line, of which JSON is a part."""
+    return json.dumps(options)
 
 
 def _replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
@@ -74,13 +141,9 @@ def _token(x: Tensor) -> tuple[Tensor]:
     return (x.flatten()[None, None],)
 
 
-def _none(x: Tensor) -> tuple:
-    return ()
-
-
 _STATE = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _CNN = rf"(?:{NETWORK.replace('.', '[.]')}[.])?"
-_NET = "encoder.network"
+_NORM_NOTE = "the classifier's norm, kept in the network for export; the encoder's maps do not go through it"
 
 SPARK = Official(
     method="spark",
@@ -88,14 +151,18 @@ SPARK = Official(
     overrides=_overrides,
     replay=_replay,
     rules=(
-        Rule(r"imn_[ms]|norm_black", (), _none),  # leftovers of the official class
-        Rule(rf"{_CNN}(conv1|bn1|layer\d\..*)\.{_STATE}", (rf"{_NET}.\1.\2",)),
-        Rule(rf"{_CNN}downsample_layers\.0\.(\d)\.{_STATE}", (rf"{_NET}.stem.\1.\2",)),
-        Rule(rf"{_CNN}downsample_layers\.(\d)\.(\d)\.{_STATE}", (rf"{_NET}.stages.\1.downsample.\2.\3",)),
-        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.gamma", (rf"{_NET}.stages.\1.blocks.\2.gamma",)),
-        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.dwconv\.{_STATE}", (rf"{_NET}.stages.\1.blocks.\2.conv_dw.\3",)),
-        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.norm\.{_STATE}", (rf"{_NET}.stages.\1.blocks.\2.norm.\3",)),
-        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.pwconv([12])\.{_STATE}", (rf"{_NET}.stages.\1.blocks.\2.mlp.fc\3.\4",)),
+        Rule(r"imn_[ms]|norm_black", ()),  # leftovers of the official class
+        Rule(rf"{_CNN}(?:fc|head|head\.fc)\.(?:weight|bias)", (), note="the classifier, left out"),
+        Rule(rf"{_CNN}(?:head\.)?norm\.(weight|bias)", (rf"{NET}.head.norm.\1",), note=_NORM_NOTE),
+        Rule(rf"{_CNN}(conv1(?:\.\d)?|bn1|layer\d\..*)\.{_STATE}", (rf"{NET}.\1.\2",)),
+        Rule(rf"{_CNN}downsample_layers\.0\.(\d)\.{_STATE}", (rf"{NET}.stem.\1.\2",)),
+        Rule(rf"{_CNN}downsample_layers\.(\d)\.(\d)\.{_STATE}", (rf"{NET}.stages.\1.downsample.\2.\3",)),
+        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.gamma", (rf"{NET}.stages.\1.blocks.\2.gamma",)),
+        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.dwconv\.{_STATE}", (rf"{NET}.stages.\1.blocks.\2.conv_dw.\3",)),
+        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.norm\.{_STATE}", (rf"{NET}.stages.\1.blocks.\2.norm.\3",)),
+        Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.pwconv([12])\.{_STATE}", (rf"{NET}.stages.\1.blocks.\2.mlp.fc\3.\4",)),
+        Rule(rf"{_CNN}((?:stem\.\d|stages\.\d\.(?:downsample\.\d|blocks\..*))\.{_STATE})", (rf"{NET}.\1",)),
+        Rule(rf"{_CNN}(stages\.\d\.blocks\.\d+\.gamma)", (rf"{NET}.\1",)),
         Rule(r"mask_tokens\.(\d)", (rf"{DECODER}.scales.\1.mask_token",), _token),
         Rule(rf"densify_norms\.(\d)\.{_STATE}", (rf"{DECODER}.scales.\1.norm.\2",)),
         Rule(rf"densify_projs\.(\d)\.{_STATE}", (rf"{DECODER}.scales.\1.project.\2",)),

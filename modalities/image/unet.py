@@ -18,9 +18,9 @@ class Densify(nn.Module):
     Shapes: Latent (B, K, C) on a grid (h, w) -> (B, dim, h, w).
     """
 
-    def __init__(self, width: int, dim: int, norm: Literal["batch", "layer"], kernel: int):
+    def __init__(self, width: int, dim: int, norm: Literal["batch", "layer", "none"], kernel: int):
         super().__init__()
-        self.norm = nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width, eps=1e-6)
+        self.norm = _norm(width, norm)
         self.mask_token = nn.Parameter(token(width, "cut"))
         # The coarsest map needs no projection where widths agree.
         same = kernel == 1 and width == dim
@@ -33,6 +33,12 @@ class Densify(nn.Module):
         seen = self.norm(features.flatten(0, 1)).view_as(features)
         filled = torch.where(rows.to_mask(count)[..., None], rows.scatter(seen, count), self.mask_token.to(seen.dtype))
         return self.project(filled.transpose(1, 2).unflatten(2, grid))
+
+
+def _norm(width: int, kind: Literal["batch", "layer", "none"]) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    return nn.BatchNorm1d(width) if kind == "batch" else nn.LayerNorm(width, eps=1e-6)
 
 
 class UpBlock(nn.Module):
@@ -54,7 +60,9 @@ class UpBlock(nn.Module):
 class SparKDecoder(Decoder):
     """Sums the densified scales on the way up, `stride` times larger in all; the patches asked for are cut out last.
 
-    `dim`: width of the coarsest map, halved by every block. `norm`: that of the encoder's kind of network.
+    `dim`: width of the coarsest map, halved by every block and rounded down (80, 40, 20, 10, 5, 2). `norm`: of the
+    encoder's maps, that of its kind of network where a config does not say.
+    Raises: UserError for a `dim` of which nothing is left.
     Shapes: Latent pyramid, coarsest first -> dict of (B, M, values), channel fastest.
     Source: keyu-tian/SparK (densify, MAEDecoder).
     """
@@ -63,15 +71,15 @@ class SparKDecoder(Decoder):
         self,
         dim: int,
         widths: Sequence[int],
-        norm: Literal["batch", "layer"],
+        norm: Literal["batch", "layer", "none"],
         stride: int,
         patch: Sequence[int],
         channels: int,
     ):
         super().__init__()
         blocks = stride.bit_length() - 1
-        if dim >> blocks < 1 or dim % (1 << blocks):
-            raise UserError(f"decoder.dim={dim} must be a multiple of {1 << blocks}: it is halved {blocks} times.")
+        if dim >> blocks < 1:
+            raise UserError(f"decoder.dim={dim} must be at least {1 << blocks}: it is halved {blocks} times.")
         self.dim, self.patch = patch[0] * patch[1] * channels, tuple(patch)
         self.scales = nn.ModuleList(
             Densify(width, dim >> i, norm, kernel=3 if i else 1) for i, width in enumerate(widths)

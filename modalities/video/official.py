@@ -1,41 +1,133 @@
-"""Official video checkpoints: VideoMAE and V2 (MCG-NJU, OpenGVLab), spatiotemporal MAE (facebookresearch/mae_st)."""
+"""Official video checkpoints: VideoMAE and V2 (MCG-NJU, OpenGVLab), spatiotemporal MAE (facebookresearch/mae_st).
+
+Pre-trained, fine-tuned or distilled. Options of VideoMAE's `PretrainVisionTransformer` and `VisionTransformer`:
+- of the tensors: patch_size, tubelet_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias, init_values, cos_attn,
+  decoder_embed_dim, decoder_depth, use_mean_pooling (fc_norm is the last norm, else norm), use_learnable_pos_emb of
+  classifiers;
+- of `meta`: encoder_num_heads, decoder_num_heads, num_heads (else published widths), norm_layer (LayerNorm's eps),
+  drop_path_rate;
+- of `meta`, the saved command line or the published recipe: img_size, one number or two (224), all_frames (16),
+  normlize_target (true), mask_ratio (0.9), decoder_mask_ratio (0.5);
+- no number changes by use_checkpoint, with_cp;
+- left out with a note: num_classes (head);
+- refused: use_learnable_pos_emb of the pre-training class (a row more than patches, the official code cannot run it),
+  encoder_num_classes, encoder_in_chans with a decoder of three, qk_scale, drop_rate, attn_drop_rate, norms other than
+  LayerNorm.
+
+Options of mae_st's `MaskedAutoencoderViT` and `VisionTransformer`:
+- of the tensors: patch_size, t_patch_size, in_chans, embed_dim, depth, mlp_ratio, no_qkv_bias, sep_pos_embed,
+  cls_embed, pred_t_dim, decoder_embed_dim, decoder_depth; img_size of squares, and num_frames where
+  positions are separable;
+- of `meta` or the saved command line: num_frames where they are not (else 16), num_heads, decoder_num_heads (else
+  published widths), norm_layer (LayerNorm's eps), drop_path_rate, norm_pix_loss (else true), mask_ratio (else 0.9);
+- no number changes by trunc_init (initial values);
+- left out with a note: num_classes (head), dropout before it;
+- refused: qk_scale, drop_rate, attn_drop_rate, norms other than LayerNorm.
+"""
 
 from collections.abc import Mapping
-from math import isqrt
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.errors import UserError
-from core.interop import HEADS, Official, Rule, State, flat_kernel, raw_pixels, trunk_overrides
+from core.interop import (
+    HEADS,
+    Official,
+    Rule,
+    State,
+    block_overrides,
+    channel_overrides,
+    flat_kernel,
+    image_size,
+    raw_pixels,
+    table_grid,
+    trunk_overrides,
+)
 from core.tokens import Batch
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ST_MAE_STATISTICS = (0.45,), (0.225,)
+TRUNK = "method.encoder.trunk"
 DECODER = "readouts.main.decoder"
 PIXELS = "readouts.main.objectives.pixels"
 
+# Of fine-tuned models. Official classifiers put fc_norm behind the mean of all tokens, an encoder has it before.
+_CLASSIFIER_RULES = (
+    Rule(r"head\..*", (), note="the classifier, left out"),
+    Rule(
+        r"fc_norm\.(weight|bias)",
+        (r"encoder.trunk.norm.\1",),
+        note="read as the encoder's last norm, of every token; the classifier normalised their mean",
+    ),
+    Rule(r"(?:encoder\.)?norm\.(weight|bias)", (), given="fc_norm.weight", note="left out, fc_norm stands for it"),
+)
+
 
 def _videomae_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
-    dim, channels, *patch = state["encoder.patch_embed.proj.weight"].shape
-    side, frames = settings.get("img_size", 224), settings.get("all_frames", 16)
-    heads = settings.get("encoder_num_heads")
+    if "encoder.head.weight" in state:
+        raise UserError("encoder.head: a linear layer behind the encoder (encoder_num_classes) is not offered.")
+
+    # Fine-tuned and distilled files name the encoder's tensors without prefix.
+    state = {key.removeprefix("encoder."): value for key, value in state.items()}
+    dim, channels, *patch = state["patch_embed.proj.weight"].shape
+    heads = settings.get("encoder_num_heads") or settings.get("num_heads")
     overrides = [
-        f"modality.size={[frames, side, side]}",
+        f"modality.size={_clip_size(state, settings, patch)}",
         f"modality.patch={patch}",
-        f"modality.channels={channels}",
-        f"method.encoder.trunk.dim={dim}",
-        *trunk_overrides(state, "method.encoder.trunk", "encoder.blocks", dim, heads, HEADS),
+        *channel_overrides(channels),
+        f"{TRUNK}.dim={dim}",
+        *trunk_overrides(state, TRUNK, "blocks", dim, heads, HEADS),
+        *block_overrides(settings, TRUNK, f"method.{DECODER}.trunk"),
         f"method.masker.ratio={settings.get('mask_ratio', 0.9)}",
     ]
+
+    if "pos_embed" in state:
+        overrides.append("method.encoder.embed.positions._target_=core.embeddings.Learned")
+    if not settings.get("normlize_target", True):
+        overrides.append(f"method.{PIXELS}.target.per=none")
     if "encoder_to_decoder.weight" in state:
-        node, width = f"method.{DECODER}", state["encoder_to_decoder.weight"].shape[0]
-        published = {192: 3, 384: 6, 512: 8, 640: 8}
-        heads = settings.get("decoder_num_heads")
-        overrides.append(f"{node}.dim={width}")
-        overrides += trunk_overrides(state, f"{node}.trunk", "decoder.blocks", width, heads, published)
+        overrides += _videomae_decoder(state, settings, channels * prod(patch))
     return overrides
+
+
+def _videomae_decoder(state: State, settings: Mapping[str, Any], values: int) -> list[str]:
+    """Overrides of the decoder, whose patches hold that many values."""
+    if state["decoder.head.weight"].shape[0] != values:
+        raise UserError(
+            f"decoder.head predicts {state['decoder.head.weight'].shape[0]} values for patches of {values}: another "
+            "number of channels going in (encoder_in_chans) than coming out is not offered; load the encoder alone."
+        )
+    node, width = f"method.{DECODER}", state["encoder_to_decoder.weight"].shape[0]
+    published = {192: 3, 384: 6, 512: 8, 640: 8}
+    heads = settings.get("decoder_num_heads")
+    return [f"{node}.dim={width}", *trunk_overrides(state, f"{node}.trunk", "decoder.blocks", width, heads, published)]
+
+
+def _clip_size(state: State, settings: Mapping[str, Any], patch: list[int]) -> list[int]:
+    """Frames, height and width: of the settings, as fixed positions leave no trace; learned ones must fit."""
+    frames = settings.get("all_frames") or settings.get("num_frames") or 16
+    size = [frames, *(image_size(settings) or (224, 224))]
+    if any(n % p or n < p for n, p in zip(size, patch, strict=True)):
+        raise UserError(
+            f"Patches of {patch} do not divide clips of {size}, which the checkpoint's tensors do not show: pass "
+            "meta={all_frames: …, img_size: [height, width]}."
+        )
+    if "pos_embed" not in state:
+        return size
+
+    rows, slots = state["pos_embed"].shape[1], frames // patch[0]
+    if rows == 1 + prod(n // p for n, p in zip(size, patch, strict=True)):
+        raise UserError(
+            "encoder.pos_embed: learned positions of the pre-training class (use_learnable_pos_emb) have a row more "
+            "than there are patches, with which the official code itself does not run: they are not read."
+        )
+    if rows % slots:
+        raise UserError(f"pos_embed has {rows} rows, which are not {slots} slots in time: pass meta={{all_frames: …}}.")
+    h, w = table_grid(rows // slots, patch[1:], settings, "pos_embed")
+    return [frames, h * patch[1], w * patch[2]]
 
 
 def _v2_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
@@ -58,12 +150,15 @@ _BLOCK = (
     r"|mlp\.fc[12]\.(?:weight|bias)))"
 )
 _VIDEOMAE_RULES = (
+    *_CLASSIFIER_RULES,
+    Rule(r"encoder\.head\.(weight|bias)", ()),  # refused by name
     Rule(r"mask_token", (f"{DECODER}.mask_token",)),
-    Rule(r"encoder\.patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), flat_kernel),
-    Rule(r"encoder\.patch_embed\.proj\.bias", ("encoder.embed.proj.bias",)),
-    Rule(rf"encoder\.blocks\.{_BLOCK}", (r"encoder.trunk.blocks.\1",)),
-    Rule(r"encoder\.blocks\.(\d+)\.gamma_([12])", (r"encoder.trunk.blocks.\1.scale\2.gamma",)),
-    Rule(r"encoder\.norm\.(weight|bias)", (r"encoder.trunk.norm.\1",)),
+    Rule(r"(?:encoder\.)?patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), flat_kernel),
+    Rule(r"(?:encoder\.)?patch_embed\.proj\.bias", ("encoder.embed.proj.bias",)),
+    Rule(r"(?:encoder\.)?pos_embed", ("encoder.embed.positions.table",)),
+    Rule(rf"(?:encoder\.)?blocks\.{_BLOCK}", (r"encoder.trunk.blocks.\1",)),
+    Rule(r"(?:encoder\.)?blocks\.(\d+)\.gamma_([12])", (r"encoder.trunk.blocks.\1.scale\2.gamma",)),
+    Rule(r"(?:encoder\.)?norm\.(weight|bias)", (r"encoder.trunk.norm.\1",)),
     Rule(r"encoder_to_decoder\.weight", (f"{DECODER}.project.weight",)),
     Rule(rf"decoder\.blocks\.{_BLOCK}", (rf"{DECODER}.trunk.blocks.\1",)),
     Rule(r"decoder\.blocks\.(\d+)\.gamma_([12])", (rf"{DECODER}.trunk.blocks.\1.scale\2.gamma",)),
@@ -76,19 +171,21 @@ VIDEOMAE_V2 = Official("videomaev2", "video", _VIDEOMAE_RULES, _v2_overrides, _v
 
 def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     dim, channels, *patch = state["patch_embed.proj.weight"].shape
-    slots, cells = _st_grid(state, settings, patch[0])
-    side = isqrt(cells)
-    if side * side != cells:
-        raise UserError(f"Position tables of {cells} places are no square; this checkpoint's input size is not known.")
+    grid = _st_grid(state, settings, patch)
     overrides = [
-        f"modality.size={[slots * patch[0], side * patch[1], side * patch[2]]}",
+        f"modality.size={[n * p for n, p in zip(grid, patch, strict=True)]}",
         f"modality.patch={patch}",
         f"modality.channels={channels}",
-        f"method.encoder.trunk.dim={dim}",
-        *trunk_overrides(state, "method.encoder.trunk", "blocks", dim, settings.get("num_heads"), HEADS),
+        f"{TRUNK}.dim={dim}",
+        *trunk_overrides(state, TRUNK, "blocks", dim, settings.get("num_heads"), HEADS),
+        *block_overrides(settings, TRUNK, f"method.{DECODER}.trunk"),
         f"method.masker.ratio={settings.get('mask_ratio', 0.9)}",
     ]
+
     node = f"method.{DECODER}"
+    if channels != 3:  # published are one mean and one spread for all channels
+        normalise = "method.encoder.embed.normalise"
+        overrides += [f"{normalise}.mean={[*ST_MAE_STATISTICS[0]]}", f"{normalise}.std={[*ST_MAE_STATISTICS[1]]}"]
     if "pos_embed" in state:
         kind = "_target_=core.embeddings.Learned"
         overrides += [f"method.encoder.embed.positions.{kind}", f"{node}.positions.{kind}"]
@@ -96,6 +193,7 @@ def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         overrides += ["method.encoder.cls=null", f"{node}.cls=null"]
     if not settings.get("norm_pix_loss", True):
         overrides.append(f"method.{PIXELS}.target.per=none")
+
     if "decoder_embed.weight" in state:
         width, heads = state["decoder_embed.weight"].shape[0], settings.get("decoder_num_heads")
         frames = state["decoder_pred.weight"].shape[0] // (patch[1] * patch[2] * channels)
@@ -104,12 +202,21 @@ def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     return overrides
 
 
-def _st_grid(state: State, settings: Mapping[str, Any], depth: int) -> tuple[int, int]:
-    """Time slots and cells of space."""
+def _st_grid(state: State, settings: Mapping[str, Any], patch: list[int]) -> tuple[int, int, int]:
+    """Time slots, rows and columns of patches."""
     if "pos_embed_spatial" in state:
-        return state["pos_embed_temporal"].shape[1], state["pos_embed_spatial"].shape[1]
-    slots = settings.get("num_frames", 16) // depth
-    return slots, (state["pos_embed"].shape[1] - ("cls_token" in state)) // slots
+        cells = table_grid(state["pos_embed_spatial"].shape[1], patch[1:], settings, "pos_embed_spatial")
+        return state["pos_embed_temporal"].shape[1], *cells
+
+    rows = state["pos_embed"].shape[1] - ("cls_token" in state)
+    frames = settings.get("num_frames") or 16
+    slots = frames // patch[0]
+    if not slots or rows % slots:
+        raise UserError(
+            f"pos_embed has {rows} places, which are not {slots} slots in time ({frames} frames, {patch[0]} a patch): "
+            "pass meta={num_frames: …}."
+        )
+    return slots, *table_grid(rows // slots, patch[1:], settings, "pos_embed")
 
 
 def _st_replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
@@ -146,6 +253,7 @@ ST_MAE = Official(
     overrides=_st_overrides,
     replay=_st_replay,
     rules=(
+        *_CLASSIFIER_RULES,
         *_st_rules("encoder", "encoder.embed.positions", ""),
         *_st_rules(DECODER, f"{DECODER}.positions", "decoder_"),
         Rule(r"patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), flat_kernel),

@@ -1,6 +1,7 @@
 """Every modality × method pair that the configs hold, built small, with a raw batch and what must not be read replaced.
 
-A modality whose tokenizer cuts patches needs an entry in SMALL at most. Another brings `tests/contracts/raw/<m>.py`:
+A modality whose tokenizer cuts patches needs an entry in SMALL at most. Another brings `tests/contracts/raw/<m>.py`, a
+method that needs other data than its modality's `tests/contracts/raw/<m>_<method>.py`:
 
     SMALL: list[str]                               overrides that make its samples small
     batch(method, config) -> Batch                 three small raw samples, of unequal size where they may be
@@ -41,8 +42,10 @@ class Pair:
 
     @property
     def raw(self) -> ModuleType | None:
-        name = f"tests.contracts.raw.{self.modality}"
-        return import_module(name) if find_spec(name) else None
+        for name in (f"{self.modality}_{self.method}", self.modality):
+            if find_spec(f"tests.contracts.raw.{name}"):
+                return import_module(f"tests.contracts.raw.{name}")
+        return None
 
     @property
     def small(self) -> list[str]:

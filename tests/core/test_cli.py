@@ -9,6 +9,7 @@ import pytest
 
 from core import cli
 from core.errors import UserError
+from tests.waiting import SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +78,13 @@ def test_finds_the_installed_core_in_any_folder(tmp_path):
     (tmp_path / "configs").mkdir()
     run = [sys.executable, str(script(tmp_path / "bin"))]
     # PYTHONPATH stands for site-packages here: it, too, comes after the script's own folder.
-    where = {"cwd": tmp_path, "env": {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
+    where = {
+        "cwd": tmp_path,
+        "env": {"PYTHONPATH": str(ROOT)},
+        "capture_output": True,
+        "text": True,
+        "timeout": SECONDS,
+    }
     done = subprocess.run([*run, "--help"], **where)
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run([*run, "trian"], **where)
@@ -88,7 +95,7 @@ def test_finds_the_installed_core_in_any_folder(tmp_path):
 
 def test_help_is_quick():
     code = "import sys, core.cli; core.cli.overview(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=SECONDS).returncode == 0
 
 
 def test_every_command_has_one_frame(capsys):

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from core import load_encoder
 from core.convert import main
-from tests.core.test_interop import official_mae
+from tests.core.official_files import official_mae
 
 
 @torch.no_grad()

@@ -124,7 +124,6 @@ def test_plans_follow_the_layout():
 
 
 def test_a_block_is_two_residual_steps():
-    torch.manual_seed(0)
     block = Block(DIM, HEADS, 24, {}, 0.0, 0.0)
     x = rows()
     middle = x + block.attn(block.norm1(x), AttentionPlan())
@@ -226,7 +225,6 @@ def test_doubles_stay_doubles():
 @pytest.mark.parametrize("kind", [{}, {"bias": "qv"}, {"bias": "none", "cosine": True}])
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_rows_read_alone_equal_the_same_rows_of_all(kind, depth):
-    torch.manual_seed(0)
     trunk, x = Trunk(DIM, depth, HEADS, layer_scale=0.5, **kind), rows(batch=2)
     plan = AttentionPlan(valid=torch.tensor([[True] * 5, [True, True, False, True, True]]))
     read = Rows(torch.tensor([[4, 1, 1], [3, 0, 0]]), torch.tensor([[True] * 3, [True, True, False]]))

@@ -6,10 +6,12 @@ import torch
 
 from core.engine.checkpoint import MODEL, STATE, Position, write_folder
 from core.export import SavedEncoder, save_encoder
+from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.objectives import Readout
 from core.runs import load_weights
 from core.teachers import MovingTeacher
-from tests.core.test_masked_autoencoder import method
+from tests.contracts.toys import light, patches, raw_objective, vit
 
 
 class Copy(MovingTeacher):
@@ -21,7 +23,8 @@ class Copy(MovingTeacher):
 
 def shaken(seed: int) -> MaskedAutoencoder:
     """A method whose encoder and teacher have gone different ways."""
-    made = method(teachers={"f": Copy()})
+    readout = Readout(light((4, 4)), {"content": raw_objective(4)})
+    made = MaskedAutoencoder(patches(), RandomMasker(0.5), vit(4, (4, 4)), {"main": readout}, {"f": Copy()})
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in made.parameters():

@@ -1,6 +1,7 @@
 """The generated world as files: what is in them, and that they survive kills, company and growth."""
 
 import io
+import multiprocessing
 import os
 import signal
 import time
@@ -18,7 +19,9 @@ from core.world.cache import Cache
 from core.world.render import render
 from modalities.image.world import ImageWorld
 from modalities.video.world import VideoWorld, encode
+from tests.waiting import ended, until
 
+FORK = multiprocessing.get_context("fork")  # as the source makes its own workers
 FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
@@ -99,14 +102,11 @@ def test_default_folder(monkeypatch, tmp_path):
 def test_killed_half_way_it_continues(tmp_path):
     source = ImageWorld(str(tmp_path), 0, train=2000, test=1, size=16)
     folder = source.folder / "train"
-    child = os.fork()
-    if child == 0:
-        source.items("train")
-        os._exit(0)
-    while not folder.is_dir() or len(os.listdir(folder)) < 50:
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    child = FORK.Process(target=source.items, args=("train",))
+    child.start()
+    until(lambda: folder.is_dir() and len(os.listdir(folder)) >= 50, child)
+    child.kill()
+    ended(child)
     time.sleep(0.3)  # its workers notice
     before = contents(folder)
     assert 50 <= len(before) < 2000
@@ -124,12 +124,10 @@ def test_killed_half_way_it_continues(tmp_path):
 def test_two_processes_at_once(tmp_path):
     source = ImageWorld(str(tmp_path / "both"), 0, train=1, test=160, size=16)
     source.chunk_size = 16
-    child = os.fork()
-    if child == 0:
-        source.items("test")
-        os._exit(0)
+    child = FORK.Process(target=source.items, args=("test",))
+    child.start()
     source.items("test")
-    assert os.waitpid(child, 0)[1] == 0
+    assert ended(child) == [0]
     alone = ImageWorld(str(tmp_path / "alone"), 0, train=1, test=160, size=16)
     alone.items("test")
     assert contents(source.folder / "test") == contents(alone.folder / "test")

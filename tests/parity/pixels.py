@@ -163,7 +163,7 @@ def recorded_gradients(folder: Folder, method: MaskedAutoencoder, prefix: str) -
     for key in folder.io:
         if key.startswith(prefix):
             official = same.get(key, key.removeprefix(prefix))
-            ((name, value),) = folder.official.keys({official: folder.io[key]}).items()
+            ((name, value),) = folder.official.keys({official: folder.io[key]}, folder.checkpoint).items()
             pairs[key] = close(ours[name], value, folder.gradient_tolerance)
     return pairs
 

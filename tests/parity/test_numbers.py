@@ -30,7 +30,6 @@ class Method:
 
 
 PIXELS = frozenset({"Separable", "Learned", "ClsToken", "LayerScale"})
-GRAPHS = frozenset({"LayerNorm", "BatchNorm1d", "Identity", "PReLU", "ReLU", "Linear"})
 # The coarsest map of a network as wide as the decoder needs no projection.
 SPARK = {"compare": convnets.spark, "elsewhere": convnets.ELSEWHERE, "official": "spark", "options": {"Identity"}}
 FITTING = {"graphmae-chem": ("modality.features=2",)}
@@ -38,7 +37,7 @@ FITTING = {"graphmae-chem": ("modality.features=2",)}
 METHODS = {
     **{name: Method(compare, pixels.ELSEWHERE[name], options=PIXELS) for name, compare in pixels.OUTPUTS.items()},
     **{
-        name: Method(compare, graphs.ELSEWHERE[name], config=FITTING.get(name, ()), options=GRAPHS)
+        name: Method(compare, graphs.ELSEWHERE[name], config=FITTING.get(name, ()), options=graphs.OPTIONS)
         for name, compare in graphs.OUTPUTS.items()
     },
     "spark-resnet": Method(**SPARK, config=("method.encoder.backbone=resnet50", "size=small")),

@@ -36,7 +36,11 @@ class Folder:
     def load(self, overrides: Mapping | None = None) -> MaskedAutoencoder:
         """The method; `overrides` change constructor arguments (another target, say)."""
         meta = {**self.meta, "constructor_args": {"changed": {**self.settings, **(overrides or {})}}}
-        return load_official(self.name, load_file(self.path / "state_dict.safetensors"), meta)
+        return load_official(self.name, self.checkpoint, meta)
+
+    @property
+    def checkpoint(self) -> dict[str, Tensor]:
+        return load_file(self.path / "state_dict.safetensors")
 
     def replay(self) -> tuple[Batch, dict]:
         return self.official.replay(self.io, self.settings)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.decoders import Decoder
 from core.tokens import Latent, Layout, Query
 from modalities.graph.nn.elementwise import PReLU, dropout
-from modalities.graph.nn.layers import Activation, Mlp, Norm
+from modalities.graph.nn.layers import Activation, DotGATLayer, GATLayer, GCNLayer, Mlp, Norm, Residual
 from modalities.graph.nn.message_passing import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
 from modalities.graph.nn.molecules import ATOM_TYPES, BondConv
 
@@ -54,13 +54,23 @@ class GraphDecoder(Decoder):
     The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token` "learned",
     GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
     `gain`: of the bridge's and the vector's Xavier-normal start; None: a linear layer's usual one, and zero.
-    `width`: of the latent, `inner`: of codes.
+    `width`: of the latent, `inner`: of codes. `input_layers`: the bridge reads the outputs of so many encoder layers
+    side by side, all of that width (the official `concat_hidden`); 1: the latent alone.
     """
 
-    def __init__(self, width: int, inner: int, out: int, mask_token: MaskToken = "none", gain: float | None = None):
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        out: int,
+        mask_token: MaskToken = "none",
+        gain: float | None = None,
+        input_layers: int = 1,
+    ):
         super().__init__()
         self.dim, self.has_token = out, mask_token == "learned"
-        self.bridge = nn.Linear(width, inner, bias=False)
+        self.taps = tuple(f"layer{i}" for i in range(input_layers)) if input_layers > 1 else ()
+        self.bridge = nn.Linear(width * input_layers, inner, bias=False)
         self.mask_token = None if mask_token == "none" else nn.Parameter(torch.zeros(1, inner))
         if gain is not None:
             nn.init.xavier_normal_(self.bridge.weight, gain=gain)
@@ -70,7 +80,14 @@ class GraphDecoder(Decoder):
     def forward(
         self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
-        return {name: self.answer(latent.features[0], layout, query)[None] for name, query in queries.items()}
+        features = self.read(latent)
+        return {name: self.answer(features, layout, query)[None] for name, query in queries.items()}
+
+    def read(self, latent: Latent) -> Tensor:
+        """(N, width · input_layers): what the bridge maps."""
+        if not self.taps:
+            return latent.features[0]
+        return torch.cat([latent.taps[tap][0] for tap in self.taps], 1)
 
     def answer(self, latent: Tensor, layout: Layout, query: Query) -> Tensor:
         everywhere = torch.arange(layout.count, device=latent.device)
@@ -93,11 +110,13 @@ class GraphDecoder(Decoder):
 
 
 class GATDecoder(GraphDecoder):
-    """One GAT layer without norm, activation and residual, that sums codes before it projects them to features.
+    """GAT layers. The last has no norm, activation or residual, and sums codes before it projects them to features.
 
     Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide projection is
     computed once for every node asked for, and nothing at all for erased ones.
-    Source: THUDM/GraphMAE.
+    `depth` > 1: layers of `hidden` width and `hidden_heads` come first, over all nodes, with residual, norm and
+    activation as in the encoder.
+    Source: THUDM/GraphMAE (depth 1), THUDM/GraphMAE2.
     """
 
     def __init__(
@@ -111,37 +130,95 @@ class GATDecoder(GraphDecoder):
         slope: float = 0.2,
         mask_token: MaskToken = "none",
         gain: float | None = None,
+        input_layers: int = 1,
+        depth: int = 1,
+        hidden: int | None = None,
+        hidden_heads: int = 1,
+        residual: Residual = "none",
+        norm: Norm = "none",
+        activation: Activation = "prelu",
     ):
-        super().__init__(width, inner, features, mask_token, gain)
+        super().__init__(width, inner, features, mask_token, gain, input_layers)
         if features % heads:
             raise ValueError(f"{features} features cannot be divided over {heads} heads")
-        self.heads, self.feat_drop, self.attn_drop, self.slope = heads, feat_drop, attn_drop, slope
-        self.linear = nn.Linear(inner, features, bias=False)
-        self.sender = nn.Parameter(torch.empty(1, heads, features // heads))
-        self.receiver = nn.Parameter(torch.empty(1, heads, features // heads))
-        self.bias = nn.Parameter(torch.zeros(features))
-        for weight in (self.linear.weight, self.sender, self.receiver):
-            nn.init.xavier_normal_(weight, gain=2**0.5)
+        self.feat_drop = feat_drop
+        sizes = [inner] + [hidden or inner] * (depth - 1)
+        self.layers = nn.ModuleList(
+            GATLayer(size, hidden or inner, hidden_heads, attn_drop, slope, residual, norm, activation)
+            for size in sizes[:-1]
+        )
+        self.layers.append(GATLayer(sizes[-1], features, heads, attn_drop, slope))
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            h = layer(dropout(codes.spread(codes.values), self.feat_drop, self.training), EdgeIndex.of(layout))
+            codes = Codes(h, torch.arange(layout.count, device=h.device), layout.count)
+
+        last = self.layers[-1]
         codes = replace(codes, values=dropout(codes.values, self.feat_drop, self.training))
         links, _ = into(EdgeIndex.of(layout), asked)
-        attention = dropout(self.attention(codes, links, asked), self.attn_drop, self.training)
+        attention = dropout(self.attention(codes, links, asked), last.attn_drop, self.training)
+
         readable, kept = codes.readable(links)
-        values = codes.values[:, None].expand(-1, self.heads, -1)
+        values = codes.values[:, None].expand(-1, last.heads, -1)
         summed = weighted_sum(values, attention[kept].to(values.dtype), readable)  # (M, heads, inner)
-        if self.heads == 1:
-            return F.linear(summed[:, 0], self.linear.weight, self.bias)
-        weight = self.linear.weight.unflatten(0, (self.heads, -1))
-        return torch.einsum("mkh,kdh->mkd", summed, weight).flatten(1) + self.bias
+        if last.heads == 1:
+            return F.linear(summed[:, 0], last.linear.weight, last.bias)
+        weight = last.linear.weight.unflatten(0, (last.heads, -1))
+        return torch.einsum("mkh,kdh->mkd", summed, weight).flatten(1) + last.bias
 
     def attention(self, codes: Codes, edges: EdgeIndex, asked: Tensor) -> Tensor:
-        """(E, heads), before dropout."""
-        weight = self.linear.weight.unflatten(0, (self.heads, -1))  # (K, D, H)
-        both = torch.cat([(a[0, :, :, None] * weight).sum(1) for a in (self.sender, self.receiver)])  # (2K, H)
-        sent, received = codes.spread(F.linear(codes.values, both)).split(self.heads, 1)
+        """(E, heads) of the last layer, before dropout."""
+        last = self.layers[-1]
+        weight = last.linear.weight.unflatten(0, (last.heads, -1))  # (K, D, H)
+        both = torch.cat([(a[0, :, :, None] * weight).sum(1) for a in (last.sender, last.receiver)])  # (2K, H)
+        sent, received = codes.spread(F.linear(codes.values, both)).split(last.heads, 1)
         logits = sent[edges.source] + received[asked][edges.row]
-        return edge_softmax(F.leaky_relu(logits, self.slope), edges)
+        return edge_softmax(F.leaky_relu(logits, last.slope), edges)
+
+
+class DotGATDecoder(GraphDecoder):
+    """One layer of dot-product attention without norm, activation and residual, computed at all nodes.
+
+    Source: THUDM/GraphMAE (decoder_type "dotgat").
+    """
+
+    def __init__(
+        self,
+        width: int,
+        features: int,
+        inner: int,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        input_layers: int = 1,
+    ):
+        super().__init__(width, inner, features, input_layers=input_layers)
+        self.feat_drop = feat_drop
+        self.layers = nn.ModuleList([DotGATLayer(inner, features, 1, attn_drop)])
+
+    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
+        h = codes.spread(dropout(codes.values, self.feat_drop, self.training))
+        return self.layers[0](h, EdgeIndex.of(layout))[asked]
+
+
+class GCNDecoder(GraphDecoder):
+    """One graph convolution without norm, activation and residual, which sums codes before it projects them.
+
+    Source: THUDM/GraphMAE (decoder_type "gcn").
+    """
+
+    def __init__(self, width: int, features: int, inner: int, feat_drop: float = 0.0, input_layers: int = 1):
+        super().__init__(width, inner, features, input_layers=input_layers)
+        self.feat_drop = feat_drop
+        self.layers = nn.ModuleList([GCNLayer(inner, features)])
+
+    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
+        whole, layer = EdgeIndex.of(layout), self.layers[0]
+        out_degree, in_degree = whole.degrees(codes.values.dtype)
+        values = dropout(codes.values, self.feat_drop, self.training) * out_degree[codes.rows].rsqrt()[:, None]
+
+        summed = neighbour_sum(values, codes.readable(into(whole, asked)[0])[0])
+        return F.linear(summed, layer.linear.weight, layer.bias) * in_degree[asked].rsqrt()[:, None]
 
 
 class GINDecoder(GraphDecoder):
@@ -159,8 +236,9 @@ class GINDecoder(GraphDecoder):
         feat_drop: float = 0.0,
         norm: Norm = "batch",
         activation: Activation = "prelu",
+        input_layers: int = 1,
     ):
-        super().__init__(width, inner, features)
+        super().__init__(width, inner, features, input_layers=input_layers)
         self.feat_drop, self.all_rows = feat_drop, norm == "batch"
         self.register_buffer("eps", torch.zeros(1))
         self.mlp = Mlp(inner, inner, features, norm, activation)
@@ -180,13 +258,28 @@ class GINDecoder(GraphDecoder):
 class MLPDecoder(GraphDecoder):
     """Linear, PReLU, dropout, linear, of each node's own code. Goes with masker.remask=none. Source: THUDM/GraphMAE."""
 
-    def __init__(self, width: int, features: int, inner: int, drop: float = 0.2):
-        super().__init__(width, inner, features)
+    def __init__(self, width: int, features: int, inner: int, drop: float = 0.2, input_layers: int = 1):
+        super().__init__(width, inner, features, input_layers=input_layers)
         self.drop, self.mlp = drop, Mlp(inner, inner, features, "none", "prelu")
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         inside = self.mlp.inner(codes.spread(codes.values)[asked])
         return self.mlp.linear2(dropout(inside, self.drop, self.training))
+
+
+class LinearDecoder(GraphDecoder):
+    """A linear map of each node's own code. Goes with masker.remask=none.
+
+    The official code builds it, but a typo stops it in the first forward; without the typo this is what it computes.
+    Source: THUDM/GraphMAE (decoder_type "linear").
+    """
+
+    def __init__(self, width: int, features: int, inner: int, input_layers: int = 1):
+        super().__init__(width, inner, features, input_layers=input_layers)
+        self.linear = nn.Linear(inner, features)
+
+    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
+        return self.linear(codes.spread(codes.values)[asked])
 
 
 class BondDecoder(GraphDecoder):

@@ -1,32 +1,43 @@
-"""Graph encoders: GAT and GIN as GraphMAE has them, and any torch_geometric module."""
+"""Graph encoders: GAT, dot-product GAT, GCN and GIN as GraphMAE has them, and any torch_geometric module."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from core.encoder import Encoder
 from core.tokens import EncoderInput, Latent
 from modalities.graph.nn.elementwise import dropout
-from modalities.graph.nn.layers import Activation, GATLayer, GINLayer, MaskedInput, Norm, Residual, TokenStart
+from modalities.graph.nn.layers import (
+    Activation,
+    DotGATLayer,
+    GATLayer,
+    GCNLayer,
+    GINLayer,
+    GraphLayer,
+    MaskedInput,
+    Norm,
+    Residual,
+    TokenStart,
+)
 from modalities.graph.nn.message_passing import EdgeIndex
 
 
 class GNNEncoder(Encoder):
     """Layers one after another over every node, hidden ones as a learned vector.
 
-    `concat`: the outputs of all layers side by side are the latent. `token`: the learned vector's start.
+    The latent is the last layer's output. Decoders that read several layers (the official `concat_hidden`) take the
+    others as taps: also the official `embed` returns the last layer alone, and that is what gets probed and exported.
+    `token`: the learned vector's start.
     Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Taps: "layer0", ….
     """
 
     masking = "replace"
     layers: nn.ModuleList
 
-    def __init__(self, features: int, width: int, depth: int, feat_drop: float, concat: bool, token: TokenStart):
+    def __init__(self, features: int, width: int, depth: int, feat_drop: float, token: TokenStart):
         super().__init__()
-        self.feat_drop, self.concat, self.input = feat_drop, concat, MaskedInput(features, token)
-        self.embed_dim, self.depth = width * depth if concat else width, depth
+        self.feat_drop, self.input = feat_drop, MaskedInput(features, token)
+        self.embed_dim, self.depth = width, depth
 
     @property
     def give(self) -> dict:
@@ -37,11 +48,14 @@ class GNNEncoder(Encoder):
         outs = [self.first(seen, links)]
         for layer in self.layers[1:]:
             outs.append(layer(dropout(outs[-1], self.feat_drop, self.training), links))
-        return _latent(outs, seen, taps, self.concat)
+        return _latent(outs, seen, taps)
 
-    @abstractmethod
     def first(self, seen: EncoderInput, edges: EdgeIndex) -> Tensor:
-        """What the first layer makes of raw content, (N, width)."""
+        """The first layer's output, (N, width). A layer that starts with a linear map leaves bags as they are."""
+        layer = self.layers[0]
+        if not isinstance(layer, GraphLayer) or layer.is_identity:
+            return layer(self.input(seen, self.feat_drop), edges)
+        return layer.propagate(self.input.project(seen, layer.weight, self.feat_drop), edges, None)
 
 
 class GAT(GNNEncoder):
@@ -63,25 +77,72 @@ class GAT(GNNEncoder):
         residual: Residual = "none",
         norm: Norm = "none",
         activation: Activation = "prelu",
-        concat: bool = False,
         token: TokenStart = "zero",
     ):
-        super().__init__(features, width, depth, feat_drop, concat, token)
+        super().__init__(features, width, depth, feat_drop, token)
         activation = "none" if depth == 1 else activation
         self.layers = nn.ModuleList(
-            GATLayer(features if i == 0 else width, width, heads, attn_drop, slope, residual, norm, activation)
-            for i in range(depth)
+            GATLayer(size, width, heads, attn_drop, slope, residual, norm, activation)
+            for size in input_sizes(features, width, depth)
         )
 
-    def first(self, seen: EncoderInput, edges: EdgeIndex) -> Tensor:
-        layer = self.layers[0]
-        if layer.is_identity:
-            return layer(self.input(seen, self.feat_drop), edges)
-        return layer.propagate(self.input.project(seen, layer.weight, self.feat_drop), edges, None)
+
+class DotGAT(GNNEncoder):
+    """`depth` layers of dot-product attention, all of one width split over `heads`; else as `GAT`.
+
+    Source: THUDM/GraphMAE (encoder_type "dotgat").
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        depth: int,
+        heads: int,
+        feat_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        residual: Residual = "none",
+        norm: Norm = "none",
+        activation: Activation = "prelu",
+        token: TokenStart = "zero",
+    ):
+        super().__init__(features, width, depth, feat_drop, token)
+        activation = "none" if depth == 1 else activation
+        self.layers = nn.ModuleList(
+            DotGATLayer(size, width, heads, attn_drop, residual, norm, activation)
+            for size in input_sizes(features, width, depth)
+        )
+
+
+class GCN(GNNEncoder):
+    """`depth` graph convolutions; norm and activation follow each, a single one too.
+
+    Source: THUDM/GraphMAE (encoder_type "gcn").
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        depth: int,
+        feat_drop: float = 0.0,
+        residual: Residual = "none",
+        norm: Norm = "none",
+        activation: Activation = "prelu",
+        token: TokenStart = "zero",
+    ):
+        super().__init__(features, width, depth, feat_drop, token)
+        self.layers = nn.ModuleList(
+            GCNLayer(size, width, residual, norm, activation) for size in input_sizes(features, width, depth)
+        )
 
 
 class GIN(GNNEncoder):
-    """`depth` GIN layers. Norms see all nodes of the batch. Source: THUDM/GraphMAE (graph level)."""
+    """`depth` GIN layers. Norms see all nodes of the batch.
+
+    With norm="none" the last layer is its MLP alone, without activation, as published; "identity" (any name of a norm
+    that the official code does not have) keeps the activation. Source: THUDM/GraphMAE (graph level).
+    """
 
     def __init__(
         self,
@@ -92,16 +153,13 @@ class GIN(GNNEncoder):
         residual: bool = False,
         norm: Norm = "batch",
         activation: Activation = "prelu",
-        concat: bool = False,
         token: TokenStart = "zero",
     ):
-        super().__init__(features, width, depth, feat_drop, concat, token)
+        super().__init__(features, width, depth, feat_drop, token)
         self.layers = nn.ModuleList(
-            GINLayer(features if i == 0 else width, width, norm, activation, residual) for i in range(depth)
+            GINLayer(size, width, norm, activation, residual, bare=norm == "none" and i == depth - 1)
+            for i, size in enumerate(input_sizes(features, width, depth))
         )
-
-    def first(self, seen: EncoderInput, edges: EdgeIndex) -> Tensor:
-        return self.layers[0](self.input(seen, self.feat_drop), edges)
 
 
 class PyGEncoder(Encoder):
@@ -122,9 +180,14 @@ class PyGEncoder(Encoder):
         return {"width": self.embed_dim}
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        return _latent([self.module(self.input(seen), seen.layout.edges)], seen, taps, False)
+        return _latent([self.module(self.input(seen), seen.layout.edges)], seen, taps)
 
 
-def _latent(outs: list[Tensor], seen: EncoderInput, taps: Sequence[str], concat: bool) -> Latent:
+def input_sizes(features: int, width: int, depth: int) -> list[int]:
+    """Widths of what each layer reads."""
+    return [features] + [width] * (depth - 1)
+
+
+def _latent(outs: list[Tensor], seen: EncoderInput, taps: Sequence[str]) -> Latent:
     tapped = {f"layer{i}": out[None] for i, out in enumerate(outs) if f"layer{i}" in taps}
-    return Latent(torch.cat(outs, 1)[None] if concat else outs[-1][None], seen.layout, rows=seen.rows, taps=tapped)
+    return Latent(outs[-1][None], seen.layout, rows=seen.rows, taps=tapped)

@@ -1,5 +1,6 @@
-"""What graph encoders and decoders are made of: input and mask token, GAT and GIN layers, norms, activations."""
+"""What graph encoders and decoders are made of: input and mask token, layers (GAT, dot-product, GCN, GIN), norms."""
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -11,8 +12,8 @@ from modalities.graph.graphs import to_dense
 from modalities.graph.nn.elementwise import PReLU, dropout
 from modalities.graph.nn.message_passing import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
 
-Norm = Literal["none", "layer", "batch"]
-Activation = Literal["none", "prelu", "relu", "elu"]
+Norm = Literal["none", "identity", "layer", "batch"]
+Activation = Literal["none", "prelu", "relu", "elu", "gelu", "selu", "silu"]
 Residual = Literal["none", "identity", "unequal"]
 TokenStart = Literal["zero", "xavier"]
 
@@ -61,7 +62,54 @@ class MaskedInput(nn.Module):
         return out.index_copy(0, rows, F.linear(m, weight * self.mask_token))
 
 
-class GATLayer(nn.Module):
+class GraphLayer(nn.Module, ABC):
+    """f = W h, passed along the links by `aggregate`: out = activation(norm(aggregate(f) + residual)).
+
+    `residual`: "identity", h itself or a linear map of it where widths differ (GraphMAE); "unequal", that linear map
+    alone (GraphMAE2).
+    Shapes: h (N, C) -> (N, width).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        residual: Residual = "none",
+        norm: Norm = "none",
+        activation: Activation = "none",
+    ):
+        super().__init__()
+        self.linear = nn.Linear(features, width, bias=False)
+        needs_linear = residual != "none" and features != width
+        self.residual = nn.Linear(features, width, bias=False) if needs_linear else None
+        self.is_identity = residual == "identity" and features == width
+        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
+
+    def forward(self, h: Tensor, edges: EdgeIndex) -> Tensor:
+        return self.propagate(F.linear(h, self.weight), edges, h)
+
+    @property
+    def weight(self) -> Tensor:
+        """Of everything that reads h at once: (width [+ width of the residual], C)."""
+        return self.linear.weight if self.residual is None else torch.cat([self.linear.weight, self.residual.weight])
+
+    def propagate(self, projected: Tensor, edges: EdgeIndex, h: Tensor | None) -> Tensor:
+        """From h · weightᵀ on; h itself only matters to an identity residual."""
+        width = self.linear.out_features
+        out = self.aggregate(projected[:, :width], edges)
+
+        if self.residual is not None:
+            out = out + projected[:, width:]
+        if self.is_identity:
+            out = out + h
+        return self.activation(self.norm(out))
+
+    @abstractmethod
+    def aggregate(self, f: Tensor, edges: EdgeIndex) -> Tensor:
+        """f (N, width) -> (N, width), the message that every node receives."""
+
+
+class GATLayer(GraphLayer):
     """Attention over a node's incoming edges: softmax of LeakyReLU(s·f_from + r·f_to), f = W h; heads side by side.
 
     out = activation(norm(Σ a f + bias + residual)); feature dropout comes before W and the residual, attention dropout
@@ -80,50 +128,81 @@ class GATLayer(nn.Module):
         norm: Norm = "none",
         activation: Activation = "none",
     ):
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} is not divisible by {heads} heads")
-        self.heads, self.attn_drop, self.slope = heads, attn_drop, slope
-        self.linear = nn.Linear(features, width, bias=False)
+        super().__init__(features, width, residual, norm, activation)
+        self.heads, self.attn_drop, self.slope = checked_heads(heads, width), attn_drop, slope
         self.sender = nn.Parameter(torch.empty(1, heads, width // heads))
         self.receiver = nn.Parameter(torch.empty(1, heads, width // heads))
         self.bias = nn.Parameter(torch.zeros(width))
-        needs_linear = residual != "none" and features != width
-        self.residual = nn.Linear(features, width, bias=False) if needs_linear else None
-        self.is_identity = residual == "identity" and features == width
-        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
-        for weight in (
-            self.linear.weight,
-            self.sender,
-            self.receiver,
-            *(self.residual.parameters() if needs_linear else ()),
-        ):
+
+        maps = () if self.residual is None else (self.residual.weight,)
+        for weight in (self.linear.weight, self.sender, self.receiver, *maps):
             nn.init.xavier_normal_(weight, gain=2**0.5)
 
-    def forward(self, h: Tensor, edges: EdgeIndex) -> Tensor:
-        return self.propagate(F.linear(h, self.weight), edges, h)
-
-    @property
-    def weight(self) -> Tensor:
-        """Of everything that reads h at once: (width [+ width of the residual], C)."""
-        return self.linear.weight if self.residual is None else torch.cat([self.linear.weight, self.residual.weight])
-
-    def propagate(self, projected: Tensor, edges: EdgeIndex, h: Tensor | None) -> Tensor:
-        """From h · weightᵀ on; h itself only matters to an identity residual."""
-        width = self.linear.out_features
-        f = projected[:, :width].unflatten(1, (self.heads, -1))
+    def aggregate(self, f: Tensor, edges: EdgeIndex) -> Tensor:
+        f = f.unflatten(1, (self.heads, -1))
         attention = dropout(self.attention(f, edges), self.attn_drop, self.training)
-        out = weighted_sum(f, attention.to(f.dtype), edges).flatten(1) + self.bias
-        if self.residual is not None:
-            out = out + projected[:, width:]
-        if self.is_identity:
-            out = out + h
-        return self.activation(self.norm(out))
+        return weighted_sum(f, attention.to(f.dtype), edges).flatten(1) + self.bias
 
     def attention(self, f: Tensor, edges: EdgeIndex) -> Tensor:
         """f (N, K, D) -> (E, K), before dropout."""
         sent, received = (f * self.sender).sum(2), (f * self.receiver).sum(2)
         return edge_softmax(F.leaky_relu(sent[edges.source] + received[edges.row], self.slope), edges)
+
+
+class DotGATLayer(GraphLayer):
+    """Attention by dot products: softmax over incoming edges of f_from · f_to / √D, f = W h; heads side by side.
+
+    Neither W nor the sum has a bias. Every edge's product is held in memory.
+    Shapes: h (N, C) -> (N, heads · D). Source: THUDM/GraphMAE (encoder_type "dotgat").
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        heads: int,
+        attn_drop: float = 0.0,
+        residual: Residual = "none",
+        norm: Norm = "none",
+        activation: Activation = "none",
+    ):
+        super().__init__(features, width, residual, norm, activation)
+        self.heads, self.attn_drop = checked_heads(heads, width), attn_drop
+
+    def aggregate(self, f: Tensor, edges: EdgeIndex) -> Tensor:
+        f = f.unflatten(1, (self.heads, -1))
+        attention = dropout(self.attention(f, edges), self.attn_drop, self.training)
+        return weighted_sum(f, attention.to(f.dtype), edges).flatten(1)
+
+    def attention(self, f: Tensor, edges: EdgeIndex) -> Tensor:
+        """f (N, K, D) -> (E, K), before dropout."""
+        products = (f[edges.source] * f[edges.row]).sum(2)
+        return edge_softmax(products / f.shape[2] ** 0.5, edges)
+
+
+class GCNLayer(GraphLayer):
+    """Graph convolution: (Σ over incoming edges f_from / √out-degree + bias) / √in-degree, f = W h.
+
+    The bias is divided too; self-loops count in both degrees, and repeated edges as often as they are there.
+    Shapes: h (N, C) -> (N, width). Source: THUDM/GraphMAE (encoder_type "gcn"; torch_geometric's differs).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        residual: Residual = "none",
+        norm: Norm = "none",
+        activation: Activation = "none",
+    ):
+        super().__init__(features, width, residual, norm, activation)
+        self.bias = nn.Parameter(torch.empty(width))
+        nn.init.uniform_(self.bias, -(features**-0.5), features**-0.5)  # as of a linear layer with a bias
+
+    def aggregate(self, f: Tensor, edges: EdgeIndex) -> Tensor:
+        out_degree, in_degree = edges.degrees(f.dtype)
+        summed = neighbour_sum(f * out_degree.rsqrt()[:, None], edges)
+        return (summed + self.bias) * in_degree.rsqrt()[:, None]
 
 
 class Mlp(nn.Module):
@@ -144,14 +223,24 @@ class Mlp(nn.Module):
 class GINLayer(nn.Module):
     """MLP((1 + ε) h + Σ over incoming edges h), then norm, activation, residual; ε is a constant, zero as published.
 
-    A node's self-loop is one of its edges: it counts twice, as published.
+    A node's self-loop is one of its edges: it counts twice, as published. `bare`: neither norm nor activation follow
+    the MLP, which keeps those inside it.
     """
 
-    def __init__(self, features: int, width: int, norm: Norm, activation: Activation, residual: bool = False):
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        norm: Norm,
+        activation: Activation,
+        residual: bool = False,
+        bare: bool = False,
+    ):
         super().__init__()
         self.register_buffer("eps", torch.zeros(1))
         self.mlp = Mlp(features, width, width, norm, activation)
-        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
+        self.norm = make_norm("none" if bare else norm, width)
+        self.activation = make_activation("none" if bare else activation)
         self.residual = nn.Linear(features, width, bias=False) if residual and features != width else None
         self.is_identity = residual and features == width
 
@@ -162,9 +251,27 @@ class GINLayer(nn.Module):
         return out + h if self.is_identity else out
 
 
+NORMS = {"none": nn.Identity, "identity": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
+ACTIVATIONS = {
+    "none": nn.Identity,
+    "prelu": PReLU,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+}
+
+
 def make_norm(kind: Norm, width: int) -> nn.Module:
-    return {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}[kind](width)
+    return NORMS[kind](width)
 
 
 def make_activation(kind: Activation) -> nn.Module:
-    return {"none": nn.Identity, "prelu": PReLU, "relu": nn.ReLU, "elu": nn.ELU}[kind]()
+    return ACTIVATIONS[kind]()
+
+
+def checked_heads(heads: int, width: int) -> int:
+    if width % heads:
+        raise ValueError(f"width {width} is not divisible by {heads} heads")
+    return heads

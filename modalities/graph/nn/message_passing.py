@@ -48,6 +48,13 @@ class EdgeIndex:
             )
         return self._bags[heads]
 
+    def degrees(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """How many edges leave each node (nodes,) and end in each row (rows,), at least one."""
+        ones = torch.ones(len(self.row), dtype=dtype, device=self.row.device)
+        leaving = ones.new_zeros(self.nodes).index_add(0, self.source, ones)
+        ending = ones.new_zeros(self.rows).index_add(0, self.row, ones)
+        return leaving.clamp(min=1), ending.clamp(min=1)
+
 
 _PLANNED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 

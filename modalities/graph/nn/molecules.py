@@ -1,7 +1,7 @@
 """Molecules: atoms and bonds as pairs of class numbers, a GIN with bond embeddings, the atom-type target."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,16 +46,17 @@ class BondConv(nn.Module):
 class MoleculeGIN(Encoder):
     """Atom type and chirality embeddings, then `depth` convolutions with batch norm, ReLU between them.
 
-    A hidden atom is type 119, chirality 0.
+    A hidden atom is type 119, chirality 0. `jump`: the latent is the last layer's output, or the sum or maximum over
+    the embedding and all layers' outputs (the official `JK`).
     Shapes: EncoderInput (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source: THUDM/GraphMAE, folder chem.
     """
 
     masking = "replace"
     need: ClassVar = {"features": 2}
 
-    def __init__(self, width: int, depth: int, drop: float = 0.0):
+    def __init__(self, width: int, depth: int, drop: float = 0.0, jump: Literal["last", "sum", "max"] = "last"):
         super().__init__()
-        self.drop = drop
+        self.drop, self.jump = drop, jump
         self.atoms = nn.Embedding(ATOM_TYPES + 1, width)
         self.chirality = nn.Embedding(CHIRALITIES, width)
         self.convs = nn.ModuleList(BondConv(width, width) for _ in range(depth))
@@ -72,14 +73,21 @@ class MoleculeGIN(Encoder):
         atom, chirality = seen.content[0].unbind(1)
         if seen.erased is not None:
             atom = atom.masked_fill(seen.erased[0], ATOM_TYPES)  # `blank` left zeros: chirality 0
-        h, tapped = self.atoms(atom) + self.chirality(chirality), {}
+        outs = [self.atoms(atom) + self.chirality(chirality)]
         links = EdgeIndex.of(seen.layout)
+
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            h = norm(conv(neighbour_sum(h, links), seen.layout.edge_content, links))
-            h = F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training)
-            if f"layer{i}" in taps:
-                tapped[f"layer{i}"] = h[None]
-        return Latent(h[None], seen.layout, rows=seen.rows, taps=tapped)
+            h = norm(conv(neighbour_sum(outs[-1], links), seen.layout.edge_content, links))
+            outs.append(F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training))
+
+        tapped = {f"layer{i}": out[None] for i, out in enumerate(outs[1:]) if f"layer{i}" in taps}
+        return Latent(self._joined(outs)[None], seen.layout, rows=seen.rows, taps=tapped)
+
+    def _joined(self, outs: list[Tensor]) -> Tensor:
+        if self.jump == "last":
+            return outs[-1]
+        stacked = torch.stack(outs)
+        return stacked.sum(0) if self.jump == "sum" else stacked.max(0).values
 
 
 class AtomTypes(Target):
@@ -93,3 +101,8 @@ class AtomTypes(Target):
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
         atoms = query.rows.gather(ctx.tokens[view].content)[..., 0]
         return TargetValues(F.one_hot(atoms, ATOM_TYPES).float())
+
+
+def type_cross_entropy(prediction: Tensor, values: Tensor) -> Tensor:
+    """Cross entropy of logits with one-hot types, both (B, M, types) -> (B, M)."""
+    return F.cross_entropy(prediction.movedim(-1, 1), values.movedim(-1, 1), reduction="none")

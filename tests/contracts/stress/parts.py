@@ -1,9 +1,10 @@
-"""What several stubs bring: parts by view, means of rows, cross-attention."""
+"""Parts that several stubs share: by view, means of rows, cross-attention, losses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.decoders import Decoder
@@ -104,6 +105,33 @@ class Slice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x[..., self.start : self.start + self.width])
+
+
+class Pooled(Decoder):
+    """The means of some latents side by side: (B, views, D)."""
+
+    dim = DIM
+
+    def __init__(self, *others: str):
+        super().__init__()
+        self.others = others
+
+    def forward(self, latent: Latent, layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
+        sources = [latent, *(others[name] for name in self.others)]
+        return dict.fromkeys(queries, torch.stack([pooled(one) for one in sources], 1))
+
+
+def contrast(prediction: Tensor, values: Tensor, temperature: float = 0.1) -> Tensor:
+    """Views of a sample are nearest to each other: (B, 2, D) -> (B,)."""
+    a, b = F.normalize(prediction, dim=-1).unbind(1)
+    near, own = a @ b.T / temperature, torch.arange(len(a))
+    return (F.cross_entropy(near, own, reduction="none") + F.cross_entropy(near.T, own, reduction="none")) / 2
+
+
+def chamfer(prediction: Tensor, values: Tensor) -> Tensor:
+    """Mean squared distance to the nearest point, both ways: (B, M, 3 K) -> (B, M)."""
+    near = torch.cdist(prediction.unflatten(2, (-1, 3)), values.unflatten(2, (-1, 3))).square()
+    return near.amin(-1).mean(-1) + near.amin(-2).mean(-1)
 
 
 def joined(latents: Sequence[Latent]) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,11 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.tokenizers import Tokenizer
 from core.tokens import Batch, EncoderInput, Latent, Layout, Mask, Rows, Tokens
-from tests.contracts.stress.parts import ByView, CrossDecoder, MaskByName, joined, tight
-from tests.contracts.stress.test_views import Pooled, contrast
+from tests.contracts.stress.parts import ByView, CrossDecoder, MaskByName, Pooled, contrast, joined, tight
+from tests.contracts.stress.words import VOCABULARY, Text, Words
 from tests.contracts.toys import DIM, Ids, Zeros, image_batch, light, normalise, patches, raw_objective, run, trunk, vit
 
-GRID, CLASSES, VOCABULARY = (4, 4), 5, 11
+GRID, CLASSES = (4, 4), 5
 
 # MultiMAE: one mask over the tokens of all modalities, one trunk over what is left ------------------------------------
 
@@ -171,25 +171,6 @@ def test_a_latent_that_is_no_view():
 
 
 # M3AE: two passes a step, each with one modality masked; image and text read at different depths ----------------------
-
-
-class Text(Tokenizer):
-    """Word ids (B, N); zero is padding."""
-
-    def forward(self, data: Tensor) -> Tokens:
-        return Tokens(data, Layout(data.shape[1], (data.shape[1],), valid=data > 0))
-
-
-class Words(nn.Module):
-    """Word ids with the mask's id where they are erased; every row stays."""
-
-    def __init__(self, length: int = 6):
-        super().__init__()
-        self.table, self.positions = nn.Embedding(VOCABULARY + 1, DIM), SinCos((length,), DIM)
-
-    def forward(self, seen: EncoderInput) -> Tensor:
-        ids = seen.content.masked_fill(seen.erased, VOCABULARY)
-        return self.table(ids) + self.positions(seen.cells, seen.layout.grid)
 
 
 class CoAttention(Encoder):

@@ -12,8 +12,7 @@ from core.objectives import Head, Objective, Readout
 from core.tokenizers import Tokenizer
 from core.tokens import Batch, EncoderInput, Latent, Layout, Rows, Tokens
 from tests.contracts.firewall import Leak
-from tests.contracts.stress.parts import Inner, tight
-from tests.contracts.stress.test_pyramids import chamfer
+from tests.contracts.stress.parts import Inner, chamfer, tight
 from tests.contracts.toys import DIM, Raw, run, trunk
 
 GROUPS, POINTS = 8, 4

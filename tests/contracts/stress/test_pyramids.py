@@ -18,7 +18,7 @@ from core.tokenizers import Tokenizer
 from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Layout, Query, TargetValues, Tokens, levels
 from tests.contracts.firewall import scrambled
 from tests.contracts.pairs import masked
-from tests.contracts.stress.parts import tight
+from tests.contracts.stress.parts import chamfer, tight
 from tests.contracts.toys import DIM, run, trunk
 
 GROUPS, NEAREST = (6, 12, 24), (3, 3, 4)  # coarsest first; members of a group one level down
@@ -123,11 +123,6 @@ class ImageFeatures(Target):
         return TargetValues(
             Hierarchical.members(ctx.teacher_output("image"), query.rows.gather(layout.children)).flatten(2)
         )
-
-
-def chamfer(prediction: Tensor, values: Tensor) -> Tensor:
-    near = torch.cdist(prediction.unflatten(2, (-1, 3)), values.unflatten(2, (-1, 3))).square()
-    return near.amin(-1).mean(-1) + near.amin(-2).mean(-1)
 
 
 def i2p_mae() -> MaskedAutoencoder:

@@ -1,20 +1,25 @@
 """CropMAE and CrossVideoMAE: several views of a sample, each with its own mask; decoders that look at other views."""
 
-from collections.abc import Mapping
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from core.decoders import Decoder
 from core.losses import mse
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import TeacherFeatures
-from core.tokens import Batch, ForwardContext, Latent, Query, TargetValues
+from core.tokens import Batch, ForwardContext, Query, TargetValues
 from tests.contracts.pairs import masked
-from tests.contracts.stress.parts import ByView, CrossDecoder, EncodeByView, MaskByName, pooled, tight
+from tests.contracts.stress.parts import (
+    ByView,
+    CrossDecoder,
+    EncodeByView,
+    MaskByName,
+    Pooled,
+    contrast,
+    pooled,
+    tight,
+)
 from tests.contracts.toys import DIM, Zeros, light, patches, raw_objective, run, vit
 
 GRID, VALUES = (4, 4), 4
@@ -42,31 +47,6 @@ def test_one_view_is_whole_and_the_other_answers_from_it():
 
 
 # CrossVideoMAE --------------------------------------------------------------------------------------------------------
-
-
-class Pooled(Decoder):
-    """The means of some latents side by side: (B, views, D)."""
-
-    dim = DIM
-
-    def __init__(self, *others: str):
-        super().__init__()
-        self.others = others
-
-    def forward(self, latent: Latent, layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
-        return dict.fromkeys(
-            queries, torch.stack([pooled(one) for one in (latent, *(others[n] for n in self.others))], 1)
-        )
-
-
-def contrast(prediction: Tensor, values: Tensor, temperature: float = 0.1) -> Tensor:
-    """Views of a sample are nearest to each other: (B, 2, D) -> (B,)."""
-    a, b = F.normalize(prediction, dim=-1).unbind(1)
-    near = a @ b.T / temperature
-    return (
-        F.cross_entropy(near, torch.arange(len(a)), reduction="none")
-        + F.cross_entropy(near.T, torch.arange(len(a)), reduction="none")
-    ) / 2
 
 
 class FrozenImages(torch.nn.Module):

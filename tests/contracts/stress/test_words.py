@@ -10,9 +10,8 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import TeacherFeatures
 from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Mask, Query, Rows, TargetValues
-from tests.contracts.stress.parts import context_of, tight
-from tests.contracts.stress.test_modalities import VOCABULARY, Text, Words
-from tests.contracts.stress.test_views import Pooled
+from tests.contracts.stress.parts import Pooled, context_of, tight
+from tests.contracts.stress.words import VOCABULARY, Text, Words
 from tests.contracts.toys import DIM, Ids, image_batch, light, patches, raw_objective, run, trunk, vit
 
 LENGTH = 6

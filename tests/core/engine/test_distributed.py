@@ -12,6 +12,7 @@ from core.engine.distributed import Distributed, connect
 from core.engine.optim import AdamW
 from core.errors import UserError
 from tests.core.engine import toy
+from tests.waiting import ended
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.core.engine.toy", "torch._dynamo"])  # the same list everywhere: one server
@@ -36,9 +37,7 @@ def run_two(run_dir, poison=None):
     children = [CONTEXT.Process(target=train_rank, args=(run_dir, rank, port, poison)) for rank in range(2)]
     for child in children:
         child.start()
-    for child in children:
-        child.join(120)
-    assert [child.exitcode for child in children] == [0, 0]
+    assert ended(*children) == [0, 0]
 
 
 def lines(run_dir, kind):

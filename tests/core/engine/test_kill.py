@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from core.engine import checkpoint
 from core.engine.stopping import Interrupted
 from tests.core.engine import toy
+from tests.waiting import ended, until
 
 STEPS = 40
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -46,9 +47,7 @@ def start(run_dir, **how):
 
 def finish(run_dir) -> dict:
     """Starts until the end is reached; final weights, averages and optimiser state."""
-    child = start(run_dir)
-    child.join(120)
-    assert child.exitcode == 0
+    assert ended(start(run_dir)) == [0]
     folder = run_dir / "checkpoints" / f"step_{STEPS:08d}"
     return {**load_file(folder / "model.safetensors"), **load_file(folder / "state.safetensors")}
 
@@ -66,12 +65,11 @@ def test_killed_at_random_moments(tmp_path, whole):
     """Six kills, each a little later after the run directory has shown its next sign of life."""
     for attempt in range(6):
         child = start(tmp_path, slow=0.01)
-        seen = newest(tmp_path)
-        while child.is_alive() and newest(tmp_path) == seen:
-            time.sleep(0.001)
+        before = newest(tmp_path)
+        until(lambda before=before: newest(tmp_path) != before, child)
         time.sleep(0.007 * attempt)
         child.kill()
-        child.join()
+        ended(child)
     assert equal(whole, finish(tmp_path))
 
 
@@ -82,20 +80,16 @@ def newest(run_dir):
 @pytest.mark.parametrize("flush", [0, 2, 3, 4, 9])
 def test_killed_while_a_checkpoint_is_written(tmp_path, whole, flush):
     """A checkpoint flushes two tensor files, the JSON, the folder and, renamed, its parent."""
-    child = start(tmp_path, kill_in_flush=flush)
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    assert ended(start(tmp_path, kill_in_flush=flush)) == [-signal.SIGKILL]
     assert equal(whole, finish(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_save_the_last_step_and_leave(tmp_path, whole, number):
     child = start(tmp_path, slow=0.02)
-    while newest(tmp_path) is None:
-        time.sleep(0.001)
+    until(lambda: newest(tmp_path) is not None, child)
     before = newest(tmp_path)
     os.kill(child.pid, number)
-    child.join(60)
-    assert child.exitcode == 128 + number
+    assert ended(child) == [128 + number]
     assert newest(tmp_path) >= before
     assert equal(whole, finish(tmp_path))

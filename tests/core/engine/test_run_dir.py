@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from core import files
 from core.engine import run_dir
 from core.errors import UserError
+from tests.waiting import ended
 
 CONFIG = {
     "size": {"name": "nano", "dim": 128},
@@ -73,8 +74,8 @@ def test_two_processes_cannot_share_a_run(tmp_path):
     with run_dir.lock_run_dir(tmp_path):
         child = context.Process(target=claim_elsewhere, args=(tmp_path, answer))
         child.start()
+        assert ended(child) == [0]
         assert "Another process" in answer.get()
-        child.join()
     with run_dir.lock_run_dir(tmp_path):
         pass
 

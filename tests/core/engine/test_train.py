@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 
 from core import load_encoder, training
 from core.train import main
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = [
@@ -127,9 +127,7 @@ def test_ctrl_c_ends_the_command_in_good_order(tmp_path):
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
     child = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
     metrics = run_dir / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
-        assert child.poll() is None, child.stderr.read()
-        time.sleep(0.05)
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") > 3, child)
     os.killpg(child.pid, signal.SIGINT)
     _, message = child.communicate(timeout=60)
     assert child.returncode == 130

@@ -24,6 +24,7 @@ from modalities.image.convnet import ConvNet
 from modalities.image.unet import SparKDecoder
 from modalities.image.windows import Visible, only
 from tests.contracts.firewall import Leak, firewall, growth, scrambled
+from tests.modalities.image.networks import encoder
 
 FAMILIES = [
     ("resnet10t", 32),
@@ -55,11 +56,6 @@ FAMILIES = [
     ("skresnet18", 32),  # a normalisation inside a gate
 ]
 LOADED = ["resnet18", "resnetv2_18", "convnextv2_atto", "efficientnet_b0", "regnety_002", "mobilenetv3_small_050"]
-
-
-def encoder(backbone: str, stride: int = 32, hidden: str = "absent", **options) -> ConvNet:
-    torch.manual_seed(0)
-    return ConvNet(backbone, Normalise([0.5], [0.5]), [stride, stride], 3, stride, options, hidden)
 
 
 def method(made: ConvNet, side: int = 96) -> MaskedAutoencoder:
@@ -289,7 +285,6 @@ def test_published_sizes(size, backbone, encoder_count, rest):
 
 def test_the_first_loss_is_one():
     """Normalised targets, and predictions near zero."""
-    torch.manual_seed(0)
     made = method(encoder("resnet18", 8, layers=[1, 1, 1, 1], channels=[16, 16, 24, 32]), 64)
     out = made(Batch({"image": pictures(4, 64)}), generator=torch.Generator().manual_seed(0))
     assert 0.9 < out.loss.item() < 1.3

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from modalities.image import sparse
 from modalities.image.convnet import ConvNet
 from modalities.image.windows import Visible, _Window, only, runs_sparsely, swap
-from tests.modalities.image.test_spark import encoder
+from tests.modalities.image.networks import encoder
 
 KINDS = {
     "3x3": {"kernel_size": 3, "padding": 1},

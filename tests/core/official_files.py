@@ -1,0 +1,25 @@
+"""Checkpoints in the layouts of official code, of random numbers."""
+
+import torch
+
+
+def official_mae(dim: int = 192, depth: int = 2, width: int = 512) -> dict[str, torch.Tensor]:
+    """A checkpoint in facebookresearch/mae's layout, of random numbers: 32-pixel images in patches of 8."""
+    torch.manual_seed(0)
+
+    def block(name: str, size: int) -> dict[str, tuple[int, ...]]:
+        shapes = {"norm1": (size,), "attn.qkv": (3 * size, size), "attn.proj": (size, size), "norm2": (size,)}
+        shapes |= {"mlp.fc1": (4 * size, size), "mlp.fc2": (size, 4 * size)}
+        named = {f"{name}.{part}.weight": shape for part, shape in shapes.items()}
+        return named | {f"{name}.{part}.bias": shape[:1] for part, shape in shapes.items()}
+
+    shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 17, dim), "mask_token": (1, 1, width)}
+    shapes |= {"patch_embed.proj.weight": (dim, 3, 8, 8), "patch_embed.proj.bias": (dim,)}
+    shapes |= {"norm.weight": (dim,), "norm.bias": (dim,), "decoder_pos_embed": (1, 17, width)}
+    shapes |= {"decoder_embed.weight": (width, dim), "decoder_embed.bias": (width,)}
+    shapes |= {"decoder_norm.weight": (width,), "decoder_norm.bias": (width,)}
+    shapes |= {"decoder_pred.weight": (192, width), "decoder_pred.bias": (192,)}
+    for index in range(depth):
+        shapes |= block(f"blocks.{index}", dim)
+    shapes |= block("decoder_blocks.0", width)
+    return {name: torch.randn(shape) for name, shape in shapes.items()}
