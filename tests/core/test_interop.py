@@ -57,7 +57,7 @@ def test_convolution_and_linear_layer_embed_alike():
     ).view(3, 1, 1)
     weight, bias = state["patch_embed.proj.weight"], state["patch_embed.proj.bias"]
     theirs = torch.nn.functional.conv2d(normalised, weight, bias, stride=8).flatten(2).transpose(1, 2)
-    ours = method.encoder.embed(method.tokenizer(images).whole()) - state["pos_embed"][:, 1:]
+    ours = method.encoder.embed(method.tokenizer(images).unmasked()) - state["pos_embed"][:, 1:]
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
@@ -211,7 +211,7 @@ def test_a_fine_tuned_or_probed_mae_gives_its_encoder(global_pool, head):
     x = published.patch_tokens(state, (images - mean) / std)
     x = torch.cat([state["cls_token"].expand(2, -1, -1), x], 1) + state["pos_embed"]
     x = published.layer_norm(state, "fc_norm" if global_pool else "norm", published.transformer(state, "blocks.", x, 3))
-    latent = method.eval().encoder(method.tokenizer(images).whole())
+    latent = method.eval().encoder(method.tokenizer(images).unmasked())
     close = {"atol": 1e-4 * float(x.abs().max()), "rtol": 0}
     torch.testing.assert_close(latent.features, x[:, 1:], **close)
     torch.testing.assert_close(latent.cls, x[:, 0], **close)
