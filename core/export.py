@@ -131,7 +131,7 @@ def open_encoder(modality: str, name: str, weights: str | Path | None = None) ->
     if weights is None:
         built = build_method(config)
     else:
-        official = next(iter(config["method"]["official"]))
+        *_, official = config["method"]["official"]  # its own name follows those of methods that it extends
         built, config = open_official(official, read_checkpoint(weights))
     licence = "yours" if weights is None else f"that of {Path(weights).name}"
     return SavedEncoder(built.tokenizer, built.encoder, _describe(config, licence)).eval()

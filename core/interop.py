@@ -373,7 +373,7 @@ def _concatenate(parts: dict[str, Tensor]) -> dict[str, Tensor]:
 def _translate(
     name: str, official: Official, state: State, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Tensors by our names, overrides of the config, and what the user should know of both."""
+    """Tensors by our names, overrides of the config, and notes for the user."""
     try:
         mapped = official.keys(state)
     except UserError as error:

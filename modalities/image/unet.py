@@ -30,6 +30,7 @@ class Densify(nn.Module):
         features, grid = latent.features, latent.layout.grid
         count = grid[0] * grid[1]
         rows = latent.rows or Rows.all(features.shape[0], count, features.device)
+
         seen = self.norm(features.flatten(0, 1)).view_as(features)
         filled = torch.where(rows.to_mask(count)[..., None], rows.scatter(seen, count), self.mask_token.to(seen.dtype))
         return self.project(filled.transpose(1, 2).unflatten(2, grid))
@@ -81,6 +82,7 @@ class SparKDecoder(Decoder):
         if dim >> blocks < 1:
             raise UserError(f"decoder.dim={dim} must be at least {1 << blocks}: it is halved {blocks} times.")
         self.dim, self.patch = patch[0] * patch[1] * channels, tuple(patch)
+
         self.scales = nn.ModuleList(
             Densify(width, dim >> i, norm, kernel=3 if i else 1) for i, width in enumerate(widths)
         )
@@ -92,10 +94,12 @@ class SparKDecoder(Decoder):
         self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
         maps = [scale(one) for scale, one in zip(self.scales, levels(latent), strict=True)]
+
         x = maps[0]
         for i, block in enumerate(self.blocks):
             x = block(x if i == 0 or i >= len(maps) else x + maps[i])
         pixels = self.out(x)
+
         grid = [side // p for side, p in zip(pixels.shape[2:], self.patch, strict=True)]
         cut = pixels.unflatten(3, (grid[1], -1)).unflatten(2, (grid[0], -1)).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
         return {name: query.rows_in(layout, cut).gather(cut).flatten(2) for name, query in queries.items()}

@@ -1,7 +1,11 @@
 """Official checkpoints without `meta`: sizes from the tensors, wrappers, missing decoders, and what is refused."""
 
+import argparse
+import pathlib
 import pickle
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,8 +14,9 @@ from core.build import build_method
 from core.config import compose
 from core.errors import UserError
 from core.export import open_encoder
-from core.interop import find_official, load_official, read_checkpoint, settings
+from core.interop import Official, Rule, find_official, load_official, read_checkpoint, settings
 from tests.core.official_files import official_mae
+from tests.modalities import published
 
 
 def test_sizes_come_from_the_tensors_and_heads_from_published_widths():
@@ -44,8 +49,12 @@ def test_wrappers_and_prefixes_are_taken_off(wrap):
         assert torch.equal(value, wrapped.state_dict()[name])
 
 
+def encoder_alone() -> dict[str, torch.Tensor]:
+    return {k: v for k, v in official_mae().items() if not k.startswith(("decoder", "mask_token"))}
+
+
 def test_a_missing_decoder_is_said():
-    state = {k: v for k, v in official_mae().items() if not k.startswith(("decoder", "mask_token"))}
+    state = encoder_alone()
     with pytest.warns(UserWarning, match="no decoder"):
         method = load_official("mae", state)
     assert torch.equal(method.encoder.cls.token, state["cls_token"])
@@ -111,6 +120,111 @@ def test_pickled_code_is_refused(tmp_path, capsys):
     with pytest.raises(UserError):
         open_encoder("image", "mae_base", tmp_path / "plain.pth")
     assert "must not run" not in capsys.readouterr().out
+
+
+def test_what_training_scripts_save_beside_the_weights_is_no_code(tmp_path):
+    """Command lines, numbers and arrays of NumPy, paths; of the first, options that no tensor shows are read."""
+    args = argparse.Namespace(norm_pix_loss=False, mask_ratio=0.5, input_size=224)
+    args.lr, args.out = np.float64(0.1), pathlib.Path("x")
+    extra = {"epoch": np.int64(5), "best": np.array([0.5, 0.7]), "names": np.array(["a"]), "scaler": {"scale": 65536.0}}
+    for zipped in (True, False):
+        path = tmp_path / "own.pth"
+        torch.save({"model": official_mae(), "args": args} | extra, path, _use_new_zipfile_serialization=zipped)
+        method = load_official("mae", read_checkpoint(path))
+
+        assert method.masker.ratio == 0.5 and method.readouts["main"].objectives["pixels"].target.per == "none"
+        assert method.tokenizer.size == (32, 32)  # the tensors say so
+        assert torch.equal(method.encoder.cls.token, official_mae()["cls_token"])
+
+
+def test_meta_is_stronger_than_a_saved_command_line():
+    state = {"model": official_mae(), "args": argparse.Namespace(norm_pix_loss=False, mask_ratio=0.5)}
+    method = load_official("mae", state, {"norm_pix_loss": True})
+    assert method.readouts["main"].objectives["pixels"].target.per == "patch" and method.masker.ratio == 0.5
+
+
+def test_another_class_in_a_checkpoint_is_named_with_the_remedy(tmp_path):
+    torch.save({"model": official_mae(), "ratio": Fraction(1, 2)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"fractions\.Fraction.*save its weights alone") as caught:
+        read_checkpoint(tmp_path / "a.pth")
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
+
+    (tmp_path / "b.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="damaged"):
+        read_checkpoint(tmp_path / "b.pth")
+
+
+def test_heads_that_nothing_shows_are_a_guess_that_is_said():
+    with pytest.warns(UserWarning, match=r"blocks: .* 320 wide: 5 taken\. Pass meta=\{num_heads"):
+        method = load_official("mae", official_mae(dim=320))
+    assert method.encoder.trunk.blocks[0].attn.heads == 5
+    assert load_official("mae", official_mae(dim=320), {"num_heads": 10}).encoder.trunk.blocks[0].attn.heads == 10
+    with pytest.raises(UserError, match="7 heads do not divide the width 192"):
+        load_official("mae", official_mae(), {"num_heads": 7})
+
+
+def test_files_of_another_official_code_are_named():
+    elsewhere = ("cls_token", "pos_embed", "norm.weight", "norm.bias")
+    distilled = {k: v for k, v in encoder_alone().items() if k not in elsewhere and "qkv.bias" not in k}
+    distilled["patch_embed.proj.weight"] = torch.zeros(192, 3, 2, 8, 8)
+    for name in ("mae", "st-mae", "spark", "graphmae", "graphmae2"):
+        with pytest.raises(UserError, match="videomae or videomaev2"):
+            load_official(name, distilled | {"blocks.0.attn.q_bias": torch.zeros(192)})
+    with pytest.raises(UserError, match="hold 'pos_embed'"):
+        load_official("mae", {k: v for k, v in official_mae().items() if k != "pos_embed"})
+
+
+@pytest.mark.parametrize(("global_pool", "head"), [(True, "head"), (False, "head"), (False, "head.1")])
+def test_a_fine_tuned_or_probed_mae_gives_its_encoder(global_pool, head):
+    """Its own positions, trained in fine-tuning, stand; a linear probe's head has a batch norm before it."""
+    state = encoder_alone() | {f"{head}.weight": torch.zeros(5, 192), f"{head}.bias": torch.zeros(5)}
+    if head == "head.1":
+        state |= {"head.0.running_mean": torch.zeros(192), "head.0.num_batches_tracked": torch.zeros(())}
+    if global_pool:
+        state |= {f"fc_norm.{part}": state.pop(f"norm.{part}") for part in ("weight", "bias")}
+    with pytest.warns(UserWarning, match=r"no decoder.*head.*: the classifier, left out"):
+        method = load_official("mae", {f"model.{key}": x for key, x in state.items()})
+
+    images = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    x = published.patch_tokens(state, (images - mean) / std)
+    x = torch.cat([state["cls_token"].expand(2, -1, -1), x], 1) + state["pos_embed"]
+    x = published.layer_norm(state, "fc_norm" if global_pool else "norm", published.transformer(state, "blocks.", x, 3))
+    latent = method.eval().encoder(method.tokenizer(images).unmasked())
+    close = {"atol": 1e-4 * float(x.abs().max()), "rtol": 0}
+    torch.testing.assert_close(latent.features, x[:, 1:], **close)
+    torch.testing.assert_close(latent.cls, x[:, 0], **close)
+
+
+def test_pictures_that_are_no_squares_need_their_size():
+    state = official_mae() | {"pos_embed": torch.randn(1, 9, 192), "decoder_pos_embed": torch.randn(1, 9, 512)}
+    with pytest.raises(UserError, match="img_size"):
+        load_official("mae", state)
+    assert load_official("mae", state, {"img_size": [16, 32]}).tokenizer.grid == (2, 4)
+
+
+def test_options_of_blocks_reach_them_or_are_refused():
+    method = load_official("mae", official_mae(), {"norm_layer": "LayerNorm"})
+    assert {p.eps for p in method.modules() if isinstance(p, torch.nn.LayerNorm)} == {1e-5}  # PyTorch's own
+    for option in ({"qk_scale": 1.0}, {"drop_rate": 0.1}, {"attn_drop_rate": 0.1}, {"norm_layer": "RMSNorm"}):
+        with pytest.raises(UserError, match=f"{next(iter(option))}="):
+            load_official("mae", official_mae(), option)
+    with pytest.raises(UserError, match="hybrid_backbone"):
+        load_official("mae", official_mae() | {"patch_embed.backbone.conv1.weight": torch.zeros(1)})
+
+
+def test_notes_name_the_keys_and_rules_without_names_drop_theirs():
+    rules = (
+        Rule(r"head\..*", (), note="left out"),
+        Rule(r"unused", ()),
+        Rule(r"x", ("y",), given="z"),
+        Rule(r"[xz]", ("w",)),
+    )
+    official = Official("mae", "image", rules, lambda state, settings: [])
+    state = dict.fromkeys(["head.a", "head.b", "unused", "x"], torch.ones(1))
+    assert official.keys(state).keys() == {"w"}
+    assert official.keys({"x": torch.ones(1)}, state | {"z": torch.ones(1)}).keys() == {"y"}
+    assert official.notes(state) == ["head.a, head.b: left out."]
 
 
 def test_files_are_opened_by_kind(tmp_path):

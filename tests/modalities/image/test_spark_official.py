@@ -7,12 +7,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from core.errors import UserError
 from core.interop import load_official, unwrap
 from core.tokens import Batch
+from modalities.image import encoder
 from modalities.image.official import IMAGENET
 
 CNN = "sparse_encoder.sp_cnn."
@@ -213,6 +215,13 @@ def test_a_fine_tuned_network_gives_an_encoder(case):
     assert_close(features, expected.flatten(2).transpose(1, 2), atol=1e-5 * float(expected.max()), rtol=0)
     if name == "convnext_small":
         assert torch.equal(method.encoder.network.head.norm.weight, made.head.norm.weight)
+
+
+def test_an_encoder_by_name_reads_spark_s_files(tmp_path):
+    state = {key: x for key, x in network("resnet18", **RESNET).state_dict().items() if not key.startswith("fc.")}
+    save_file(state, tmp_path / "resnet.safetensors")
+    with pytest.warns(UserWarning, match="no decoder"):
+        assert encoder("spark_base", tmp_path / "resnet.safetensors").config["origin"]["method"] == "spark"
 
 
 def test_settings_in_words_are_read():

@@ -4,12 +4,14 @@ from math import prod
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from core.errors import UserError
 from core.interop import find_official, load_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch
+from modalities.video import encoder
 from tests.modalities import published
 
 META = {"constructor": {"img_size": 16, "all_frames": 4, "num_frames": 4}}
@@ -149,6 +151,13 @@ def test_a_fine_tuned_videomae_gives_the_official_tokens(options, size):
     rows = published.patch_tokens(state, imagenet(x))
     rows = published.transformer(state, "blocks.", rows + published.sinusoids(rows.shape[1], 192), heads=3)
     assert_close(tokens(method, x), published.layer_norm(state, "fc_norm", rows), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "layout"), [("videomae", videomae), ("videomaev2", videomae), ("st_mae", st_mae)])
+def test_an_encoder_by_name_reads_its_own_method_s_files(name, layout, tmp_path):
+    """Methods list the official names of those that they extend, too."""
+    save_file(layout(), tmp_path / "weights.safetensors")
+    assert encoder(f"{name}_base", tmp_path / "weights.safetensors").config["origin"]["method"] == name
 
 
 def test_learned_positions_of_a_classifier_are_read_and_show_the_size():
