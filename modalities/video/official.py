@@ -64,7 +64,7 @@ _CLASSIFIER_RULES = (
         (r"encoder.trunk.norm.\1",),
         note="read as the encoder's last norm, of every token; the classifier normalised their mean",
     ),
-    Rule(r"(?:encoder\.)?norm\.(weight|bias)", (), given="fc_norm.weight", note="left out, fc_norm stands for it"),
+    Rule(r"(?:encoder\.)?norm\.(weight|bias)", (), requires="fc_norm.weight", note="left out, fc_norm stands for it"),
 )
 
 
@@ -216,7 +216,7 @@ def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         overrides += [f"{node}.dim={width}"]
         overrides += trunk_overrides(state, f"{node}.trunk", "decoder_blocks", width, heads, {512: 16})
 
-        # A row predicts fewer frames than its patch spans (pred_t_dim).
+        # Frames that a row predicts, at most those of its patch (pred_t_dim).
         frames = state["decoder_pred.weight"].shape[0] // (patch[1] * patch[2] * channels)
         overrides.append(f"method.{PIXELS}.target.per_slot={frames}")
 
@@ -270,7 +270,7 @@ def _st_rules(ours: str, positions: str, prefix: str) -> tuple[Rule, ...]:
         Rule(rf"{prefix}pos_embed_class", (f"{cls}.position",)),
         Rule(rf"{prefix}pos_embed_spatial", (f"{positions}.spatial",)),
         Rule(rf"{prefix}pos_embed_temporal", (f"{positions}.temporal",)),
-        Rule(rf"{prefix}pos_embed", joint, _joint_table, given="cls_token"),
+        Rule(rf"{prefix}pos_embed", joint, _joint_table, requires="cls_token"),
         Rule(rf"{prefix}pos_embed", (f"{positions}.table",)),
     )
 
