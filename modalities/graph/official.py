@@ -509,7 +509,7 @@ GRAPHMAE = Official(
         *_part_rules(_CONV, r"decoder\.conv", f"{DECODER}.conv"),
         Rule(r"decoder\.enc_to_dec\.weight", (f"{DECODER}.bridge.weight",)),
         Rule(r"decoder\.activation\.weight", (f"{DECODER}.activation.weight",)),
-        Rule(r"decoder\.dec_token", (), lambda _: ()),  # nothing reads it
+        Rule(r"decoder\.dec_token", ()),  # nothing reads it
     ),
 )
 

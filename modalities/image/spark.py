@@ -163,7 +163,7 @@ SPARK = Official(
         Rule(rf"{_CNN}stages\.(\d)\.(\d+)\.pwconv([12])\.{_STATE}", (rf"{NET}.stages.\1.blocks.\2.mlp.fc\3.\4",)),
         Rule(rf"{_CNN}((?:stem\.\d|stages\.\d\.(?:downsample\.\d|blocks\..*))\.{_STATE})", (rf"{NET}.\1",)),
         Rule(rf"{_CNN}(stages\.\d\.blocks\.\d+\.gamma)", (rf"{NET}.\1",)),
-        Rule(r"mask_tokens\.(\d)", (rf"{DECODER}.scales.\1.mask_token",), _token),
+        Rule(r"mask_tokens\.(\d)", (rf"{DECODER}.scales.\1.mask_token",), split=_token),
         Rule(rf"densify_norms\.(\d)\.{_STATE}", (rf"{DECODER}.scales.\1.norm.\2",)),
         Rule(rf"densify_projs\.(\d)\.{_STATE}", (rf"{DECODER}.scales.\1.project.\2",)),
         Rule(rf"dense_decoder\.dec\.(\d)\.up_sample\.{_STATE}", (rf"{DECODER}.blocks.\1.up.\2",)),

@@ -167,7 +167,7 @@ _VIDEOMAE_RULES = (
     *_CLASSIFIER_RULES,
     Rule(r"encoder\.head\.(weight|bias)", ()),  # refused by name
     Rule(r"mask_token", (f"{DECODER}.mask_token",)),
-    Rule(r"(?:encoder\.)?patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), flat_kernel),
+    Rule(r"(?:encoder\.)?patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), split=flat_kernel),
     Rule(r"(?:encoder\.)?patch_embed\.proj\.bias", ("encoder.embed.proj.bias",)),
     Rule(r"(?:encoder\.)?pos_embed", ("encoder.embed.positions.table",)),
     Rule(rf"(?:encoder\.)?blocks\.{_BLOCK}", (r"encoder.trunk.blocks.\1",)),
@@ -179,8 +179,14 @@ _VIDEOMAE_RULES = (
     Rule(r"decoder\.norm\.(weight|bias)", (rf"{DECODER}.trunk.norm.\1",)),
     Rule(r"decoder\.head\.(weight|bias)", (rf"{PIXELS}.head.\1",)),
 )
-VIDEOMAE = Official("videomae", "video", _VIDEOMAE_RULES, _videomae_overrides)
-VIDEOMAE_V2 = Official("videomaev2", "video", _VIDEOMAE_RULES, _v2_overrides, _v2_replay)
+VIDEOMAE = Official("videomae", "video", rules=_VIDEOMAE_RULES, overrides=_videomae_overrides)
+VIDEOMAE_V2 = Official(
+    "videomaev2",
+    "video",
+    rules=_VIDEOMAE_RULES,
+    overrides=_v2_overrides,
+    replay=_v2_replay,
+)
 
 
 def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
@@ -270,7 +276,7 @@ def _st_rules(ours: str, positions: str, prefix: str) -> tuple[Rule, ...]:
         Rule(rf"{prefix}pos_embed_class", (f"{cls}.position",)),
         Rule(rf"{prefix}pos_embed_spatial", (f"{positions}.spatial",)),
         Rule(rf"{prefix}pos_embed_temporal", (f"{positions}.temporal",)),
-        Rule(rf"{prefix}pos_embed", joint, _joint_table, requires="cls_token"),
+        Rule(rf"{prefix}pos_embed", joint, split=_joint_table, requires="cls_token"),
         Rule(rf"{prefix}pos_embed", (f"{positions}.table",)),
     )
 
@@ -284,7 +290,7 @@ ST_MAE = Official(
         *_CLASSIFIER_RULES,
         *_st_rules("encoder", "encoder.embed.positions", ""),
         *_st_rules(DECODER, f"{DECODER}.positions", "decoder_"),
-        Rule(r"patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), flat_kernel),
+        Rule(r"patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), split=flat_kernel),
         Rule(r"patch_embed\.proj\.bias", ("encoder.embed.proj.bias",)),
         Rule(r"mask_token", (f"{DECODER}.mask_token",)),
         Rule(r"decoder_embed\.(weight|bias)", (rf"{DECODER}.project.\1",)),
