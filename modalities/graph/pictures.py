@@ -36,6 +36,7 @@ class GraphPictures(Pictures):
             errors, darkest = {}, 1.0
             notes = ["This method predicts no features of hidden nodes, so there is no error to show."]
         else:
+            # Nodes whose features are visible elsewhere count as visible here.
             errors = _errors_by_node(comparison, len(graphs.x))
             hidden = ~np.isnan(errors[METHOD])
             darkest = 2 * float(np.nanmean(errors[BASELINE])) or 1.0
@@ -79,7 +80,7 @@ def _errors_by_node(comparison: Comparison, nodes: int) -> dict[str, np.ndarray]
 
 
 def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[tuple[str, Sketch]]:
-    """Drawings with their titles: each small graph, the parts of each large one."""
+    """Drawings with their titles: each small graph, parts of each large one."""
     edges, start, sketches = graphs.edge_index.cpu().numpy(), 0, []
     for key, count in zip(keys, graphs.counts, strict=True):
         nodes = np.arange(start, start + count)
@@ -88,7 +89,8 @@ def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[t
         if 0 < count <= MOST_NODES:
             sketches.append((key, Sketch.of(edges, nodes)))
         elif count:
-            for root in _roots(edges, nodes[hidden[nodes]] if hidden[nodes].any() else nodes):
+            hidden_nodes = nodes[hidden[nodes]]
+            for root in _roots(edges, hidden_nodes if len(hidden_nodes) else nodes):
                 part = neighbourhood(edges, int(root), PART_NODES)
                 sketches.append((f"{key}, round node {root - nodes[0]}", Sketch.of(edges, part)))
     return sketches
@@ -97,12 +99,14 @@ def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[t
 def _roots(edges: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """A few nodes, drawn by a fixed seed, of those that have neighbours where any has."""
     linked = nodes[np.isin(nodes, edges[1][edges[0] != edges[1]])]
+    if len(linked):
+        nodes = linked
     rng = np.random.Generator(np.random.PCG64(0))
-    return np.sort(rng.permutation(linked if len(linked) else nodes)[:PARTS])
+    return np.sort(rng.permutation(nodes)[:PARTS])
 
 
 def _mask_raster(sketch: Sketch, marked: np.ndarray, title: str) -> Raster:
-    drawing = svg(sketch, [HIDDEN if flag else VISIBLE for flag in marked], marked)
+    drawing = svg(sketch, np.where(marked, HIDDEN, VISIBLE), marked)
     return Raster("hidden nodes", f"mask of {title}", data=drawing, size=(SIDE, SIDE), mime=SVG)
 
 
@@ -111,7 +115,7 @@ def _error_raster(
 ) -> Raster:
     """Hidden nodes coloured by their errors (n,); those from `darkest` on have the last colour."""
     shade = np.clip(np.nan_to_num(errors) / darkest * (len(SCALE) - 1), 0, len(SCALE) - 1).round().astype(int)
-    fill = [SCALE[i] if flag else VISIBLE for i, flag in zip(shade, marked, strict=True)]
+    fill = np.where(marked, np.array(SCALE)[shade], VISIBLE)
     drawing = svg(sketch, fill, marked, SCALE)
 
     label = f"{name}: error {np.nanmean(errors):.2g}" if marked.any() else name
