@@ -1,4 +1,4 @@
-"""Any convolutional network of timm as an encoder that sees visible patches alone: SparK's."""
+"""Any convolutional network of timm as an encoder of visible patches alone: SparK's."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -9,10 +9,11 @@ from torch import Tensor
 from core.composition.references import Misfit
 from core.encoder import Encoder
 from core.errors import UserError
+from core.sparse import VisiblePatches, masked_to, spconv_applies
 from core.tokenizers import Normalise
 from core.tokens import Latent, Layout, Rows, Seen
-from modalities.image.suitable import create, prove, survey
-from modalities.image.windows import Visible, carried, only, runs_sparsely, swap
+from modalities.image.nn.masked_layers import mask_network, refuse_timm_checkpointing, set_checkpointing
+from modalities.image.nn.suitability import create_network, inspect_network, verify_equivalence
 
 
 class ConvNet(Encoder):
@@ -20,11 +21,12 @@ class ConvNet(Encoder):
 
     `stride`: its total stride, which divides the tokenizer's `patch`; 8 and 16 by dilation, where the network can.
     `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on, of each stride
-    the last; layers behind them are kept for export and not trained.
-    `hidden`: what hidden patches are to the network. "zeroed" is the paper's ablation, for comparison: zeros in an
+    the last; layers behind them are exported and not trained.
+    `hidden`: hidden patches are "absent", or "zeroed", which is the paper's ablation, for comparison: zeros in an
     ordinary network, which sees their edges, its biases there, and counts them in its statistics.
+
     Shapes: Seen (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
-    Of all rows (`whole`, `blank`) it makes maps of all positions, zero where nothing is seen.
+    Of all rows (`whole`, `blank`) it makes maps of all positions, zero at hidden ones.
     Raises: UserError where samples differ in the number of visible patches or have none, and for unsuitable networks.
     Source: keyu-tian/SparK (masked dense maps; equal numbers).
     """
@@ -51,11 +53,13 @@ class ConvNet(Encoder):
                 f"method.encoder.stride={stride} does not divide the patches {list(patch)} that are hidden: set "
                 f"modality.patch={[stride, stride]}, or method.encoder.stride to 8 or 16 where the network can."
             )
+
         self.normalise, self.patch, self.channels, self.hidden = normalise, tuple(patch), channels, hidden
-        self.network = create(backbone, channels, stride, options)
-        self.scales = survey(self.network, backbone, channels, stride)
-        swap(self.network)
-        prove(self.network, backbone, channels, stride, options)
+        self.network = create_network(backbone, channels, stride, options)
+        self.scales = inspect_network(self.network, backbone, channels, stride)
+        mask_network(self.network)
+        verify_equivalence(self.network, backbone, channels, stride, options)
+
         self.embed_dim, self.depth = self.scales.widths[0], len(self.scales.widths)
 
     @property
@@ -69,37 +73,56 @@ class ConvNet(Encoder):
             "norm": "batch" if batch else "layer",
         }
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Computes every block of the network again in the backward pass: less memory, more time, equal gradients.
+
+        As with any checkpoint, running statistics of batch norms move at both passes.
+        """
+        set_checkpointing(self.network, enable)
+
     def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
-        rows, grid = self._rows(seen), seen.layout.grid
+        rows, grid = self._visible_rows(seen), seen.layout.grid
         content = seen.content if seen.emptied is None else rows.take(seen.content)
         x = self.normalise(content).to(next(self.network.parameters()).dtype)
-        visible = None if rows is None else Visible(rows.index, grid, runs_sparsely(self.network, x))
-        if visible is None:
-            maps = self._maps(_picture(x, grid), None)
-        elif self.hidden == "absent":
-            maps = self._maps(x.flatten(1, 2).permute(0, 3, 1, 2), visible)
-        else:
-            zeroed = visible.spread(x.flatten(1, 2).permute(0, 3, 1, 2))
-            maps = [visible.gather(one) for one in self._maps(zeroed, None)]
+
         latent = None
-        for one in maps:  # finest first
-            if seen.emptied is not None:
-                latent = _everywhere(visible.spread(one), finer=latent)
+        if rows is None:  # nothing is hidden: the ordinary network on whole pictures
+            for dense in self._maps(_picture(x, grid)):
+                latent = _dense_latent(dense, finer=latent)
+            return latent
+
+        patches = VisiblePatches(rows.index, grid, use_spconv=spconv_applies(self.network, x))
+        for stack in self._stacks(x.flatten(1, 2).permute(0, 3, 1, 2), patches):
+            if seen.emptied is None:
+                latent = _visible_latent(stack, patches, finer=latent)
             else:
-                latent = _everywhere(one, latent) if visible is None else _where_visible(one, visible, latent)
+                latent = _dense_latent(patches.scatter(stack), finer=latent)
         return latent
 
-    def _maps(self, x: Tensor, visible: Visible | None) -> list[Tensor]:
-        """Finest first; of a stack of visible patches, or of a picture (None)."""
-        with only(visible), carried(self.network):
-            indices = sorted(self.scales.indices)
-            return self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
+    def _stacks(self, stack: Tensor, patches: VisiblePatches) -> list[Tensor]:
+        """Stacks of visible patches (B, C, V·h, w), of every scale that is used, finest first."""
+        if self.hidden == "zeroed":
+            return [patches.gather(x) for x in self._maps(patches.scatter(stack))]
 
-    def _rows(self, seen: Seen) -> Rows | None:
+        refuse_timm_checkpointing(self.network)
+        with masked_to(patches):
+            return self._intermediates(stack)
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        """Maps (B, C, H, W) of the ordinary network, finest first, whatever mask a caller may have set."""
+        with masked_to(None):
+            return self._intermediates(x)
+
+    def _intermediates(self, x: Tensor) -> list[Tensor]:
+        indices = sorted(self.scales.indices)
+        return self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
+
+    def _visible_rows(self, seen: Seen) -> Rows | None:
         """The visible patches; None where nothing is hidden."""
         rows = seen.rows if seen.emptied is None else Rows.where(~seen.emptied)
         if rows is None:
             return None
+
         if rows.valid is not None:
             raise UserError(
                 "method.encoder (ConvNet) needs the same number of visible patches in every image of a batch, and at "
@@ -119,12 +142,16 @@ def _picture(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def _everywhere(x: Tensor, finer: Latent | None) -> Latent:
+def _dense_latent(x: Tensor, finer: Latent | None) -> Latent:
+    """Features of all positions of a map (B, C, H, W)."""
     layout = Layout(x.shape[2] * x.shape[3], tuple(x.shape[2:]))
     return Latent(x.flatten(2).transpose(1, 2), layout, None, finer=finer)
 
 
-def _where_visible(stack: Tensor, visible: Visible, finer: Latent | None) -> Latent:
-    h, w = stack.shape[2] // visible.count, stack.shape[3]
-    features, grid = stack.flatten(2).transpose(1, 2), (visible.grid[0] * h, visible.grid[1] * w)
-    return Latent(features, Layout(features.shape[1], grid), Rows(visible.positions(h, w)), finer=finer)
+def _visible_latent(stack: Tensor, patches: VisiblePatches, finer: Latent | None) -> Latent:
+    """Features of the positions of a stack (B, C, V·h, w), and which positions of the map these are."""
+    patch = patches.patch_size(stack)
+    features = stack.flatten(2).transpose(1, 2)
+    grid = tuple(cells * size for cells, size in zip(patches.grid, patch, strict=True))
+
+    return Latent(features, Layout(features.shape[1], grid), Rows(patches.positions(patch)), finer=finer)
