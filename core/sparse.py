@@ -1,12 +1,12 @@
 """Convolution and pooling over the visible patches of a grid, for any number A of spatial axes.
 
-A map (B, C, g₁·p₁, …, g_A·p_A) is a grid of g₁ × … × g_A patches of p₁ × … × p_A positions. Where V patches of every
-sample are visible, only these are stored: the *stack* (B, C, V·p₁, p₂, …, p_A), one patch after another.
+A map (B, C, g₁·p₁, …, g_A·p_A) is a grid of g₁ × … × g_A patches of p₁ × … × p_A positions. Where V patches
+of every sample are visible, only these are stored: the *stack* (B, C, V·p₁, p₂, …, p_A), patch after patch.
 
 Layers that work position by position, or take statistics over a sample or the batch (every normalisation,
-squeeze-excite, global response), run on a stack unchanged and so use visible positions alone. Layers whose windows
-reach beyond a patch get a masked class by `mask_windows`. Within `masked_to(patches)` these scatter the stack into a
-map, run there, and gather the visible patches again; elsewhere they are the ordinary layers:
+squeeze-excite, global response), run on a stack unchanged and so use visible positions alone. Layers whose
+windows reach beyond a patch get a masked class by `mask_windows`. Within `masked_to(patches)` these scatter the
+stack into a map, run there, and gather the visible patches again; elsewhere they are the ordinary layers:
 
     mask_windows(network)
     patches = VisiblePatches(index, grid)
@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -37,7 +36,7 @@ MAX_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 AVERAGE_POOLINGS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 
 
-# Visible patches ------------------------------------------------------------------------------------------------------
+# Visible patches --------------------------------------------------------------------------------------------
 
 
 class VisiblePatches:
@@ -61,6 +60,10 @@ class VisiblePatches:
         """V."""
         return self.index.shape[1]
 
+    def map_sides(self, patch: Sequence[int]) -> tuple[int, ...]:
+        """(g₁·p₁, …, g_A·p_A)."""
+        return tuple(cells * size for cells, size in zip(self.grid, patch, strict=True))
+
     def patch_size(self, stack: Tensor) -> tuple[int, ...]:
         """(p₁, …, p_A) of a stack (B, C, V·p₁, p₂, …, p_A)."""
         return _divide(stack.shape[2], self.count), *stack.shape[3:]
@@ -69,14 +72,13 @@ class VisiblePatches:
         """(B, C, V·p₁, p₂, …, p_A) -> (B, C, g₁·p₁, …, g_A·p_A); hidden positions hold `fill`."""
         batch, channels = stack.shape[:2]
         *outer, last = self.patch_size(stack)
-        sides = [cells * size for cells, size in zip(self.grid, (*outer, last), strict=True)]
 
         # With channels last, `last` neighbouring positions are one strip of memory, which moves as a whole.
         strips = stack.movedim(1, -1).reshape(batch * self.count * prod(outer), last * channels)
         count = batch * prod(self.grid) * prod(outer)
         strips = _ScatterRows.apply(strips, self._strips(tuple(outer)), count, fill)
 
-        return strips.view(batch, *sides, channels).movedim(-1, 1)
+        return strips.view(batch, *self.map_sides((*outer, last)), channels).movedim(-1, 1)
 
     def gather(self, x: Tensor) -> Tensor:
         """(B, C, g₁·p₁, …, g_A·p_A) -> (B, C, V·p₁, p₂, …, p_A), the inverse of `scatter` at visible patches."""
@@ -90,7 +92,7 @@ class VisiblePatches:
         return strips.view(batch, self.count * first, *rest, channels).movedim(-1, 1)
 
     def positions(self, patch: Sequence[int]) -> Tensor:
-        """(B, V·p₁·…·p_A): flat row-major positions, on a sample's map, of the positions of a stack in order."""
+        """(B, V·p₁·…·p_A): the flat row-major position, on a sample's map, of every position of a stack."""
         number = torch.zeros_like(self.index)
         cells = _unravel(self.index, self.grid)
 
@@ -102,9 +104,9 @@ class VisiblePatches:
         return number.flatten(1)
 
     def _strips(self, outer: tuple[int, ...]) -> Tensor:
-        """(B·V·p₁·…,): where the strips of the visible patches stand among those of whole maps, sample by sample.
+        """(B·V·p₁·…,): the numbers of the visible patches' strips among the strips of whole maps.
 
-        A strip has the last axis of a patch; `outer` is a patch's size along the others.
+        A strip is a run along the last axis of a patch; `outer` is a patch's size along the other axes.
         """
         if outer not in self._strip_numbers:
             sample = torch.arange(len(self.index), device=self.index.device)
@@ -114,7 +116,7 @@ class VisiblePatches:
 
 
 class _GatherRows(torch.autograd.Function):
-    """Rows of a matrix by distinct numbers: the gradient is copied back, which is much faster than adding it up."""
+    """Rows of a matrix by distinct numbers. The gradient is copied back, much faster than it is added up."""
 
     @staticmethod
     def forward(ctx, x: Tensor, index: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 class _ScatterRows(torch.autograd.Function):
-    """The inverse of `_GatherRows`: a matrix of `count` rows, of which those that are not in `index` hold `fill`."""
+    """The inverse of `_GatherRows`: a matrix of `count` rows; those that are not in `index` hold `fill`."""
 
     @staticmethod
     def forward(ctx, x: Tensor, index: Tensor, count: int, fill: float) -> Tensor:
@@ -157,15 +159,15 @@ def _divide(side: int, patches: int) -> int:
     return side // patches
 
 
-# The mask of a call ---------------------------------------------------------------------------------------------------
+# The mask of a call -----------------------------------------------------------------------------------------
 
-# Set for the duration of a network's call only: layers hold no mask, so that a copy or a second call sees none.
+# Set for the duration of a network's call: layers hold no mask, so that a copy or a second call sees none.
 _PATCHES: ContextVar[VisiblePatches | None] = ContextVar("visible_patches", default=None)
 
 
 @contextmanager
 def masked_to(patches: VisiblePatches | None) -> Iterator[None]:
-    """Within, masked layers take stacks of these patches; None: ordinary maps. Holds for this thread alone."""
+    """Within, masked layers take stacks of these patches; None: ordinary maps. Holds for this thread only."""
     token = _PATCHES.set(patches)
     try:
         yield
@@ -174,7 +176,7 @@ def masked_to(patches: VisiblePatches | None) -> Iterator[None]:
 
 
 def checkpoint_with_mask(function: Callable[..., Any], *inputs: Any) -> Any:
-    """function(*inputs), of which no activation is stored: the backward pass computes them again, under the same mask.
+    """function(*inputs), whose activations the backward pass computes again under the same mask.
 
     The mask is in the closure, since the backward pass runs after the call and, on CUDA, in another thread.
     """
@@ -187,7 +189,7 @@ def checkpoint_with_mask(function: Callable[..., Any], *inputs: Any) -> Any:
     return checkpoint(masked, *inputs, use_reentrant=False)
 
 
-# Layers with windows --------------------------------------------------------------------------------------------------
+# Layers with windows ----------------------------------------------------------------------------------------
 
 
 class MaskedConvolution(nn.Module):
@@ -213,7 +215,7 @@ class MaskedMaxPooling(nn.Module):
 
 
 class MaskedAveragePooling(nn.Module):
-    """An average pooling that counts hidden positions exactly where it counts those beyond the border of a map."""
+    """An average pooling that counts hidden positions where it counts those beyond the border of a map."""
 
     @property
     def divides_by_window(self) -> bool:
@@ -269,19 +271,20 @@ def reaches_beyond_patch(layer: nn.Module) -> bool:
     dilation = np.asarray(getattr(layer, "dilation", 1))  # average pooling has none
     span = (kernel - 1) * dilation + 1
 
-    # "same", as in timm's layers that pad by themselves, pads nothing where a window is as long as its stride.
+    # "same" (and timm's layers that pad by themselves) adds nothing where a window is as long as its stride.
     pads = layer.padding not in ("same", "valid") and np.any(layer.padding)
     return bool(np.any(span > stride) or pads)
 
 
-# Convolution through spconv -------------------------------------------------------------------------------------------
+# Convolution through spconv ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuleBook:
-    """For every tap of a kernel, the rows of a stack that it reads and the rows of the output that it adds to.
+    """For every tap of a kernel, the rows of a stack that it reads and the rows of the output it adds to.
 
-    It is built here, since spconv's own strided convolutions also answer at hidden positions that touch a visible one.
+    It is built here, since spconv's own strided convolutions have outputs at hidden positions too, wherever a
+    window touches a visible one.
     """
 
     patch: tuple[int, ...]  # size of the output's patches
@@ -305,20 +308,21 @@ def spconv_kernel() -> Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] |
 
 
 def spconv_applies(network: nn.Module, x: Tensor) -> bool:
-    """Whether spconv can take the place of dense maps: for all of the network's windows, on this device and type."""
+    """Whether spconv can replace dense maps: for all of the network's windows, on this device and type."""
     if spconv_kernel() is None or not spconv_is_exact(x):
         return False
-    return all(spconv_supports(layer) for layer in network.modules() if isinstance(layer, MaskedConvolution))
+    windows = [layer for layer in network.modules() if isinstance(layer, MaskedConvolution)]
+    return all(map(spconv_supports, windows))
 
 
 def spconv_supports(layer: nn.Module) -> bool:
-    """Whether spconv can run a masked convolution: none of several groups (depthwise), none of a derived class."""
-    plain = any(kind in type(layer).__bases__ for kind in CONVOLUTIONS)
+    """Whether spconv can run a masked convolution: not one of several groups, nor one of a derived class."""
+    plain = not set(CONVOLUTIONS).isdisjoint(type(layer).__bases__)
     return plain and layer.groups == 1 and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
 
 
 def spconv_is_exact(x: Tensor) -> bool:
-    """Whether spconv gives the numbers of a dense convolution of `x`; under autocast it turns all into float16."""
+    """Whether spconv gives the numbers of a dense convolution of `x`; under autocast it makes all float16."""
     return x.is_cuda and x.dtype in (torch.float32, torch.float16) and not torch.is_autocast_enabled("cuda")
 
 
@@ -352,33 +356,36 @@ def rule_book(layer: nn.Module, patches: VisiblePatches, patch: tuple[int, ...])
     return patches.rule_books[key]
 
 
-def _rows_read(layer: nn.Module, patches: VisiblePatches, patch: tuple[int, ...]) -> tuple[tuple[int, ...], Tensor]:
-    """Size of the output's patches, and (K, rows): the row of the stack that each tap reads for a row of the output.
+def _rows_read(layer: nn.Module, patches: VisiblePatches, patch: Sequence[int]) -> tuple[tuple, Tensor]:
+    """Size of the output's patches, and (K, rows): the row that each tap reads for each row of the output.
 
     −1 stands for positions that are hidden or beyond the border.
     """
     # A map that holds the numbers of the stack's rows.
     batch, device = len(patches.index), patches.index.device
-    sides = [cells * size for cells, size in zip(patches.grid, patch, strict=True)]
+    sides = patches.map_sides(patch)
     positions = patches.positions(patch)
     numbers = torch.full((batch, prod(sides)), -1, device=device)
     numbers.scatter_(1, positions, torch.arange(positions.numel(), device=device).view_as(positions))
-    padding = [size for size in reversed(layer.padding) for _ in range(2)]  # F.pad begins with the last axis
+
+    padding = np.repeat(layer.padding[::-1], 2).tolist()  # F.pad begins with the last axis
     numbers = F.pad(numbers.view(batch, *sides), padding, value=-1)
+    pitch = numbers.stride()[1:]
 
-    # The corner of every output position's window on that map.
-    spans = [dilation * (kernel - 1) + 1 for kernel, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
-    windows = zip(numbers.shape[1:], spans, layer.stride, strict=True)
-    out_sides = [(side - span) // stride + 1 for side, span, stride in windows]
-    out_patch = tuple(side // cells for side, cells in zip(out_sides, patches.grid, strict=True))
-    out_sides = [cells * size for cells, size in zip(patches.grid, out_patch, strict=True)]
-    coordinates = _unravel(patches.positions(out_patch), out_sides)
-    corner = [coordinate * stride for coordinate, stride in zip(coordinates, layer.stride, strict=True)]
+    # The corner of every output position's window on that map, flat.
+    spans = np.multiply(layer.dilation, np.subtract(layer.kernel_size, 1)) + 1
+    out_sides = np.subtract(numbers.shape[1:], spans) // layer.stride + 1
+    out_patch = tuple((out_sides // patches.grid).tolist())
+    out_positions = patches.positions(out_patch)
 
-    sample = torch.arange(batch, device=device)[:, None]
-    read = []
-    for tap in product(*map(range, layer.kernel_size)):
-        steps = zip(corner, tap, layer.dilation, strict=True)
-        place = [start + offset * dilation for start, offset, dilation in steps]
-        read.append(numbers[(sample, *place)].flatten())
+    corner = torch.zeros_like(out_positions)
+    coordinates = _unravel(out_positions, patches.map_sides(out_patch))
+    for coordinate, step in zip(coordinates, np.multiply(layer.stride, pitch).tolist(), strict=True):
+        corner += coordinate * step
+
+    # A tap stands at the same distance from every corner.
+    numbers, read = numbers.flatten(1), []
+    for tap in np.ndindex(*layer.kernel_size):
+        offset = int(np.dot(tap, np.multiply(layer.dilation, pitch)))
+        read.append(numbers.gather(1, corner + offset).flatten())
     return out_patch, torch.stack(read)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from core.sparse import (
     MaskedConvolution,
@@ -20,6 +21,7 @@ from core.sparse import (
     reaches_beyond_patch,
     rule_book,
     spconv_is_exact,
+    spconv_kernel,
     spconv_supports,
 )
 
@@ -447,6 +449,36 @@ def test_a_rule_book_gives_the_numbers_of_dense_maps(axes, kind):
     assert torch.allclose(by_the_book(layer, stack, patches), dense, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")  # spconv's own, at import
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_spconv_gives_the_numbers_and_gradients_of_dense_maps(axes, monkeypatch):
+    if spconv_kernel() is None:
+        pytest.skip("spconv is not installed")
+    from spconv.pytorch import ops
+
+    monkeypatch.setattr(ops, "get_current_stream", lambda: 0)  # asked for even without CUDA
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # its wheels race with more
+    try:
+        dense, sparse = (output_and_gradients(axes, use_spconv) for use_spconv in (False, True))
+    finally:
+        torch.set_num_threads(threads)
+    for expected, actual in zip(dense, sparse, strict=True):
+        assert torch.allclose(actual, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def output_and_gradients(axes: int, use_spconv: bool) -> list[Tensor]:
+    torch.manual_seed(0)
+    layer = masked(CONVOLUTION[axes](2, 4, 3, 2, 1)).float()
+    patches = visible(axes, use_spconv)
+    stack = patches.gather(volume(axes).float()).requires_grad_()
+    with masked_to(patches):
+        out = layer(stack)
+    out.square().mean().backward()
+    assert bool(patches.rule_books) is use_spconv
+    return [out.detach(), stack.grad, layer.weight.grad, layer.bias.grad]
+
+
 def test_depthwise_and_derived_convolutions_have_no_rule_book():
     assert isinstance(masked(nn.Conv3d(2, 4, 3)), MaskedConvolution)
     assert spconv_supports(masked(nn.Conv3d(2, 4, 3))) and spconv_supports(masked(nn.Conv1d(2, 4, 3)))
@@ -463,8 +495,6 @@ def test_a_rule_book_is_made_once_for_each_kind():
 
 
 def test_autocast_keeps_dense_maps():
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     with FakeTensorMode():
         x = torch.empty(1, device="cuda")
     assert spconv_is_exact(x) and not spconv_is_exact(torch.empty(1))

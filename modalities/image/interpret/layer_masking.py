@@ -1,7 +1,7 @@
 """Layer masking: a trained convolutional classifier run as if regions of the picture were not there.
 
-Unlike SparK's, the mask grows along the path: a position stays if anything in its window stays. So it runs through the
-traced graph beside the values.
+Unlike SparK's, the mask grows along the path: a position stays if anything in its window stays. So it runs
+through the traced graph beside the values.
 Source: SriramB-98/layer_masking (Balasubramanian and Feizi, 2023), from the method card's description.
 """
 
@@ -39,11 +39,11 @@ class Region:
 class LayerMasking(nn.Module):
     """A classifier whose logits do not depend on hidden pixels, nor (much) on the shape of the hidden region.
 
-    `rule`: the values that a convolution reads at removed positions: "fill" (the method), "zero", or "coverage" (zeros,
-    divided by the share of the window that stays). The network must be in eval mode; its weights are shared, not
-    copied.
+    `rule`: the values that a convolution reads at removed positions: "fill" (the method), "zero", or "coverage"
+    (zeros, divided by the share of the window that stays). The network must be in eval mode; its weights are
+    shared, not copied.
 
-    Shapes: images (B, C, H, W), normalised for the network, and hidden (B, H, W) bool -> the network's output.
+    Shapes: images (B, C, H, W), normalised for the network, hidden (B, H, W) bool -> the network's output.
     Raises: UserError where the network cannot be traced or has a layer without a rule.
     """
 
@@ -52,7 +52,8 @@ class LayerMasking(nn.Module):
         try:
             self.graph = fx.GraphModule(network, _Tracer().trace(network))
         except Exception as error:  # tracing fails in many ways
-            raise UserError(f"Layer masking needs a network that torch.fx can trace; this one fails: {error}") from None
+            message = f"Layer masking needs a network that torch.fx can trace; this one fails: {error}"
+            raise UserError(message) from None
         self.rule = rule
 
     def forward(self, images: Tensor, hidden: Tensor) -> Any:
@@ -86,7 +87,7 @@ def fill(values: Tensor, keep: Tensor, times: int) -> Tensor:
     return visible + beyond
 
 
-# The traced graph -----------------------------------------------------------------------------------------------------
+# The traced graph -------------------------------------------------------------------------------------------
 
 
 class _Tracer(fx.Tracer):
@@ -150,7 +151,7 @@ def _flat(args: tuple) -> Iterator[Any]:
             yield arg
 
 
-# Rules ----------------------------------------------------------------------------------------------------------------
+# Rules ------------------------------------------------------------------------------------------------------
 
 
 def _apply(layer: nn.Module, x: Region, rule: str, name: str) -> Any:

@@ -1,7 +1,7 @@
 """The parts of pictures that a trained classifier relies on: removal curves and LIME.
 
-A classifier is any `classify(images, hidden) -> logits`: a `LayerMasking`, or a network with the removed parts painted
-over (`paint_over`), for comparison. Parts are segments: a map (H, W) of numbers 0 … S − 1.
+A classifier is any `classify(images, hidden) -> logits`: a `LayerMasking`, or a network with the removed parts
+painted over (`paint_over`), for comparison. Parts are segments: a map (H, W) of numbers 0 … S − 1.
 
     network = timm.create_model("resnet50", pretrained=True).eval()
     segments = square_segments((224, 224), 16)
@@ -28,8 +28,8 @@ SHARES = tuple(i / 10 for i in range(11))
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalCurve:
-    """By share of segments removed: accuracy, the share of predictions that stay as for the whole picture, and the
-    entropy (nats) of the predicted classes (low where all pictures with parts removed look like one class)."""
+    """By share of segments removed: accuracy, the share of predictions that stay as for the whole picture, and
+    the entropy (nats) of the predicted classes (low where all such pictures look like one class)."""
 
     shares: tuple[float, ...]
     accuracy: tuple[float, ...]
@@ -37,7 +37,7 @@ class RemovalCurve:
     entropy: tuple[float, ...]
 
 
-# Segments -------------------------------------------------------------------------------------------------------------
+# Segments ---------------------------------------------------------------------------------------------------
 
 
 def square_segments(size: tuple[int, int], side: int) -> Tensor:
@@ -84,7 +84,7 @@ def removal_mask(segments: Tensor, order: Tensor, share: float) -> Tensor:
     return hidden[:, segments.to(order.device)]
 
 
-# Classifiers ----------------------------------------------------------------------------------------------------------
+# Classifiers ------------------------------------------------------------------------------------------------
 
 
 def paint_over(network: nn.Module, colour: float | Tensor = 0.0) -> Classifier:
@@ -107,7 +107,10 @@ def removal_curve(
     shares: Sequence[float] = SHARES,
     batch: int = 64,
 ) -> RemovalCurve:
-    """Predictions as ever more is removed. Shapes: images (B, C, H, W), labels (B,), segments (H, W), order (B, S)."""
+    """Predictions as ever more is removed.
+
+    Shapes: images (B, C, H, W), labels (B,), segments (H, W), order (B, S).
+    """
     masks = [removal_mask(segments, order, share) for share in shares]
     classes = torch.stack([_predicted_classes(classify, images, hidden, batch) for hidden in masks])
 
@@ -132,7 +135,7 @@ def _entropy(classes: Tensor) -> float:
     return float(-torch.special.xlogy(shares, shares).sum())
 
 
-# LIME -----------------------------------------------------------------------------------------------------------------
+# LIME -------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -144,10 +147,10 @@ def lime(
     generator: torch.Generator | None = None,
     batch: int = 64,
 ) -> Tensor:
-    """(S,): the gain of each segment for the probability of the class predicted for the whole picture (C, H, W).
+    """(S,): the gain of each segment for the probability of the class predicted for the whole picture.
 
-    A ridge regression on pictures in which each segment stays with probability ½, the first being whole; weighted by
-    √exp(−d² / 0.25²) with the cosine distance d to the whole one.
+    A ridge regression on pictures in which each segment stays with probability ½, the first being whole;
+    weighted by √exp(−d² / 0.25²) with the cosine distance d to the whole one. `image` is (C, H, W).
     """
     count = int(segments.max()) + 1
     keep = torch.rand(perturbations, count, generator=generator) < 0.5
@@ -169,7 +172,8 @@ def lime(
 def localisation(weights: Tensor, target: Tensor, segments: Tensor, top: int = 20) -> tuple[float, float]:
     """Agreement of LIME's weights (S,) with an object, `target` (H, W) bool.
 
-    The cosine with each segment's centred mass of the object, and the overlap (Jaccard) of the `top` segments with it.
+    The cosine with each segment's centred mass of the object, and the overlap (Jaccard) of the `top` segments
+    with it.
     """
     target, segments = target.cpu(), segments.cpu()
     centred = segment_sums(segments, (target.double() - target.double().mean())[None])[0]

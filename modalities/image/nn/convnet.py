@@ -19,15 +19,16 @@ from modalities.image.nn.suitability import create_network, inspect_network, ver
 class ConvNet(Encoder):
     """A network of timm, `backbone`, with its own names and weights, run on visible patches alone.
 
-    `stride`: its total stride, which divides the tokenizer's `patch`; 8 and 16 by dilation, where the network can.
-    `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on, of each stride
-    the last; layers behind them are exported and not trained.
+    `stride`: its total stride, which divides the tokenizer's `patch`; 8 and 16 by dilation, where the network
+    can. `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on, of
+    each stride the last; layers behind them are exported and not trained.
     `hidden`: hidden patches are "absent", or "zeroed", which is the paper's ablation, for comparison: zeros in an
     ordinary network, which sees their edges, its biases there, and counts them in its statistics.
 
     Shapes: Seen (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
     Of all rows (`whole`, `blank`) it makes maps of all positions, zero at hidden ones.
-    Raises: UserError where samples differ in the number of visible patches or have none, and for unsuitable networks.
+    Raises: UserError for unsuitable networks, and where samples differ in the number of visible patches or have
+    none.
     Source: keyu-tian/SparK (masked dense maps; equal numbers).
     """
 
@@ -50,8 +51,8 @@ class ConvNet(Encoder):
             raise Misfit(f"method.encoder (ConvNet) needs tokens with axes=2; these have axes={len(patch)}.")
         if any(side % stride for side in patch):
             raise UserError(
-                f"method.encoder.stride={stride} does not divide the patches {list(patch)} that are hidden: set "
-                f"modality.patch={[stride, stride]}, or method.encoder.stride to 8 or 16 where the network can."
+                f"method.encoder.stride={stride} does not divide the patches {list(patch)} that are hidden: "
+                f"set modality.patch={[stride, stride]}, or method.encoder.stride to 8 or 16 where the network can."
             )
 
         self.normalise, self.patch, self.channels, self.hidden = normalise, tuple(patch), channels, hidden
@@ -74,9 +75,9 @@ class ConvNet(Encoder):
         }
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Computes every block of the network again in the backward pass: less memory, more time, equal gradients.
+        """Computes every block again in the backward pass: less memory, more time, the same gradients.
 
-        As with any checkpoint, running statistics of batch norms move at both passes.
+        As with any checkpoint, running statistics of batch norms move in both passes.
         """
         set_checkpointing(self.network, enable)
 
@@ -125,13 +126,13 @@ class ConvNet(Encoder):
 
         if rows.valid is not None:
             raise UserError(
-                "method.encoder (ConvNet) needs the same number of visible patches in every image of a batch, and at "
-                "least one: choose a masker that hides an exact number (core.maskers.RandomMasker)."
+                "method.encoder (ConvNet) needs the same number of visible patches in every image of a batch, "
+                "and at least one: choose a masker that hides an exact number (core.maskers.RandomMasker)."
             )
         if not rows.count:
             raise UserError(
-                f"method.masker leaves nothing visible of {seen.layout.grid[0]}x{seen.layout.grid[1]} patches: lower "
-                "method.masker.ratio, or take larger images (modality.size) or smaller patches."
+                f"method.masker leaves nothing visible of {seen.layout.grid[0]}x{seen.layout.grid[1]} patches: "
+                "lower method.masker.ratio, or take larger images (modality.size) or smaller patches."
             )
         return rows
 
@@ -152,6 +153,5 @@ def _visible_latent(stack: Tensor, patches: VisiblePatches, finer: Latent | None
     """Features of the positions of a stack (B, C, V·h, w), and which positions of the map these are."""
     patch = patches.patch_size(stack)
     features = stack.flatten(2).transpose(1, 2)
-    grid = tuple(cells * size for cells, size in zip(patches.grid, patch, strict=True))
-
-    return Latent(features, Layout(features.shape[1], grid), Rows(patches.positions(patch)), finer=finer)
+    layout = Layout(features.shape[1], patches.map_sides(patch))
+    return Latent(features, layout, Rows(patches.positions(patch)), finer=finer)

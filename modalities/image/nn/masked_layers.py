@@ -1,4 +1,4 @@
-"""timm's networks on visible patches: masked classes for its layers, and its blocks computed again in the backward."""
+"""timm's networks on visible patches: masked classes for its layers, checkpoints for its blocks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -46,9 +46,9 @@ def refuse_timm_checkpointing(network: nn.Module) -> None:
     for layer in network.modules():
         if getattr(layer, "grad_checkpointing", False):
             raise UserError(
-                "timm's own gradient checkpointing is on (set_grad_checkpointing, or memory_efficient in "
-                "method.encoder.options), which loses the mask in the backward pass: turn it off and call the "
-                "encoder's set_grad_checkpointing() instead."
+                "timm's own gradient checkpointing is on (set_grad_checkpointing of the network, or "
+                "memory_efficient in method.encoder.options), which loses the mask in the backward pass: turn it "
+                "off and call the encoder's set_grad_checkpointing() instead."
             )
 
 
@@ -66,5 +66,5 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def _holds_several_layers(module: nn.Module) -> bool:
     """Whether more than one layer within has weights: a single one stores nothing but its input."""
-    weighted = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
+    weighted = [layer for layer in module.modules() if list(layer.parameters(recurse=False))]
     return len(weighted) > 1

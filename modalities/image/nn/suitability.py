@@ -1,4 +1,4 @@
-"""Which networks of timm can be trained on visible patches alone; the others are refused with a reason, when built."""
+"""Which networks of timm can be trained on visible patches alone; others are refused with a reason when built."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,13 +20,22 @@ from core.sparse import VisiblePatches, masked_to
 
 # One or two of each family; `docs/convnets.md` lists all that were tried.
 SUITABLE = (
-    "resnet18, resnet50, resnext50_32x4d, seresnet50, resnetv2_50, convnext_tiny, convnextv2_tiny, efficientnet_b0, "
-    "tf_efficientnetv2_s, mobilenetv3_large_100, mobilenetv4_conv_small, regnetx_008, regnety_008, densenet121, "
-    "vgg16_bn, dla34, ghostnet_100, repvit_m0_9, inception_next_tiny, nf_regnet_b1"
+    "resnet18, resnet50, resnext50_32x4d, seresnet50, resnetv2_50, convnext_tiny, convnextv2_tiny, "
+    "efficientnet_b0, tf_efficientnetv2_s, mobilenetv3_large_100, mobilenetv4_conv_small, regnetx_008, "
+    "regnety_008, densenet121, vgg16_bn, dla34, ghostnet_100, repvit_m0_9, inception_next_tiny, nf_regnet_b1"
 )
 # Layers in which every position reads every other one: they need their places, and have no window to mask.
-ATTENTION = re.compile(r"Attention|NonLocal|(Bottleneck|Halo|Covariance|Volo)Attn|Lambda|LiteMLA|M[hH][sS][aA]|XCA")
-UNKNOWN_WINDOWS = (nn.ConvTranspose2d, nn.Unfold, nn.Fold, nn.LPPool2d, nn.FractionalMaxPool2d, nn.LocalResponseNorm)
+ATTENTION = re.compile(
+    r"Attention|NonLocal|(Bottleneck|Halo|Covariance|Volo)Attn|Lambda|LiteMLA|M[hH][sS][aA]|XCA",
+)
+UNKNOWN_WINDOWS = (
+    nn.ConvTranspose2d,
+    nn.Unfold,
+    nn.Fold,
+    nn.LPPool2d,
+    nn.FractionalMaxPool2d,
+    nn.LocalResponseNorm,
+)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 GRID = 2  # side, in patches, of the pictures that networks are tried on
@@ -35,7 +44,7 @@ _VERIFIED: set[tuple] = set()  # networks that passed in this process
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """The maps of a network that are used, coarsest first: which of its intermediates, their strides and widths."""
+    """The maps of a network that are used, coarsest first: their numbers among all, strides and widths."""
 
     indices: tuple[int, ...]
     strides: tuple[int, ...]
@@ -68,16 +77,17 @@ def create_network(backbone: str, channels: int, stride: int, options: Mapping[s
     try:
         return timm.create_model(backbone, **settings)
     except (TypeError, AssertionError, NotImplementedError, ValueError, RuntimeError) as error:
-        raise UserError(f"method.encoder.backbone={backbone} is not made of these options {options}: {error}") from None
+        message = f"method.encoder.backbone={backbone} is not made of these options {options}: {error}"
+        raise UserError(message) from None
 
 
-# By the layers that are called ----------------------------------------------------------------------------------------
+# By the layers that are called ------------------------------------------------------------------------------
 
 
 def inspect_network(network: nn.Module, backbone: str, channels: int, stride: int) -> Scales:
-    """The scales of a network, all of whose layers are checked; layers behind its maps are frozen. Works without data.
+    """The scales of a network, after a check of every layer that is called; all other layers are frozen.
 
-    Raises: UserError that names the backbone, the layer and the reason.
+    Works on the meta device. Raises: UserError that names the backbone, the layer and the reason.
     """
     if not isinstance(vars(type(network)).get("forward_intermediates"), FunctionType):
         raise unsupported(backbone, "", "it does not give its maps (timm's forward_intermediates).")
@@ -136,7 +146,7 @@ def _scales(maps: Sequence[Tensor], side: int, backbone: str, stride: int) -> Sc
     return Scales(indices=indices, strides=tuple(strides), widths=widths)
 
 
-# By their numbers -----------------------------------------------------------------------------------------------------
+# By their numbers -------------------------------------------------------------------------------------------
 
 
 def verify_equivalence(
@@ -144,7 +154,8 @@ def verify_equivalence(
 ) -> None:
     """Tries a copy, all weights at work, in double precision: only masked windows may reach beyond a patch.
 
-    With all patches visible, in any order, it must be the ordinary network; more hidden patches must change nothing.
+    With all patches visible, in any order, it must be the ordinary network; more hidden patches must change
+    nothing.
     Raises: UserError that names the first layer whose output differs.
     """
     key = (backbone, channels, stride, repr(sorted(options.items())))
@@ -209,7 +220,7 @@ def _is_stack(stack: Tensor, x: Tensor, patches: VisiblePatches) -> bool:
     return tuple(stack.shape[1:]) == (x.shape[1], patches.count * h, w)
 
 
-# Running a network under watch ----------------------------------------------------------------------------------------
+# Running a network under watch ------------------------------------------------------------------------------
 
 
 def _intermediates(network: nn.Module, x: Tensor, backbone: str) -> list[Tensor]:
@@ -234,7 +245,7 @@ def _outputs(network: nn.Module, x: Tensor, patches: VisiblePatches | None, back
 
         return hook
 
-    handles = (layer.register_forward_hook(record(name)) for name, layer in network.named_modules() if name)
+    handles = [layer.register_forward_hook(record(name)) for name, layer in network.named_modules() if name]
     with _removing(handles), torch.no_grad(), masked_to(patches):
         maps = _intermediates(network, x, backbone)
 
@@ -252,14 +263,14 @@ def _record_calls(network: nn.Module) -> Iterator[dict[str, nn.Module]]:
 
         return hook
 
-    with _removing(layer.register_forward_pre_hook(record(name)) for name, layer in network.named_modules()):
+    handles = [layer.register_forward_pre_hook(record(name)) for name, layer in network.named_modules()]
+    with _removing(handles):
         yield layers
 
 
 @contextmanager
 def _removing(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     """Removes hooks at the end."""
-    handles = list(handles)
     try:
         yield
     finally:
