@@ -83,7 +83,7 @@ class VisiblePatches:
     def gather(self, x: Tensor) -> Tensor:
         """(B, C, g₁·p₁, …, g_A·p_A) -> (B, C, V·p₁, p₂, …, p_A), the inverse of `scatter` at visible patches."""
         batch, channels = x.shape[:2]
-        *outer, last = map(_divide, x.shape[2:], self.grid)
+        *outer, last = [_divide(side, cells) for side, cells in zip(x.shape[2:], self.grid, strict=True)]
 
         strips = x.movedim(1, -1).reshape(batch * prod(self.grid) * prod(outer), last * channels)
         strips = _GatherRows.apply(strips, self._strips(tuple(outer)))
@@ -155,7 +155,7 @@ def _unravel(flat: Tensor, sides: Sequence[int]) -> list[Tensor]:
 
 def _divide(side: int, patches: int) -> int:
     if side % patches:
-        raise ValueError(f"a layer makes {side} rows or columns of {patches} patches")
+        raise ValueError(f"a layer makes {side} positions of {patches} patches, which no patch size gives")
     return side // patches
 
 

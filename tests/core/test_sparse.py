@@ -120,8 +120,10 @@ def test_gradients_of_stacks_and_maps_are_those_of_finite_differences(axes):
 
 
 def test_maps_that_the_grid_does_not_divide_are_refused():
-    with pytest.raises(ValueError, match="7 rows or columns of 3 patches"):
+    with pytest.raises(ValueError, match="7 positions of 3 patches"):
         visible(2).gather(torch.zeros(2, 1, 4, 7))
+    with pytest.raises(ValueError, match="zip"):
+        visible(3).gather(torch.zeros(2, 1, 4, 6))
 
 
 # Windows --------------------------------------------------------------------------------------------------------------
