@@ -8,7 +8,7 @@ squeeze-excite, global response), run on a stack unchanged and so use visible po
 windows reach beyond a patch get a masked class by `mask_windows`. Within `masked_to(patches)` these scatter the
 stack into a map, run there, and gather the visible patches again; elsewhere they are the ordinary layers:
 
-    mask_windows(network)
+    mask_windows(network, axes=3)
     patches = VisiblePatches(index, grid)
     with masked_to(patches):
         stack = network(patches.gather(volume))
@@ -17,12 +17,13 @@ On CUDA, convolutions may run through spconv instead, from a rule book, with the
 Source: keyu-tian/SparK, which computes the same numbers on dense maps times a mask.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-MAX_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-AVERAGE_POOLINGS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+# Layers with windows, by the number of spatial axes.
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+MAX_POOLINGS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AVERAGE_POOLINGS = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 # Visible patches --------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def _unravel(flat: Tensor, sides: Sequence[int]) -> list[Tensor]:
 
 def _divide(side: int, patches: int) -> int:
     if side % patches:
-        raise ValueError(f"a layer makes {side} positions of {patches} patches, which no patch size gives")
+        raise ValueError(f"a layer makes {side} positions of {patches} patches")
     return side // patches
 
 
@@ -235,26 +237,26 @@ class MaskedAveragePooling(nn.Module):
         return mean / visible_share
 
 
-Rules = Iterable[tuple[tuple[type[nn.Module], ...], type[nn.Module]]]
-
-WINDOW_RULES: Rules = (
-    (CONVOLUTIONS, MaskedConvolution),
-    (MAX_POOLINGS, MaskedMaxPooling),
-    (AVERAGE_POOLINGS, MaskedAveragePooling),
-)
+Rules = Mapping[type[nn.Module], type[nn.Module]]
 
 
-def mask_windows(network: nn.Module, rules: Rules = WINDOW_RULES) -> None:
+def mask_windows(network: nn.Module, axes: int, rules: Rules = MappingProxyType({})) -> None:
     """Gives every layer whose windows reach beyond a patch its masked class. Weights and names stay.
 
-    `rules`: kinds of layers and the class that is mixed into them; the first that fits applies.
+    Layers of another number of axes are left alone: channel attention convolves along channels.
+    `rules`: masked classes of derived layers, which come before those of torch's own.
     """
-    masked_classes = tuple(masked for _, masked in rules)
+    rules = {
+        **rules,
+        CONVOLUTIONS[axes]: MaskedConvolution,
+        MAX_POOLINGS[axes]: MaskedMaxPooling,
+        AVERAGE_POOLINGS[axes]: MaskedAveragePooling,
+    }
 
     for layer in network.modules():
-        if isinstance(layer, masked_classes):
+        if isinstance(layer, tuple(rules.values())):
             continue
-        rule = next((masked for kinds, masked in rules if isinstance(layer, kinds)), None)
+        rule = next((masked for kind, masked in rules.items() if isinstance(layer, kind)), None)
         if rule is not None and reaches_beyond_patch(layer):
             layer.__class__ = mixed_class(rule, type(layer))
 
@@ -317,7 +319,7 @@ def spconv_applies(network: nn.Module, x: Tensor) -> bool:
 
 def spconv_supports(layer: nn.Module) -> bool:
     """Whether spconv can run a masked convolution: not one of several groups, nor one of a derived class."""
-    plain = not set(CONVOLUTIONS).isdisjoint(type(layer).__bases__)
+    plain = not set(CONVOLUTIONS.values()).isdisjoint(type(layer).__bases__)
     return plain and layer.groups == 1 and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
 
 

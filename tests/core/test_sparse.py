@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from core.sparse import (
+    AVERAGE_POOLINGS,
+    CONVOLUTIONS,
+    MAX_POOLINGS,
     MaskedConvolution,
     RuleBook,
     VisiblePatches,
@@ -28,11 +31,9 @@ from core.sparse import (
 GRIDS = {1: (5,), 2: (2, 3), 3: (2, 3, 2)}
 PATCHES = {1: (8,), 2: (4, 8), 3: (4, 8, 4)}
 INDEX = torch.tensor([[4, 0, 3], [1, 2, 4]])  # three of five cells or more, in another order for each sample
-CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-MAX_POOLING = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-AVERAGE_POOLING = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
+KINDS_OF_LAYERS = {axes: (CONVOLUTIONS[axes], MAX_POOLINGS[axes], AVERAGE_POOLINGS[axes]) for axes in (1, 2, 3)}
 KINDS = {
     "three wide": {"kernel_size": 3, "padding": 1},
     "stem": {"kernel_size": 7, "stride": 2, "padding": 3, "bias": False},
@@ -64,8 +65,9 @@ def volume(axes: int, channels: int = 2, seed: int = 0) -> Tensor:
 
 
 def masked(layer: nn.Module) -> nn.Module:
+    axes = next(axes for axes, kinds in KINDS_OF_LAYERS.items() if isinstance(layer, kinds))
     network = nn.Sequential(layer).double()
-    mask_windows(network)
+    mask_windows(network, axes)
     return network[0]
 
 
@@ -138,7 +140,7 @@ def convolutions(without: Sequence[str] = ()) -> list:
 @pytest.mark.parametrize(("axes", "kind"), convolutions())
 def test_a_masked_convolution_is_the_dense_one_on_the_masked_volume(axes, kind):
     torch.manual_seed(0)
-    layer = masked(CONVOLUTION[axes](2, 4, **kind))
+    layer = masked(CONVOLUTIONS[axes](2, 4, **kind))
     patches, x = visible(axes), volume(axes)
     with masked_to(patches):
         stack = layer(patches.gather(x))
@@ -152,7 +154,7 @@ def test_a_masked_convolution_is_the_dense_one_on_the_masked_volume(axes, kind):
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_a_masked_maximum_leaves_hidden_positions_out(axes):
-    layer, patches = masked(MAX_POOLING[axes](3, 2, 1)), visible(axes)
+    layer, patches = masked(MAX_POOLINGS[axes](3, 2, 1)), visible(axes)
     x = volume(axes) - 5  # hidden zeros would win
     with masked_to(patches):
         stack = layer(patches.gather(x))
@@ -165,7 +167,7 @@ def test_a_masked_maximum_leaves_hidden_positions_out(axes):
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("count_include_pad", [True, False])
 def test_a_masked_mean_counts_hidden_positions_as_it_counts_padding(axes, count_include_pad):
-    layer = masked(AVERAGE_POOLING[axes](3, 2, 1, count_include_pad=count_include_pad))
+    layer = masked(AVERAGE_POOLINGS[axes](3, 2, 1, count_include_pad=count_include_pad))
     patches, x = visible(axes), volume(axes)
     with masked_to(patches):
         stack = layer(patches.gather(x))
@@ -178,7 +180,7 @@ def test_a_masked_mean_counts_hidden_positions_as_it_counts_padding(axes, count_
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_a_mean_with_a_divisor_of_its_own_divides_by_it_everywhere(axes):
-    layer = masked(AVERAGE_POOLING[axes](3, 1, 1, count_include_pad=False, divisor_override=5))
+    layer = masked(AVERAGE_POOLINGS[axes](3, 1, 1, count_include_pad=False, divisor_override=5))
     patches, x = visible(axes), volume(axes)
     with masked_to(patches):
         stack = layer(patches.gather(x))
@@ -206,14 +208,17 @@ def test_only_windows_that_reach_beyond_a_patch_are_masked():
     within += [nn.MaxPool2d((2, 4))]
     assert all(map(reaches_beyond_patch, reaching)) and not any(map(reaches_beyond_patch, within))
 
-    network = nn.Sequential(*reaching, *within)
-    names = list(network.state_dict())
-    mask_windows(network)
-    mask_windows(network)  # a second time changes nothing
-    changed = [type(layer).__mro__[2] for layer in network if type(layer).__module__ != "torch.nn.modules"]
-    assert list(network.state_dict()) == names
-    assert [type(layer) for layer in network[len(reaching) :]] == [type(layer) for layer in within]
-    assert nn.Conv3d in changed and nn.AvgPool1d in changed
+
+def test_layers_of_another_number_of_axes_are_left_alone():
+    """Channel attention convolves along channels."""
+    layers = nn.Sequential(nn.Conv1d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2))
+    names = list(layers.state_dict())
+    mask_windows(layers, axes=2)
+    mask_windows(layers, axes=2)  # a second time changes nothing
+
+    assert [type(layer) for layer in layers][::2] == [nn.Conv1d, nn.MaxPool2d]
+    assert type(layers[1]).__bases__ == (MaskedConvolution, nn.Conv2d)
+    assert list(layers.state_dict()) == names
 
 
 # Networks -------------------------------------------------------------------------------------------------------------
@@ -222,20 +227,20 @@ def test_only_windows_that_reach_beyond_a_patch_are_masked():
 def network(axes: int) -> nn.Module:
     """Windows of all three kinds, strides, batch and group norms. Total stride 4."""
     torch.manual_seed(0)
-    convolution, norm = CONVOLUTION[axes], BATCH_NORM[axes]
+    convolution, norm = CONVOLUTIONS[axes], BATCH_NORM[axes]
     layers = nn.Sequential(
         convolution(2, 6, 3, stride=2, padding=1),
         norm(6),
         nn.ReLU(),
         nn.Sequential(convolution(6, 6, 3, padding=1, groups=6), norm(6), nn.GELU()),
-        MAX_POOLING[axes](3, 1, 1),
-        AVERAGE_POOLING[axes](3, 1, 1, count_include_pad=False),
+        MAX_POOLINGS[axes](3, 1, 1),
+        AVERAGE_POOLINGS[axes](3, 1, 1, count_include_pad=False),
         convolution(6, 6, 2, stride=2),
         nn.GroupNorm(2, 6),
         convolution(6, 4, 3, padding=1),
         norm(4),
     ).double()
-    mask_windows(layers)
+    mask_windows(layers, axes)
     return layers
 
 
@@ -443,7 +448,7 @@ def by_the_book(layer: nn.Module, stack: Tensor, patches: VisiblePatches) -> Ten
 @pytest.mark.parametrize(("axes", "kind"), convolutions(without=UNSUPPORTED))
 def test_a_rule_book_gives_the_numbers_of_dense_maps(axes, kind):
     torch.manual_seed(0)
-    layer = masked(CONVOLUTION[axes](2, 4, **kind))
+    layer = masked(CONVOLUTIONS[axes](2, 4, **kind))
     patches = visible(axes)
     stack = patches.gather(volume(axes))
     with masked_to(patches):
@@ -471,7 +476,7 @@ def test_spconv_gives_the_numbers_and_gradients_of_dense_maps(axes, monkeypatch)
 
 def output_and_gradients(axes: int, use_spconv: bool) -> list[Tensor]:
     torch.manual_seed(0)
-    layer = masked(CONVOLUTION[axes](2, 4, 3, 2, 1)).float()
+    layer = masked(CONVOLUTIONS[axes](2, 4, 3, 2, 1)).float()
     patches = visible(axes, use_spconv)
     stack = patches.gather(volume(axes).float()).requires_grad_()
     with masked_to(patches):

@@ -7,7 +7,7 @@ from timm.layers import AvgPool2dSame
 from torch import Tensor, nn
 
 from core.errors import UserError
-from core.sparse import WINDOW_RULES, MaskedAveragePooling, checkpoint_with_mask, mask_windows, mixed_class
+from core.sparse import MaskedAveragePooling, checkpoint_with_mask, mask_windows, mixed_class
 
 
 class MaskedAveragePoolingSame(MaskedAveragePooling):
@@ -30,7 +30,7 @@ class CheckpointedBlock(nn.Module):
 
 def mask_network(network: nn.Module) -> None:
     """Gives a network of timm masked windows (`core.sparse.mask_windows`)."""
-    mask_windows(network, (((AvgPool2dSame,), MaskedAveragePoolingSame), *WINDOW_RULES))
+    mask_windows(network, axes=2, rules={AvgPool2dSame: MaskedAveragePoolingSame})
 
 
 def set_checkpointing(network: nn.Module, enable: bool) -> None:

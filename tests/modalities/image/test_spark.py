@@ -53,6 +53,7 @@ FAMILIES = [
     ("inception_next_atto", 32),
     ("poolformer_s12", 32),  # a pooling minus its input
     ("skresnet18", 32),  # a normalisation inside a gate
+    ("ecaresnet26t", 32),  # convolutions along channels
 ]
 LOADED = ["resnet18", "resnetv2_18", "convnextv2_atto", "efficientnet_b0", "regnety_002", "mobilenetv3_small_050"]
 
