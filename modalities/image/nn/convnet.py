@@ -11,7 +11,7 @@ from core.encoder import Encoder
 from core.errors import UserError
 from core.sparse import VisiblePatches, masked_to, spconv_applies
 from core.tokenizers import Normalise
-from core.tokens import Latent, Layout, Rows, Seen
+from core.tokens import EncoderInput, Latent, Layout, Rows
 from modalities.image.nn.masked_layers import mask_network, refuse_timm_checkpointing, set_checkpointing
 from modalities.image.nn.suitability import create_network, inspect_network, verify_equivalence
 
@@ -25,14 +25,14 @@ class ConvNet(Encoder):
     `hidden`: hidden patches are "absent", or "zeroed", which is the paper's ablation, for comparison: zeros in an
     ordinary network, which sees their edges, its biases there, and counts them in its statistics.
 
-    Shapes: Seen (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
+    Shapes: EncoderInput (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
     Of all rows (`whole`, `blank`) it makes maps of all positions, zero at hidden ones.
     Raises: UserError for unsuitable networks, and where samples differ in the number of visible patches or have
     none.
     Source: keyu-tian/SparK (masked dense maps; equal numbers).
     """
 
-    hide = "keep"
+    masking = "drop"
 
     def __init__(
         self,
@@ -81,9 +81,9 @@ class ConvNet(Encoder):
         """
         set_checkpointing(self.network, enable)
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         rows, grid = self._visible_rows(seen), seen.layout.grid
-        content = seen.content if seen.emptied is None else rows.take(seen.content)
+        content = seen.content if seen.erased is None else rows.gather(seen.content)
         x = self.normalise(content).to(next(self.network.parameters()).dtype)
 
         latent = None
@@ -94,7 +94,7 @@ class ConvNet(Encoder):
 
         patches = VisiblePatches(rows.index, grid, use_spconv=spconv_applies(self.network, x))
         for stack in self._stacks(x.flatten(1, 2).permute(0, 3, 1, 2), patches):
-            if seen.emptied is None:
+            if seen.erased is None:
                 latent = _visible_latent(stack, patches, finer=latent)
             else:
                 latent = _dense_latent(patches.scatter(stack), finer=latent)
@@ -118,9 +118,9 @@ class ConvNet(Encoder):
         indices = sorted(self.scales.indices)
         return self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
 
-    def _visible_rows(self, seen: Seen) -> Rows | None:
+    def _visible_rows(self, seen: EncoderInput) -> Rows | None:
         """The visible patches; None where nothing is hidden."""
-        rows = seen.rows if seen.emptied is None else Rows.where(~seen.emptied)
+        rows = seen.rows if seen.erased is None else Rows.from_mask(~seen.erased)
         if rows is None:
             return None
 

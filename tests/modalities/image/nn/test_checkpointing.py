@@ -36,7 +36,7 @@ def tokens() -> Tokens:
 
 
 def masks() -> list[Mask]:
-    return [Mask.hide(row.expand(2, -1), 4) for row in HIDDEN]
+    return [Mask.from_hidden(row.expand(2, -1), 4) for row in HIDDEN]
 
 
 def step(made: ConvNet) -> tuple[int, list[Tensor], list[Tensor]]:
@@ -46,7 +46,7 @@ def step(made: ConvNet) -> tuple[int, list[Tensor], list[Tensor]]:
     windows = [layer for layer in made.network.modules() if isinstance(layer, MASKED)]
     handles = [layer.register_forward_pre_hook(lambda *_: calls.append(1)) for layer in windows]
     torch.manual_seed(0)
-    maps = [one.features for mask in masks() for one in levels(made(tokens().keep(mask)))]
+    maps = [one.features for mask in masks() for one in levels(made(tokens().drop_masked(mask)))]
     sum(x.square().mean() for x in maps).backward()
     for handle in handles:
         handle.remove()
@@ -82,7 +82,7 @@ def test_checkpoints_store_less():
         with torch.autograd.graph.saved_tensors_hooks(
             lambda x: sizes.update({x.data_ptr(): x.untyped_storage().nbytes()}) or x, lambda x: x
         ):
-            made(tokens().keep(masks()[0]))
+            made(tokens().drop_masked(masks()[0]))
         return sum(sizes.values())
 
     plain = stored()
@@ -92,28 +92,28 @@ def test_checkpoints_store_less():
 
 def test_checkpoints_are_made_without_a_mask_too():
     made = encoder("test_convnext").train()
-    plain = made(tokens().whole()).features
+    plain = made(tokens().unmasked()).features
     made.set_grad_checkpointing()
-    assert torch.equal(made(tokens().whole()).features, plain)
+    assert torch.equal(made(tokens().unmasked()).features, plain)
 
 
 def test_timm_s_own_checkpoints_are_refused():
     made = encoder("test_convnext")
     made.network.set_grad_checkpointing(True)
     with pytest.raises(UserError, match=r"encoder's set_grad_checkpointing\(\)"):
-        made(tokens().keep(masks()[0]))
-    made(tokens().whole())  # no mask to lose
+        made(tokens().drop_masked(masks()[0]))
+    made(tokens().unmasked())  # no mask to lose
 
     made = encoder("densenet121", memory_efficient=True)
     with pytest.raises(UserError, match="memory_efficient"):
-        made(tokens().keep(masks()[0]))
+        made(tokens().drop_masked(masks()[0]))
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_threads_do_not_mix_their_masks(checkpoints):
     made = encoder("test_convnext").eval()
     made.set_grad_checkpointing(checkpoints)
-    inputs = [tokens().keep(mask) for mask in masks()]
+    inputs = [tokens().drop_masked(mask) for mask in masks()]
     expected = [made(x).features for x in inputs]
 
     # Both threads enter every masked layer at the same time.
