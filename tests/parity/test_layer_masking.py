@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from modalities.image.layer_masking import LayerMasking, Region, fill
+from modalities.image.interpret.layer_masking import LayerMasking, Region, fill
 from tests.parity.vectors import Pair, cases, check, close, equal, unnoticed
 
 RULES = {"layermask": "fill", "nopad": "zero", "renorm": "coverage"}

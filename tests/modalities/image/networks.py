@@ -3,7 +3,7 @@
 import torch
 
 from core.tokenizers import Normalise
-from modalities.image.convnet import ConvNet
+from modalities.image.nn.convnet import ConvNet
 
 
 def encoder(backbone: str, stride: int = 32, hidden: str = "absent", **options) -> ConvNet:

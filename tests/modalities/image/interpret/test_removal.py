@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import UserError
-from modalities.image.layer_masking import LayerMasking
-from modalities.image.removal import (
-    found,
+from modalities.image.interpret.layer_masking import LayerMasking
+from modalities.image.interpret.removal import (
     lime,
-    painted,
+    localisation,
+    paint_over,
     removal_curve,
+    removal_mask,
     removal_order,
-    removed,
     saliency,
-    squares,
+    square_segments,
 )
 
-SEGMENTS = squares((32, 32), 8)
+SEGMENTS = square_segments((32, 32), 8)
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -50,7 +50,7 @@ def network() -> nn.Module:
 @pytest.mark.parametrize("kind", ["masked", "painted"])
 def test_the_square_is_what_counts(network, kind):
     images, labels, target = coloured(48, 1001)
-    answer = LayerMasking(network).eval() if kind == "masked" else painted(network)
+    answer = LayerMasking(network).eval() if kind == "masked" else paint_over(network)
     order = {name: removal_order(SEGMENTS, name, target.float(), seeded()) for name in ("most", "least", "random")}
     curves = {name: removal_curve(answer, images, labels, SEGMENTS, one, SHARES) for name, one in order.items()}
     with torch.no_grad():
@@ -74,9 +74,9 @@ def test_lime_finds_the_square(network):
     answer = LayerMasking(network).eval()
     for image, square in zip(images, target, strict=True):
         weights = lime(answer, image, SEGMENTS, 200, seeded())
-        cosine, overlap = found(weights, square, SEGMENTS, top=1)
+        cosine, overlap = localisation(weights, square, SEGMENTS, top=1)
         assert overlap == 1.0 and cosine > 0.8
-        elsewhere = found(weights, square.roll(16, 0), SEGMENTS, top=1)
+        elsewhere = localisation(weights, square.roll(16, 0), SEGMENTS, top=1)
         assert elsewhere[1] == 0.0 and elsewhere[0] < 0.3
 
 
@@ -107,12 +107,12 @@ def test_as_many_segments_are_removed_as_published():
     assert torch.equal(order.sort(1).values, torch.arange(16).expand(3, -1))
     assert len(order.unique(dim=0)) == 3
     for share, count in ((0.0, 0), (0.1, 1), (0.5, 8), (0.7, 11), (1.0, 16)):
-        hidden = removed(SEGMENTS, order, share)
+        hidden = removal_mask(SEGMENTS, order, share)
         assert hidden.flatten(1).sum(1).tolist() == [count * 64] * 3
         for row, one in zip(order, hidden, strict=True):
             assert set(SEGMENTS[one].tolist()) == set(row[:count].tolist())
-    ten = squares((8, 80), 8)
-    hidden = removed(ten, removal_order(ten, "random", torch.zeros(1, 8, 80)), 0.7)
+    ten = square_segments((8, 80), 8)
+    hidden = removal_mask(ten, removal_order(ten, "random", torch.zeros(1, 8, 80)), 0.7)
     assert hidden.sum() == 7 * 64, "0.7 · 10 is seven"
 
 
@@ -120,7 +120,7 @@ def test_orders_and_squares_that_do_not_exist_are_refused():
     with pytest.raises(UserError, match="no order of removal; choose random, most or least"):
         removal_order(SEGMENTS, "some", torch.zeros(1, 32, 32))
     with pytest.raises(UserError, match="side=7 do not fill"):
-        squares((32, 32), 7)
+        square_segments((32, 32), 7)
 
 
 def seeded() -> torch.Generator:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from modalities.image.layer_masking import LayerMasking, fill
+from modalities.image.interpret.layer_masking import LayerMasking, fill
 
 
 def network(name: str = "test_resnet") -> nn.Module:
