@@ -24,7 +24,7 @@ from core.tokens import Batch, ForwardContext, Mask, Query, Rows, levels
 from modalities.image.nn.convnet import ConvNet
 from modalities.image.unet import SparKDecoder
 from tests.contracts.firewall import Leak, firewall, growth, scrambled
-from tests.modalities.image.networks import encoder
+from tests.modalities.image.networks import awake, encoder, pictures
 
 FAMILIES = [
     ("resnet10t", 32),
@@ -66,20 +66,6 @@ def method(made: ConvNet, side: int = 96) -> MaskedAutoencoder:
     target = Pixels(patch, 3, grid, Normalise([0.5], [0.5]), per="patch")
     readout = Readout(decoder, {"pixels": Objective(target, mse)})
     return MaskedAutoencoder(Patchify(patch, [side, side]), RandomMasker(0.6, "nearest"), made, {"main": readout})
-
-
-def awake(made: ConvNet) -> ConvNet:
-    """With all weights at work: gains near zero, as ConvNeXt's at the start, would hide what their branches do."""
-    drawn = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in made.parameters():
-            if p.dim() < 2 or not p.any():
-                p.copy_(torch.rand(p.shape, generator=drawn) + 0.5)
-    return made
-
-
-def pictures(batch: int, side: int) -> torch.Tensor:
-    return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("backbone", "stride"), FAMILIES, ids=[f"{name}/{stride}" for name, stride in FAMILIES])
