@@ -35,7 +35,8 @@ class Samples(torch.utils.data.Dataset):
     def __init__(self, items: Sequence[Item], reader: Reader, seed: int, train: bool = True, attempts: int = 10):
         self.items, self.reader, self.seed, self.train = items, reader, seed, train
         self.attempts = attempts if train else 1
-        self.label_names = sorted({name for item in items for name in item.labels})
+        # Answers to several questions are no class number; who needs them reads them from the items.
+        self.label_names = sorted({n for item in items for n, value in item.labels.items() if isinstance(value, int)})
 
     def __len__(self) -> int:
         return len(self.items)

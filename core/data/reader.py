@@ -15,7 +15,8 @@ from core.data.sources import Item
 class TokenLabels:
     """What is known of a sample's tokens: classes (N,), -1 unknown; `splits`: (N,) bool by "train" and "test".
 
-    `names` of the classes, the same for every sample; their numbers where there are none.
+    Or answers (N, L) to several questions: 1 yes, 0 no, -1 unknown. `names` of the classes or questions, the same for
+    every sample; their numbers where there are none.
     """
 
     classes: Tensor

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from core.build import build_method
 from core.engine.run_dir import load_note, replace_text
-from core.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
+from core.reconstruction.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
 from core.report import tables
 from core.report.curves import chart
 from core.report.embeddings import embeddings

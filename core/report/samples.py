@@ -14,7 +14,7 @@ from core.data.sources import Item, Source
 from core.errors import UserError
 from core.evaluation.opening import open_method
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import Gallery, Pictures
+from core.reconstruction.pictures import Gallery, Pictures
 from core.report.record import Record
 from core.tokens import Batch, Step
 

@@ -54,9 +54,12 @@ class GraphSource(Source):
 
     def items(self, split: str) -> list[Item]:
         found = self.collection()
-        known = found.labels is not None and found.labels.dim() == 1 and len(found.labels) > 0
-        if known:
-            self.classes = {"label": [str(i) for i in range(int(found.labels.max()) + 1)]}
+        labels, targets = [{}] * len(found.graphs), found.labels
+        if targets is not None and len(targets) > 0:
+            # Molecules have answers, be it to one question.
+            targets = targets[:, None] if found.scaffolds and targets.dim() == 1 else targets
+            labels = [{"label": value} for value in _item_labels(targets)]
+            self._name_labels(targets)
         form = f"{'d' if self.directed else 'u'}:{self.rows}"
         if self.inductive:
             return [self._part(found, split, form)]
@@ -68,8 +71,15 @@ class GraphSource(Source):
             raise UserError(
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
-        labels = [{"label": n} for n in found.labels.tolist()] if known else [{}] * len(found.graphs)
-        return [Item(f"{Path(self.root).stem}#{i:06d}", self.root, f"{form}:{i}", labels[i]) for i in numbers]
+        groups = found.scaffolds or [None] * len(found.graphs)
+        stem = Path(self.root).stem
+        return [Item(f"{stem}#{i:06d}", self.root, f"{form}:{i}", labels[i], group=groups[i]) for i in numbers]
+
+    def _name_labels(self, labels: Tensor) -> None:
+        if labels.dim() == 1:
+            self.classes = {"label": [str(number) for number in range(int(labels.max()) + 1)]}
+        else:
+            self.questions = {"label": [str(number) for number in range(labels.shape[1])]}
 
     def _part(self, found: files.Collection, split: str, form: str) -> Item:
         """The graph that one split sees."""
@@ -79,6 +89,14 @@ class GraphSource(Source):
                 f"{len(found.graphs)} with {' and '.join(found.splits) or 'no'} splits."
             )
         return Item(f"{Path(self.root).stem}#{split}", self.root, f"{form}:0:{split}")
+
+
+def _item_labels(labels: Tensor) -> list[int] | list[tuple[int, ...]]:
+    """Class numbers of graphs (S,), or answers (S, T) of 1 yes, -1 no, 0 unknown, as 1, 0 and -1."""
+    if labels.dim() == 1:
+        return labels.tolist()
+    answers = torch.where(labels == 0, -1, (labels > 0).long())
+    return [tuple(row) for row in answers.tolist()]
 
 
 def collection(reader: Reader, source: Source) -> files.Collection:
@@ -105,16 +123,16 @@ class GraphReader(Reader):
         return found.training if part == "train" else found.graphs[number]
 
     def token_labels(self, item: Item) -> TokenLabels | None:
-        """Of nodes; None where graphs have labels, or a node may have several."""
+        """Classes of nodes, or answers where a node may have several labels; None where nodes have none."""
         found, number, part = self._place(item)
-        if found.nodes is None or found.nodes.dim() != 1:
+        if found.nodes is None:
             return None
         if part == "train":
-            return TokenLabels(found.nodes[found.splits["train"]], names=found.classes)
+            return TokenLabels(found.nodes[found.splits["train"]].long(), names=found.classes)
         splits = {name: found.of_graph(number, flag) for name, flag in found.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # those were asked about in the other graph
-        return TokenLabels(found.of_graph(number, found.nodes), splits, found.classes)
+        return TokenLabels(found.of_graph(number, found.nodes).long(), splits, found.classes)
 
     def raw(self, data: Graphs, by_token: bool) -> Tensor | None:
         """Features of nodes, or their mean over each graph; None where they are class numbers."""

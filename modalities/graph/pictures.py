@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.evaluation.reconstruction import Comparison, compare, step_of
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import SCORED, Gallery, Panel, Pictures, Raster
+from core.reconstruction.errors import TokenErrors, context_of, token_errors
+from core.reconstruction.pictures import SCORED, Gallery, Panel, Pictures, Raster
 from core.tokens import Batch, Mask
 from modalities.graph.drawing import SIDE, Sketch, around, svg
 from modalities.graph.graphs import Graphs
@@ -56,21 +56,22 @@ class GraphPictures(Pictures):
 
 
 @torch.no_grad()
-def _compared(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Comparison | None:
-    step = step_of(method, batch)
-    step.masks.update(masks)
-    return next((found for found in compare(method, step, NeighbourMean()) if found.view == "graph"), None)
+def _compared(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> TokenErrors | None:
+    ctx = context_of(method, batch)
+    ctx.masks.update(masks)
+    errors = token_errors(method, ctx, NeighbourMean())
+    return next((part for part in errors if part.view == "graph"), None)
 
 
-def _by_node(found: Comparison, nodes: int) -> dict[str, np.ndarray]:
-    """Errors (N,) of the filler and the method, NaN where a node does not count."""
+def _by_node(found: TokenErrors, nodes: int) -> dict[str, np.ndarray]:
+    """Errors (N,) of the baseline and the method, NaN where a node does not count."""
     rows = found.place.rows.index[0]
 
     def spread(error: Tensor) -> np.ndarray:
         error = torch.where(found.scored[0], error[0].float(), torch.nan)
         return error.new_full((nodes,), torch.nan).index_copy(0, rows, error).cpu().numpy()
 
-    return {FILLED: spread(found.errors["filler"]), "this method": spread(found.errors["prediction"])}
+    return {FILLED: spread(found.errors["baseline"]), "this method": spread(found.errors["prediction"])}
 
 
 def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[tuple[str, Sketch]]:
@@ -108,7 +109,7 @@ def _error(sketch: Sketch, marked: np.ndarray, name: str, values: np.ndarray, ti
     return Raster(label, f"error of {name} at hidden nodes of {title}", picture, (SIDE, SIDE + 18), SVG)
 
 
-def _explain(found: Comparison) -> list[str]:
+def _explain(found: TokenErrors) -> list[str]:
     zero = float(found.errors["zero"][found.scored].mean())
     return [
         f"Errors are those of the objective {found.name!r} at hidden nodes (bold outlines); answering zero costs "
