@@ -141,7 +141,7 @@ def raw_accuracy(data: Collection, seed: int = 0) -> float:
     """Logistic regression on raw node features, its strength chosen on validation."""
     graph, parts = data.graphs[0], node_parts(data, seed)
     check_parts(data.nodes, parts)
-    x = (to_dense(graph.x, graph.features) if graph.is_bag else graph.x).numpy()
+    x = (to_dense(graph.x, graph.features) if graph.is_sparse else graph.x).numpy()
     y, rows = data.nodes.numpy(), {name: flags.numpy() for name, flags in parts.items()}
 
     best, test = -1.0, 0.0
@@ -180,7 +180,7 @@ def _train_supervised(
     network = nn.ModuleList([encoder, head])
     parameters = [p for p in network.parameters() if p is not encoder.input.mask_token]
     optimizer = torch.optim.Adam(parameters, lr=5e-3, weight_decay=5e-4)
-    inputs, best, test = tokenizer(graph).whole(), -1.0, 0.0
+    inputs, best, test = tokenizer(graph).unmasked(), -1.0, 0.0
     for _ in range(epochs):
         network.train()
         optimizer.zero_grad()
