@@ -45,9 +45,10 @@ class Samples(torch.utils.data.Dataset):
         self.items, self.reader, self.seed, self.train = items, reader, seed, train
         self.attempts = attempts if train else 1
 
+        # Several answers to one label are no class number; who needs them reads them from the items.
         names: set[str] = set()
         for item in items:
-            names.update(item.labels)
+            names.update(name for name, value in item.labels.items() if isinstance(value, int))
         self.label_names = sorted(names)
 
     def __len__(self) -> int:

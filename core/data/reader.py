@@ -15,10 +15,10 @@ from core.data.sources import Item
 class TokenLabels:
     """Classes of a sample's tokens."""
 
-    classes: Tensor  # (N,) class numbers, -1 unknown
+    classes: Tensor  # (N,) class numbers, -1 unknown; or (N, L) of L labels: 1 yes, 0 no, -1 unknown
     splits: Mapping[str, Tensor] = field(default_factory=dict)  # (N,) bool, by "train" and "test"
     _: KW_ONLY
-    names: Sequence[str] = ()  # of the classes, the same for every sample; empty: their numbers
+    names: Sequence[str] = ()  # of the classes or labels, the same for every sample; empty: their numbers
 
 
 class Reader(ABC):

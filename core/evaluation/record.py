@@ -1,4 +1,4 @@
-"""What every evaluation leaves behind: one JSON file that says where its figures come from."""
+"""write: one JSON file per evaluation, with the origin of its figures."""
 
 import hashlib
 import os
@@ -17,15 +17,15 @@ from core.files import explain_write_errors, write_json
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def describe(command: str, seed: int, items: Iterable[Item], start: float) -> dict:
-    """Command, seed, commit, machine, data and how long it took since `start` (`time.monotonic()`)."""
+def describe(command: str, *, seed: int, data_hash: str, start: float) -> dict:
+    """Command, seed, commit, machine, `hash_items` of the data, and the time since `start` (`time.monotonic()`)."""
     return {
         "command": command,
         "seed": seed,
         "commit": commit(),
         "torch": torch.__version__,
         "hardware": hardware(),
-        "data_hash": hash_items(items),
+        "data_hash": data_hash,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.monotonic() - start, 1),
     }

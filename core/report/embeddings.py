@@ -11,7 +11,7 @@ import torch
 from core import seeding
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
-from core.data.reader import Reader
+from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.projection import fit_components
@@ -92,7 +92,7 @@ def _points(run: Run) -> Points:
     items, _ = held_out(source)
     order = torch.randperm(len(items), generator=seeding.generator(0))[:SAMPLES].tolist()
     chosen = [items[i] for i in order]
-    if len(items) == 1 or reader.token_labels(items[0]) is not None:
+    if len(items) == 1 or _class_labels(reader, items[0]) is not None:
         return _of_tokens(encoder, reader, chosen, device)
     label = next(iter(source.classes), None)
     by_key, features, classes = {item.key: item for item in chosen}, [], []
@@ -107,7 +107,7 @@ def _of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Item], dev
     by_key, features, classes, names = {item.key: item for item in items}, [], [], []
     for batch in evaluation_batches(items, reader, 1, workers=0):
         tokens = encoder(batch.to(device).views[reader.view]).tokens.flatten(0, 1).float().cpu()
-        labels = reader.token_labels(by_key[batch.keys[0]])
+        labels = _class_labels(reader, by_key[batch.keys[0]])
         features.append(tokens)
         classes.append(torch.full((len(tokens),), -1) if labels is None else labels.classes)
         names = names if labels is None else labels.names
@@ -118,6 +118,12 @@ def _of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Item], dev
     names = names or [str(i) for i in range(int(y.max()) + 1)]
     said = f"Features of {len(rows)} tokens out of {len(x)}" + (", coloured by their labels." if names else ".")
     return Points(x[rows].numpy(), y[rows].numpy(), names, said)
+
+
+def _class_labels(reader: Reader, item: Item) -> TokenLabels | None:
+    """Labels of a sample's tokens where each has one class; None where there are none, or answers to questions."""
+    labels = reader.token_labels(item)
+    return labels if labels is not None and labels.classes.dim() == 1 else None
 
 
 def _components(x: np.ndarray) -> tuple[np.ndarray, float]:

@@ -13,7 +13,7 @@ from core.data.opening import open_source
 from core.data.sources import Item, Source
 from core.errors import UserError
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import Gallery, Pictures
+from core.reconstruction.pictures import Gallery, Pictures
 from core.runs import Run, open_method
 from core.tokens import Batch
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.evaluation.reconstruction import Comparison, compare, context_of
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import SCORED, Gallery, Panel, Pictures, Raster
+from core.reconstruction.errors import TokenErrors, context_of, token_errors
+from core.reconstruction.pictures import SCORED, Gallery, Panel, Pictures, Raster
 from core.tokens import Batch, Mask
 from modalities.graph.drawing import SCALE_HEIGHT, SIDE, Sketch, neighbourhood, svg
 from modalities.graph.graphs import Graphs
@@ -61,14 +61,14 @@ class GraphPictures(Pictures):
 
 
 @torch.no_grad()
-def _compare(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Comparison | None:
+def _compare(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> TokenErrors | None:
     ctx = context_of(method, batch)
     ctx.masks.update(masks)
-    comparisons = compare(method, ctx, NeighbourMean())
+    comparisons = token_errors(method, ctx, NeighbourMean())
     return next((comparison for comparison in comparisons if comparison.view == "graph"), None)
 
 
-def _errors_by_node(comparison: Comparison, nodes: int) -> dict[str, np.ndarray]:
+def _errors_by_node(comparison: TokenErrors, nodes: int) -> dict[str, np.ndarray]:
     """Errors (N,) of the baseline and the method, NaN where a node does not count."""
     rows = comparison.query.rows.index[0]
 
@@ -76,7 +76,7 @@ def _errors_by_node(comparison: Comparison, nodes: int) -> dict[str, np.ndarray]
         error = torch.where(comparison.scored[0], error[0].float(), torch.nan)
         return error.new_full((nodes,), torch.nan).index_copy(0, rows, error).cpu().numpy()
 
-    return {BASELINE: spread(comparison.errors["filler"]), METHOD: spread(comparison.errors["prediction"])}
+    return {BASELINE: spread(comparison.errors["baseline"]), METHOD: spread(comparison.errors["prediction"])}
 
 
 def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[tuple[str, Sketch]]:
@@ -123,10 +123,10 @@ def _error_raster(
     return Raster(label, alt, data=drawing, size=(SIDE, SIDE + SCALE_HEIGHT), mime=SVG)
 
 
-def _explain(comparison: Comparison) -> list[str]:
+def _explain(comparison: TokenErrors) -> list[str]:
     zero = float(comparison.errors["zero"][comparison.scored].mean())
     return [
-        f"Errors are those of the objective {comparison.name!r} at hidden nodes (bold outlines); a prediction of zero "
+        f"Errors are those of the objective {comparison.objective!r} at hidden nodes (bold outlines); a prediction of zero "
         f"costs {zero:.2g}. Pale is none, darkest is twice the cost of the mean of neighbours, or more. Grey: visible "
         "nodes.",
         f"Mean of neighbours: {NeighbourMean.name}.",

@@ -111,15 +111,24 @@ class GraphSource(Source):
             raise UserError(
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
-        return [self._item(f"{number:06d}", str(number), labels[number]) for number in numbers]
+        groups = data.scaffolds or [None] * len(data.graphs)
+        return [self._item(f"{n:06d}", str(n), labels=labels[n], group=groups[n]) for n in numbers]
 
-    def _labels(self, data: Collection) -> list[dict[str, int]]:
-        """The labels of each graph's item; names their classes."""
+    def _labels(self, data: Collection) -> list[dict[str, int | tuple[int, ...]]]:
+        """The labels of each graph's item: a class, or several answers; names their classes or questions."""
         labels = data.labels
-        if labels is None or labels.dim() != 1 or not len(labels):
+        if labels is None or not len(labels):
             return [{}] * len(data.graphs)
-        self.classes = {"label": [str(number) for number in range(int(labels.max()) + 1)]}
-        return [{"label": label} for label in labels.tolist()]
+        if data.scaffolds and labels.dim() == 1:  # molecules have answers, be it to one question
+            labels = labels[:, None]
+
+        if labels.dim() == 1:
+            self.classes = {"label": [str(number) for number in range(int(labels.max()) + 1)]}
+            return [{"label": label} for label in labels.tolist()]
+
+        self.questions = {"label": [str(number) for number in range(labels.shape[1])]}
+        answers = torch.where(labels == 0, -1, (labels > 0).long())  # of 1 yes, -1 no, 0 unknown: 1, 0 and -1
+        return [{"label": tuple(row)} for row in answers.tolist()]
 
     def _numbers(self, data: Collection, split: str) -> Sequence[int]:
         """Numbers of the graphs of one split."""
@@ -141,12 +150,12 @@ class GraphSource(Source):
                 f"data.source.inductive=true needs one graph with a split of its nodes; {self.root} holds "
                 f"{len(data.graphs)} with {' and '.join(data.splits) or 'no'} splits."
             )
-        return self._item(split, f"0:{split}", {})
+        return self._item(split, f"0:{split}")
 
-    def _item(self, name: str, place: str, labels: dict[str, int]) -> Item:
+    def _item(self, name: str, place: str, **more: Any) -> Item:
         """An item whose `member` holds all that `GraphReader` needs: how files are read, and the graph there."""
         form = f"{'d' if self.directed else 'u'}:{self.scaling}"
-        return Item(f"{Path(self.root).stem}#{name}", self.root, member=f"{form}:{place}", labels=labels)
+        return Item(f"{Path(self.root).stem}#{name}", self.root, member=f"{form}:{place}", **more)
 
 
 def collection(reader: Reader, source: Source) -> Collection:
@@ -177,17 +186,17 @@ class GraphReader(Reader):
         return data.graphs[number]
 
     def token_labels(self, item: Item) -> TokenLabels | None:
-        """Labels of nodes; None where graphs have labels, or a node may have several."""
+        """Classes of nodes, or answers where a node may have several labels; None where nodes have none."""
         data, number, part = self._locate(item)
-        if data.nodes is None or data.nodes.dim() != 1:
+        if data.nodes is None:
             return None
         if part == "train":
-            return TokenLabels(data.nodes[data.splits["train"]], names=data.classes)
+            return TokenLabels(data.nodes[data.splits["train"]].long(), names=data.classes)
 
         splits = {name: data.of_graph(number, flags) for name, flags in data.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # the training part has an item of its own
-        return TokenLabels(data.of_graph(number, data.nodes), splits, names=data.classes)
+        return TokenLabels(data.of_graph(number, data.nodes).long(), splits, names=data.classes)
 
     def raw_features(self, data: Graphs, by_token: bool) -> Tensor | None:
         """Features (N, C), or their mean over each graph (S, C); None where they are class numbers."""

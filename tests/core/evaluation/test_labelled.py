@@ -4,14 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item
 from core.errors import BadSample, UserError
-from core.evaluation.features import Reading
-from core.evaluation.tokens import LABEL, token_items
-from core.evaluation.training import predict
+from core.evaluation.finetune import predict
+from core.evaluation.labelled import TOKEN_LABEL, token_items
+from core.evaluation.settings import LoaderSettings
 
 
 class Told(Reader):
@@ -34,7 +33,7 @@ def items(*keys):
 
 
 def labels_of(tokens):
-    return {token.key: token.labels.get(LABEL) for token in tokens}
+    return {token.key: token.labels.get(TOKEN_LABEL) for token in tokens}
 
 
 def flags(*values):
@@ -60,9 +59,12 @@ def test_what_is_asked_of_samples():
     told = {name: TokenLabels(torch.tensor([0, 1, 2])) for name in "abc"}
     found = token_items(Told(told), items("a", "b", "c"), {"a", "b", "c"})
     wanted = [found.by_sample["c"][1], found.by_sample["a"][2]]
-    samples, classes = found.asked(wanted)
+    samples, selected = found.select(wanted)
     assert [sample.key for sample in samples] == ["a", "c"]
-    assert {key: y.tolist() for key, y in classes.items()} == {"a": [-1, -1, 2], "c": [-1, 1, -1]}
+    assert {key: rows.tolist() for key, rows in selected.items()} == {
+        "a": [False, False, True],
+        "c": [False, True, False],
+    }
 
 
 def test_predictions_are_those_of_the_tokens_asked_about():
@@ -76,16 +78,16 @@ def test_predictions_are_those_of_the_tokens_asked_about():
 
     reader = Written({name: TokenLabels(torch.tensor([0, 0, 0])) for name in "ab"})
     found = token_items(reader, items("a", "b"), {"a", "b"})
-    network = SimpleNamespace(tokens=found, eval=lambda: None, logits=lambda data: F.one_hot(data.flatten(), 4))
+    network = SimpleNamespace(tokens=found, eval=lambda: None, predictions=lambda data: data.flatten())
     wanted = [*found.by_sample["a"][1:], found.by_sample["b"][1]]
-    assert predict(network, wanted, Reading(reader)).tolist() == [1, 2, 2]
+    assert predict(network, wanted, LoaderSettings(reader)).tolist() == [1, 2, 2]
 
 
 def test_classes_have_names_or_numbers():
     classes = torch.tensor([0, 2, -1])
     for names, expected in (((), ["0", "1", "2"]), (("x", "y", "z", "never"), ["x", "y", "z", "never"])):
         told = {"a": TokenLabels(classes, names=names)}
-        assert token_items(Told(told), items("a"), {"a"}).classes == expected
+        assert token_items(Told(told), items("a"), {"a"}).names == expected
 
 
 def test_damaged_samples_are_left_out():

@@ -1,0 +1,271 @@
+"""run_task: settings -> load_labelled -> extract -> probe -> compare -> write, for every task of `core.evaluate`.
+
+Each stage is a function of the one before; `extract_cached` and `cached` wrap two of them.
+"""
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.opening import open_source
+from core.data.reader import CachedReader, WholeReader
+from core.errors import UserError
+from core.evaluation import record
+from core.runs import loader_workers, open_config, open_method
+from core.evaluation.cache import cached
+from core.evaluation.compare import (
+    CONSTANT,
+    RANDOM,
+    RAW,
+    SUPERVISED,
+    chance_scores,
+    compare,
+    constant_scores,
+    random_encoder,
+    raw_components,
+)
+from core.evaluation.features import Extractor, FeatureTable, extract_cached, extractor
+from core.evaluation.finetune import Contest, evaluate_finetune, supervised_scores
+from core.evaluation.labelled import LabelledData, LabelSplit, cache_key, load_labelled
+from core.evaluation.probes import Probe, Scores, plain_rescale, probe_for, probe_scores
+from core.evaluation.published import evaluate_published
+from core.evaluation.reconstruction import ReconstructionSettings, measure
+from core.evaluation.result import Result
+from core.evaluation.settings import EvaluationSettings, LabelledTask, LoaderSettings, ProtocolOptions, Task, as_paths
+from core.export import load_encoder
+
+TRAINED, RIVAL = "trained", "compare_to"
+RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")
+
+
+def run_task(run: str | Path | Sequence[str | Path], task: Task, *overrides: str, **settings: Any) -> Result:
+    """Evaluates a run, or runs that differ in their seed, writes `<run>/evaluation/<task>.json` and returns the result.
+
+    `settings` are those of `python -m core.evaluate` (`seeds=5`, `compare_to="runs/other"`), `overrides` those of the
+    data (`"data.root=photos"`).
+    Raises: UserError naming the setting that does not fit.
+    """
+    names = [field.name for field in fields(EvaluationSettings)]
+    for name in settings:
+        if name not in names:
+            raise UserError(f"There is no setting {name!r}; there are {', '.join(names)}.")
+
+    runs = [str(path) for path in as_paths(run)]
+    given = {"run": runs[0] if len(runs) == 1 else runs, "task": task, **settings}
+    words = [f"{name}={_as_text(value)}" for name, value in given.items()]
+    command = f"python -m core.evaluate {shlex.join([*words, *overrides])}"
+    return evaluate(EvaluationSettings(**given), overrides, command)
+
+
+def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: str) -> Result:
+    """Carries out a task and writes its record, in which `command` stands. Raises UserError."""
+    start = time.monotonic()
+    config = open_config(settings.runs[0], overrides)
+    if settings.task == "reconstruction":
+        return Result.of_record(_reconstruct(settings, config, command, start))
+
+    if settings.task == "published":
+        data_hash, figures = _measure_published(settings, config)
+    else:
+        data_hash, figures = _evaluate_labelled(settings, config)
+
+    runs = [str(run) for run in settings.runs]
+    head = {"task": settings.task, "run": runs[0] if len(runs) == 1 else runs, "data": config["data"]["name"]}
+    origin = record.describe(command, seed=settings.seed, data_hash=data_hash, start=start)
+    written = {**head, **figures, **origin}
+    record.save(settings.runs[0], written)
+    return Result.of_record(written)
+
+
+def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
+    """The labelled task that settings and config name. Raises UserError where they do not go together."""
+    metric = settings.metric
+    if settings.task == "retrieval":
+        metric = metric or RETRIEVAL_METRICS[0]
+    if (metric in RETRIEVAL_METRICS) != (settings.task == "retrieval"):
+        raise UserError(f"task=retrieval and metric={' or '.join(RETRIEVAL_METRICS)} go together.")
+
+    # Trainings read the samples in every epoch, so they are kept decoded.
+    reader, source = open_source(config)
+    workers = loader_workers(config) if settings.workers is None else settings.workers
+    megabytes = config["data"]["cache_mb"] / max(1, workers)
+    trains = settings.task == "finetune" or settings.supervised
+    if trains and megabytes and isinstance(reader, WholeReader):
+        reader = CachedReader(reader, megabytes)
+    loader = LoaderSettings(reader, settings.batch_size or 64, workers=workers, device=settings.torch_device)
+
+    folds = settings.folds
+    if folds is None:
+        folds = 10 if settings.task == "svm" else 5
+    options = ProtocolOptions(
+        shots=None if settings.shots == "all" else settings.shots,
+        folds=folds,
+        seeds=max(settings.seeds, len(settings.runs), len(settings.rivals)),  # every training counts
+        seed=settings.seed,
+    )
+    return LabelledTask(
+        runs=settings.runs,
+        source=source,
+        loader=loader,
+        reader_node=config["modality"]["reader"],
+        options=options,
+        pool=settings.pool,
+        metric=metric,
+        train=None if settings.train == "all" else settings.train,
+        epochs=settings.epochs,
+        rivals=settings.rivals,
+    )
+
+
+def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_supervised: bool = False) -> dict:
+    """Figures of probes on frozen features; `with_supervised`: also supervised training from scratch at equal compute.
+
+    Raises: UserError where there are too few labels to learn from.
+    """
+    probes = {label.name: probe_for(name, label.kind) for label in data.labels}
+    encoders = _encoders(task, data)
+
+    # The first time, baselines read the samples together with the encoders, whose features are cached then.
+    key = cache_key(task, data) | {"probe": name, "seeds": task.options.seeds}
+    arrays = cached(key, lambda: _baseline_arrays(task, data, probes, encoders))
+    baselines = {label: _of_label(label, arrays) for label in probes}
+
+    table = extract_cached(encoders, data, task.loader)
+    splits = data.splits(table.items, task.options)
+    ours = _run_scores(TRAINED, task.runs, probes, table, splits)
+    rivals = {}
+    if task.rivals:
+        by_label = _run_scores(RIVAL, task.rivals, probes, table, splits)
+        rivals = {label: scores["chosen"].units for label, scores in by_label.items()}
+
+    first = next(iter(probes.values()))
+    protocol = {"probe": " ".join((type(first).__doc__ or "").split())}
+    if first.settings:
+        protocol["selection"] = "settings and whitening on a validation part (20 %) of the training samples"
+    if with_supervised:
+        contests = {}
+        for label, split in splits.items():
+            contests[label] = Contest(task=task, data=data, split=split, items=table.items)
+        scores, protocol[SUPERVISED] = supervised_scores(task, contests)
+        for label, units in scores.items():
+            baselines[label][SUPERVISED] = units
+
+    return compare(task, data, table, splits, ours=ours, baselines=baselines, rivals=rivals, protocol=protocol)
+
+
+def _evaluate_labelled(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
+    """The hash of a labelled task's items, and its figures."""
+    task = labelled_task(settings, config)
+    data = load_labelled(task)
+    if settings.task == "finetune":
+        figures = evaluate_finetune(task, data)
+    else:
+        figures = evaluate_probe(task, data, settings.task, with_supervised=settings.supervised)
+    return data.hash, {"beside": [str(run) for run in task.rivals], **figures}
+
+
+def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
+    """The hash of the training items, and figures as the run's experiment measures them."""
+    if settings.compare_to is not None:
+        raise UserError("task=published takes no compare_to=: evaluate each run by itself; their records compare.")
+    if settings.metric is not None:
+        raise UserError("task=published takes no metric=: the experiment says how its paper measured.")
+    figures = evaluate_published(settings.runs, config, seed=settings.seed, device=settings.torch_device)
+    return record.hash_items(open_source(config)[1].items("train")), figures
+
+
+def _reconstruct(settings: EvaluationSettings, config: dict, command: str, start: float) -> dict:
+    if len(settings.runs) > 1:
+        raise UserError("task=reconstruction takes one run at a time.")
+    for name in ("compare_to", "metric"):
+        if getattr(settings, name) is not None:
+            raise UserError(
+                f"task=reconstruction takes no {name}=: evaluate each run by itself; their records compare."
+            )
+
+    run, device = settings.runs[0], settings.torch_device
+    method = open_method(run, config).to(device)
+    options = ReconstructionSettings(samples=settings.samples, batch_size=settings.batch_size or 32, seed=settings.seed)
+    return measure(run, method, config, command=command, settings=options, start=start, workers=settings.workers)
+
+
+def _encoders(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
+    """The saved encoders of runs and rivals, by "trained/0" and so on."""
+    models = {}
+    for name, runs in ((TRAINED, task.runs), (RIVAL, task.rivals)):
+        for number, run in enumerate(runs):
+            models[f"{name}/{number}"] = extractor(load_encoder(run), data.pool(task), task.loader.device)
+    return models
+
+
+def _baseline_models(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
+    """Untrained encoders, and components of the raw input where samples have one shape."""
+    options, loader, models = task.options, task.loader, {}
+    for number in range(options.seeds):
+        encoder = random_encoder(task.runs[0], options.seed, number)
+        models[f"{RANDOM}/{number}"] = extractor(encoder, data.pool(task), loader.device)
+
+    raw = raw_components(data.fit_samples, loader, seed=options.seed, by_token=data.tokens is not None)
+    if raw is not None:
+        models[RAW] = raw
+    return models
+
+
+def _run_scores(
+    name: str,
+    runs: Sequence[Path],
+    probes: Mapping[str, Probe],
+    table: FeatureTable,
+    splits: Mapping[str, LabelSplit],
+) -> dict[str, dict[str, Scores]]:
+    """Scores of the encoders of runs, by label and form."""
+    features = [table.features[f"{name}/{number}"] for number in range(len(runs))]
+    scores = {}
+    for label, split in splits.items():
+        probe = probes[label]
+        scores[label] = probe_scores(probe, features, split, plain_rescale(probe, is_raw=False))
+    return scores
+
+
+def _baseline_arrays(
+    task: LabelledTask, data: LabelledData, probes: Mapping[str, Probe], encoders: Mapping[str, Extractor]
+) -> dict[str, np.ndarray]:
+    """Scores of every baseline, by "label/baseline"."""
+    table = extract_cached({**encoders, **_baseline_models(task, data)}, data, task.loader)
+    features = {RANDOM: [table.features[f"{RANDOM}/{number}"] for number in range(task.options.seeds)]}
+    if RAW in table.features:
+        features[RAW] = [table.features[RAW]]
+
+    arrays = {}
+    for label, split in data.splits(table.items, task.options).items():
+        probe = probes[label]
+        if probe.name == "retrieval":
+            arrays[f"{label}/random order"] = chance_scores(split)
+        else:
+            arrays[f"{label}/{CONSTANT[split.label.kind]}"] = constant_scores(split)
+
+        for name, tables in features.items():
+            scores = probe_scores(probe, tables, split, plain_rescale(probe, is_raw=name == RAW))
+            arrays[f"{label}/{name}"] = scores["plain"].units
+            if "whitened" in scores:
+                arrays[f"{label}/{name}, whitened"] = scores["whitened"].units
+    return arrays
+
+
+def _of_label(label: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    prefix = f"{label}/"
+    return {key.removeprefix(prefix): scores for key, scores in arrays.items() if key.startswith(prefix)}
+
+
+def _as_text(value: Any) -> str:
+    """A setting as the command line has it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
