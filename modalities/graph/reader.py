@@ -146,7 +146,7 @@ class GraphSource(Source):
     def _item(self, name: str, place: str, labels: dict[str, int]) -> Item:
         """An item whose `member` holds all that `GraphReader` needs: how files are read, and the graph there."""
         form = f"{'d' if self.directed else 'u'}:{self.scaling}"
-        return Item(f"{Path(self.root).stem}#{name}", self.root, f"{form}:{place}", labels)
+        return Item(f"{Path(self.root).stem}#{name}", self.root, member=f"{form}:{place}", labels=labels)
 
 
 def collection(reader: Reader, source: Source) -> Collection:
@@ -187,7 +187,7 @@ class GraphReader(Reader):
         splits = {name: data.of_graph(number, flags) for name, flags in data.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # the training part has an item of its own
-        return TokenLabels(data.of_graph(number, data.nodes), splits, data.classes)
+        return TokenLabels(data.of_graph(number, data.nodes), splits, names=data.classes)
 
     def raw(self, data: Graphs, by_token: bool) -> Tensor | None:
         """Features (N, C), or their mean over each graph (S, C); None where they are class numbers."""

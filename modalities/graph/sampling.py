@@ -66,7 +66,7 @@ class Roots(Sequence[Item]):
         node, labels = int(self.nodes[index]), {}
         if self.labels is not None and self.labels[node] >= 0:
             labels = {"label": int(self.labels[node])}
-        return Item(f"{node:09d}", self.root, str(node), labels)
+        return Item(f"{node:09d}", self.root, member=str(node), labels=labels)
 
 
 class SampledReader(Reader):
