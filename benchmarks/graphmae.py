@@ -25,7 +25,6 @@ from core.engine.meter import memory_mb
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch, Progress, Step
-from modalities.graph.decoders import GATDecoder
 from modalities.graph.files import read
 from modalities.graph.graphs import Graphs, to_dense
 from modalities.graph.layers import GATLayer
@@ -68,12 +67,12 @@ def plain_loss(method: MaskedAutoencoder, x: Tensor, step: Step, sum_of: Callabl
         )
     codes = decoder.bridge(h)
     codes[hidden] = 0.0
-    answer = attend(decoder, F.dropout(codes, decoder.feat_drop, method.training), links, sum_of)
+    answer = attend(decoder.layers[-1], F.dropout(codes, decoder.feat_drop, method.training), links, sum_of)
     prediction, truth = F.normalize(answer[hidden], dim=-1), F.normalize(x[hidden], dim=-1)
     return (1 - (prediction * truth).sum(-1)).pow(GAMMA).mean()
 
 
-def attend(part: GATLayer | GATDecoder, h: Tensor, links: Links, sum_of: Callable) -> Tensor:
+def attend(part: GATLayer, h: Tensor, links: Links, sum_of: Callable) -> Tensor:
     f = part.linear(h).unflatten(1, (part.heads, -1))
     sent, received = (f * part.sender).sum(2), (f * part.receiver).sum(2)
     attention = edge_softmax(F.leaky_relu(sent[links.source] + received[links.row], part.slope), links)
