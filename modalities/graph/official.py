@@ -101,7 +101,7 @@ def _graphmae2(state: State, settings: Settings) -> list[str]:
 
 
 def _remask(settings: Settings) -> list[str]:
-    """GraphMAE2's decodings of one latent: several with random nodes emptied, or one with the hidden ones."""
+    """GraphMAE2's decodings of one latent: several with random nodes erased, or one with the hidden ones."""
     method, queries = settings.get("remask_method", "random"), "method.readouts.main.objectives.features.at"
     views, ratio = settings.get("num_remasking", 3), settings.get("remask_rate", 0.5)
     if method == "fixed":
@@ -434,9 +434,9 @@ def _replay2(io: State, settings: Settings) -> tuple[Batch, dict]:
         views["teacher"] = Graphs.of(io["x"], io["view2_edge_index"])
 
     names = [f"remask_nodes_{i}" for i in range(settings.get("num_remasking", 0))]
-    emptied = [_permutation(io[name], count) for name in names if name in io]
-    if emptied:
-        draws["remask"] = torch.stack(emptied)
+    erased = [_permutation(io[name], count) for name in names if name in io]
+    if erased:
+        draws["remask"] = torch.stack(erased)
 
     if "targets" in io:
         views["graph"] = graphs.rooted(io["targets"])
@@ -551,7 +551,7 @@ GRAPHMAE2 = Official(
         *_COMMON,
         Rule(r"dec_mask_token", (f"{DECODER}.mask_token",)),
         Rule(r"(projector|predictor)\.(\d)\.(weight|bias)", (rf"{LATENT}.\1.\2.\3",)),
-        Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"followers.latent.copies.projector.\1.\2",)),
-        *_layer_rules(r"encoder_ema\.gat_layers\.(\d+)", r"followers.latent.copies.encoder.layers.\1"),
+        Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"moving_teachers.latent.copies.projector.\1.\2",)),
+        *_layer_rules(r"encoder_ema\.gat_layers\.(\d+)", r"moving_teachers.latent.copies.encoder.layers.\1"),
     ),
 )
