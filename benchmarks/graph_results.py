@@ -18,7 +18,6 @@ from benchmarks.results import evaluate
 from benchmarks.turns import keep, queue
 from core.data.sources import Item
 from core.evaluation.compare import RANDOM
-from core.runs import open_config
 from core.evaluation.published import evaluate_published
 from core.evaluation.record import describe, hash_items
 from core.export import load_encoder

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from core.data.loader import evaluation_batches
 from core.data.sources import Item
-from core.seeding import mix
 from core.evaluation.features import Extractor, FeatureTable
 from core.evaluation.labelled import LabelledData, LabelSplit
 from core.evaluation.probes import Scores
 from core.evaluation.projection import fit_components
 from core.evaluation.settings import LabelledTask, LoaderSettings
 from core.export import SavedEncoder, load_encoder
+from core.seeding import mix
 
 RANDOM, RAW = "random init", "PCA of raw input"
 SUPERVISED = "supervised, equal compute"  # the baseline without which nothing wins

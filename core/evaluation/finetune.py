@@ -25,8 +25,6 @@ from core.data.sources import Item
 from core.engine import flops
 from core.engine.optim import AdamW
 from core.engine.precision import DryRun, Precision, autocast
-from core.seeding import deterministic, mix
-from core.files import read_json
 from core.engine.settings import Clock
 from core.errors import UserError
 from core.evaluation.cache import cached
@@ -44,6 +42,8 @@ from core.evaluation.labelled import (
 from core.evaluation.probes import Choice, Scores, validation_parts
 from core.evaluation.settings import LabelledTask, LoaderSettings, Pool
 from core.export import SavedEncoder, load_encoder
+from core.files import read_json
+from core.seeding import deterministic, mix
 from core.tokens import Batch, Progress
 
 RATES = (2e-3, 6e-4, 2e-4)  # tried at the first seed; the others take what it chose

@@ -15,7 +15,6 @@ from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.sources import Item, Source
 from core.errors import UserError
-from core.runs import loader_workers
 from core.evaluation.intervals import skill_interval
 from core.evaluation.record import describe, hash_items, save
 from core.evaluation.settings import LoaderSettings
@@ -23,6 +22,8 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.reconstruction.baseline import Baseline, HarmonicInterpolation
 from core.reconstruction.errors import context_of, token_errors
 from core.reconstruction.skill import OBJECT_SHARE, REFERENCES, ErrorSums, object_shares
+from core.runs import loader_workers
+from core.seeding import mix
 from core.tokens import Batch, levels
 
 ROUNDING = 1e-6  # an error so much smaller than another is none

@@ -16,7 +16,6 @@ from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.errors import UserError
 from core.evaluation import record
-from core.runs import loader_workers, open_config, open_method
 from core.evaluation.cache import cached
 from core.evaluation.compare import (
     CONSTANT,
@@ -38,6 +37,7 @@ from core.evaluation.reconstruction import ReconstructionSettings, measure
 from core.evaluation.result import Result
 from core.evaluation.settings import EvaluationSettings, LabelledTask, LoaderSettings, ProtocolOptions, Task, as_paths
 from core.export import load_encoder
+from core.runs import loader_workers, open_config, open_method
 
 TRAINED, RIVAL = "trained", "compare_to"
 RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")

@@ -126,8 +126,8 @@ def _error_raster(
 def _explain(comparison: TokenErrors) -> list[str]:
     zero = float(comparison.errors["zero"][comparison.scored].mean())
     return [
-        f"Errors are those of the objective {comparison.objective!r} at hidden nodes (bold outlines); a prediction of zero "
-        f"costs {zero:.2g}. Pale is none, darkest is twice the cost of the mean of neighbours, or more. Grey: visible "
+        f"Errors are those of the objective {comparison.objective!r} at hidden nodes (bold outlines); a prediction of "
+        f"zero costs {zero:.2g}. Pale is none, darkest is twice the cost of the mean of neighbours, or more. Grey: visible "
         "nodes.",
         f"Mean of neighbours: {NeighbourMean.name}.",
     ]

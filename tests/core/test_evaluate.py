@@ -15,7 +15,6 @@ from core import evaluate, train
 from core.errors import UserError
 from core.evaluation import run_task
 from core.evaluation.compare import SUPERVISED
-from core.runs import open_config, open_method
 from core.evaluation.settings import EvaluationSettings
 from core.export import load_encoder
 from core.runs import open_config, open_method

@@ -20,6 +20,7 @@ from modalities.graph.evaluation import (
 )  # fmt: skip
 from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs
+from modalities.graph.nn.gnn import GAT
 from modalities.graph.nn.molecules import SELF_LOOP, MoleculeGIN
 from modalities.graph.tokenizer import Nodes
 from modalities.graph.transfer import FineTuning, molecule_transfer, property_loss, scaffold_split
