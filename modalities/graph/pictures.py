@@ -127,7 +127,7 @@ def _explain(comparison: TokenErrors) -> list[str]:
     zero = float(comparison.errors["zero"][comparison.scored].mean())
     return [
         f"Errors are those of the objective {comparison.objective!r} at hidden nodes (bold outlines); a prediction of "
-        f"zero costs {zero:.2g}. Pale is none, darkest is twice the cost of the mean of neighbours, or more. Grey: visible "
-        "nodes.",
+        f"zero costs {zero:.2g}. Pale is none, darkest is twice the cost of the mean of neighbours, or more. "
+        "Grey: visible nodes.",
         f"Mean of neighbours: {NeighbourMean.name}.",
     ]
