@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from textwrap import shorten
 
-from core.composition.choices import describe_choices
-from core.composition.suggest import suggestion
-from core.errors import UserError
+from core.config.files import describe_choices
+from core.errors import UserError, suggestion
 
 COMMANDS = {
     "train": "learn an encoder by filling gaps",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from core.cli import command
-from core.composition.choices import describe_choices
+from core.config.files import describe_choices
 from core.engine.stopping import Interrupted
 
 USAGE = """\

@@ -14,6 +14,7 @@ from torch import nn
 from core.engine import flops
 from core.engine.average import Average
 from core.engine.checkpoint import Checkpoints
+from core.engine.clock import Clock
 from core.engine.compiling import compile_blocks
 from core.engine.distributed import World
 from core.engine.meter import Failure, Meter
@@ -22,9 +23,9 @@ from core.engine.optim import Recipe
 from core.engine.precision import Precision, Rehearsal, autocast, choose
 from core.engine.randomness import deterministic, seed_part
 from core.engine.run_dir import load_note, save_note
-from core.engine.settings import Clock, Engine, Plan
 from core.engine.stopping import Interrupted, Stop
 from core.errors import UserError
+from core.settings import Engine, Plan
 from core.tokens import Batch
 
 NAMED = 20  # sample keys that a message spells out

@@ -9,22 +9,23 @@ from typing import Any
 
 from torch import nn
 
-from core.build import build, build_method
+from core.config.build import build, build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.engine.checkpoint import Checkpoints
+from core.engine.clock import Clock
 from core.engine.distributed import World
 from core.engine.initial import initialise
 from core.engine.loop import train
 from core.engine.optim import Recipe
 from core.engine.randomness import seed_global
 from core.engine.run_dir import claim, default_path, load_note, save_note, settle_config
-from core.engine.settings import Clock, Engine, Plan
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.export import export_encoder
+from core.settings import Engine, Plan
 from core.tokens import Progress
 
 FINISHED = "finished.json"

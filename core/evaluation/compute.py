@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from core.build import build_method
 from core.config import load
+from core.config.build import build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.sources import Item

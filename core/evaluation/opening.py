@@ -6,8 +6,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from core.build import build, build_method
 from core.config import compose, load
+from core.config.build import build, build_method
 from core.engine.checkpoint import STATE, Checkpoints
 from core.engine.initial import initialise
 from core.errors import UserError

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from core.data.dataset import Samples
 from core.data.loader import Loader, evaluation_batches
 from core.data.sources import Item
+from core.engine.clock import Clock
 from core.engine.optim import AdamW
 from core.engine.precision import Precision, autocast
 from core.engine.randomness import deterministic, mix
-from core.engine.settings import Clock
 from core.evaluation.features import Pool, Reading, pooled
 from core.evaluation.tokens import TokenItems
 from core.export import SavedEncoder

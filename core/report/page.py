@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from core.build import build_method
+from core.config.build import build_method
 from core.engine.run_dir import load_note, replace_text
 from core.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
 from core.report import tables

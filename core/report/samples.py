@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.build import build
+from core.config.build import build
 from core.data import seeding
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source

@@ -29,7 +29,7 @@ class Stacked(Encoder):
         self.embed_dim, self.depth = width * depth if concat else width, depth
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
@@ -118,7 +118,7 @@ class Messages(Encoder):
         self.embed_dim, self.depth = width, 1
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:

@@ -51,7 +51,7 @@ class MoleculeGIN(Encoder):
     """
 
     hide = "blank"
-    need: ClassVar = {"features": 2}
+    requires: ClassVar = {"features": 2}
 
     def __init__(self, width: int, depth: int, drop: float = 0.0):
         super().__init__()
@@ -65,7 +65,7 @@ class MoleculeGIN(Encoder):
         self.embed_dim, self.depth = width, depth
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:

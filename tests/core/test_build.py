@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from core.build import build, build_method, checked_targets, compatible, fits, load_target
-from core.composition.references import Misfit
 from core.config import compose
-from core.errors import UserError
+from core.config.allowed import checked_targets, load_target
+from core.config.build import build, build_method
+from core.errors import IncompatibleError, UserError
 from tests.core.config_fixture import TREE, install
 
 TOY = "lacuna_toy.parts."
@@ -213,7 +213,7 @@ def test_method_that_cannot_take_a_modality_says_why_and_what_fits():
 
 def test_a_pair_that_fits_is_not_blamed_for_a_setting():
     config = compose(["method.masker.ratio=null"], TREE)
-    with pytest.raises(Misfit, match=r"method\.masker\.ratio must be set"):
+    with pytest.raises(IncompatibleError, match=r"method\.masker\.ratio must be set"):
         build_method(config, TREE)
 
 
@@ -222,7 +222,8 @@ def test_compatible_builds_without_allocating(monkeypatch):
     assert compatible("toy_frames", TREE) == ["toy_video"]
     devices = []
     monkeypatch.setattr(
-        "lacuna_toy.parts.Trunk.give", property(lambda self: devices.append(self.weight.weight.device) or {"dim": 1})
+        "lacuna_toy.parts.Trunk.provides",
+        property(lambda self: devices.append(self.weight.weight.device) or {"dim": 1}),
     )
     assert fits("toy_image", "toy_mae", TREE)
     assert {device.type for device in devices} == {"meta"}
@@ -276,8 +277,8 @@ def test_names_outside_the_allowlist_are_refused_before_any_import(name):
     [
         "core.build.inspect",
         "core.build.partial",
-        "core.composition.allowlist.import_module",
-        "core.composition.allowlist.sys",
+        "core.config.allowed.import_module",
+        "core.config.allowed.sys",
         "lacuna_toy.parts.system",
         "lacuna_toy.parts.BUILT",
         "lacuna_toy.parts.write",

@@ -3,12 +3,12 @@
 import hydra
 import pytest
 import yaml
-
 from core.composition import choices, overrides
 from core.composition.annotations import accepts, convert
-from core.composition.references import Laid, Misfit, References, merge
-from core.composition.tree import assemble
+from core.composition.references import IncompatibleError, Laid, References, merge
+
 from core.config import compose, describe_choices, dump, load, official_names, options
+from core.config.compose import assemble
 from core.errors import UserError
 from tests.core.config_fixture import TREE, install
 
@@ -176,7 +176,7 @@ def test_bad_references_are_user_errors(tree, said):
 
 def test_reference_that_leads_nowhere_names_both_ends():
     tree = {"modality": {"frame": 1}, "method": {"n": "${modality.frames}"}}
-    with pytest.raises(Misfit, match=r"method\.n .*modality\.frames.* Did you mean frame\?"):
+    with pytest.raises(IncompatibleError, match=r"method\.n .*modality\.frames.* Did you mean frame\?"):
         References(tree).value(tree)
 
 
@@ -451,7 +451,7 @@ def test_every_real_pair_composes_or_misfits(modality):
         try:
             # Without the search for what fits, which builds every pair.
             config = assemble([f"modality={modality}", f"method={method}"])
-        except Misfit:
+        except IncompatibleError:
             continue
         assert config["method"]["name"] == method
 

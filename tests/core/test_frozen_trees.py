@@ -91,7 +91,7 @@ def outcome(name: str, overrides: list[str], saved: Path, built: bool, composer=
         tree = hashed(config)
         if not built:
             return tree
-        from core.build import build
+        from core.config.build import build
 
         with torch.device("meta"):
             build(config["method"], key="method")
@@ -113,7 +113,7 @@ def save(path: Path) -> Path:
 @pytest.mark.parametrize("name", cases())
 def test_tree_is_the_frozen_one(name, saved):
     frozen = json.loads(TABLE.read_text())[name]
-    assert outcome(name, cases()[name], saved, built=" " in frozen) == frozen
+    assert outcome(name, cases()[name], saved, built=" " in frozen or frozen == "refused") == frozen
 
 
 def write() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from core.build import build
 from core.config import compose
+from core.config.build import build
 from core.pictures import Gallery, Panel, Pictures, Raster
 from core.report import curves, embeddings, main, tables
 from core.report.page import page, write_report

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from sklearn.linear_model import LogisticRegression
 
 from core import evaluate, load_encoder, train
-from core.build import build
-from core.composition.choices import choices
 from core.config import compose
+from core.config.build import build
+from core.config.files import choices
 from core.evaluation.classification import SUPERVISED
 from core.evaluation.published import Published, spread
 from modalities.graph.data import GraphReader, GraphSource

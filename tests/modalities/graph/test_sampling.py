@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.build import build, build_method
 from core.config import compose
+from core.config.build import build, build_method
 from core.data import seeding
 from core.errors import BadSample, UserError
 from core.tokens import Batch

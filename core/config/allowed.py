@@ -1,8 +1,8 @@
-"""What a config may name: things defined in Lacuna, in installed plug-ins, and the layers of torch and timm.
+"""Which things a config may name: those defined in Lacuna and in installed plug-ins, and layers of torch and timm.
 
-A config can come from a stranger. Names are judged before anything is imported, so that a config never gets a module of
-its choice imported; then the thing itself must be defined in an allowed package, so that a module that an allowed one
-happens to import is out of reach.
+A config can come from a stranger. Names are checked before anything is imported, so that a config never gets a module
+of its choice imported; then the thing itself must be defined in an allowed package, so that a module that an allowed
+one happens to import is out of reach.
 """
 
 import inspect
@@ -14,10 +14,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
-import torch
-
-from core.composition.choices import plugins
-from core.composition.suggest import suggestion
+from core.config.files import plugins, unknown
 from core.errors import UserError
 
 LAYERS = (
@@ -33,7 +30,7 @@ def checked_targets(tree: Any, key: str = "") -> None:
         if "_target_" in tree:
             _check_name(tree["_target_"], key)
         for name, value in tree.items():
-            checked_targets(value, f"{key}.{name}" if key else str(name))
+            checked_targets(value, f"{key}.{name}".strip("."))
     elif isinstance(tree, list):
         for i, value in enumerate(tree):
             checked_targets(value, f"{key}.{i}")
@@ -46,52 +43,56 @@ def load_target(name: str, key: str = "") -> Any:
     """
     _check_name(name, key)
     path, _, attribute = name.rpartition(".")
-    module = _load_module(path, key)
-    public = {n: value for n, value in vars(module).items() if not n.startswith("_") and is_allowed(_home(value))}
+    module = _load_module(path, name, key)
+    public = {n: thing for n, thing in vars(module).items() if not n.startswith("_") and is_allowed(_home(thing))}
+
     if attribute in public:
         return public[attribute]
     if attribute in vars(module):
         raise UserError(f"{_at(key)}{name} is not defined in a package that a config may name. {_permitted()}")
-    raise UserError(f"{_at(key)}{path} has no {attribute}.{suggestion(attribute, public)}")
+    raise UserError(f"{_at(key)}{path} has no {attribute}.{unknown(attribute, public, name)}")
 
 
-def load_part(name: str, key: str = "", later: bool = False) -> Callable:
-    """The class or function of this dotted name. `later`: it is handed over, not called.
+def load_part(name: str, key: str = "", is_partial: bool = False) -> Callable:
+    """The class or function of this dotted name. `is_partial`: it is handed over, not called.
 
-    A function that is called must say by its annotation that it returns a part: a config may be a stranger's, and gets
+    A function that is called must have an annotation by which it returns a part: a config may be a stranger's, and gets
     to call no others. Of torch and timm there are the classes, and `torch.nn.functional` to be handed over.
     """
-    found = load_target(name, key)
-    if inspect.isclass(found):
-        return found
-    if not inspect.isfunction(found) or not (is_own(_home(found)) or (later and _home(found) == "torch.nn.functional")):
+    part = load_target(name, key)
+    if inspect.isclass(part):
+        return part
+
+    is_functional = is_partial and _home(part) == "torch.nn.functional"
+    if not inspect.isfunction(part) or not (is_own(_home(part)) or is_functional):
         raise UserError(f"{_at(key)}{name} is no class or function that a config may name.")
-    made = None if later else get_type_hints(found).get("return")
-    if not later and not (inspect.isclass(made) and is_allowed(made.__module__)):
+
+    made = None if is_partial else get_type_hints(part).get("return")
+    if not is_partial and not (inspect.isclass(made) and is_allowed(made.__module__)):
         raise UserError(
             f"{_at(key)}{name} is a function whose annotation names no part that it returns. "
             "Write _partial_: true beside _target_ to hand over the function itself."
         )
-    return found
+    return part
 
 
 def is_allowed(module: str) -> bool:
-    return is_own(module) or _within(module, LAYERS)
+    return is_own(module) or _is_within(module, LAYERS)
 
 
 def is_own(module: str) -> bool:
     """Defined in Lacuna or a plug-in."""
-    return _within(module, _own(tuple(sys.path)))
+    return _is_within(module, _own(tuple(sys.path)))
 
 
 @cache
 def _own(path: tuple[str, ...]) -> tuple[str, ...]:
-    # The argument is what the installed plug-ins depend on: asking for them takes milliseconds, and nodes are many.
+    # The installed plug-ins depend on the path: looking for them takes milliseconds, and nodes are many.
     return ("core", "modalities", *plugins().values())
 
 
-def _within(module: str, packages: tuple[str, ...]) -> bool:
-    return any(module == package or module.startswith(package + ".") for package in packages)
+def _is_within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def _home(thing: Any) -> str:
@@ -101,27 +102,32 @@ def _home(thing: Any) -> str:
 
 
 def _check_name(name: Any, key: str) -> None:
-    where = _at(f"{key}._target_" if key else "")
-    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+    where = _at(f"{key}._target_".strip("."))
+    parts = name.split(".") if isinstance(name, str) else [""]
+    if not all(part.isidentifier() for part in parts):
         raise UserError(f"{where}{name!r} is no dotted name of a class or function.")
-    if not is_allowed(name.rpartition(".")[0]) or any(part.startswith("__") for part in name.split(".")):
+    if not is_allowed(name.rpartition(".")[0]) or any(part.startswith("__") for part in parts):
         raise UserError(f"{where}a config may not name {name}. {_permitted()}")
 
 
-def _load_module(path: str, key: str):
+def _load_module(path: str, name: str, key: str) -> Any:
+    import torch  # late: a typing error is reported without it
+
     try:
         # Parts may be built on another device (meta); a module's own tensors stay for good.
         with warnings.catch_warnings(), torch.device("cpu"):
             if not is_own(path):
-                warnings.simplefilter("ignore")  # what libraries say of themselves at import
+                warnings.simplefilter("ignore")  # libraries' own warnings at import
             return import_module(path)
     except ModuleNotFoundError as error:
-        if error.name and not _within(path, (error.name,)):
+        if error.name and not _is_within(path, (error.name,)):
             raise UserError(f"{_at(key)}{path} needs the package {error.name}, which is not installed.") from error
-    parent, _, name = path.rpartition(".")
+
     # The parent is allowed too, or the name itself is a package that is always there.
-    siblings = [m.name for m in iter_modules(getattr(_load_module(parent, key), "__path__", []))] if parent else []
-    raise UserError(f"{_at(key)}there is no module {path}.{suggestion(name, siblings)}")
+    parent, _, child = path.rpartition(".")
+    folder = getattr(_load_module(parent, name, key), "__path__", []) if parent else []
+    siblings = [module.name for module in iter_modules(folder)]
+    raise UserError(f"{_at(key)}there is no module {path}.{unknown(child, siblings, name)}")
 
 
 def _at(key: str) -> str:

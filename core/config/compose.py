@@ -1,0 +1,291 @@
+"""Overrides become one resolved tree: files are merged, then typed values, then OmegaConf looks up `${…}`.
+
+A mapping merged into a mapping extends it; one with another `_target_` replaces it; one merged into a reference extends
+its final value; `null` removes a part from its mapping. References are whole paths from the root (`${size.dim}`),
+`${sized:{nano:64,else:512}}` (by the size's name) or `${oc.select:path,default}`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from core.config import files
+from core.config.allowed import checked_targets
+from core.config.files import SearchPath
+from core.config.types import accepts, check, fit, join, paths
+from core.errors import IncompatibleError, UserError, nearest, one_line
+from core.settings import Plan
+
+ORDER = ("size", "optim", "engine", "method", "data", "modality", "experiment")  # of merging
+FIXED_BY_RUN = ("modality", "method", "size", "experiment")  # a saved config has their traces all over it
+EXCLUSIVE = {"epochs": "steps", "optim.base_lr": "optim.lr"}  # where the first is typed, a file's second is dropped
+SETTINGS = get_type_hints(Plan) | {"run_dir": str | None, "init": str | None}
+KEY = re.compile(r"[A-Za-z_]\w*(\.[\w@/-]+)*")
+INT = re.compile(r"[-+]?(0|[1-9]\d*)")  # 007 stays text
+FLOAT = re.compile(r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+)")
+
+
+def compose(overrides: Sequence[str] = (), searchpath: SearchPath = ()) -> dict[str, Any]:
+    """The config of a run as plain data, without references, e.g. of `["modality=video", "steps=100"]`.
+
+    Groups (`modality=`, `method=`, …) choose files; `config=<run>/config.yaml` starts from a saved config instead;
+    every other key sets a value (`method.masker.ratio=0.9`). `searchpath`: folders searched before Lacuna's own.
+    Raises: UserError with the key, the value and what would be right; IncompatibleError, a UserError, where method,
+    modality and data do not go together.
+    """
+    config = assemble(overrides, searchpath)
+    pair = config["modality"]["name"], config["method"]["name"]
+    # A method whose parts are replaced may take more than its file lists.
+    is_changed = any(text.startswith(("config=", "method.")) for text in overrides)
+    if not is_changed and not files.fits(*pair, searchpath):
+        raise files.refusal(*pair, ".", searchpath)
+    return config
+
+
+def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str, Any]:
+    """As `compose`, whichever modalities the method lists."""
+    typed = dict(split(text) for text in overrides)
+    saved = typed.pop("config", None)
+    groups = {key: text for key, text in typed.items() if key in files.GROUPS and not text.startswith("{")}
+    base = _from_files(groups, searchpath) if saved is None else _from_saved(saved, groups, searchpath)
+
+    tree = base
+    for key, text in typed.items():
+        tree = tree if key in groups else merge(tree, nest(key, _typed(text, _hint(base, key), key)))
+    for key, rival in EXCLUSIVE.items():
+        if key in typed and rival not in typed:
+            tree = merge(tree, nest(rival, None))
+    if missing := [path for path, value in paths(tree) if value == "???"]:
+        examples = " ".join(f"{path}=<value>" for path in missing)
+        raise UserError(f"{' and '.join(missing)} must be given: {examples}")
+
+    try:
+        config = resolve(tree)
+    except IncompatibleError as error:
+        raise _explained(error, tree, searchpath) from None
+    checked_targets(config)
+    check(config, SETTINGS, default=base)
+    return config
+
+
+def _explained(error: IncompatibleError, tree: Mapping, searchpath: SearchPath) -> UserError:
+    modality, method, data = (tree[group]["name"] for group in ("modality", "method", "data"))
+    if not files.fits(modality, method, searchpath):
+        return files.refusal(modality, method, f": {error}", searchpath)
+    if "data" not in error.groups:
+        return error
+    usual = files.chosen("modality", modality, searchpath).get("data", data)
+    remedy = f" modality={modality} takes data={usual}." if usual != data else ""
+    return IncompatibleError(f"data={data} does not fit modality={modality}: {error}{remedy}")
+
+
+def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
+    """The files merged: those typed, else of the experiment, else of the modality, else of train.yaml."""
+    root = files.defaults(searchpath)
+    typed = {group: None if (group, name) == ("experiment", "null") else name for group, name in typed.items()}
+    choice = files.chosen("experiment", typed.get("experiment"), searchpath) | typed
+    choice = files.chosen("modality", (root["choose"] | choice)["modality"], searchpath) | choice
+    choice = {"experiment": None} | root["choose"] | choice
+    if missing := [group for group in ORDER if group not in choice]:
+        raise UserError(f"modality={choice['modality']} chooses no {missing[0]}; give {missing[0]}=<name>.")
+
+    tree = {key: value for key, value in root.items() if key != "choose"}
+    for group in ORDER:
+        for content in files.layers(group, choice[group], searchpath):
+            keys = {key: value for key, value in content.items() if key not in files.DIRECTIVES}
+            tree = merge(tree, {group: keys} if keys else {})
+            tree = merge(tree, content.get("set", {}))
+    named = {group: {**tree[group], "name": choice[group]} if group in tree else choice[group] for group in ORDER}
+    return tree | named
+
+
+def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
+    """A run's config.yaml, to be repeated in a folder of its own; other data, optim or engine may be chosen."""
+    tree = files.load(path) | {"run_dir": None}
+    nodes = [tree.get(group) for group in ("modality", "method")]
+    if not all(isinstance(node, Mapping) and "name" in node for node in nodes):
+        raise UserError(f"config={path} is no config of a run: it does not name a modality and a method.")
+    if fixed := [f"{group}={name}" for group, name in groups.items() if group in FIXED_BY_RUN]:
+        raise UserError(f"{fixed[0]} cannot be given with config=, which fixes it; drop one of them.")
+
+    try:
+        if missing := files.defaults(searchpath).keys() - tree.keys() - {"choose"}:
+            raise UserError(f"it has no {' and no '.join(sorted(missing))}.")
+        checked_targets(tree)
+        check(tree)
+    except UserError as error:
+        raise UserError(f"config={path} is of another version: {error} Correct the file, or train again.") from None
+    names = {group: node["name"] for group, node in zip(("modality", "method"), nodes, strict=True)}
+    fresh = _from_files({**names, **groups}, searchpath) if groups else {}
+    return tree | {group: fresh[group] for group in groups}
+
+
+def split(text: str) -> tuple[str, str]:
+    """key=value"""
+    key, equals, value = text.partition("=")
+    if not equals or not KEY.fullmatch(key):
+        bare = key.lstrip("+~-")
+        remedy = f" Write {bare}={value or '<value>'}." if KEY.fullmatch(bare) else ""
+        raise UserError(f"{text!r} is no setting of the form key=value.{remedy}")
+    return key, value
+
+
+def parse(text: str) -> Any:
+    """A typed value: null, true, false, numbers, [lists] and {mappings} as in YAML; everything else is text."""
+    if text.startswith(("[", "{", '"', "'")):
+        try:
+            return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"{text} is no valid list, mapping or quoted text: {one_line(error)}") from None
+    words = {"null": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    if INT.fullmatch(text):
+        return int(text)
+    return float(text) if FLOAT.fullmatch(text) else text
+
+
+def _hint(base: Mapping, key: str) -> Any:
+    """The annotation of a setting at the root, text where text stands; other values are checked in the whole tree."""
+    node: Any = base
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return SETTINGS.get(key, str if isinstance(node, str) and not is_reference(node) else Any)
+
+
+def _typed(text: str, hint: Any, key: str) -> Any:
+    """A typed value that fits, or the text itself where only that fits (`run_dir=2024`)."""
+    value = parse(text)
+    if is_reference(text):
+        return value
+    is_text = not isinstance(value, str) and accepts(text, hint) and not accepts(value, hint)
+    return text if is_text else fit(value, hint, key)
+
+
+def options(argv: Sequence[str], hints: Mapping[str, Any], strict: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """A command's own settings, typed by `hints`, and apart from them the overrides that are meant for `compose`.
+
+    `strict`: there must be none of those. Raises: UserError for unknown names and values that do not fit.
+    """
+    settings, overrides = {}, []
+    for text in argv:
+        key, value = split(text)
+        if key in hints:
+            settings[key] = _typed(value, hints[key], key)
+        elif strict:
+            raise UserError(f"{text}: there is no setting {key!r}.{files.unknown(key, hints)}")
+        else:
+            overrides.append(text)
+    return settings, overrides
+
+
+def dump(config: Mapping[str, Any], path: str | Path) -> None:
+    """Writes a config as YAML."""
+    OmegaConf.save(OmegaConf.create(dict(config)), path)
+
+
+class LazyMerge(NamedTuple):
+    """Mappings merged into a reference, once its value is known."""
+
+    reference: str
+    layers: tuple[Mapping, ...]
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` merged into `base`; neither is changed."""
+    if isinstance(over, Mapping) and is_reference(base):
+        reference, layers = base if isinstance(base, LazyMerge) else (base, ())
+        return LazyMerge(reference, (*layers, over))
+    if not isinstance(over, Mapping) or not isinstance(base, Mapping):
+        return over
+    if "_target_" in base and over.get("_target_", base["_target_"]) != base["_target_"]:
+        return over
+
+    merged = dict(base)
+    for key, value in over.items():
+        is_part = isinstance(base.get(key), Mapping) or is_reference(base.get(key))
+        if value is None and is_part and "_target_" not in base:
+            del merged[key]
+        else:  # a constructor's parameter keeps its null, which the builder passes on or leaves out
+            merged[key] = merge(base.get(key), value)
+    return merged
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} for the key "a.b"."""
+    return reduce(lambda inner, name: {name: inner}, reversed(key.split(".")), value)
+
+
+def is_reference(value: Any) -> bool:
+    return isinstance(value, LazyMerge) or (isinstance(value, str) and "${" in value)
+
+
+def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree without references. Raises IncompatibleError for a path that leads nowhere, UserError for other faults."""
+    merges: list[list] = []
+    prepared = _prepared(tree, "", merges)
+    try:
+        config = OmegaConf.to_container(OmegaConf.create({**prepared, "_merges_": merges}), resolve=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise _translated(error, tree) from None
+    return {key: value for key, value in config.items() if key != "_merges_"}
+
+
+def _prepared(node: Any, key: str, merges: list[list]) -> Any:
+    """A tree for OmegaConf: each LazyMerge is a call of the resolver below, with its parts in `merges`."""
+    if isinstance(node, LazyMerge):
+        merges.append([_prepared(part, key, merges) for part in (node.reference, *node.layers)])
+        return f"${{lacuna.merge:{len(merges) - 1}}}"
+    if isinstance(node, Mapping):
+        return {name: _prepared(child, join(key, name), merges) for name, child in node.items()}
+    if isinstance(node, list):
+        return [_prepared(child, join(key, i), merges) for i, child in enumerate(node)]
+    for name in re.findall(r"\$\{\s*(\.|[^{}]*?(?=:))", node) if is_reference(node) else ():
+        if name not in ("sized", "oc.select"):
+            raise UserError(
+                f"{key}: {node} asks for {name!r}; there are sized, oc.select and whole paths from the root, no relative ones."
+            )
+    return node
+
+
+def _merged(index: int, *, _root_: Any) -> Any:
+    """Resolver of a LazyMerge."""
+    return reduce(merge, OmegaConf.to_container(_root_["_merges_"][index], resolve=True))
+
+
+def _sized(table: Mapping, *, _root_: Any) -> Any:
+    """Resolver of `${sized:…}`: a value by the size's name; `else` for the sizes that are not listed."""
+    size = OmegaConf.select(_root_, "size.name")
+    if size not in table and "else" not in table:
+        raise UserError(f"size={size} is not listed in ${{sized:…}}, only {', '.join(table)}; add it, or `else`.")
+    return table.get(size, table.get("else"))
+
+
+def _translated(error: Exception, tree: Mapping) -> UserError:
+    """OmegaConf's error in our words."""
+    key, text = getattr(error, "full_key", None) or "the config", one_line(error).partition(" full_key:")[0]
+    if isinstance(error, RecursionError) or re.search("ecursi|to parent node", text):
+        return UserError(f"{key} refers to itself.")
+    match = re.search("Interpolation key '(.+?)' not found", text)
+    if match is None:
+        return UserError(f"{key} cannot be evaluated: {text.rpartition('interpolation: ')[2]}")
+
+    path = match[1]
+    group, (*parents, name) = path.partition(".")[0], path.split(".")
+    siblings = reduce(lambda node, part: node.get(part) if isinstance(node, Mapping) else None, parents, tree)
+    guesses = nearest(name, siblings) if isinstance(siblings, Mapping) else []
+    question = f" Did you mean {' or '.join(guesses)}?" if guesses else ""
+    choice = tree[group].get("name") if isinstance(tree.get(group), Mapping) else None
+    lack = f"which {group}={choice} does not have" if choice else "which does not exist"
+    groups = (group, key.partition(".")[0])
+    return IncompatibleError(f"{key} takes its value from {path}, {lack}.{question}", groups=groups)
+
+
+OmegaConf.register_new_resolver("lacuna.merge", _merged, replace=True)
+OmegaConf.register_new_resolver("sized", _sized, replace=True)

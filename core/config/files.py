@@ -1,0 +1,149 @@
+"""Which YAML files there are: config groups, plug-ins, descriptions.
+
+A file lays its keys under its group, a plug-in's file like Lacuna's own. These keys reach no constructor:
+
+extends     the file of the same group that this one is merged into
+choose      files of other groups, {group: name}: in train.yaml, a modality or an experiment
+set         keys at the root of the config
+modalities  of a method: those it takes; without it, every one whose tokens fit
+methods     of a modality: methods that take it although they do not list it
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from core.errors import IncompatibleError, UserError, one_line, suggestion
+
+GROUPS = ("modality", "method", "size", "data", "optim", "engine", "experiment")
+DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "modalities": list, "methods": list}
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+SearchPath = Sequence[str | Path]
+
+
+def plugins() -> dict[str, str]:
+    """Packages of the installed plug-ins, by the name of their entry point. Imports none of them."""
+    return {entry.name: entry.value.partition(":")[0].strip() for entry in entry_points(group="lacuna.plugins")}
+
+
+def folders(extra: SearchPath = ()) -> list[Path]:
+    """Folders that hold config groups; the first that has a file wins: `extra`, Lacuna's own, plug-ins'."""
+    paths = [Path(folder).resolve() for folder in extra] + [CONFIGS]
+    for name, package in plugins().items():
+        try:
+            spec = find_spec(package)
+        except ImportError:
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(f"The plug-in {name!r} names {package!r}, which is no installed package. Install it again.")
+        paths.append(Path(next(iter(spec.submodule_search_locations))) / "configs")
+    return paths
+
+
+def choices(group: str, searchpath: SearchPath = ()) -> dict[str, Path]:
+    """The files of a group, by the name that `group=` takes."""
+    files = [file for folder in folders(searchpath) for file in sorted((folder / group).glob("*.yaml"))]
+    return {file.stem: file for file in reversed(files)}
+
+
+def describe_choices(searchpath: SearchPath = ()) -> dict[str, dict[str, str]]:
+    """The files of each group: name -> first comment line."""
+    described = {}
+    for group in GROUPS:
+        texts = {name: file.read_text(encoding="utf-8") for name, file in sorted(choices(group, searchpath).items())}
+        described[group] = {name: text.partition("#")[2].partition("\n")[0].strip() for name, text in texts.items()}
+    return described
+
+
+def official_names(searchpath: SearchPath = ()) -> dict[str, str]:
+    """Readers of official checkpoints, name -> dotted target, which methods' files list under `official`."""
+    names: dict[str, str] = {}
+    for file in choices("method", searchpath).values():
+        names |= read(file).get("official") or {}
+    return names
+
+
+def defaults(searchpath: SearchPath = ()) -> dict[str, Any]:
+    """The content of train.yaml."""
+    return read(next(file for folder in folders(searchpath) if (file := folder / "train.yaml").exists()))
+
+
+def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[dict[str, Any]]:
+    """The content of `<group>/<name>.yaml` after that of the files it extends, not to be changed."""
+    files, contents, source = choices(group, searchpath), [], f"{group}={name}"
+    while name is not None:
+        if name not in files:
+            raise UserError(f"{source}: there is no such {group}.{unknown(name, files, f'{group}={name}')}")
+        content = read(files[name])
+        if content in contents:
+            raise UserError(f"{files[name]} extends itself.")
+        contents.insert(0, content)
+        source, name = f"{files[name]}: extends: {content.get('extends')}", content.get("extends")
+    return contents
+
+
+def chosen(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str, str]:
+    """The files that a modality or experiment chooses of other groups, {group: name}."""
+    choice = {}
+    for content in layers(group, name, searchpath):
+        choice |= content.get("choose", {})
+    return choice
+
+
+def fits(modality: str, method: str, searchpath: SearchPath = ()) -> bool:
+    """Whether a method takes a modality: its file lists it or has no list, or the modality's file lists the method."""
+    lists = [content["modalities"] for content in layers("method", method, searchpath) if "modalities" in content]
+    methods = [name for content in layers("modality", modality, searchpath) for name in content.get("methods", ())]
+    return not lists or modality in lists[-1] or method in methods
+
+
+def refusal(modality: str, method: str, reason: str, searchpath: SearchPath = ()) -> IncompatibleError:
+    """The error that a method does not take a modality, with all that go together."""
+    modalities = [name for name in sorted(choices("modality", searchpath)) if fits(name, method, searchpath)]
+    methods = [name for name in sorted(choices("method", searchpath)) if fits(modality, name, searchpath)]
+    return IncompatibleError(
+        f"method={method} cannot take modality={modality}{reason}\n"
+        f"method={method} takes modality={'|'.join(modalities)}; modality={modality} goes with method={'|'.join(methods)}."
+    )
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """A YAML file as plain data. Raises UserError when it cannot be read."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"The config {path} cannot be read: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"The config {path} holds no mapping.")
+    return content
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A config file as plain data, not to be changed: each version of it is read once."""
+    return _read(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _read(file: Path, version: int) -> dict[str, Any]:
+    content = load(file)
+    if "defaults" in content:
+        raise UserError(f"{file}: defaults:{unknown('defaults', DIRECTIVES)}")
+    for name, kind in DIRECTIVES.items():
+        if not isinstance(content.get(name, kind()), kind):
+            raise UserError(f"{file}: {name}: must be a {kind.__name__}.")
+    return content
+
+
+def unknown(name: str, names: Iterable[str], whole: str = "") -> str:
+    """The end of a message that `name` does not exist: what it, or `whole`, is called now, or the nearest of `names`."""
+    renamed = load(CONFIGS / "renames.yaml")
+    successor = renamed.get(whole) or renamed.get(name)
+    return f" It is {successor} now." if successor else suggestion(name, names)
