@@ -70,7 +70,8 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
     except IncompatibleError as error:
         raise _explained(error, tree, searchpath) from None
     checked_targets(config)
-    check(config, SETTINGS, default=base)
+    first = [key.partition(".")[0] for key in typed]  # errors name what was typed, not what refers to it
+    check({key: config.get(key) for key in [*first, *config]}, SETTINGS, default=base)
     return config
 
 
@@ -155,7 +156,7 @@ def _hint(base: Mapping, key: str) -> Any:
     """The annotation of a setting at the root, text where text stands; other values are checked in the whole tree."""
     node: Any = base
     for name in key.split("."):
-        node = node.get(name) if isinstance(node, Mapping) else None
+        node = node.get(name) if isinstance(node, Mapping) and "_target_" not in node else None
     return SETTINGS.get(key, str if isinstance(node, str) and not is_reference(node) else Any)
 
 
@@ -256,7 +257,8 @@ def _prepared(node: Any, key: str, merges: list[list]) -> Any:
 
 def _merged(index: int, *, _root_: Any) -> Any:
     """Resolver of a LazyMerge."""
-    return reduce(merge, OmegaConf.to_container(_root_["_merges_"][index], resolve=True))
+    # A DictConfig, through which further references can lead.
+    return OmegaConf.create(reduce(merge, OmegaConf.to_container(_root_["_merges_"][index], resolve=True)))
 
 
 def _sized(table: Mapping, *, _root_: Any) -> Any:

@@ -100,8 +100,11 @@ def chosen(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[st
 
 def fits(modality: str, method: str, searchpath: SearchPath = ()) -> bool:
     """Whether a method takes a modality: its file lists it or has no list, or the modality's file lists the method."""
-    lists = [content["modalities"] for content in layers("method", method, searchpath) if "modalities" in content]
-    methods = [name for content in layers("modality", modality, searchpath) for name in content.get("methods", ())]
+    try:
+        lists = [content["modalities"] for content in layers("method", method, searchpath) if "modalities" in content]
+        methods = [name for content in layers("modality", modality, searchpath) for name in content.get("methods", ())]
+    except UserError:  # a broken file, which fits nothing
+        return False
     return not lists or modality in lists[-1] or method in methods
 
 

@@ -79,14 +79,19 @@ def check(value: Any, hint: Any = Any, key: str = "", *, default: Any = None, ro
     """Checks a tree against the annotations of all parts it names, without building any.
 
     `default`: the value before anything was typed, which decides where no annotation does (None: it may be anything);
-    `root`: the whole tree, for messages.
+    `root`: the whole of those, for messages.
     Raises: UserError for a setting that does not exist and for a value of the wrong type.
     """
-    root = value if root is None else root
+    root = default if root is None else root
     kinds = [kind for kind in (bool, int, float, list) if isinstance(default, kind)]
     hint = kinds[0] if kinds and hint is Any else hint
     if isinstance(value, list):
-        value = [check(item, inner_hint(hint, i), join(key, i), root=root) for i, item in enumerate(value)]
+        # Numbers and text are checked with the whole list, which the message then shows.
+        is_part = [isinstance(item, Mapping | list) for item in value]
+        checks = (
+            check(item, inner_hint(hint, i), join(key, i), root=root) for i, item in enumerate(value) if is_part[i]
+        )
+        value = [next(checks) if is_part[i] else item for i, item in enumerate(value)]
     if not isinstance(value, Mapping):
         return fit(value, hint, key)
     if kinds:
@@ -120,7 +125,7 @@ def _guess(name: str, group: str, siblings: Mapping, root: Any) -> str:
     )
     if files:
         return f" {' and '.join(files)} {'has' if len(files) == 1 else 'have'} it."
-    elsewhere = [path for path, _ in paths(root) if path.split(".")[-1] == name and path != name][:4]
+    elsewhere = [path for path, _ in paths(root) if path.split(".")[-1] == name][:4]
     return f" Did you mean {' or '.join(elsewhere)}?" if elsewhere else unknown(name, siblings)
 
 
