@@ -1,7 +1,8 @@
 """The kinds of error that a user sees, and the words of their messages; everything else is a bug of ours."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(Exception):
@@ -9,7 +10,7 @@ class UserError(Exception):
 
 
 class IncompatibleError(UserError):
-    """A method, a modality, data and their settings do not go together. `groups`: config groups that may be at fault."""
+    """Method, modality, data and settings do not go together. `groups`: config groups that may be at fault."""
 
     def __init__(self, message: str, *, groups: Collection[str] = ()):
         super().__init__(message)
@@ -36,3 +37,29 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
 def one_line(error: Exception) -> str:
     """The message of another library's error, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def join(key: str, name: Any) -> str:
+    """The key of an item: `a.b`."""
+    return f"{key}.{name}" if key else str(name)
+
+
+def show(value: Any) -> str:
+    """A value as one would type it; an object by its class."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float | str):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: …" for name in value) + "}"
+    return f"<{type(value).__name__}>"
+
+
+def spelled(key: str, value: Any) -> str:
+    """A setting as one would type it: `a.b=1` for `a` with the value {b: 1}."""
+    while isinstance(value, Mapping) and len(value) == 1:
+        name, value = next(iter(value.items()))
+        key = f"{key}.{name}"
+    return f"{key}={show(value)}"

@@ -8,32 +8,27 @@ one happens to import is out of reach.
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
-from core.config.files import plugins, unknown
+from core.config.files import paths, plugins, unknown
 from core.errors import UserError
 
 LAYERS = (
-    "torch.nn", "torch.optim", "torchvision.transforms.v2", "timm.layers", "timm.models",
+    "torch.nn.", "torch.optim.", "torchvision.transforms.v2.", "timm.layers.", "timm.models.",
     # Not all of torch_geometric.nn: it has modules that fetch language models, and some that run text they are given.
-    "torch_geometric.nn.conv", "torch_geometric.nn.models.basic_gnn", "torch_geometric.nn.norm",
+    "torch_geometric.nn.conv.", "torch_geometric.nn.models.basic_gnn.", "torch_geometric.nn.norm.",
 )  # fmt: skip
 
 
 def checked_targets(tree: Any, key: str = "") -> None:
     """Raises UserError if any `_target_` of the tree names something outside the allowed packages. Imports nothing."""
-    if isinstance(tree, Mapping):
-        if "_target_" in tree:
-            _check_name(tree["_target_"], key)
-        for name, value in tree.items():
-            checked_targets(value, f"{key}.{name}".strip("."))
-    elif isinstance(tree, list):
-        for i, value in enumerate(tree):
-            checked_targets(value, f"{key}.{i}")
+    for path, value in paths(tree, key):
+        if path.split(".")[-1] == "_target_":
+            _check_name(value, f"{path}: ")
 
 
 def load_target(name: str, key: str = "") -> Any:
@@ -41,58 +36,51 @@ def load_target(name: str, key: str = "") -> Any:
 
     Raises: UserError when it does not exist or is not defined in an allowed package.
     """
-    _check_name(name, key)
+    place = f"{key}: " if key else ""
+    _check_name(name, place)
     path, _, attribute = name.rpartition(".")
-    module = _load_module(path, name, key)
-    public = {n: thing for n, thing in vars(module).items() if not n.startswith("_") and is_allowed(_home(thing))}
-
+    things = vars(_load_module(path, name, place))
+    public = {n: thing for n, thing in things.items() if not n.startswith("_") and is_allowed(_home(thing))}
     if attribute in public:
         return public[attribute]
-    if attribute in vars(module):
-        raise UserError(f"{_at(key)}{name} is not defined in a package that a config may name. {_permitted()}")
-    raise UserError(f"{_at(key)}{path} has no {attribute}.{unknown(attribute, public, name)}")
+    if attribute in things:
+        raise UserError(f"{place}{name} is not defined in a package that a config may name. {_permitted()}")
+    raise UserError(f"{place}{path} has no {attribute}.{unknown(attribute, public, name)}")
 
 
-def load_part(name: str, key: str = "", is_partial: bool = False) -> Callable:
+def load_part(name: str, key: str = "", *, is_partial: bool = False) -> Callable:
     """The class or function of this dotted name. `is_partial`: it is handed over, not called.
 
     A function that is called must have an annotation by which it returns a part: a config may be a stranger's, and gets
     to call no others. Of torch and timm there are the classes, and `torch.nn.functional` to be handed over.
     """
-    part = load_target(name, key)
+    part, place = load_target(name, key), f"{key}: " if key else ""
     if inspect.isclass(part):
         return part
-
     is_functional = is_partial and _home(part) == "torch.nn.functional"
     if not inspect.isfunction(part) or not (is_own(_home(part)) or is_functional):
-        raise UserError(f"{_at(key)}{name} is no class or function that a config may name.")
+        raise UserError(f"{place}{name} is no class or function that a config may name.")
 
-    made = None if is_partial else get_type_hints(part).get("return")
-    if not is_partial and not (inspect.isclass(made) and is_allowed(made.__module__)):
-        raise UserError(
-            f"{_at(key)}{name} is a function whose annotation names no part that it returns. "
-            "Write _partial_: true beside _target_ to hand over the function itself."
-        )
+    returned = get_type_hints(part).get("return") if is_own(_home(part)) else None
+    if not is_partial and not (inspect.isclass(returned) and is_allowed(returned.__module__)):
+        remedy = "Write _partial_: true beside _target_ to hand over the function itself."
+        raise UserError(f"{place}{name} is a function whose annotation names no part that it returns. {remedy}")
     return part
 
 
 def is_allowed(module: str) -> bool:
-    return is_own(module) or _is_within(module, LAYERS)
+    return is_own(module) or f"{module}.".startswith(LAYERS)
 
 
 def is_own(module: str) -> bool:
     """Defined in Lacuna or a plug-in."""
-    return _is_within(module, _own(tuple(sys.path)))
+    return f"{module}.".startswith(_own(tuple(sys.path)))
 
 
 @cache
 def _own(path: tuple[str, ...]) -> tuple[str, ...]:
     # The installed plug-ins depend on the path: looking for them takes milliseconds, and nodes are many.
-    return ("core", "modalities", *plugins().values())
-
-
-def _is_within(module: str, packages: tuple[str, ...]) -> bool:
-    return any(module == package or module.startswith(f"{package}.") for package in packages)
+    return ("core.", "modalities.", *(f"{package}." for package in plugins().values()))
 
 
 def _home(thing: Any) -> str:
@@ -101,16 +89,15 @@ def _home(thing: Any) -> str:
     return home if isinstance(home, str) else ""
 
 
-def _check_name(name: Any, key: str) -> None:
-    where = _at(f"{key}._target_".strip("."))
+def _check_name(name: Any, place: str) -> None:
     parts = name.split(".") if isinstance(name, str) else [""]
     if not all(part.isidentifier() for part in parts):
-        raise UserError(f"{where}{name!r} is no dotted name of a class or function.")
-    if not is_allowed(name.rpartition(".")[0]) or any(part.startswith("__") for part in parts):
-        raise UserError(f"{where}a config may not name {name}. {_permitted()}")
+        raise UserError(f"{place}{name!r} is no dotted name of a class or function.")
+    if not is_allowed(".".join(parts[:-1])) or any(part.startswith("__") for part in parts):
+        raise UserError(f"{place}a config may not name {name}. {_permitted()}")
 
 
-def _load_module(path: str, name: str, key: str) -> Any:
+def _load_module(path: str, name: str, place: str) -> Any:
     import torch  # late: a typing error is reported without it
 
     try:
@@ -120,19 +107,16 @@ def _load_module(path: str, name: str, key: str) -> Any:
                 warnings.simplefilter("ignore")  # libraries' own warnings at import
             return import_module(path)
     except ModuleNotFoundError as error:
-        if error.name and not _is_within(path, (error.name,)):
-            raise UserError(f"{_at(key)}{path} needs the package {error.name}, which is not installed.") from error
+        if error.name and not f"{path}.".startswith(f"{error.name}."):
+            raise UserError(f"{place}{path} needs the package {error.name}, which is not installed.") from error
 
     # The parent is allowed too, or the name itself is a package that is always there.
     parent, _, child = path.rpartition(".")
-    folder = getattr(_load_module(parent, name, key), "__path__", []) if parent else []
+    folder = getattr(_load_module(parent, name, place), "__path__", []) if parent else []
     siblings = [module.name for module in iter_modules(folder)]
-    raise UserError(f"{_at(key)}there is no module {path}.{unknown(child, siblings, name)}")
-
-
-def _at(key: str) -> str:
-    return f"{key}: " if key else ""
+    raise UserError(f"{place}there is no module {path}.{unknown(child, siblings, name)}")
 
 
 def _permitted() -> str:
-    return f"Allowed is what is defined in {', '.join((*_own(tuple(sys.path)), *LAYERS))}."
+    packages = [package.removesuffix(".") for package in (*_own(tuple(sys.path)), *LAYERS)]
+    return f"Allowed is what is defined in {', '.join(packages)}."

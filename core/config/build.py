@@ -9,25 +9,15 @@ requires  class attribute or property: facts that must hold in the scope, {"axes
 """
 
 import inspect
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from core.annotations import accepts, fit, item_hint
+from core.config import types
 from core.config.allowed import checked_targets
-from core.config.types import (
-    LABELS,
-    accepts,
-    arguments,
-    check,
-    fit,
-    inner_hint,
-    is_required,
-    join,
-    parameters_of,
-    show,
-    target_of,
-)
-from core.errors import IncompatibleError, UserError, one_line
+from core.errors import IncompatibleError, UserError, join, one_line, show
 
 
 def build(node: Mapping[str, Any], scope: Mapping[str, Any] | None = None, key: str = "", kind: Any = Any) -> Any:
@@ -39,7 +29,7 @@ def build(node: Mapping[str, Any], scope: Mapping[str, Any] | None = None, key: 
     do not fit; IncompatibleError, a UserError, where a part lacks a value or fact that it requires.
     """
     checked_targets(node, key)
-    check(node, kind, key)
+    types.check(node, kind, key)
     return _make(node, kind, dict(scope or {}), key)
 
 
@@ -50,33 +40,30 @@ def build_method(config: Mapping[str, Any]) -> Any:
 
 def _make(value: Any, hint: Any, scope: Mapping[str, Any], key: str) -> Any:
     """A value of a config as the constructor takes it: nodes built, lists and mappings item by item."""
-    target = target_of(value, hint, key) if isinstance(value, Mapping) else None
+    target = types.target_of(value, hint, key) if isinstance(value, Mapping) else None
     if target is not None:
-        value = _construct(value, target, scope, key)
-    elif isinstance(value, Mapping | list):
-        items = value if isinstance(value, Mapping) else dict(enumerate(value))
-        facts, made = {**scope, **_plain(value)}, {}
-        for name, item in items.items():
-            inner = inner_hint(hint, name)
-            if item is not None or isinstance(value, list) or accepts(None, inner):
-                made[name] = _make(item, inner, facts, join(key, name))
-                facts |= _declared(made[name], "provides")
-        value = made if isinstance(value, Mapping) else list(made.values())
-    return fit(value, hint, key)
+        return fit(_construct(value, target, scope, key), hint, key)
+    if not isinstance(value, Mapping | list):
+        return fit(value, hint, key)
+
+    is_list, facts, made = isinstance(value, list), {**scope, **_plain(value)}, {}
+    for name, item in enumerate(value) if is_list else value.items():
+        inner = item_hint(hint, name)
+        if item is not None or is_list or accepts(None, inner):
+            made[name] = _make(item, inner, facts, join(key, name))
+            facts |= _declared(made[name], "provides")
+    return fit(list(made.values()) if is_list else made, hint, key)
 
 
 def _construct(node: Mapping[str, Any], target: Any, scope: Mapping[str, Any], key: str) -> Any:
     """Builds a node's arguments one after another, each with the facts of those before it, then the object."""
-    parameters, settings = parameters_of(target), arguments(node, target, key)
-    is_partial = bool(node.get("_partial_"))
     _check_requirements(target, scope, key)
-
+    is_partial, required = bool(node.get("_partial_")), types.signature_of(target).required
     facts, made = {**scope, **_plain(node)}, {}
-    for name in dict.fromkeys([*parameters, *settings]):
-        parameter = parameters.get(name)
-        value, hint = settings[name] if name in settings else (None, parameter.annotation)
-        if value is None and not (name in settings and accepts(None, hint)):
-            if is_partial or parameter is None or not is_required(parameter):
+    for name, hint in types.hints_of(node, target, key).items():
+        value = node.get(name)
+        if value is None and not (name in node and accepts(None, hint)):
+            if is_partial or name not in required:
                 continue
             value = node[name] = _from_scope(name, target, facts, key)
         made[name] = _make(value, hint, facts, join(key, name))
@@ -95,12 +82,12 @@ def _construct(node: Mapping[str, Any], target: Any, scope: Mapping[str, Any], k
 def _from_scope(name: str, target: Any, scope: Mapping[str, Any], key: str) -> Any:
     if name not in scope:
         known = f" Known here: {', '.join(sorted(scope))}." if scope else ""
-        source = f"{target.__name__} needs it, and no earlier part provides it"
-        raise IncompatibleError(f"{join(key, name)} must be set: {source}.{known}")
-    value = _listed(scope[name])
-    if not _is_plain(value):
-        raise TypeError(f"{join(key, name)}: a saved node cannot hold {type(value)}; parts must provide plain data")
-    return value
+        lack = f"{target.__name__} needs it, and no earlier part provides it"
+        raise IncompatibleError(f"{join(key, name)} must be set: {lack}.{known}")
+    try:
+        return json.loads(json.dumps(scope[name]))  # lists for tuples, as YAML has them
+    except TypeError:
+        raise TypeError(f"{join(key, name)}: parts must provide plain data, not {type(scope[name])}") from None
 
 
 def _check_requirements(part: Any, scope: Mapping[str, Any], key: str) -> None:
@@ -108,15 +95,13 @@ def _check_requirements(part: Any, scope: Mapping[str, Any], key: str) -> None:
         if scope.get(fact) != value:
             name = part.__name__ if inspect.isclass(part) else type(part).__name__
             actual = f"{fact}={show(scope[fact])}" if fact in scope else f"no {fact}"
-            raise IncompatibleError(
-                f"{key or name} ({name}) needs tokens with {fact}={show(value)}; these have {actual}."
-            )
+            needs = f"{key or name} ({name}) needs tokens with {fact}={show(value)}"
+            raise IncompatibleError(f"{needs}; these have {actual}.")
 
 
 def _declared(part: Any, name: str) -> Mapping[str, Any]:
     """The facts that a part's class `provides` or `requires`; those of a property only for an object."""
-    kind = part if inspect.isclass(part) else type(part)
-    declared = inspect.getattr_static(kind, name, {})
+    declared = inspect.getattr_static(part if inspect.isclass(part) else type(part), name, {})
     if isinstance(declared, property):
         return {} if inspect.isclass(part) else declared.fget(part)
     return declared if isinstance(declared, Mapping) else {}
@@ -125,15 +110,9 @@ def _declared(part: Any, name: str) -> Mapping[str, Any]:
 def _plain(node: Mapping[str, Any] | list) -> dict[str, Any]:
     """The values of a node that its parts may take over."""
     items = node.items() if isinstance(node, Mapping) else ()
-    named = {name: value for name, value in items if not name.startswith("_") and name not in LABELS}
+    named = {name: value for name, value in items if not name.startswith("_") and name not in types.LABELS}
     return {name: value for name, value in named.items() if value is not None and _is_plain(value)}
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, tuple | list) else value
-
-
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+    return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, bool | int | float | str | None)

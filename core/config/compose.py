@@ -5,30 +5,27 @@ its final value; `null` removes a part from its mapping. References are whole pa
 `${sized:{nano:64,else:512}}` (by the size's name) or `${oc.select:path,default}`.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from core.config import files
 from core.config.allowed import checked_targets
-from core.config.files import SearchPath
-from core.config.types import accepts, check, fit, join, paths
+from core.config.files import SearchPath, paths
+from core.config.types import check
 from core.errors import IncompatibleError, UserError, nearest, one_line
-from core.settings import Plan
+from core.settings import ROOT, split, typed_value
 
 ORDER = ("size", "optim", "engine", "method", "data", "modality", "experiment")  # of merging
 FIXED_BY_RUN = ("modality", "method", "size", "experiment")  # a saved config has their traces all over it
 EXCLUSIVE = {"epochs": "steps", "optim.base_lr": "optim.lr"}  # where the first is typed, a file's second is dropped
-SETTINGS = get_type_hints(Plan) | {"run_dir": str | None, "init": str | None}
-KEY = re.compile(r"[A-Za-z_]\w*(\.[\w@/-]+)*")
-INT = re.compile(r"[-+]?(0|[1-9]\d*)")  # 007 stays text
-FLOAT = re.compile(r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+)")
+RESOLVERS = ("sized", "oc.select", "lacuna.merge")
 
 
 def compose(overrides: Sequence[str] = (), searchpath: SearchPath = ()) -> dict[str, Any]:
@@ -57,7 +54,7 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
 
     tree = base
     for key, text in typed.items():
-        tree = tree if key in groups else merge(tree, nest(key, _typed(text, _hint(base, key), key)))
+        tree = tree if key in groups else merge(tree, nest(key, typed_value(text, _hint(base, key), key)))
     for key, rival in EXCLUSIVE.items():
         if key in typed and rival not in typed:
             tree = merge(tree, nest(rival, None))
@@ -71,7 +68,7 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
         raise _explained(error, tree, searchpath) from None
     checked_targets(config)
     first = [key.partition(".")[0] for key in typed]  # errors name what was typed, not what refers to it
-    check({key: config.get(key) for key in [*first, *config]}, SETTINGS, default=base)
+    check({key: config.get(key) for key in [*first, *config]}, ROOT, default=base)
     return config
 
 
@@ -114,7 +111,6 @@ def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) ->
         raise UserError(f"config={path} is no config of a run: it does not name a modality and a method.")
     if fixed := [f"{group}={name}" for group, name in groups.items() if group in FIXED_BY_RUN]:
         raise UserError(f"{fixed[0]} cannot be given with config=, which fixes it; drop one of them.")
-
     try:
         if missing := files.defaults(searchpath).keys() - tree.keys() - {"choose"}:
             raise UserError(f"it has no {' and no '.join(sorted(missing))}.")
@@ -122,34 +118,10 @@ def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) ->
         check(tree)
     except UserError as error:
         raise UserError(f"config={path} is of another version: {error} Correct the file, or train again.") from None
-    names = {group: node["name"] for group, node in zip(("modality", "method"), nodes, strict=True)}
-    fresh = _from_files({**names, **groups}, searchpath) if groups else {}
+
+    names = {group: tree[group]["name"] for group in ("modality", "method")}
+    fresh = _from_files(names | groups, searchpath) if groups else {}
     return tree | {group: fresh[group] for group in groups}
-
-
-def split(text: str) -> tuple[str, str]:
-    """key=value"""
-    key, equals, value = text.partition("=")
-    if not equals or not KEY.fullmatch(key):
-        bare = key.lstrip("+~-")
-        remedy = f" Write {bare}={value or '<value>'}." if KEY.fullmatch(bare) else ""
-        raise UserError(f"{text!r} is no setting of the form key=value.{remedy}")
-    return key, value
-
-
-def parse(text: str) -> Any:
-    """A typed value: null, true, false, numbers, [lists] and {mappings} as in YAML; everything else is text."""
-    if text.startswith(("[", "{", '"', "'")):
-        try:
-            return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{text} is no valid list, mapping or quoted text: {one_line(error)}") from None
-    words = {"null": None, "true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    if INT.fullmatch(text):
-        return int(text)
-    return float(text) if FLOAT.fullmatch(text) else text
 
 
 def _hint(base: Mapping, key: str) -> Any:
@@ -157,33 +129,7 @@ def _hint(base: Mapping, key: str) -> Any:
     node: Any = base
     for name in key.split("."):
         node = node.get(name) if isinstance(node, Mapping) and "_target_" not in node else None
-    return SETTINGS.get(key, str if isinstance(node, str) and not is_reference(node) else Any)
-
-
-def _typed(text: str, hint: Any, key: str) -> Any:
-    """A typed value that fits, or the text itself where only that fits (`run_dir=2024`)."""
-    value = parse(text)
-    if is_reference(text):
-        return value
-    is_text = not isinstance(value, str) and accepts(text, hint) and not accepts(value, hint)
-    return text if is_text else fit(value, hint, key)
-
-
-def options(argv: Sequence[str], hints: Mapping[str, Any], strict: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """A command's own settings, typed by `hints`, and apart from them the overrides that are meant for `compose`.
-
-    `strict`: there must be none of those. Raises: UserError for unknown names and values that do not fit.
-    """
-    settings, overrides = {}, []
-    for text in argv:
-        key, value = split(text)
-        if key in hints:
-            settings[key] = _typed(value, hints[key], key)
-        elif strict:
-            raise UserError(f"{text}: there is no setting {key!r}.{files.unknown(key, hints)}")
-        else:
-            overrides.append(text)
-    return settings, overrides
+    return ROOT.get(key, str if isinstance(node, str) and not is_reference(node) else Any)
 
 
 def dump(config: Mapping[str, Any], path: str | Path) -> None:
@@ -191,18 +137,10 @@ def dump(config: Mapping[str, Any], path: str | Path) -> None:
     OmegaConf.save(OmegaConf.create(dict(config)), path)
 
 
-class LazyMerge(NamedTuple):
-    """Mappings merged into a reference, once its value is known."""
-
-    reference: str
-    layers: tuple[Mapping, ...]
-
-
 def merge(base: Any, over: Any) -> Any:
     """`over` merged into `base`; neither is changed."""
     if isinstance(over, Mapping) and is_reference(base):
-        reference, layers = base if isinstance(base, LazyMerge) else (base, ())
-        return LazyMerge(reference, (*layers, over))
+        return f"${{lacuna.merge:{base},{_expression(over)}}}"
     if not isinstance(over, Mapping) or not isinstance(base, Mapping):
         return over
     if "_target_" in base and over.get("_target_", base["_target_"]) != base["_target_"]:
@@ -224,41 +162,32 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def is_reference(value: Any) -> bool:
-    return isinstance(value, LazyMerge) or (isinstance(value, str) and "${" in value)
+    return isinstance(value, str) and "${" in value
 
 
-def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree without references. Raises IncompatibleError for a path that leads nowhere, UserError for other faults."""
-    merges: list[list] = []
-    prepared = _prepared(tree, "", merges)
-    try:
-        config = OmegaConf.to_container(OmegaConf.create({**prepared, "_merges_": merges}), resolve=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise _translated(error, tree) from None
-    return {key: value for key, value in config.items() if key != "_merges_"}
+def _expression(value: Any) -> str:
+    """A value in OmegaConf's grammar."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_expression(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_expression, value)) + "]"
+    if isinstance(value, str) and not value.startswith("${"):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def _prepared(node: Any, key: str, merges: list[list]) -> Any:
-    """A tree for OmegaConf: each LazyMerge is a call of the resolver below, with its parts in `merges`."""
-    if isinstance(node, LazyMerge):
-        merges.append([_prepared(part, key, merges) for part in (node.reference, *node.layers)])
-        return f"${{lacuna.merge:{len(merges) - 1}}}"
-    if isinstance(node, Mapping):
-        return {name: _prepared(child, join(key, name), merges) for name, child in node.items()}
-    if isinstance(node, list):
-        return [_prepared(child, join(key, i), merges) for i, child in enumerate(node)]
-    for name in re.findall(r"\$\{\s*(\.|[^{}]*?(?=:))", node) if is_reference(node) else ():
-        if name not in ("sized", "oc.select"):
-            raise UserError(
-                f"{key}: {node} asks for {name!r}; there are sized, oc.select and whole paths from the root, no relative ones."
-            )
-    return node
+def _plain(value: Any) -> Any:
+    """An argument of a resolver as plain data."""
+    if isinstance(value, Mapping) and not OmegaConf.is_config(value):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_plain, value))
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _merged(index: int, *, _root_: Any) -> Any:
-    """Resolver of a LazyMerge."""
-    # A DictConfig, through which further references can lead.
-    return OmegaConf.create(reduce(merge, OmegaConf.to_container(_root_["_merges_"][index], resolve=True)))
+def _merge(base: Any, over: Mapping) -> Any:
+    """Resolver of a mapping merged into a reference: a DictConfig, through which further references can lead."""
+    return OmegaConf.create(merge(_plain(base), _plain(over)))
 
 
 def _sized(table: Mapping, *, _root_: Any) -> Any:
@@ -267,6 +196,19 @@ def _sized(table: Mapping, *, _root_: Any) -> Any:
     if size not in table and "else" not in table:
         raise UserError(f"size={size} is not listed in ${{sized:…}}, only {', '.join(table)}; add it, or `else`.")
     return table.get(size, table.get("else"))
+
+
+def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree without references. Raises IncompatibleError for a path that leads nowhere, else UserError."""
+    for path, value in paths(tree):
+        for name in re.findall(r"\$\{\s*(\.|[^{}]*?(?=:))", value) if is_reference(value) else ():
+            if name not in RESOLVERS:
+                remedy = "there are whole paths from the root (no relative ones), sized: and oc.select:"
+                raise UserError(f"{path}: {value} asks for {name!r}; {remedy}.")
+    try:
+        return OmegaConf.to_container(OmegaConf.create(dict(tree)), resolve=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise _translated(error, tree) from None
 
 
 def _translated(error: Exception, tree: Mapping) -> UserError:
@@ -278,16 +220,15 @@ def _translated(error: Exception, tree: Mapping) -> UserError:
     if match is None:
         return UserError(f"{key} cannot be evaluated: {text.rpartition('interpolation: ')[2]}")
 
-    path = match[1]
-    group, (*parents, name) = path.partition(".")[0], path.split(".")
+    group, (*parents, name) = match[1].partition(".")[0], match[1].split(".")
     siblings = reduce(lambda node, part: node.get(part) if isinstance(node, Mapping) else None, parents, tree)
     guesses = nearest(name, siblings) if isinstance(siblings, Mapping) else []
     question = f" Did you mean {' or '.join(guesses)}?" if guesses else ""
     choice = tree[group].get("name") if isinstance(tree.get(group), Mapping) else None
     lack = f"which {group}={choice} does not have" if choice else "which does not exist"
-    groups = (group, key.partition(".")[0])
-    return IncompatibleError(f"{key} takes its value from {path}, {lack}.{question}", groups=groups)
+    message = f"{key} takes its value from {match[1]}, {lack}.{question}"
+    return IncompatibleError(message, groups=(group, key.partition(".")[0]))
 
 
-OmegaConf.register_new_resolver("lacuna.merge", _merged, replace=True)
 OmegaConf.register_new_resolver("sized", _sized, replace=True)
+OmegaConf.register_new_resolver("lacuna.merge", _merge, replace=True)

@@ -9,7 +9,7 @@ modalities  of a method: those it takes; without it, every one whose tokens fit
 methods     of a modality: methods that take it although they do not list it
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from core.errors import IncompatibleError, UserError, one_line, suggestion
+from core.errors import IncompatibleError, UserError, join, one_line, suggestion
 
 GROUPS = ("modality", "method", "size", "data", "optim", "engine", "experiment")
 DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "modalities": list, "methods": list}
@@ -36,16 +36,14 @@ def plugins() -> dict[str, str]:
 
 def folders(extra: SearchPath = ()) -> list[Path]:
     """Folders that hold config groups; the first that has a file wins: `extra`, Lacuna's own, plug-ins'."""
-    paths = [Path(folder).resolve() for folder in extra] + [CONFIGS]
+    places = [*map(Path, extra), CONFIGS]
     for name, package in plugins().items():
         try:
-            spec = find_spec(package)
-        except ImportError:
-            spec = None
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"The plug-in {name!r} names {package!r}, which is no installed package. Install it again.")
-        paths.append(Path(next(iter(spec.submodule_search_locations))) / "configs")
-    return paths
+            places.append(Path(find_spec(package).submodule_search_locations[0]) / "configs")
+        except (ImportError, AttributeError, TypeError):  # no such package, or a module
+            message = f"The plug-in {name!r} names {package!r}, which is no installed package. Install it again."
+            raise UserError(message) from None
+    return places
 
 
 def choices(group: str, searchpath: SearchPath = ()) -> dict[str, Path]:
@@ -80,13 +78,10 @@ def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[di
     """The content of `<group>/<name>.yaml` after that of the files it extends, not to be changed."""
     files, contents, source = choices(group, searchpath), [], f"{group}={name}"
     while name is not None:
-        if name not in files:
+        if name not in files or len(contents) > len(files):
             raise UserError(f"{source}: there is no such {group}.{unknown(name, files, f'{group}={name}')}")
-        content = read(files[name])
-        if content in contents:
-            raise UserError(f"{files[name]} extends itself.")
-        contents.insert(0, content)
-        source, name = f"{files[name]}: extends: {content.get('extends')}", content.get("extends")
+        contents.insert(0, read(files[name]))
+        source, name = f"{files[name]}: extends: {contents[0].get('extends')}", contents[0].get("extends")
     return contents
 
 
@@ -110,12 +105,10 @@ def fits(modality: str, method: str, searchpath: SearchPath = ()) -> bool:
 
 def refusal(modality: str, method: str, reason: str, searchpath: SearchPath = ()) -> IncompatibleError:
     """The error that a method does not take a modality, with all that go together."""
-    modalities = [name for name in sorted(choices("modality", searchpath)) if fits(name, method, searchpath)]
-    methods = [name for name in sorted(choices("method", searchpath)) if fits(modality, name, searchpath)]
-    return IncompatibleError(
-        f"method={method} cannot take modality={modality}{reason}\n"
-        f"method={method} takes modality={'|'.join(modalities)}; modality={modality} goes with method={'|'.join(methods)}."
-    )
+    takes = "|".join(name for name in sorted(choices("modality", searchpath)) if fits(name, method, searchpath))
+    others = "|".join(name for name in sorted(choices("method", searchpath)) if fits(modality, name, searchpath))
+    fitting = f"method={method} takes modality={takes}; modality={modality} goes with method={others}."
+    return IncompatibleError(f"method={method} cannot take modality={modality}{reason}\n{fitting}")
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -146,7 +139,15 @@ def _read(file: Path, version: int) -> dict[str, Any]:
 
 
 def unknown(name: str, names: Iterable[str], whole: str = "") -> str:
-    """The end of a message that `name` does not exist: what it, or `whole`, is called now, or the nearest of `names`."""
-    renamed = load(CONFIGS / "renames.yaml")
-    successor = renamed.get(whole) or renamed.get(name)
+    """The end of a message that `name` does not exist: its new name, or that of `whole`, or the nearest of `names`."""
+    renames = load(CONFIGS / "renames.yaml")
+    successor = renames.get(whole) or renames.get(name)
     return f" It is {successor} now." if successor else suggestion(name, names)
+
+
+def paths(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (path, value) of a tree."""
+    node = dict(enumerate(node)) if isinstance(node, list) else node
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        yield join(key, name), value
+        yield from paths(value, join(key, name))

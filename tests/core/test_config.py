@@ -3,11 +3,12 @@
 import pytest
 import yaml
 
+from core.annotations import accepts, convert
 from core.config import compose, describe_choices, dump, load, official_names, options
 from core.config import files as choices
-from core.config.compose import LazyMerge, merge, parse, resolve
-from core.config.types import accepts, convert
+from core.config.compose import is_reference, merge, resolve
 from core.errors import IncompatibleError, UserError
+from core.settings import parse
 from tests.core.config_fixture import TREE, install
 
 
@@ -122,7 +123,7 @@ def test_layers_over_references_add_up_and_are_seen_through_other_references():
     tree = {"m": {"_target_": "x", "a": 1, "deep": {"b": 1}}, "n": "${m}", "o": "${n.deep.b}", "p": "${n.deep}", "d": 3}
     tree = merge(tree, {"n": {"deep": {"c": "${d}"}}})
     tree = merge(tree, {"n": {"deep": {"b": 2}}, "p": {"z": 0}})
-    assert isinstance(tree["n"], LazyMerge)
+    assert is_reference(tree["n"])
     assert resolve(tree) == {
         "m": {"_target_": "x", "a": 1, "deep": {"b": 1}},
         "n": {"_target_": "x", "a": 1, "deep": {"b": 2, "c": 3}},
