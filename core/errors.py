@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from core.renames import RENAMES
+
 
 class UserError(Exception):
     """The user's input was wrong: says what, which file or config key, and what to do. Commands exit with code 2."""
@@ -26,8 +28,14 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     return get_close_matches(name, sorted(set(choices)), n=count, cutoff=0.55)
 
 
-def suggestion(name: str, choices: Iterable[str]) -> str:
-    """The end of a message that `name` does not exist: the nearest of `choices`, and all of them."""
+def suggestion(name: str, choices: Iterable[str], whole: str = "") -> str:
+    """The end of a message that `name` does not exist: the nearest of `choices`, and all of them.
+
+    Or its successor, where `name` was renamed, or `whole`, which it is the end of.
+    """
+    successor = RENAMES.get(whole) or RENAMES.get(name)
+    if successor:
+        return f" It is {successor} now."
     choices = sorted(set(choices))
     guesses = nearest(name, choices)
     question = f" Did you mean {' or '.join(guesses)}?" if guesses else ""

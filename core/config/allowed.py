@@ -1,8 +1,7 @@
 """Which things a config may name: those defined in Lacuna and in installed plug-ins, and layers of torch and timm.
 
-A config can come from a stranger. Names are checked before anything is imported, so that a config never gets a module
-of its choice imported; then the thing itself must be defined in an allowed package, so that a module that an allowed
-one happens to import is out of reach.
+A config can come from a stranger. Names are checked before anything is imported; then the thing itself must be defined
+in an allowed package, so that a module that an allowed one happens to import is out of reach.
 """
 
 import inspect
@@ -14,8 +13,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
-from core.config.files import paths, plugins, unknown
-from core.errors import UserError
+from core.config.files import plugins
+from core.errors import UserError, suggestion
+from core.trees import paths
 
 LAYERS = (
     "torch.nn.", "torch.optim.", "torchvision.transforms.v2.", "timm.layers.", "timm.models.",
@@ -44,8 +44,8 @@ def load_target(name: str, key: str = "") -> Any:
     if attribute in public:
         return public[attribute]
     if attribute in things:
-        raise UserError(f"{place}{name} is not defined in a package that a config may name. {_permitted()}")
-    raise UserError(f"{place}{path} has no {attribute}.{unknown(attribute, public, name)}")
+        raise UserError(f"{place}{name} is not defined in a package that a config may name.")
+    raise UserError(f"{place}{path} has no {attribute}.{suggestion(attribute, public, name)}")
 
 
 def load_part(name: str, key: str = "", *, is_partial: bool = False) -> Callable:
@@ -94,7 +94,8 @@ def _check_name(name: Any, place: str) -> None:
     if not all(part.isidentifier() for part in parts):
         raise UserError(f"{place}{name!r} is no dotted name of a class or function.")
     if not is_allowed(".".join(parts[:-1])) or any(part.startswith("__") for part in parts):
-        raise UserError(f"{place}a config may not name {name}. {_permitted()}")
+        packages = ", ".join(package.removesuffix(".") for package in (*_own(tuple(sys.path)), *LAYERS))
+        raise UserError(f"{place}a config may not name {name}. Allowed is what is defined in {packages}.")
 
 
 def _load_module(path: str, name: str, place: str) -> Any:
@@ -114,9 +115,4 @@ def _load_module(path: str, name: str, place: str) -> Any:
     parent, _, child = path.rpartition(".")
     folder = getattr(_load_module(parent, name, place), "__path__", []) if parent else []
     siblings = [module.name for module in iter_modules(folder)]
-    raise UserError(f"{place}there is no module {path}.{unknown(child, siblings, name)}")
-
-
-def _permitted() -> str:
-    packages = [package.removesuffix(".") for package in (*_own(tuple(sys.path)), *LAYERS)]
-    return f"Allowed is what is defined in {', '.join(packages)}."
+    raise UserError(f"{place}there is no module {path}.{suggestion(child, siblings, name)}")

@@ -1,12 +1,11 @@
 """Overrides become one resolved tree: files are merged, then typed values, then OmegaConf looks up `${…}`.
 
-A mapping merged into a mapping extends it; one with another `_target_` replaces it; one merged into a reference extends
-its final value; `null` removes a part from its mapping. References are whole paths from the root (`${size.dim}`),
-`${sized:{nano:64,else:512}}` (by the size's name) or `${oc.select:path,default}`.
+References are whole paths from the root (`${size.dim}`), `${sized:{nano:64,else:512}}` (by the size's name) or
+`${oc.select:path,default}`.
 """
 
-import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -17,10 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from core.config import files
 from core.config.allowed import checked_targets
-from core.config.files import SearchPath, paths
+from core.config.files import SearchPath
 from core.config.types import check
 from core.errors import IncompatibleError, UserError, nearest, one_line
 from core.settings import ROOT, split, typed_value
+from core.trees import is_reference, merge, nest, paths
 
 ORDER = ("size", "optim", "engine", "method", "data", "modality", "experiment")  # of merging
 FIXED_BY_RUN = ("modality", "method", "size", "experiment")  # a saved config has their traces all over it
@@ -52,12 +52,10 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
     groups = {key: text for key, text in typed.items() if key in files.GROUPS and not text.startswith("{")}
     base = _from_files(groups, searchpath) if saved is None else _from_saved(saved, groups, searchpath)
 
+    typed = {rival: "null" for key, rival in EXCLUSIVE.items() if key in typed} | typed
     tree = base
     for key, text in typed.items():
         tree = tree if key in groups else merge(tree, nest(key, typed_value(text, _hint(base, key), key)))
-    for key, rival in EXCLUSIVE.items():
-        if key in typed and rival not in typed:
-            tree = merge(tree, nest(rival, None))
     if missing := [path for path, value in paths(tree) if value == "???"]:
         examples = " ".join(f"{path}=<value>" for path in missing)
         raise UserError(f"{' and '.join(missing)} must be given: {examples}")
@@ -85,7 +83,7 @@ def _explained(error: IncompatibleError, tree: Mapping, searchpath: SearchPath) 
 
 def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
     """The files merged: those typed, else of the experiment, else of the modality, else of train.yaml."""
-    root = files.defaults(searchpath)
+    root = files.read(files.choices("", searchpath)["train"])
     typed = {group: None if (group, name) == ("experiment", "null") else name for group, name in typed.items()}
     choice = files.chosen("experiment", typed.get("experiment"), searchpath) | typed
     choice = files.chosen("modality", (root["choose"] | choice)["modality"], searchpath) | choice
@@ -112,7 +110,7 @@ def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) ->
     if fixed := [f"{group}={name}" for group, name in groups.items() if group in FIXED_BY_RUN]:
         raise UserError(f"{fixed[0]} cannot be given with config=, which fixes it; drop one of them.")
     try:
-        if missing := files.defaults(searchpath).keys() - tree.keys() - {"choose"}:
+        if missing := files.read(files.choices("", searchpath)["train"]).keys() - tree.keys() - {"choose"}:
             raise UserError(f"it has no {' and no '.join(sorted(missing))}.")
         checked_targets(tree)
         check(tree)
@@ -137,57 +135,9 @@ def dump(config: Mapping[str, Any], path: str | Path) -> None:
     OmegaConf.save(OmegaConf.create(dict(config)), path)
 
 
-def merge(base: Any, over: Any) -> Any:
-    """`over` merged into `base`; neither is changed."""
-    if isinstance(over, Mapping) and is_reference(base):
-        return f"${{lacuna.merge:{base},{_expression(over)}}}"
-    if not isinstance(over, Mapping) or not isinstance(base, Mapping):
-        return over
-    if "_target_" in base and over.get("_target_", base["_target_"]) != base["_target_"]:
-        return over
-
-    merged = dict(base)
-    for key, value in over.items():
-        is_part = isinstance(base.get(key), Mapping) or is_reference(base.get(key))
-        if value is None and is_part and "_target_" not in base:
-            del merged[key]
-        else:  # a constructor's parameter keeps its null, which the builder passes on or leaves out
-            merged[key] = merge(base.get(key), value)
-    return merged
-
-
-def nest(key: str, value: Any) -> dict[str, Any]:
-    """{"a": {"b": value}} for the key "a.b"."""
-    return reduce(lambda inner, name: {name: inner}, reversed(key.split(".")), value)
-
-
-def is_reference(value: Any) -> bool:
-    return isinstance(value, str) and "${" in value
-
-
-def _expression(value: Any) -> str:
-    """A value in OmegaConf's grammar."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_expression(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_expression, value)) + "]"
-    if isinstance(value, str) and not value.startswith("${"):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _plain(value: Any) -> Any:
-    """An argument of a resolver as plain data."""
-    if isinstance(value, Mapping) and not OmegaConf.is_config(value):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return list(map(_plain, value))
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _merge(base: Any, over: Mapping) -> Any:
+def _merge(base: Any, over: Mapping, *, _parent_: Any) -> Any:
     """Resolver of a mapping merged into a reference: a DictConfig, through which further references can lead."""
-    return OmegaConf.create(merge(_plain(base), _plain(over)))
+    return OmegaConf.create(merge(base, over), parent=_parent_)
 
 
 def _sized(table: Mapping, *, _root_: Any) -> Any:
@@ -230,5 +180,7 @@ def _translated(error: Exception, tree: Mapping) -> UserError:
     return IncompatibleError(message, groups=(group, key.partition(".")[0]))
 
 
-OmegaConf.register_new_resolver("sized", _sized, replace=True)
-OmegaConf.register_new_resolver("lacuna.merge", _merge, replace=True)
+with warnings.catch_warnings(action="ignore", category=UserWarning):
+    # OmegaConf 2.4 prefers the name register_resolver, which is another function in 2.3.
+    OmegaConf.register_new_resolver("sized", _sized, replace=True)
+    OmegaConf.register_new_resolver("lacuna.merge", _merge, replace=True)

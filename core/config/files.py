@@ -1,6 +1,4 @@
-"""Which YAML files there are: config groups, plug-ins, descriptions.
-
-A file lays its keys under its group, a plug-in's file like Lacuna's own. These keys reach no constructor:
+"""Which YAML files there are, of Lacuna and plug-ins. A file's keys are laid under its group, but for these:
 
 extends     the file of the same group that this one is merged into
 choose      files of other groups, {group: name}: in train.yaml, a modality or an experiment
@@ -9,7 +7,7 @@ modalities  of a method: those it takes; without it, every one whose tokens fit
 methods     of a modality: methods that take it although they do not list it
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -20,7 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from core.errors import IncompatibleError, UserError, join, one_line, suggestion
+from core.errors import IncompatibleError, UserError, one_line, suggestion
 
 GROUPS = ("modality", "method", "size", "data", "optim", "engine", "experiment")
 DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "modalities": list, "methods": list}
@@ -69,17 +67,12 @@ def official_names(searchpath: SearchPath = ()) -> dict[str, str]:
     return names
 
 
-def defaults(searchpath: SearchPath = ()) -> dict[str, Any]:
-    """The content of train.yaml."""
-    return read(next(file for folder in folders(searchpath) if (file := folder / "train.yaml").exists()))
-
-
 def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[dict[str, Any]]:
     """The content of `<group>/<name>.yaml` after that of the files it extends, not to be changed."""
     files, contents, source = choices(group, searchpath), [], f"{group}={name}"
     while name is not None:
         if name not in files or len(contents) > len(files):
-            raise UserError(f"{source}: there is no such {group}.{unknown(name, files, f'{group}={name}')}")
+            raise UserError(f"{source}: there is no such {group}.{suggestion(name, files, f'{group}={name}')}")
         contents.insert(0, read(files[name]))
         source, name = f"{files[name]}: extends: {contents[0].get('extends')}", contents[0].get("extends")
     return contents
@@ -131,23 +124,8 @@ def read(file: Path) -> dict[str, Any]:
 def _read(file: Path, version: int) -> dict[str, Any]:
     content = load(file)
     if "defaults" in content:
-        raise UserError(f"{file}: defaults:{unknown('defaults', DIRECTIVES)}")
+        raise UserError(f"{file}: defaults:{suggestion('defaults', DIRECTIVES)}")
     for name, kind in DIRECTIVES.items():
         if not isinstance(content.get(name, kind()), kind):
             raise UserError(f"{file}: {name}: must be a {kind.__name__}.")
     return content
-
-
-def unknown(name: str, names: Iterable[str], whole: str = "") -> str:
-    """The end of a message that `name` does not exist: its new name, or that of `whole`, or the nearest of `names`."""
-    renames = load(CONFIGS / "renames.yaml")
-    successor = renames.get(whole) or renames.get(name)
-    return f" It is {successor} now." if successor else suggestion(name, names)
-
-
-def paths(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (path, value) of a tree."""
-    node = dict(enumerate(node)) if isinstance(node, list) else node
-    for name, value in node.items() if isinstance(node, Mapping) else ():
-        yield join(key, name), value
-        yield from paths(value, join(key, name))

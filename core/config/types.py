@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from core.annotations import Unbuilt, fit, is_union, item_hint
 from core.config.allowed import is_own, load_part
-from core.config.files import GROUPS, choices, paths, read, unknown
-from core.errors import UserError, join, spelled
+from core.config.files import GROUPS, choices, read
+from core.errors import UserError, join, spelled, suggestion
+from core.trees import paths
 
 LABELS = ("name", "official")  # keys of a node for people, not for its constructor
 
@@ -45,7 +46,7 @@ def hints_of(node: Mapping, target: Callable, key: str) -> dict[str, Any]:
     signature = signature_of(target)
     further = [name for name in node if name not in {"_target_", "_partial_", *LABELS, *signature.hints}]
     if further and not signature.is_open:
-        message = f"{target.__name__} has no parameter {further[0]!r}.{unknown(further[0], signature.hints)}"
+        message = f"{target.__name__} has no parameter {further[0]!r}.{suggestion(further[0], signature.hints)}"
         raise UserError(f"{spelled(join(key, further[0]), node[further[0]])}: {message}")
     return {**signature.hints, **dict.fromkeys(further, Any)}
 
@@ -107,4 +108,4 @@ def _guess(name: str, group: str, siblings: Mapping, root: Any) -> str:
     if having:
         return f" {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it."
     elsewhere = [path for path, _ in paths(root) if path.split(".")[-1] == name][:4]
-    return f" Did you mean {' or '.join(elsewhere)}?" if elsewhere else unknown(name, siblings)
+    return f" Did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(name, siblings)

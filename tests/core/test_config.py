@@ -6,9 +6,10 @@ import yaml
 from core.annotations import accepts, convert
 from core.config import compose, describe_choices, dump, load, official_names, options
 from core.config import files as choices
-from core.config.compose import is_reference, merge, resolve
+from core.config.compose import resolve
 from core.errors import IncompatibleError, UserError
 from core.settings import parse
+from core.trees import is_reference, merge
 from tests.core.config_fixture import TREE, install
 
 
