@@ -1,4 +1,4 @@
-"""Type annotations as the schema of settings: which values fit, what they become, and the words for messages."""
+"""Type annotations as the schema of settings: which values fit, their conversion, and words for messages."""
 
 import inspect
 import types
@@ -25,7 +25,7 @@ class Unbuilt:
 
 
 def fit(value: Any, hint: Any, key: str) -> Any:
-    """The value converted to the annotation (a list to a tuple, a whole float to an int). Raises UserError."""
+    """The value converted to the annotation (a list to a tuple, 3.0 to an int). Raises UserError."""
     try:
         return convert(value, hint)
     except Mismatch:
@@ -44,7 +44,7 @@ def accepts(value: Any, hint: Any) -> bool:
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """The value converted to the annotation. Raises Mismatch. Annotations that are not listed here take everything."""
+    """The value converted to the annotation; all values fit other annotations than these. Raises Mismatch."""
     origin, args = get_origin(hint) or hint, get_args(hint)
     if is_union(hint):
         fitting = [convert(value, arg) for arg in args if accepts(value, arg)]
@@ -74,7 +74,9 @@ def convert(value: Any, hint: Any) -> Any:
         return origin(_expect(origin is float or value == value // 1, value))
     if origin is Path and isinstance(value, str):
         return Path(value)
-    return _expect(callable(value) if origin in (Callable, type) else not is_kind or isinstance(value, origin), value)
+    if origin in (Callable, type):
+        return _expect(callable(value), value)
+    return _expect(not is_kind or isinstance(value, origin), value)
 
 
 def _expect(holds: Any, value: Any) -> Any:
@@ -84,7 +86,7 @@ def _expect(holds: Any, value: Any) -> Any:
 
 
 def item_hint(hint: Any, item: int | str = 0) -> Any:
-    """The annotation of an item of a sequence, of a mapping, or of the tree's root, whose annotations have names."""
+    """The annotation of an item of a sequence, of a mapping, or of a tree's root, where each name has its own."""
     if isinstance(hint, Mapping):
         return hint.get(item, Any)
     if is_union(hint):

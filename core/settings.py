@@ -53,10 +53,10 @@ def typed_value(text: str, hint: Any, key: str) -> Any:
     return text if is_text else fit(value, hint, key)
 
 
-def options(argv: Sequence[str], hints: Mapping[str, Any], strict: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """A command's own settings, typed by `hints`, and apart from them the overrides that are meant for `compose`.
+def options(argv: Sequence[str], hints: Mapping[str, Any], strict: bool = False) -> tuple[dict, list[str]]:
+    """A command's own settings, typed by `hints`, and apart from them the overrides for `compose`.
 
-    `strict`: there must be none of those. Raises: UserError for unknown names and values that do not fit.
+    `strict`: there must be no overrides. Raises: UserError for unknown names and values that do not fit.
     """
     settings, overrides = {}, []
     for text in argv:
@@ -137,4 +137,5 @@ class Plan:
         return self.batch_size // accumulate
 
 
-ROOT = get_type_hints(Plan) | {"run_dir": str | None, "init": str | None}  # annotations of the keys outside of groups
+# Annotations of the keys that are in no group.
+ROOT = get_type_hints(Plan) | {"run_dir": str | None, "init": str | None}

@@ -1,4 +1,4 @@
-"""Configuration: YAML files and overrides become one plain tree (`compose`), whose nodes become objects (`build`)."""
+"""YAML files and overrides become one plain tree (`compose`), whose nodes become objects (`build`)."""
 
 from core.config.compose import compose, dump
 from core.config.files import describe_choices, load, official_names

@@ -1,7 +1,7 @@
-"""Which things a config may name: those defined in Lacuna and in installed plug-ins, and layers of torch and timm.
+"""Which things a config may name: those defined in Lacuna and plug-ins, and layers of torch and timm.
 
-A config can come from a stranger. Names are checked before anything is imported; then the thing itself must be defined
-in an allowed package, so that a module that an allowed one happens to import is out of reach.
+A config can come from a stranger. Names are checked before anything is imported; then the thing itself must be
+defined in an allowed package, so that a module that an allowed one happens to import is out of reach.
 """
 
 import inspect
@@ -19,28 +19,30 @@ from core.trees import paths
 
 LAYERS = (
     "torch.nn.", "torch.optim.", "torchvision.transforms.v2.", "timm.layers.", "timm.models.",
-    # Not all of torch_geometric.nn: it has modules that fetch language models, and some that run text they are given.
+    # Not all of torch_geometric.nn: it has modules that fetch language models, and some that run text.
     "torch_geometric.nn.conv.", "torch_geometric.nn.models.basic_gnn.", "torch_geometric.nn.norm.",
 )  # fmt: skip
 
 
 def checked_targets(tree: Any, key: str = "") -> None:
-    """Raises UserError if any `_target_` of the tree names something outside the allowed packages. Imports nothing."""
+    """Raises UserError if any `_target_` names something outside the allowed packages. Imports nothing."""
     for path, value in paths(tree, key):
         if path.split(".")[-1] == "_target_":
             _check_name(value, f"{path}: ")
 
 
 def load_target(name: str, key: str = "") -> Any:
-    """The class, function or object of this dotted name. `key`: the config node that names it, for messages.
+    """The class, function or object of a dotted name; UserError where it does not exist or is not allowed.
 
-    Raises: UserError when it does not exist or is not defined in an allowed package.
+    `key`: the config node that names it, for messages.
     """
     place = f"{key}: " if key else ""
     _check_name(name, place)
+
     path, _, attribute = name.rpartition(".")
     things = vars(_load_module(path, name, place))
     public = {n: thing for n, thing in things.items() if not n.startswith("_") and is_allowed(_home(thing))}
+
     if attribute in public:
         return public[attribute]
     if attribute in things:
@@ -51,12 +53,14 @@ def load_target(name: str, key: str = "") -> Any:
 def load_part(name: str, key: str = "", *, is_partial: bool = False) -> Callable:
     """The class or function of this dotted name. `is_partial`: it is handed over, not called.
 
-    A function that is called must have an annotation by which it returns a part: a config may be a stranger's, and gets
-    to call no others. Of torch and timm there are the classes, and `torch.nn.functional` to be handed over.
+    A function that is called must have an annotation by which it returns a part: a stranger's config calls no
+    others. Of torch and timm there are the classes, and `torch.nn.functional` to be handed over.
     """
-    part, place = load_target(name, key), f"{key}: " if key else ""
+    part = load_target(name, key)
     if inspect.isclass(part):
         return part
+
+    place = f"{key}: " if key else ""
     is_functional = is_partial and _home(part) == "torch.nn.functional"
     if not inspect.isfunction(part) or not (is_own(_home(part)) or is_functional):
         raise UserError(f"{place}{name} is no class or function that a config may name.")
@@ -64,7 +68,7 @@ def load_part(name: str, key: str = "", *, is_partial: bool = False) -> Callable
     returned = get_type_hints(part).get("return") if is_own(_home(part)) else None
     if not is_partial and not (inspect.isclass(returned) and is_allowed(returned.__module__)):
         remedy = "Write _partial_: true beside _target_ to hand over the function itself."
-        raise UserError(f"{place}{name} is a function whose annotation names no part that it returns. {remedy}")
+        raise UserError(f"{place}{name} is a function whose annotation names no returned part. {remedy}")
     return part
 
 
@@ -85,8 +89,7 @@ def _own(path: tuple[str, ...]) -> tuple[str, ...]:
 
 def _home(thing: Any) -> str:
     """The module that defines a class, function or (by its class) an object; "" for modules and the like."""
-    home = getattr(thing, "__module__", "")
-    return home if isinstance(home, str) else ""
+    return str(getattr(thing, "__module__", ""))
 
 
 def _check_name(name: Any, place: str) -> None:
@@ -109,7 +112,8 @@ def _load_module(path: str, name: str, place: str) -> Any:
             return import_module(path)
     except ModuleNotFoundError as error:
         if error.name and not f"{path}.".startswith(f"{error.name}."):
-            raise UserError(f"{place}{path} needs the package {error.name}, which is not installed.") from error
+            message = f"{place}{path} needs the package {error.name}, which is not installed."
+            raise UserError(message) from error
 
     # The parent is allowed too, or the name itself is a package that is always there.
     parent, _, child = path.rpartition(".")

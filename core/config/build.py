@@ -1,8 +1,8 @@
 """Config nodes become objects.
 
-A node is a mapping with `_target_`; its parameters are built in the constructor's order. A required parameter that is
-left out comes from the scope: plain values of enclosing nodes and facts that earlier parts provide. These values are
-written into the node, which then stands alone. Parts declare, both optional:
+A node is a mapping with `_target_`; its parameters are built in the constructor's order. A required parameter
+that is left out comes from the scope: plain values of enclosing nodes and facts that earlier parts provide. These
+values are written into the node, which then stands alone. Parts declare, both optional:
 
 provides  property: facts for later parts, {"width": 128}
 requires  class attribute or property: facts that must hold in the scope, {"axes": 3}
@@ -18,15 +18,16 @@ from core.annotations import accepts, fit, item_hint
 from core.config import types
 from core.config.allowed import checked_targets
 from core.errors import IncompatibleError, UserError, join, one_line, show
+from core.trees import paths
 
 
-def build(node: Mapping[str, Any], scope: Mapping[str, Any] | None = None, key: str = "", kind: Any = Any) -> Any:
+def build(node: Mapping, scope: Mapping[str, Any] | None = None, key: str = "", kind: Any = Any) -> Any:
     """The object that a node describes, with all its parts; completes the node in place.
 
-    `scope`: values for required parameters that are left out. `key`: the node's place in the config, for messages.
-    `kind`: the expected class.
-    Raises: UserError for targets outside the allow-list (before anything is built), unknown parameters and values that
-    do not fit; IncompatibleError, a UserError, where a part lacks a value or fact that it requires.
+    `scope`: values for required parameters that are left out. `key`: the node's place in the config, for
+    messages. `kind`: the expected class.
+    Raises: UserError for targets outside the allow-list (before anything is built), unknown parameters and values
+    that do not fit; IncompatibleError, a UserError, where a part lacks a value or fact that it requires.
     """
     checked_targets(node, key)
     types.check(node, kind, key)
@@ -46,33 +47,34 @@ def _make(value: Any, hint: Any, scope: Mapping[str, Any], key: str) -> Any:
     if not isinstance(value, Mapping | list):
         return fit(value, hint, key)
 
-    is_list, facts, made = isinstance(value, list), {**scope, **_plain(value)}, {}
+    is_list, facts, items = isinstance(value, list), {**scope, **_plain(value)}, {}
     for name, item in enumerate(value) if is_list else value.items():
         inner = item_hint(hint, name)
         if item is not None or is_list or accepts(None, inner):
-            made[name] = _make(item, inner, facts, join(key, name))
-            facts |= _declared(made[name], "provides")
-    return fit(list(made.values()) if is_list else made, hint, key)
+            items[name] = _make(item, inner, facts, join(key, name))
+            facts |= _declared(items[name], "provides")
+    return fit(list(items.values()) if is_list else items, hint, key)
 
 
 def _construct(node: Mapping[str, Any], target: Any, scope: Mapping[str, Any], key: str) -> Any:
-    """Builds a node's arguments one after another, each with the facts of those before it, then the object."""
+    """Builds a node's arguments in turn, each with the facts of those before it, then the object."""
     _check_requirements(target, scope, key)
     is_partial, required = bool(node.get("_partial_")), types.signature_of(target).required
-    facts, made = {**scope, **_plain(node)}, {}
+
+    facts, arguments = {**scope, **_plain(node)}, {}
     for name, hint in types.hints_of(node, target, key).items():
         value = node.get(name)
         if value is None and not (name in node and accepts(None, hint)):
             if is_partial or name not in required:
                 continue
             value = node[name] = _from_scope(name, target, facts, key)
-        made[name] = _make(value, hint, facts, join(key, name))
-        facts |= _declared(made[name], "provides")
+        arguments[name] = _make(value, hint, facts, join(key, name))
+        facts |= _declared(arguments[name], "provides")
 
     if is_partial:
-        return partial(target, **made)
+        return partial(target, **arguments)
     try:
-        part = target(**made)
+        part = target(**arguments)
     except (ValueError, ArithmeticError, RuntimeError) as error:  # sizes out of range, mostly
         raise UserError(f"{key or target.__name__}: {one_line(error)}") from error
     _check_requirements(part, scope, key)
@@ -81,13 +83,14 @@ def _construct(node: Mapping[str, Any], target: Any, scope: Mapping[str, Any], k
 
 def _from_scope(name: str, target: Any, scope: Mapping[str, Any], key: str) -> Any:
     if name not in scope:
-        known = f" Known here: {', '.join(sorted(scope))}." if scope else ""
+        facts = f" Known here: {', '.join(sorted(scope))}." if scope else ""
         lack = f"{target.__name__} needs it, and no earlier part provides it"
-        raise IncompatibleError(f"{join(key, name)} must be set: {lack}.{known}")
+        raise IncompatibleError(f"{join(key, name)} must be set: {lack}.{facts}")
     try:
         return json.loads(json.dumps(scope[name]))  # lists for tuples, as YAML has them
     except TypeError:
-        raise TypeError(f"{join(key, name)}: parts must provide plain data, not {type(scope[name])}") from None
+        message = f"{join(key, name)}: parts must provide plain data, not {type(scope[name])}"
+        raise TypeError(message) from None
 
 
 def _check_requirements(part: Any, scope: Mapping[str, Any], key: str) -> None:
@@ -109,10 +112,9 @@ def _declared(part: Any, name: str) -> Mapping[str, Any]:
 
 def _plain(node: Mapping[str, Any] | list) -> dict[str, Any]:
     """The values of a node that its parts may take over."""
-    items = node.items() if isinstance(node, Mapping) else ()
-    named = {name: value for name, value in items if not name.startswith("_") and name not in types.LABELS}
-    return {name: value for name, value in named.items() if value is not None and _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, bool | int | float | str | None)
+    values = {}
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        has_nodes = any(isinstance(item, Mapping) for _, item in paths({name: value}))
+        if value is not None and not has_nodes and not name.startswith("_") and name not in types.LABELS:
+            values[name] = value
+    return values

@@ -29,7 +29,8 @@ SearchPath = Sequence[str | Path]
 
 def plugins() -> dict[str, str]:
     """Packages of the installed plug-ins, by the name of their entry point. Imports none of them."""
-    return {entry.name: entry.value.partition(":")[0].strip() for entry in entry_points(group="lacuna.plugins")}
+    entries = entry_points(group="lacuna.plugins")
+    return {entry.name: entry.value.partition(":")[0].strip() for entry in entries}
 
 
 def folders(extra: SearchPath = ()) -> list[Path]:
@@ -39,8 +40,8 @@ def folders(extra: SearchPath = ()) -> list[Path]:
         try:
             places.append(Path(find_spec(package).submodule_search_locations[0]) / "configs")
         except (ImportError, AttributeError, TypeError):  # no such package, or a module
-            message = f"The plug-in {name!r} names {package!r}, which is no installed package. Install it again."
-            raise UserError(message) from None
+            message = f"The plug-in {name!r} names {package!r}, which is no installed package."
+            raise UserError(f"{message} Install it again.") from None
     return places
 
 
@@ -54,8 +55,10 @@ def describe_choices(searchpath: SearchPath = ()) -> dict[str, dict[str, str]]:
     """The files of each group: name -> first comment line."""
     described = {}
     for group in GROUPS:
-        texts = {name: file.read_text(encoding="utf-8") for name, file in sorted(choices(group, searchpath).items())}
-        described[group] = {name: text.partition("#")[2].partition("\n")[0].strip() for name, text in texts.items()}
+        described[group] = {}
+        for name, file in sorted(choices(group, searchpath).items()):
+            comment = file.read_text(encoding="utf-8").partition("#")[2]
+            described[group][name] = comment.partition("\n")[0].strip()
     return described
 
 
@@ -72,13 +75,14 @@ def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[di
     files, contents, source = choices(group, searchpath), [], f"{group}={name}"
     while name is not None:
         if name not in files or len(contents) > len(files):
-            raise UserError(f"{source}: there is no such {group}.{suggestion(name, files, f'{group}={name}')}")
+            guess = suggestion(name, files, whole=f"{group}={name}")
+            raise UserError(f"{source}: there is no such {group}.{guess}")
         contents.insert(0, read(files[name]))
         source, name = f"{files[name]}: extends: {contents[0].get('extends')}", contents[0].get("extends")
     return contents
 
 
-def chosen(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str, str]:
+def picks(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str, str]:
     """The files that a modality or experiment chooses of other groups, {group: name}."""
     choice = {}
     for content in layers(group, name, searchpath):
@@ -87,21 +91,25 @@ def chosen(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[st
 
 
 def fits(modality: str, method: str, searchpath: SearchPath = ()) -> bool:
-    """Whether a method takes a modality: its file lists it or has no list, or the modality's file lists the method."""
+    """Whether a method takes a modality: it lists it or has no list, or the modality's file lists the method."""
+    modalities, methods = None, []
     try:
-        lists = [content["modalities"] for content in layers("method", method, searchpath) if "modalities" in content]
-        methods = [name for content in layers("modality", modality, searchpath) for name in content.get("methods", ())]
+        for content in layers("method", method, searchpath):
+            modalities = content.get("modalities", modalities)
+        for content in layers("modality", modality, searchpath):
+            methods = content.get("methods", methods)
     except UserError:  # a broken file, which fits nothing
         return False
-    return not lists or modality in lists[-1] or method in methods
+    return modalities is None or modality in modalities or method in methods
 
 
 def refusal(modality: str, method: str, reason: str, searchpath: SearchPath = ()) -> IncompatibleError:
     """The error that a method does not take a modality, with all that go together."""
-    takes = "|".join(name for name in sorted(choices("modality", searchpath)) if fits(name, method, searchpath))
-    others = "|".join(name for name in sorted(choices("method", searchpath)) if fits(modality, name, searchpath))
-    fitting = f"method={method} takes modality={takes}; modality={modality} goes with method={others}."
-    return IncompatibleError(f"method={method} cannot take modality={modality}{reason}\n{fitting}")
+    names, pairs = sorted(choices("modality", searchpath)), sorted(choices("method", searchpath))
+    modalities = "|".join(name for name in names if fits(name, method, searchpath))
+    methods = "|".join(name for name in pairs if fits(modality, name, searchpath))
+    remedy = f"method={method} takes modality={modalities}; modality={modality} goes with method={methods}."
+    return IncompatibleError(f"method={method} cannot take modality={modality}{reason}\n{remedy}")
 
 
 def load(path: str | Path) -> dict[str, Any]:

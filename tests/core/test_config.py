@@ -6,10 +6,9 @@ import yaml
 from core.annotations import accepts, convert
 from core.config import compose, describe_choices, dump, load, official_names, options
 from core.config import files as choices
-from core.config.compose import resolve
 from core.errors import IncompatibleError, UserError
 from core.settings import parse
-from core.trees import is_reference, merge
+from core.trees import is_reference, merge, resolve
 from tests.core.config_fixture import TREE, install
 
 
@@ -161,6 +160,9 @@ def test_select_takes_what_is_there_else_the_default():
         ({"a": {"b": "${a}"}}, "refers to itself"),
         ({"a": "${.b}", "b": 1}, "relative"),
         ({"a": "${env:HOME}"}, "'env'"),
+        ({"a": "${oc.env:HOME}"}, "'oc.env'"),
+        ({"a": "${oc.${b}:HOME}", "b": "env"}, "'oc.'"),
+        ({"a": "${o${oc.select:b,c}.env:HOME}"}, "'o'"),
         ({"a": "${sized:{small:1}}", "size": {"name": "nano"}}, "size=nano"),
         ({"a": "${sized:{small:1}"}, "cannot be evaluated"),
     ],
