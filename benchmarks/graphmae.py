@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measure import printed_by, ratio, record, take_turns
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.engine.meter import memory_mb
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder

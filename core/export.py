@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from core.build import build, build_method, checked_targets
 from core.config import compose
+from core.config.allowed import checked_targets
+from core.config.build import build, build_method
 from core.encoder import Encoder
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
@@ -109,7 +110,7 @@ def load_encoder(path: str | Path, pretrained: bool = True) -> SavedEncoder:
     nodes = {key: json.loads(json.dumps(config[key])) for key in ("tokenizer", "encoder")}
     checked_targets(nodes)
     tokenizer = build(nodes["tokenizer"], key="tokenizer", kind=Tokenizer)
-    given = getattr(tokenizer, "give", {})
+    given = getattr(tokenizer, "provides", {})
     encoder = SavedEncoder(tokenizer, build(nodes["encoder"], given, key="encoder", kind=Encoder), config)
     if pretrained:
         encoder.load_state_dict(_read_weights(path / "model.safetensors", encoder))

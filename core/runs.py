@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from core.build import build, build_method
 from core.config import compose, load
+from core.config.build import build, build_method
 from core.engine.checkpoint import META, MODEL, STATE, Checkpoints, compare_shapes, find_damage
 from core.engine.run_dir import FINISHED
 from core.errors import UserError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.cli import CallableModule, command
-from core.composition.choices import describe_choices
+from core.config.files import describe_choices
 from core.engine.stopping import Interrupted
 
 if TYPE_CHECKING:

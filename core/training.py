@@ -9,24 +9,25 @@ from typing import Any
 
 from torch import nn
 
-from core.build import build, build_method
 from core.config import compose
+from core.config.build import build, build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.engine.checkpoint import Checkpoints
+from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
 from core.engine.run_dir import FINISHED, default_path, lock_run_dir, write_or_check_config
-from core.engine.settings import Clock, Engine, Plan
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.export import export_encoder
 from core.files import read_json, write_json
 from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
+from core.settings import Engine, Plan
 from core.tokens import Progress
 
 

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.build import build_method
 from core.config import load
+from core.config.build import build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader, evaluation_batches
 from core.data.sources import Item
 from core.engine import flops
+from core.engine.clock import Clock
 from core.engine.optim import AdamW
 from core.engine.precision import DryRun, Precision, autocast
-from core.engine.settings import Clock
 from core.errors import UserError
 from core.evaluation.cache import cached
 from core.evaluation.compare import CONSTANT, RANDOM, SUPERVISED, compare, constant_scores, random_encoder

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.build import build
+from core.config.build import build
 from core.data.opening import open_source
 from core.data.reader import Reader
 from core.data.sources import Source

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.build import build
+from core.config.build import build
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.sources import Item, Source

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from core import seeding
-from core.build import build
+from core.config.build import build
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.sources import Item, Source

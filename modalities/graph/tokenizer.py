@@ -22,7 +22,7 @@ class Nodes(Tokenizer):
         self.features, self.loop = features, loop
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"features": self.features}
 
     def forward(self, data: Any) -> Tokens:

@@ -18,7 +18,7 @@ class TubeMasker(ViewMasker):
     Source: MCG-NJU/VideoMAE.
     """
 
-    need: ClassVar = {"axes": 3}
+    requires: ClassVar = {"axes": 3}
 
     def __init__(self, ratio: float):
         self.ratio = checked_ratio(ratio)
@@ -47,7 +47,7 @@ class DualMasker(ViewMasker):
     Source: OpenGVLab/VideoMAEv2.
     """
 
-    need: ClassVar = {"axes": 3}
+    requires: ClassVar = {"axes": 3}
 
     def __init__(self, ratio: float, decoder_ratio: float):
         self.encoder = TubeMasker(ratio)

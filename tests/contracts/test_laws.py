@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.composition.choices import choices
+from core.config.files import choices
 from core.train import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from core import load_encoder
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.errors import UserError
 from core.export import export_encoder, open_encoder
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from core.build import build
 from core.config import compose
 from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
 from core.report import curves, embeddings, main, tables

@@ -48,7 +48,7 @@ def method_for(
     torch.manual_seed(0)
     patch = patch or PATCH[view]
     tokenizer = Patchify(patch, size or SIZE[view], channels)
-    values, grid = tokenizer.give["values"], tokenizer.grid
+    values, grid = tokenizer.provides["values"], tokenizer.grid
     target = target or Pixels(patch, channels, grid, Normalise([0.4], [0.3]), **settings)
     embed = PatchEmbed(values, 24, Normalise([0.5], [0.25]), SinCos(grid, 24))
     encoder = ViT(trunk=Trunk(24, 1, 2), embed=embed)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.export import SavedEncoder, export_encoder, load_encoder
 from core.interop import open_official
 from core.methods.masked_autoencoder import MaskedAutoencoder

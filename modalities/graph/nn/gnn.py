@@ -40,7 +40,7 @@ class GNNEncoder(Encoder):
         self.embed_dim, self.depth = width, depth
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
@@ -177,7 +177,7 @@ class PyGEncoder(Encoder):
         self.embed_dim, self.depth = width, 1
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:

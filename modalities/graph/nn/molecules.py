@@ -54,7 +54,7 @@ class MoleculeGIN(Encoder):
     """
 
     masking = "replace"
-    need: ClassVar = {"features": 2}
+    requires: ClassVar = {"features": 2}
 
     def __init__(self, width: int, depth: int, drop: float = 0.0, jump: Jump = "last"):
         super().__init__()
@@ -68,7 +68,7 @@ class MoleculeGIN(Encoder):
         self.embed_dim, self.depth = width, depth
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:

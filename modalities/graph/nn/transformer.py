@@ -34,7 +34,7 @@ class GraphTransformer(Encoder):
         self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:

@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from core.composition.references import Misfit
 from core.encoder import Encoder
-from core.errors import UserError
+from core.errors import IncompatibleError, UserError
 from core.sparse import VisiblePatches, masked_to, spconv_applies
 from core.tokenizers import Normalise
 from core.tokens import EncoderInput, Latent, Layout, Rows
@@ -48,7 +47,7 @@ class ConvNet(Encoder):
         if hidden not in ("absent", "zeroed"):
             raise UserError(f"method.encoder.hidden={hidden} is unknown; choose absent or zeroed.")
         if len(patch) != 2:
-            raise Misfit(f"method.encoder (ConvNet) needs tokens with axes=2; these have axes={len(patch)}.")
+            raise IncompatibleError(f"method.encoder (ConvNet) needs tokens with axes=2; these have axes={len(patch)}.")
         if any(side % stride for side in patch):
             raise UserError(
                 f"method.encoder.stride={stride} does not divide the patches {list(patch)} that are hidden: "
@@ -64,7 +63,7 @@ class ConvNet(Encoder):
         self.embed_dim, self.depth = self.scales.widths[0], len(self.scales.widths)
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         norms = {type(layer).__name__ for layer in self.network.modules() if "Norm" in type(layer).__name__}
         batch = any(name.startswith(("BatchNorm", "SyncBatchNorm", "FrozenBatchNorm")) for name in norms)
         return {

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from core.composition.suggest import nearest
-from core.errors import UserError
+from core.errors import UserError, nearest
 from core.sparse import VisiblePatches, masked_to
 
 # One or two of each family; `docs/convnets.md` lists all that were tried.

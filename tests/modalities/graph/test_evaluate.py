@@ -9,8 +9,6 @@ from omegaconf import OmegaConf
 from sklearn.linear_model import LogisticRegression
 
 from core import evaluate, load_encoder, train
-from core.build import build
-from core.composition.choices import choices
 from core.config import compose
 from core.evaluation.compare import SUPERVISED
 from core.evaluation.published import Published, spread
@@ -221,7 +219,7 @@ def test_molecules_have_baselines_intervals_and_a_verdict(tmp_path, capsys, monk
         parts = {"x": one.x, "edge_index": one.edge_index[:, kept], "edge_attr": one.edge_attr[kept]}
         dicts.append({**parts, "y": torch.tensor([answers]), "scaffold": str(i // 3)})
     torch.save(dicts, tmp_path / "molecules.pt")
-    data = ["data=graph", f"data.root={tmp_path / 'molecules.pt'}", "batch_size=20", "steps=2", "engine.workers=0"]
+    data = ["data=folder", f"data.root={tmp_path / 'molecules.pt'}", "batch_size=20", "steps=2", "engine.workers=0"]
     assert train.main(["experiment=graphmae_zinc", *data, "method.encoder.width=16", f"run_dir={tmp_path / 'r'}"]) == 0
     argv = [f"run={tmp_path / 'r'}", "metric=roc_auc", "seeds=1"]
     code, err, _, record = run(capsys, *argv, "task=linear")

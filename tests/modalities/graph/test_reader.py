@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from core import train
-from core.build import build
 from core.config import compose
+from core.config.build import build
 from core.data.opening import open_source
 from core.errors import BadSample, UserError
 from modalities.graph.formats import files

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.data.sources import Source
 from core.evaluation.reconstruction import evaluate_reconstruction
 from core.evaluation.settings import LoaderSettings

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.engine.optim import Adam
 from core.export import SavedEncoder
 from core.tokens import Batch, Progress

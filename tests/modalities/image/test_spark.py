@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.spark import Bench
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.errors import UserError
 from core.interop import unwrap
 from core.losses import mse
@@ -61,7 +61,7 @@ LOADED = ["resnet18", "resnetv2_18", "convnextv2_atto", "efficientnet_b0", "regn
 
 def method(made: ConvNet, side: int = 96) -> MaskedAutoencoder:
     patch = list(made.patch)
-    decoder = SparKDecoder(64, made.give["widths"], made.give["norm"], made.give["stride"], patch, 3)
+    decoder = SparKDecoder(64, made.provides["widths"], made.provides["norm"], made.provides["stride"], patch, 3)
     grid = (side // patch[0],) * 2
     target = Pixels(patch, 3, grid, Normalise([0.5], [0.5]), per="patch")
     readout = Readout(decoder, {"pixels": Objective(target, mse)})

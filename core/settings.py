@@ -1,11 +1,73 @@
-"""How a run is carried out (config group `engine`, which must not change results) and how long it is (`Plan`)."""
+"""Settings as they are typed (`key=value`), how a run is carried out (`Engine`) and how long it is (`Plan`)."""
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_type_hints
 
-from core.errors import UserError
-from core.tokens import Progress
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from core.annotations import accepts, fit
+from core.errors import UserError, one_line, suggestion
+
+KEY = re.compile(r"[A-Za-z_]\w*(\.[\w@/-]+)*")
+INT = re.compile(r"[-+]?(0|[1-9]\d*)")  # 007 stays text
+FLOAT = re.compile(r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)|\.nan")
+
+
+def split(text: str) -> tuple[str, str]:
+    """Key and value of `key=value`."""
+    key, equals, value = text.partition("=")
+    if not equals or not KEY.fullmatch(key):
+        bare = key.lstrip("+~-")
+        remedy = f" Write {bare}={value or '<value>'}." if KEY.fullmatch(bare) else ""
+        raise UserError(f"{text!r} is no setting of the form key=value.{remedy}")
+    return key, value
+
+
+def parse(text: str) -> Any:
+    """A typed value: null, true, false, numbers, [lists] and {mappings} as in YAML; everything else is text."""
+    if text.startswith(("[", "{", '"', "'")):
+        try:
+            return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"{text} is no valid list, mapping or quoted text: {one_line(error)}") from None
+
+    words = {"null": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    if INT.fullmatch(text):
+        return int(text)
+    return float(text.replace(".inf", "inf").replace(".nan", "nan")) if FLOAT.fullmatch(text) else text
+
+
+def typed_value(text: str, hint: Any, key: str) -> Any:
+    """A typed value that fits, or the text itself where only that fits (`run_dir=2024`)."""
+    value = parse(text)
+    if isinstance(value, str) and "${" in value:  # a reference, which is looked up later
+        return value
+    is_text = not isinstance(value, str) and accepts(text, hint) and not accepts(value, hint)
+    return text if is_text else fit(value, hint, key)
+
+
+def options(argv: Sequence[str], hints: Mapping[str, Any], strict: bool = False) -> tuple[dict, list[str]]:
+    """A command's own settings, typed by `hints`, and apart from them the overrides for `compose`.
+
+    `strict`: there must be no overrides. Raises: UserError for unknown names and values that do not fit.
+    """
+    settings, overrides = {}, []
+    for text in argv:
+        key, value = split(text)
+        if key in hints:
+            settings[key] = typed_value(value, hints[key], key)
+        elif strict:
+            raise UserError(f"{text}: there is no setting {key!r}.{suggestion(key, hints)}")
+        else:
+            overrides.append(text)
+    return settings, overrides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +137,5 @@ class Plan:
         return self.batch_size // accumulate
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Turns steps into progress: schedules count either."""
-
-    steps: int
-    steps_per_epoch: float  # optimiser steps
-
-    @classmethod
-    def of(cls, plan: Plan, batches_per_epoch: int, accumulate: int) -> "Clock":
-        """Raises UserError when the run would be shorter than one step."""
-        steps = plan.steps if plan.steps is not None else int(plan.epochs * batches_per_epoch) // accumulate
-        if steps < 1:
-            raise UserError(f"epochs={plan.epochs} is less than one step of batch_size={plan.batch_size}: raise it.")
-        return cls(steps, batches_per_epoch / accumulate)
-
-    def at(self, step: int) -> Progress:
-        return Progress(step, self.steps, step / self.steps_per_epoch, self.steps / self.steps_per_epoch)
+# Annotations of the keys that are in no group.
+ROOT = get_type_hints(Plan) | {"run_dir": str | None, "init": str | None}
