@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from core.config import compose
+from core.config.build import build
 from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
 from core.report import curves, embeddings, main, tables
 from core.report.page import page, write_report

@@ -10,6 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 from core import evaluate, load_encoder, train
 from core.config import compose
+from core.config.build import build
+from core.config.files import choices
 from core.evaluation.compare import SUPERVISED
 from core.evaluation.published import Published, spread
 from modalities.graph.evaluation import PooledVectors, features, node_accuracy
