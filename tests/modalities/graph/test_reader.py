@@ -125,5 +125,5 @@ def test_published_figures_need_one_place(many):
 
 
 def test_the_name_of_before_leads_to_the_new_one():
-    with pytest.raises(UserError, match="data=graph: there is no such data. It is data=folder"):
+    with pytest.raises(UserError, match=r"data=graph: there is no such data\. It is data=folder"):
         compose(["modality=graph", "data=graph", "data.root=x"])
