@@ -1,4 +1,4 @@
-"""Graph decoders: codes of the nodes that were not emptied again -> features at the nodes that are asked for."""
+"""Graph decoders: codes of the nodes that were not erased again -> features at the nodes that are asked for."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.decoders import Decoder
-from core.tokens import Latent, Layout, Place
+from core.tokens import Latent, Layout, Query
 from modalities.graph.elementwise import PReLU, dropout
 from modalities.graph.layers import Activation, DotGATLayer, GATLayer, GCNLayer, Mlp, Norm, Residual
-from modalities.graph.messages import Links, edge_softmax, neighbour_sum, weighted_sum
+from modalities.graph.messages import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
 from modalities.graph.molecules import ATOM_TYPES, BondConv
 
 MaskToken = Literal["none", "learned", "idle"]
@@ -31,28 +31,28 @@ class Codes:
         """x (n, …) of these nodes -> (N, …), zero elsewhere."""
         return x.new_zeros(self.nodes, *x.shape[1:]).index_copy(0, self.rows, x)
 
-    def readable(self, links: Links) -> tuple[Links, Tensor]:
+    def readable(self, edges: EdgeIndex) -> tuple[EdgeIndex, Tensor]:
         """The links that come from these nodes, sources numbered among them, and which of the edges those are (E,)."""
         number = torch.full((self.nodes,), -1, device=self.rows.device)
         number = number.index_copy(0, self.rows, torch.arange(len(self.rows), device=self.rows.device))
-        source = number[links.source]
+        source = number[edges.source]
         kept = source >= 0
-        return Links(source[kept], links.row[kept], len(self.rows), links.rows), kept
+        return EdgeIndex(source[kept], edges.row[kept], len(self.rows), edges.rows), kept
 
 
-def into(links: Links, asked: Tensor) -> tuple[Links, Tensor]:
+def into(edges: EdgeIndex, asked: Tensor) -> tuple[EdgeIndex, Tensor]:
     """The links that end in the nodes `asked` (M,), rows in their order, and which of the edges those are (E,)."""
-    number = torch.full((links.rows,), -1, device=asked.device)
-    row = number.index_copy(0, asked, torch.arange(len(asked), device=asked.device))[links.row]
+    number = torch.full((edges.rows,), -1, device=asked.device)
+    row = number.index_copy(0, asked, torch.arange(len(asked), device=asked.device))[edges.row]
     kept = row >= 0
-    return Links(links.source[kept], row[kept], links.nodes, len(asked)), kept
+    return EdgeIndex(edges.source[kept], row[kept], edges.nodes, len(asked)), kept
 
 
 class GraphDecoder(Decoder):
-    """Linear bridge without bias; codes at `place.remask` emptied again; then `decode`, over the layout's own edges.
+    """Linear bridge without bias; codes at `place.remask` erased again; then `decode`, over the layout's own edges.
 
-    The bridge is computed for nodes that stay, unless emptied codes are a learned vector (`mask_token` "learned",
-    GraphMAE2; "idle": it is there, but codes are emptied to zero, GraphMAE2's "fixed").
+    The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token` "learned",
+    GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
     `gain`: of the bridge's and the vector's Xavier-normal start; None: a linear layer's usual one, and zero.
     `width`: of the latent, `inner`: of codes. `input_layers`: the bridge reads the outputs of so many encoder layers
     side by side, all of that width (the official `concat_hidden`); 1: the latent alone.
@@ -78,10 +78,10 @@ class GraphDecoder(Decoder):
                 nn.init.xavier_normal_(self.mask_token)
 
     def forward(
-        self, latent: Latent, layout: Layout, places: Mapping[str, Place], others: Mapping[str, Latent]
+        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
         features = self.read(latent)
-        return {name: self.answer(features, layout, place)[None] for name, place in places.items()}
+        return {name: self.answer(features, layout, query)[None] for name, query in queries.items()}
 
     def read(self, latent: Latent) -> Tensor:
         """(N, width · input_layers): what the bridge maps."""
@@ -89,16 +89,16 @@ class GraphDecoder(Decoder):
             return latent.features[0]
         return torch.cat([latent.taps[tap][0] for tap in self.taps], 1)
 
-    def answer(self, latent: Tensor, layout: Layout, place: Place) -> Tensor:
+    def answer(self, latent: Tensor, layout: Layout, query: Query) -> Tensor:
         everywhere = torch.arange(layout.count, device=latent.device)
-        asked = everywhere if place.rows is None else place.rows.index[0]
-        if place.remask is None:
+        asked = everywhere if query.rows is None else query.rows.index[0]
+        if query.remask is None:
             return self.decode(Codes(self.codes(latent), everywhere, layout.count), layout, asked)
-        emptied = torch.zeros_like(everywhere, dtype=torch.bool).index_fill(0, place.remask.index[0], True)
+        erased = torch.zeros_like(everywhere, dtype=torch.bool).index_fill(0, query.remask.index[0], True)
         if self.has_token:
-            values = torch.where(emptied[:, None], self.mask_token, self.codes(latent))
+            values = torch.where(erased[:, None], self.mask_token, self.codes(latent))
             return self.decode(Codes(values, everywhere, layout.count), layout, asked)
-        kept = everywhere[~emptied]
+        kept = everywhere[~erased]
         return self.decode(Codes(self.codes(latent[kept]), kept, layout.count), layout, asked)
 
     def codes(self, latent: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class GATDecoder(GraphDecoder):
     """GAT layers. The last has no norm, activation or residual, and sums codes before it projects them to features.
 
     Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide projection is
-    computed once for every node asked for, and nothing at all for emptied ones.
+    computed once for every node asked for, and nothing at all for erased ones.
     `depth` > 1: layers of `hidden` width and `hidden_heads` come first, over all nodes, with residual, norm and
     activation as in the encoder.
     Source: THUDM/GraphMAE (depth 1), THUDM/GraphMAE2.
@@ -151,12 +151,12 @@ class GATDecoder(GraphDecoder):
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            h = layer(dropout(codes.spread(codes.values), self.feat_drop, self.training), Links.of(layout))
+            h = layer(dropout(codes.spread(codes.values), self.feat_drop, self.training), EdgeIndex.of(layout))
             codes = Codes(h, torch.arange(layout.count, device=h.device), layout.count)
 
         last = self.layers[-1]
         codes = replace(codes, values=dropout(codes.values, self.feat_drop, self.training))
-        links, _ = into(Links.of(layout), asked)
+        links, _ = into(EdgeIndex.of(layout), asked)
         attention = dropout(self.attention(codes, links, asked), last.attn_drop, self.training)
 
         readable, kept = codes.readable(links)
@@ -167,14 +167,14 @@ class GATDecoder(GraphDecoder):
         weight = last.linear.weight.unflatten(0, (last.heads, -1))
         return torch.einsum("mkh,kdh->mkd", summed, weight).flatten(1) + last.bias
 
-    def attention(self, codes: Codes, links: Links, asked: Tensor) -> Tensor:
+    def attention(self, codes: Codes, edges: EdgeIndex, asked: Tensor) -> Tensor:
         """(E, heads) of the last layer, before dropout."""
         last = self.layers[-1]
         weight = last.linear.weight.unflatten(0, (last.heads, -1))  # (K, D, H)
         both = torch.cat([(a[0, :, :, None] * weight).sum(1) for a in (last.sender, last.receiver)])  # (2K, H)
         sent, received = codes.spread(F.linear(codes.values, both)).split(last.heads, 1)
-        logits = sent[links.source] + received[asked][links.row]
-        return edge_softmax(F.leaky_relu(logits, last.slope), links)
+        logits = sent[edges.source] + received[asked][edges.row]
+        return edge_softmax(F.leaky_relu(logits, last.slope), edges)
 
 
 class DotGATDecoder(GraphDecoder):
@@ -198,7 +198,7 @@ class DotGATDecoder(GraphDecoder):
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         h = codes.spread(dropout(codes.values, self.feat_drop, self.training))
-        return self.layers[0](h, Links.of(layout))[asked]
+        return self.layers[0](h, EdgeIndex.of(layout))[asked]
 
 
 class GCNDecoder(GraphDecoder):
@@ -213,7 +213,7 @@ class GCNDecoder(GraphDecoder):
         self.layers = nn.ModuleList([GCNLayer(inner, features)])
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        whole, layer = Links.of(layout), self.layers[0]
+        whole, layer = EdgeIndex.of(layout), self.layers[0]
         out_degree, in_degree = whole.degrees(codes.values.dtype)
         values = dropout(codes.values, self.feat_drop, self.training) * out_degree[codes.rows].rsqrt()[:, None]
 
@@ -245,7 +245,7 @@ class GINDecoder(GraphDecoder):
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         mapped = F.linear(dropout(codes.values, self.feat_drop, self.training), self.mlp.linear1.weight)
-        links, rows = Links.of(layout), torch.arange(layout.count, device=asked.device)
+        links, rows = EdgeIndex.of(layout), torch.arange(layout.count, device=asked.device)
         if not self.all_rows:
             links, rows = into(links, asked)[0], asked
         own = codes.spread(mapped)
@@ -283,7 +283,7 @@ class LinearDecoder(GraphDecoder):
 
 
 class BondDecoder(GraphDecoder):
-    """Activation, bridge, emptied again, one molecule convolution to atom types. Source: THUDM/GraphMAE (chem)."""
+    """Activation, bridge, erased again, one molecule convolution to atom types. Source: THUDM/GraphMAE (chem)."""
 
     def __init__(self, width: int, inner: int):
         super().__init__(width, inner, ATOM_TYPES)
@@ -294,6 +294,6 @@ class BondDecoder(GraphDecoder):
         return self.bridge(self.activation(latent))
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        links, ending = into(Links.of(layout), asked)
+        links, ending = into(EdgeIndex.of(layout), asked)
         summed = neighbour_sum(codes.values, codes.readable(links)[0])
         return self.conv(summed, layout.edge_content[ending], links)

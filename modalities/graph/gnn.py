@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from core.encoder import Encoder
-from core.tokens import Latent, Seen
+from core.tokens import EncoderInput, Latent
 from modalities.graph.elementwise import dropout
 from modalities.graph.layers import (
     Activation,
@@ -14,51 +14,51 @@ from modalities.graph.layers import (
     GCNLayer,
     GINLayer,
     GraphLayer,
-    Input,
+    MaskedInput,
     Norm,
     Residual,
     TokenStart,
 )
-from modalities.graph.messages import Links
+from modalities.graph.messages import EdgeIndex
 
 
-class Stacked(Encoder):
+class GNNEncoder(Encoder):
     """Layers one after another over every node, hidden ones as a learned vector.
 
     The latent is the last layer's output. Decoders that read several layers (the official `concat_hidden`) take the
     others as taps: also the official `embed` returns the last layer alone, and that is what gets probed and exported.
     `token`: the learned vector's start.
-    Shapes: Seen (1, N, C) -> Latent (1, N, D). Taps: "layer0", ….
+    Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Taps: "layer0", ….
     """
 
-    hide = "blank"
+    masking = "replace"
     layers: nn.ModuleList
 
     def __init__(self, features: int, width: int, depth: int, feat_drop: float, token: TokenStart):
         super().__init__()
-        self.feat_drop, self.input = feat_drop, Input(features, token)
+        self.feat_drop, self.input = feat_drop, MaskedInput(features, token)
         self.embed_dim, self.depth = width, depth
 
     @property
     def give(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
-        links = Links.of(seen.layout)
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        links = EdgeIndex.of(seen.layout)
         outs = [self.first(seen, links)]
         for layer in self.layers[1:]:
             outs.append(layer(dropout(outs[-1], self.feat_drop, self.training), links))
         return _latent(outs, seen, taps)
 
-    def first(self, seen: Seen, links: Links) -> Tensor:
+    def first(self, seen: EncoderInput, edges: EdgeIndex) -> Tensor:
         """The first layer's output, (N, width). A layer that starts with a linear map leaves bags as they are."""
         layer = self.layers[0]
         if not isinstance(layer, GraphLayer) or layer.is_identity:
-            return layer(self.input(seen, self.feat_drop), links)
-        return layer.pass_on(self.input.project(seen, layer.weight, self.feat_drop), links, None)
+            return layer(self.input(seen, self.feat_drop), edges)
+        return layer.propagate(self.input.project(seen, layer.weight, self.feat_drop), edges, None)
 
 
-class GAT(Stacked):
+class GAT(GNNEncoder):
     """`depth` GAT layers, all of one width split over `heads`.
 
     The last layer has heads, norm and activation like the others; a single layer has no activation (as published).
@@ -87,7 +87,7 @@ class GAT(Stacked):
         )
 
 
-class DotGAT(Stacked):
+class DotGAT(GNNEncoder):
     """`depth` layers of dot-product attention, all of one width split over `heads`; else as `GAT`.
 
     Source: THUDM/GraphMAE (encoder_type "dotgat").
@@ -114,7 +114,7 @@ class DotGAT(Stacked):
         )
 
 
-class GCN(Stacked):
+class GCN(GNNEncoder):
     """`depth` graph convolutions; norm and activation follow each, a single one too.
 
     Source: THUDM/GraphMAE (encoder_type "gcn").
@@ -137,7 +137,7 @@ class GCN(Stacked):
         )
 
 
-class GIN(Stacked):
+class GIN(GNNEncoder):
     """`depth` GIN layers. Norms see all nodes of the batch.
 
     With norm="none" the last layer is its MLP alone, without activation, as published; "identity" (any name of a norm
@@ -162,24 +162,24 @@ class GIN(Stacked):
         )
 
 
-class Messages(Encoder):
+class PyGEncoder(Encoder):
     """Any module with forward(x, edge_index), of torch_geometric say, as it is; it gets one self-loop per node.
 
     `module` maps (N, features) to (N, width). Modules that add self-loops themselves should be told not to.
     """
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self, module: nn.Module, features: int, width: int):
         super().__init__()
-        self.input, self.module = Input(features), module
+        self.input, self.module = MaskedInput(features), module
         self.embed_dim, self.depth = width, 1
 
     @property
     def give(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         return _latent([self.module(self.input(seen), seen.layout.edges)], seen, taps)
 
 
@@ -188,6 +188,6 @@ def input_sizes(features: int, width: int, depth: int) -> list[int]:
     return [features] + [width] * (depth - 1)
 
 
-def _latent(outs: list[Tensor], seen: Seen, taps: Sequence[str]) -> Latent:
+def _latent(outs: list[Tensor], seen: EncoderInput, taps: Sequence[str]) -> Latent:
     tapped = {f"layer{i}": out[None] for i, out in enumerate(outs) if f"layer{i}" in taps}
     return Latent(outs[-1][None], seen.layout, seen.rows, None, tapped)

@@ -104,7 +104,7 @@ def _graphmae2(state: State, settings: Settings) -> list[str]:
             views=views,
             remask_ratio=settings.get("remask_rate", 0.5),
         ),
-        f"method.readouts.main.objectives.features.at=[{at}]",
+        f"method.readouts.main.objectives.features.queries=[{at}]",
         f"method.readouts.latent.objectives.latent.weight={float(settings.get('lam', 1.0))}",
         f"method.teachers.latent.momentum={float(settings.get('momentum', 0.996))}",
         f"method.teachers.latent.delay={float(settings.get('delayed_ema_epoch', 0))}",
@@ -415,9 +415,9 @@ def _replay2(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
         draws["edges"] = _kept(graphs, io["view1_edge_index"])
     if "view2_edge_index" in io:
         views["teacher"] = Graphs.of(io["x"], io["view2_edge_index"])
-    emptied = [io[f"remask_nodes_{i}"] for i in range(settings.get("num_remasking", 0)) if f"remask_nodes_{i}" in io]
-    if emptied:
-        draws["remask"] = torch.stack([_permutation(nodes, count) for nodes in emptied])
+    erased = [io[f"remask_nodes_{i}"] for i in range(settings.get("num_remasking", 0)) if f"remask_nodes_{i}" in io]
+    if erased:
+        draws["remask"] = torch.stack([_permutation(nodes, count) for nodes in erased])
     if "targets" in io:
         views["graph"] = graphs.rooted(io["targets"])
     elif len(io.get("latent_target", io["x"])) < count:
@@ -522,7 +522,7 @@ GRAPHMAE2 = Official(
         *_COMMON,
         Rule(r"dec_mask_token", (f"{DECODER}.mask_token",)),
         Rule(r"(projector|predictor)\.(\d)\.(weight|bias)", (rf"{LATENT}.\1.\2.\3",)),
-        Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"followers.latent.copies.projector.\1.\2",)),
-        *_layer_rules(r"encoder_ema\.gat_layers\.(\d+)", r"followers.latent.copies.encoder.layers.\1"),
+        Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"moving_teachers.latent.copies.projector.\1.\2",)),
+        *_layer_rules(r"encoder_ema\.gat_layers\.(\d+)", r"moving_teachers.latent.copies.encoder.layers.\1"),
     ),
 )

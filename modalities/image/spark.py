@@ -1,6 +1,6 @@
 """Official SparK checkpoints (keyu-tian/SparK): ResNets and ConvNeXts, with or without their decoder.
 
-ConvNeXts have their first authors' names or timm's. Options of `SparK`, `SparseEncoder`, `LightDecoder`, the networks:
+ConvNeXts have their first authors' names or timm's. Options of `SparK`, `SparseEncoder`, `MAEDecoder`, the networks:
 - of the tensors: layers, channels, block (basic, bottleneck), cardinality, base_width, stem_type, stem_width, avg_down;
   depths, dims, layer_scale_init_value (0: no gamma); in_chans of encoders alone; the decoder's width, from 32 on;
   densify_norm (bn, ln, none); input_size, by a buffer of whole models;

@@ -74,7 +74,7 @@ def test_the_encoder_of_a_pair_is_the_same_when_loaded(pair, tmp_path):
 def trains(method: MaskedAutoencoder, batch: Batch) -> None:
     out = method(batch, generator=torch.Generator().manual_seed(0))
     out.loss.backward()
-    assert torch.isfinite(out.loss) and set(out.terms) == set(out.predictions) == set(out.truths)
+    assert torch.isfinite(out.loss) and set(out.terms) == set(out.predictions) == set(out.targets)
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{name} is not trained"
@@ -82,10 +82,10 @@ def trains(method: MaskedAutoencoder, batch: Batch) -> None:
 
 
 def is_tight(method: MaskedAutoencoder, batch: Batch, tokens: dict, other: dict, masks: dict) -> None:
-    assert method.encoder.hide != "expose", "a method's default must not see hidden tokens"
+    assert method.encoder.masking != "leak", "a method's default must not see hidden tokens"
     firewall(method, tokens, other, masks)
     honest(method, tokens, masks, batch)
-    if all(asked.objective.target.reveals == "nothing" for asked in method.questions(masks).values()):
+    if all(asked.objective.target.reveals == "nothing" for asked in method.prediction_tasks(masks).values()):
         moved(method, tokens, masks)
     alone(method, tokens, masks)
 
@@ -112,7 +112,7 @@ def test_no_encoder_sees_hidden_tokens():
     kinds = [kind for kind in _subclasses(Encoder) if not isabstract(kind)]
     kinds = {kind.__name__: kind for kind in kinds if kind.__module__.startswith(("core.", "modalities."))}
     assert {"ViT", "ConvNet", "GAT"} <= set(kinds)
-    assert [name for name, kind in kinds.items() if "expose" in (kind.hide, *(kind.__doc__ or "").split())] == []
+    assert [name for name, kind in kinds.items() if "leak" in (kind.masking, *(kind.__doc__ or "").split())] == []
 
 
 def test_raw_data_reach_every_method_as_bytes_too():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder, Output
-from core.tokens import Latent, Mask, Place, Progress, Rows, Tokens
+from core.tokens import Latent, Mask, Progress, Query, Rows, Tokens
 from modalities.graph.decoders import MLPDecoder
 from tests.parity.vectors import Folder, WeightComparison, largest_of
 
@@ -29,7 +29,7 @@ def trained_once(folder: Folder) -> tuple[MaskedAutoencoder, Output, Mask]:
     batch, draws = folder.replay()
     out = method(batch, draws=draws)
     out.loss.backward()
-    return method, out, out.mask["graph"]
+    return method, out, out.masks["graph"]
 
 
 def tokens_of(folder: Folder, method: MaskedAutoencoder) -> Tokens:
@@ -41,18 +41,18 @@ def tapped(method: MaskedAutoencoder, folder: Folder, mask: Mask) -> Latent:
     before = {name: value.clone() for name, value in method.state_dict().items()}
     taps = [f"layer{i}" for i in range(method.encoder.depth)]
     with torch.no_grad():
-        latent = method.encoder(tokens_of(folder, method).blank(mask), taps)
+        latent = method.encoder(tokens_of(folder, method).replace_masked(mask), taps)
     method.load_state_dict(before)
     return latent
 
 
 @torch.no_grad()
-def answers(method: MaskedAutoencoder, folder: Folder, mask: Mask, place: Place | None = None) -> Tensor:
+def answers(method: MaskedAutoencoder, folder: Folder, mask: Mask, query: Query | None = None) -> Tensor:
     """The prediction at every node, (N, C)."""
     before = {name: value.clone() for name, value in method.state_dict().items()}
     tokens = {"graph": tokens_of(folder, method)}
-    place = place or mask.predict["main"]
-    everywhere = replace(place, rows=Rows.all(1, tokens["graph"].layout.count))
+    query = query or mask.queries["main"]
+    everywhere = replace(query, rows=Rows.all(1, tokens["graph"].layout.count))
     latent = method.encode(tokens, {"graph": mask})["graph"]
     answered = method.readouts["main"].decoder(latent, tokens["graph"].layout, {"all": everywhere}, {})["all"][0]
     method.load_state_dict(before)
@@ -63,14 +63,14 @@ def answers(method: MaskedAutoencoder, folder: Folder, mask: Mask, place: Place 
 def whole(folder: Folder) -> Tensor:
     """Features of the graph with nothing hidden, in eval mode."""
     method = folder.load().eval()
-    return method.encoder(tokens_of(folder, method).whole()).features[0]
+    return method.encoder(tokens_of(folder, method).unmasked()).features[0]
 
 
-def emptied_again(place: Place, nodes: int) -> Tensor:
+def emptied_again(query: Query, nodes: int) -> Tensor:
     """(N,) nodes whose codes the decoder does not read; none for a decoder without re-mask."""
-    if place.remask is None:
+    if query.remask is None:
         return torch.zeros(nodes, dtype=torch.bool)
-    return place.remask.flag(nodes)[0]
+    return query.remask.to_mask(nodes)[0]
 
 
 def cosine(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.methods.masked_autoencoder import MaskedAutoencoder, Output
-from core.tokens import Batch, Mask, Place, Rows, Step
+from core.tokens import Batch, ForwardContext, Mask, Query, Rows
 
 # Classes that an official constructor's options put in or leave out.
 OPTIONS = frozenset({"Separable", "Learned", "ClsToken", "LayerScale"})
@@ -23,13 +23,13 @@ def all_rows(mask: Mask) -> Rows:
 
 
 def answered(mask: Mask, rows: Rows) -> Mask:
-    return replace(mask, predict={"main": Place(rows)})
+    return replace(mask, queries={"main": Query(rows)})
 
 
 @torch.no_grad()
-def ask(method: MaskedAutoencoder, batch: Batch, mask: dict[str, Mask]) -> tuple[Step, Tensor, Tensor]:
+def ask(method: MaskedAutoencoder, batch: Batch, mask: dict[str, Mask]) -> tuple[ForwardContext, Tensor, Tensor]:
     """Prediction and target at the main place of another mask."""
-    step = Step(batch, method.tokenizer.views(batch.views), masks=mask)
-    _, predictions = method.predict(step.tokens, mask)
-    (objective, view, place), *_ = method.questions(mask).values()
-    return step, predictions["pixels"], objective.target(step, view, place).values
+    ctx = ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), masks=mask)
+    _, predictions = method.predict(ctx.tokens, mask)
+    (objective, view, query), *_ = method.prediction_tasks(mask).values()
+    return ctx, predictions["pixels"], objective.target(ctx, view, query).values

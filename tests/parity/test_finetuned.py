@@ -16,7 +16,7 @@ def encode(method: MaskedAutoencoder, view: str, pixels: torch.Tensor) -> Latent
     """All blocks' outputs and the last norm's, of recorded input whose normalisation was taken back."""
     taps = [f"block{i}" for i in range(len(method.encoder.trunk.blocks))]
     with torch.no_grad():
-        return method.eval().encoder(method.tokenizer(pixels).whole(), taps)
+        return method.eval().encoder(method.tokenizer(pixels).unmasked(), taps)
 
 
 @pytest.mark.parametrize("case", cases("mae-finetune"))

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.interop import load_official
-from core.tokens import Step
+from core.tokens import ForwardContext
 from tests.parity.vectors import Folder, cases
 
 NODES = ("graphmae", "graphmae-gin", "graphmae2")
@@ -20,23 +20,23 @@ def test_recorded_seed_gives_the_recorded_mask(case):
     if "mask_seed" not in folder.meta:
         pytest.skip("the folder names no seed")
     method, (batch, _) = folder.load(), folder.replay()
-    tokens = method.tokenizer.views(batch.views)
+    tokens = method.tokenizer.tokenize_views(batch.views)
     torch.manual_seed(folder.meta["mask_seed"])
-    mask = method.draw_mask(Step(batch, tokens))["graph"]
+    mask = method.draw_mask(ForwardContext(batch, tokens))["graph"]
     hidden = folder.io["mask_nodes"]
-    for place in (place for name, place in mask.predict.items() if name.startswith("main")):
+    for place in (place for name, place in mask.queries.items() if name.startswith("main")):
         assert torch.equal(place.rows.index[0], hidden)
 
 
 @pytest.mark.parametrize("case", cases(*NODES, MOLECULES))
 def test_remasked_codes_are_not_read(case):
-    """Other latents at emptied nodes leave every answer as it is; at a visible node they do not."""
+    """Other latents at erased nodes leave every answer as it is; at a visible node they do not."""
     folder = Folder(case[1], case[0])
     method = folder.load().eval()
     batch, draws = folder.replay()
-    tokens = method.tokenizer.views(batch.views)
-    mask = method.draw_mask(Step(batch, tokens), draws)["graph"]
-    name, place = next(iter(mask.predict.items()))
+    tokens = method.tokenizer.tokenize_views(batch.views)
+    mask = method.draw_mask(ForwardContext(batch, tokens), draws)["graph"]
+    name, place = next(iter(mask.queries.items()))
     latent = method.encode({"graph": tokens["graph"]}, {"graph": mask})["graph"]
     decoder = method.readouts["main"].decoder
 
@@ -46,9 +46,9 @@ def test_remasked_codes_are_not_read(case):
         return decoder(changed, tokens["graph"].layout, {name: place}, {})[name]
 
     # Decoders of each node's own code empty nothing: there nodes that are not asked for are not read.
-    unread = place.rows.flag(latent.features.shape[1]).logical_not()
+    unread = place.rows.to_mask(latent.features.shape[1]).logical_not()
     if place.remask is not None:
-        unread = place.remask.flag(latent.features.shape[1])
+        unread = place.remask.to_mask(latent.features.shape[1])
     with torch.no_grad():
         plain = answers(lambda x: x)
         assert torch.equal(answers(lambda x: torch.where(unread[..., None], torch.randn_like(x), x)), plain)

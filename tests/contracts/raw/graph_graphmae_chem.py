@@ -26,5 +26,5 @@ def scrambled(method: MaskedAutoencoder, batch: Batch, masks: dict[str, Mask]) -
     graphs = batch.views["graph"]
     generator = torch.Generator().manual_seed(1)
     noise = [draw(classes, len(graphs.x), generator) for classes in (ATOM_TYPES, CHIRALITIES)]
-    closed = unread(masks["graph"], method.encoder.hide)[0]
+    closed = unread(masks["graph"], method.encoder.masking)[0]
     return Batch({"graph": replace(graphs, x=torch.where(closed[:, None], torch.stack(noise, 1), graphs.x))})

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from core.embeddings import SinCos
 from core.tokenizers import Tokenizer
-from core.tokens import Layout, Seen, Tokens
+from core.tokens import EncoderInput, Layout, Tokens
 from tests.contracts.toys import DIM
 
 VOCABULARY = 11
@@ -18,12 +18,12 @@ class Text(Tokenizer):
 
 
 class Words(nn.Module):
-    """Word ids with the mask's id where they are emptied; every row stays."""
+    """Word ids with the mask's id where they are erased; every row stays."""
 
     def __init__(self, length: int = 6):
         super().__init__()
         self.table, self.positions = nn.Embedding(VOCABULARY + 1, DIM), SinCos((length,), DIM)
 
-    def forward(self, seen: Seen) -> Tensor:
-        ids = seen.content.masked_fill(seen.emptied, VOCABULARY)
+    def forward(self, seen: EncoderInput) -> Tensor:
+        ids = seen.content.masked_fill(seen.erased, VOCABULARY)
         return self.table(ids) + self.positions(seen.cells, seen.layout.grid)

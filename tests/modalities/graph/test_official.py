@@ -289,14 +289,14 @@ class Formula:
             codes = codes.index_fill(0, hidden, 0.0)
         return outs[-1], self.error(self.decode(codes)[hidden], x[hidden])
 
-    def graphmae2(self, x: Tensor, hidden: Tensor, emptied: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def graphmae2(self, x: Tensor, hidden: Tensor, erased: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         latent = self.encode(self.masked(x, hidden))[-1]
         codes = self.linear("encoder_to_decoder", latent)
         if self.model.remask == "fixed":
             loss = self.error(self.decode(codes.index_fill(0, hidden, 0.0))[hidden], x[hidden])
         else:
             loss = torch.zeros((), dtype=torch.float64)
-            for rows in emptied:
+            for rows in erased:
                 flag = torch.zeros(len(x), 1, dtype=torch.bool).index_fill(0, rows, True)
                 decoded = self.decode(torch.where(flag, self.state["dec_mask_token"], codes))
                 loss = loss + self.error(decoded[hidden], x[hidden])
@@ -358,7 +358,7 @@ def assert_official(model: Model, meta: dict | None = None) -> None:
         latent, loss = formula.graphmae(x, hidden)
     loss.backward()
 
-    assert relative(out.latent["graph"].features[0], latent) < 1e-5
+    assert relative(out.latents["graph"].features[0], latent) < 1e-5
     assert relative(out.loss, loss) < 1e-5
     recorded = {key: t.grad for key, t in trained.items() if t.is_leaf and t.grad is not None}
     gradients = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
@@ -496,7 +496,7 @@ def test_molecules_join_layers_and_have_two_losses(jump, loss):
     types = graphs.x[hidden, 0]
     cosine = prediction[range(3), types] / prediction.norm(dim=1)
     expected = (1 - cosine).square().mean() if loss == "sce" else F.cross_entropy(prediction, types)
-    assert relative(out.latent["graph"].features[0], latent) < 1e-5
+    assert relative(out.latents["graph"].features[0], latent) < 1e-5
     assert relative(out.predictions["atoms"][0], prediction) < 1e-5
     assert relative(out.loss, expected) < 1e-5
 

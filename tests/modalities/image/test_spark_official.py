@@ -52,7 +52,7 @@ def first_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def decoder_state(widths: list[int], dim: int, norm: str) -> dict[str, Tensor]:
-    """Densifying layers and `LightDecoder(32, dim)`; every width halved and rounded down."""
+    """Densifying layers and `MAEDecoder(32, dim)`; every width halved and rounded down."""
     shapes: dict[str, tuple[int, ...]] = {}
     for i, width in enumerate(widths):
         out, kernel = dim // 2**i, 1 if i == 0 else 3
@@ -178,13 +178,13 @@ def test_the_official_loss(case):
     method = load_official("spark", {"module": whole}).eval()
     out = method(Batch({"image": pictures}), draws={"image": noise})
     for level, dense in zip(levels_of(out), maps, strict=True):
-        whole_map = level.rows.put(level.features, dense.shape[2] * dense.shape[3])
+        whole_map = level.rows.scatter(level.features, dense.shape[2] * dense.shape[3])
         assert_close(whole_map.transpose(1, 2).view_as(dense), dense, atol=1e-5 * float(dense.abs().max()), rtol=0)
     assert_close(out.loss, error[~active.flatten(1)].mean(), atol=0, rtol=1e-5)
 
 
 def levels_of(out) -> list:
-    found, level = [], out.latent["image"]
+    found, level = [], out.latents["image"]
     while level is not None:
         found.append(level)
         level = level.finer
@@ -208,7 +208,7 @@ def test_a_fine_tuned_network_gives_an_encoder(case):
         method = load_official("spark", names(made.state_dict()))
 
     pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    features = method.eval().encoder(method.tokenizer(pictures).whole()).features
+    features = method.eval().encoder(method.tokenizer(pictures).unmasked()).features
     expected = made.forward_intermediates(normalise(pictures), intermediates_only=True)[-1]
     assert_close(features, expected.flatten(2).transpose(1, 2), atol=1e-5 * float(expected.max()), rtol=0)
     if name == "convnext_small":
@@ -231,7 +231,7 @@ def test_grey_pictures_have_encoders_and_no_official_decoder():
     state = {CNN + key: x for key, x in made.state_dict().items() if not key.startswith("fc.")}
     with pytest.warns(UserWarning, match="no decoder"):
         method = load_official("spark", state)
-    assert method.eval().encoder(method.tokenizer(torch.rand(1, 1, 64, 64)).whole()).features.shape == (1, 4, 64)
+    assert method.eval().encoder(method.tokenizer(torch.rand(1, 1, 64, 64)).unmasked()).features.shape == (1, 4, 64)
     with pytest.raises(UserError, match="in_chans=1"):
         load_official("spark", state | decoder_state([64, 24, 16, 8], 64, "bn"))
 

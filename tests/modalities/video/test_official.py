@@ -76,7 +76,7 @@ def fine_tuned(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def tokens(method: MaskedAutoencoder, clips: torch.Tensor) -> torch.Tensor:
-    return method.eval().encoder(method.tokenizer(clips).whole()).features
+    return method.eval().encoder(method.tokenizer(clips).unmasked()).features
 
 
 def clip(*size: int) -> torch.Tensor:
@@ -175,7 +175,7 @@ def test_pictures_that_are_no_squares_give_the_official_loss():
     method = load_official("videomaev2", state, {"img_size": [16, 32], "all_frames": 4, "mask_ratio": 0.5})
     draws = {"cells": torch.rand(2, 8, generator=torch.Generator().manual_seed(2)), "phase": torch.tensor([0, 3])}
     out = method.eval()(Batch({"video": x}), draws={"video": draws})
-    hidden, answered = out.mask["video"].hidden, out.mask["video"].predict["main"].rows.flag(16)
+    hidden, answered = out.masks["video"].hidden, out.masks["video"].queries["main"].rows.to_mask(16)
     assert hidden.sum(1).tolist() == answered.sum(1).tolist() == [8, 8]
 
     # Card of VideoMAE V2, sections 2 and 4: visible latents, then mask tokens at the decoder's rows.
@@ -251,7 +251,7 @@ def test_st_mae_gives_the_official_loss(separable, cls, frames):
     rows = published.patch_tokens(state, x) + st_positions(state, "")
     rows = with_cls(state, "", rows.gather(1, shuffle[:, :4, None].expand(-1, -1, 192)))
     rows = published.layer_norm(state, "norm", published.transformer(state, "blocks.", rows, heads=3))[:, int(cls) :]
-    assert_close(out.latent["video"].features, rows, atol=1e-5, rtol=1e-5)
+    assert_close(out.latents["video"].features, rows, atol=1e-5, rtol=1e-5)
 
     rows = published.linear(state, "decoder_embed", rows)
     rows = torch.cat([rows, state["mask_token"].expand(2, 4, -1)], 1)

@@ -7,7 +7,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder, Output
 from core.tokens import Mask
 from modalities.graph.decoders import Codes
 from modalities.graph.layers import DotGATLayer, GATLayer
-from modalities.graph.messages import Links
+from modalities.graph.messages import EdgeIndex
 from tests.parity.graphs import (
     OPTIONS,
     after_adam,
@@ -42,7 +42,7 @@ def masked(compared: WeightComparison, method: MaskedAutoencoder, mask: Mask) ->
     """Hidden nodes; of them those with the token, with another node's features, with their own."""
     io, source = compared.folder.io, mask.content_from[0]
     nodes = torch.arange(len(source))
-    compared.equal("mask_nodes", mask.predict["main"].rows.index[0])
+    compared.equal("mask_nodes", mask.queries["main"].rows.index[0])
     compared.equal("keep_nodes", mask.visible.index[0])
     compared.equal_set("token_nodes", source < 0)
 
@@ -55,17 +55,17 @@ def masked(compared: WeightComparison, method: MaskedAutoencoder, mask: Mask) ->
     compared.equal_set("masked_but_untouched_nodes", own & ~by_itself)
     if "noise_nodes" in io:
         compared.equal("noise_source_nodes", source[io["noise_nodes"]])
-    compared.close("use_x", method.encoder.input(tokens_of(compared.folder, method).blank(mask)))
+    compared.close("use_x", method.encoder.input(tokens_of(compared.folder, method).replace_masked(mask)))
 
 
 def encoded(compared: WeightComparison, method: MaskedAutoencoder, mask: Mask) -> None:
     """Every layer, and its attention where it has one."""
     folder, io = compared.folder, compared.folder.io
     latent = tapped(method, folder, mask)
-    links = Links.of(mask.layout or tokens_of(folder, method).layout)
+    links = EdgeIndex.of(mask.layout or tokens_of(folder, method).layout)
     edges = io.get("dropped_edge_index", io["edge_index"])
 
-    before = method.encoder.input(tokens_of(folder, method).blank(mask))
+    before = method.encoder.input(tokens_of(folder, method).replace_masked(mask))
     for i, layer in enumerate(method.encoder.layers):
         if isinstance(layer, GATLayer | DotGATLayer):
             f = layer.linear(before).unflatten(1, (layer.heads, -1))
@@ -78,15 +78,15 @@ def encoded(compared: WeightComparison, method: MaskedAutoencoder, mask: Mask) -
 def decoded(compared: WeightComparison, method: MaskedAutoencoder, out: Output, mask: Mask) -> None:
     folder, io = compared.folder, compared.folder.io
     decoder, layout = method.readouts["main"].decoder, tokens_of(folder, method).layout
-    hidden, emptied = mask.predict["main"].rows.index[0], emptied_again(mask.predict["main"], layout.count)
-    joined = decoder.read(out.latent["graph"])
-    codes = torch.where(emptied[:, None], 0.0, decoder.bridge(joined)).detach()
+    hidden, erased = mask.queries["main"].rows.index[0], emptied_again(mask.queries["main"], layout.count)
+    joined = decoder.read(out.latents["graph"])
+    codes = torch.where(erased[:, None], 0.0, decoder.bridge(joined)).detach()
     compared.close("encoder_to_decoder_in", joined)
     compared.close("encoder_to_decoder_out", decoder.bridge(joined))
     compared.close("decoder_in_remasked", codes)
 
     if "decoder_attention" in io:
-        links, kept, last = Links.of(layout), (~emptied).nonzero()[:, 0], decoder.layers[-1]
+        links, kept, last = EdgeIndex.of(layout), (~erased).nonzero()[:, 0], decoder.layers[-1]
         if isinstance(last, DotGATLayer):
             attention = last.attention(last.linear(codes).unflatten(1, (last.heads, -1)), links)
         else:
@@ -94,7 +94,7 @@ def decoded(compared: WeightComparison, method: MaskedAutoencoder, out: Output, 
             attention = decoder.attention(Codes(codes[kept], kept, layout.count), links, everywhere)
         compared.close("decoder_attention", ordered(attention, links, io["edge_index"]))
 
-    prediction, truth = answers(method, folder, mask), out.truths["features"].values[0]
+    prediction, truth = answers(method, folder, mask), out.targets["features"].values[0]
     compared.close("decoder_out", prediction)
     compared.close("cosine_per_masked_node", cosine(prediction[hidden], truth))
     loss = method.readouts["main"].objectives["features"].loss
@@ -109,7 +109,7 @@ def pooled(compared: WeightComparison, method: MaskedAutoencoder) -> None:
     compared.close("pool_sum", torch.stack([part.sum(0) for part in parts]))
 
 
-def ordered(values: Tensor, links: Links, edges: Tensor) -> Tensor:
+def ordered(values: Tensor, links: EdgeIndex, edges: Tensor) -> Tensor:
     """Values (E, …) of our edges in the order of the recorded ones; of repeated edges all have the same value."""
     nodes = links.nodes
     ours, recorded = links.source * nodes + links.row, edges[0] * nodes + edges[1]

@@ -18,12 +18,12 @@ ELSEWHERE = r"edge_index|edge_attr|x_original|graph_id|conv\d+_out"
 def compare(folder: Folder) -> dict[str, Pair]:
     method, out, mask = trained_once(folder)
     decoder, tokens = method.readouts["main"].decoder, tokens_of(folder, method)
-    hidden, features = mask.predict["main"].rows.index[0], out.latent["graph"].features[0]
-    prediction, truth = answers(method, folder, mask), out.truths["atoms"].values[0]
+    hidden, features = mask.queries["main"].rows.index[0], out.latents["graph"].features[0]
+    prediction, truth = answers(method, folder, mask), out.targets["atoms"].values[0]
 
-    seen = tokens.blank(mask)
+    seen = tokens.replace_masked(mask)
     atoms = seen.content[0].clone()
-    atoms[seen.emptied[0]] = torch.tensor([ATOM_TYPES, 0])
+    atoms[seen.erased[0]] = torch.tensor([ATOM_TYPES, 0])
 
     compared = WeightComparison(folder)
     compared.equal("x_masked", atoms)

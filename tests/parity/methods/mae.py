@@ -18,16 +18,16 @@ def compare(folder: Folder) -> dict[str, Pair]:
     method = folder.load()
     batch, draws = folder.replay()
     out = backward(method, batch, draws)
-    mask, latent = out.mask["image"], out.latent["image"]
+    mask, latent = out.masks["image"], out.latents["image"]
     everywhere = answered(mask, all_rows(mask))
-    step, prediction, truth = ask(method, batch, {"image": everywhere})
+    ctx, prediction, truth = ask(method, batch, {"image": everywhere})
     other = folder.load({"norm_pix_loss": not folder.settings.get("norm_pix_loss", True)})
 
     compared = WeightComparison(folder)
     compared.equal("mask", mask.hidden)
     compared.close("latent", torch.cat([latent.cls[:, None], latent.features], 1))
     compared.close("pred", prediction)
-    compared.close("patches", method.encoder.embed.normalise(step.tokens["image"].content).flatten(2))
+    compared.close("patches", method.encoder.embed.normalise(ctx.tokens["image"].content).flatten(2))
     compared.close("target", truth)
     compared.close("loss", out.loss)
     compared.close("loss_float64", out.loss)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.tokens import Batch, Latent, Place, Rows, Step, levels
+from core.tokens import Batch, ForwardContext, Latent, Query, Rows, levels
 from tests.parity.vectors import Folder, Method, Pair, WeightComparison, close
 
 # Inputs and randomness, and a step on the way to a stage that is compared.
@@ -17,16 +17,16 @@ def compare(folder: Folder) -> dict[str, Pair]:
     batch, draws = folder.replay()
     out = method(batch, draws=draws)
     out.loss.backward()
-    mask = out.mask["image"]
+    mask = out.masks["image"]
 
     compared = WeightComparison(folder)
     if "active_b1ff" in folder.io:
         compared.equal("active_b1ff", ~mask.hidden.view(folder.io["active_b1ff"].shape))
     compared.equal("mask_idx_keep", mask.visible.index)
     compared.close("loss", out.loss)
-    stages(compared, out.latent["image"], "enc.")
-    decoded(compared, out.latent["image"])
-    predicted(compared, batch, {"image": replace(mask, predict={"main": Place(Rows.all(*mask.hidden.shape))})})
+    stages(compared, out.latents["image"], "enc.")
+    decoded(compared, out.latents["image"])
+    predicted(compared, batch, {"image": replace(mask, queries={"main": Query(Rows.all(*mask.hidden.shape))})})
     compared.gradients(method, "grad.")
     compared.updated("post.", method.state_dict())
 
@@ -45,7 +45,7 @@ def stages(compared: WeightComparison, latent: Latent, prefix: str) -> None:
 def dense(level: Latent, features: Tensor) -> Tensor:
     """Features (B, V, C) of visible cells as a map (B, C, h, w)."""
     h, w = level.layout.grid
-    return level.rows.put(features, h * w).transpose(1, 2).unflatten(2, (h, w))
+    return level.rows.scatter(features, h * w).transpose(1, 2).unflatten(2, (h, w))
 
 
 @torch.no_grad()
@@ -72,10 +72,10 @@ def predicted(compared: WeightComparison, batch: Batch, mask: dict) -> None:
     """Target and error of every patch, and the prediction put together again."""
     folder = compared.folder
     method = folder.load()
-    step = Step(batch, method.tokenizer.views(batch.views), masks=mask)
-    _, predictions = method.predict(step.tokens, mask)
-    (objective, view, place), *_ = method.questions(mask).values()
-    truth = objective.target(step, view, place).values
+    ctx = ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), masks=mask)
+    _, predictions = method.predict(ctx.tokens, mask)
+    (objective, view, query), *_ = method.prediction_tasks(mask).values()
+    truth = objective.target(ctx, view, query).values
 
     compared.close("target", truth)
     compared.close("per_patch_l2", objective.loss(predictions["pixels"], truth))
@@ -89,7 +89,7 @@ def predicted(compared: WeightComparison, batch: Batch, mask: dict) -> None:
 def evaluated(compared: WeightComparison, batch: Batch, draws: dict) -> None:
     out = compared.folder.load().eval()(batch, draws=draws)
     compared.close("eval.loss", out.loss)
-    stages(compared, out.latent["image"], "eval.enc.")
+    stages(compared, out.latents["image"], "eval.enc.")
 
 
 # The coarsest map of a network as wide as the decoder needs no projection.

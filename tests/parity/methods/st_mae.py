@@ -13,7 +13,7 @@ def compare(folder: Folder) -> dict[str, Pair]:
     method, io = folder.load(), folder.io
     batch, draws = folder.replay()
     out = backward(method, batch, draws)
-    mask = out.mask["video"]
+    mask = out.masks["video"]
     _, prediction, truth = ask(method, batch, {"video": answered(mask, all_rows(mask))})
     positions = method.encoder.embed.positions
     raw = folder.load({"norm_pix_loss": False})
@@ -24,7 +24,7 @@ def compare(folder: Folder) -> dict[str, Pair]:
     if "ids_restore" in io:
         order = torch.cat([mask.visible.index, io["ids_restore"].argsort(1)[:, mask.visible.count :]], 1)
         compared.equal("ids_restore", order.argsort(1))
-    compared.close("encoder_latent", out.latent["video"].features)
+    compared.close("encoder_latent", out.latents["video"].features)
     compared.close("prediction", prediction)
     compared.close("target", truth)
     compared.equal("target_frames", target_frames(method))

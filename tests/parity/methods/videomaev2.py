@@ -19,12 +19,12 @@ def compare(folder: Folder) -> dict[str, Pair]:
     method = folder.load()
     batch, draws = folder.replay()
     out = backward(method, batch, draws)
-    mask, grid = out.mask["video"], method.tokenizer.grid
-    rows = mask.predict["main"].rows
+    mask, grid = out.masks["video"], method.tokenizer.grid
+    rows = mask.queries["main"].rows
     _, _, everything = ask(method, batch, {"video": answered(mask, all_rows(mask))})
 
     compared = WeightComparison(folder)
-    masks = {"encoder_mask": mask.hidden, "decoder_mask": ~rows.flag(mask.hidden.shape[1])}
+    masks = {"encoder_mask": mask.hidden, "decoder_mask": ~rows.to_mask(mask.hidden.shape[1])}
     masks["running_cell_all_maps"] = running_cell(method.masker.left_out, grid)
     for key, ours in masks.items():
         if key in folder.io:
@@ -32,11 +32,11 @@ def compare(folder: Folder) -> dict[str, Pair]:
     seeded_tube(compared, grid)
     compared.close("encoder_pos_embed", method.encoder.embed.positions(None, grid))
     compared.close("decoder_pos_embed", method.readouts["main"].decoder.positions(None, grid))
-    compared.close("encoder_latent", out.latent["video"].features)
+    compared.close("encoder_latent", out.latents["video"].features)
     compared.close("prediction", out.predictions["pixels"])
-    compared.close("target", out.truths["pixels"].values, absolute=FLAT)
+    compared.close("target", out.targets["pixels"].values, absolute=FLAT)
     compared.close("target_all", everything, absolute=FLAT)
-    compared.equal("loss_mask", out.truths["pixels"].weight)
+    compared.equal("loss_mask", out.targets["pixels"].weight)
     compared.close("loss", out.loss)
     compared.gradients(method, "grad_")
 
@@ -47,7 +47,7 @@ def compare(folder: Folder) -> dict[str, Pair]:
 def every_hidden_cube(compared: WeightComparison, method: MaskedAutoencoder, batch: Batch, mask: Mask) -> None:
     """`full_*`: VideoMAE's own objective, without the second mask."""
     folder = compared.folder
-    full = {"video": answered(mask, Rows.where(mask.hidden))}
+    full = {"video": answered(mask, Rows.from_mask(mask.hidden))}
     method.zero_grad()
     out = method(batch, mask=full)
     out.loss.backward()
