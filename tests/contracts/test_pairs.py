@@ -22,7 +22,7 @@ ALL = pairs()
 @pytest.mark.parametrize("pair", ALL, ids=str)
 def test_a_pair_trains_and_is_tight_or_is_refused_with_a_reason(pair):
     if pair.refusal:
-        assert pair.refusal.startswith("method."), "which part of the method cannot take the modality"
+        assert "method." in pair.refusal, "which part of the method cannot take the modality"
         assert any(words in pair.refusal for words in ("needs tokens with", "needs it", "takes its value")), (
             pair.refusal
         )
