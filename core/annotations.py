@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from core.errors import UserError, nearest, show
+from core.errors import UserError, did_you_mean, show
 
 SEQUENCES = (list, tuple, Sequence)
 WORDS = {int: "a whole number (int)", float: "a number (float)", bool: "true or false (bool)", str: "text (str)"}
@@ -29,8 +29,9 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     try:
         return convert(value, hint)
     except Mismatch:
-        guesses = nearest(str(value), map(str, get_args(hint))) if get_origin(hint) is Literal else []
-        question = f" Did you mean {' or '.join(guesses)}?" if guesses else ""
+        question = ""
+        if get_origin(hint) is Literal:
+            question = did_you_mean(str(value), map(str, get_args(hint)))
         text = f"<{value.kind.__name__}>" if isinstance(value, Unbuilt) else show(value)
         raise UserError(f"{key}={text}: expected {describe(hint)}.{question}") from None
 
@@ -63,7 +64,7 @@ def convert(value: Any, hint: Any) -> Any:
         return tuple(items) if origin is tuple else items
     if is_kind and issubclass(origin, Mapping):
         _expect(isinstance(value, Mapping), value)
-        return {name: convert(item, item_hint(hint)) for name, item in value.items()} if args else value
+        return {name: convert(item, item_hint(hint)) for name, item in value.items()}
     if origin is float and isinstance(value, str):  # YAML takes 1e-3 for text
         try:
             return float(value)

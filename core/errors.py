@@ -28,18 +28,24 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     return get_close_matches(name, sorted(set(choices)), n=count, cutoff=0.55)
 
 
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The question after a message that `name` does not exist, or nothing where no choice looks like it."""
+    guesses = nearest(name, choices)
+    if not guesses:
+        return ""
+    return f" Did you mean {' or '.join(guesses)}?"
+
+
 def suggestion(name: str, choices: Iterable[str], whole: str = "") -> str:
     """The end of a message that `name` does not exist: the nearest of `choices`, and all of them.
 
-    Or its successor, where `name` was renamed, or `whole`, which it is the end of.
+    Instead its successor, where `name` was renamed, or the longer name `whole`.
     """
     successor = RENAMES.get(whole) or RENAMES.get(name)
     if successor:
         return f" It is {successor} now."
     choices = sorted(set(choices))
-    guesses = nearest(name, choices)
-    question = f" Did you mean {' or '.join(guesses)}?" if guesses else ""
-    return f"{question} There are: {', '.join(choices) or 'none'}."
+    return f"{did_you_mean(name, choices)} There are: {', '.join(choices) or 'none'}."
 
 
 def one_line(error: Exception) -> str:
@@ -49,7 +55,7 @@ def one_line(error: Exception) -> str:
 
 def join(key: str, name: Any) -> str:
     """The key of an item: `a.b`."""
-    return f"{key}.{name}" if key else str(name)
+    return f"{key}.{name}".removeprefix(".")
 
 
 def show(value: Any) -> str:

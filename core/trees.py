@@ -10,13 +10,12 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import reduce
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from core.errors import IncompatibleError, UserError, join, nearest, one_line
+from core.errors import IncompatibleError, UserError, did_you_mean, join, one_line
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -107,9 +106,10 @@ def _translated(error: Exception, tree: Mapping) -> UserError:
         return UserError(f"{key} cannot be evaluated: {text.rpartition('interpolation: ')[2]}")
 
     group, (*parents, name) = match[1].partition(".")[0], match[1].split(".")
-    siblings = reduce(lambda node, part: node.get(part) if isinstance(node, Mapping) else None, parents, tree)
-    guesses = nearest(name, siblings) if isinstance(siblings, Mapping) else []
-    question = f" Did you mean {' or '.join(guesses)}?" if guesses else ""
+    siblings: Any = tree
+    for part in parents:
+        siblings = siblings.get(part, {}) if isinstance(siblings, Mapping) else {}
+    question = did_you_mean(name, siblings if isinstance(siblings, Mapping) else ())
     choice = tree[group].get("name") if isinstance(tree.get(group), Mapping) else None
     lack = f"which {group}={choice} does not have" if choice else "which does not exist"
     message = f"{key} takes its value from {match[1]}, {lack}.{question}"

@@ -102,7 +102,7 @@ def _graphmae2(state: State, settings: Settings) -> list[str]:
 
 def _remask(settings: Settings) -> list[str]:
     """GraphMAE2's decodings of one latent: several with random nodes erased, or one with the hidden ones."""
-    method, queries = settings.get("remask_method", "random"), "method.readouts.main.objectives.features.at"
+    method, queries = settings.get("remask_method", "random"), "method.readouts.main.objectives.features.queries"
     views, ratio = settings.get("num_remasking", 3), settings.get("remask_rate", 0.5)
     if method == "fixed":
         return [

@@ -100,8 +100,6 @@ def _refusal(pair: Pair) -> str | None:
     try:
         with torch.device("meta"):
             pair.build()
-    except (
-        IncompatibleError
-    ) as misfit:  # any other error, also one that speaks to the user, says nothing about the pair
-        return str(misfit)
+    except IncompatibleError as error:  # any other error, also a UserError, is not about the pair
+        return str(error)
     return None

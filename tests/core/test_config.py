@@ -6,7 +6,8 @@ import yaml
 from core.annotations import accepts, convert
 from core.config import compose, describe_choices, dump, load, official_names, options
 from core.config import files as choices
-from core.errors import IncompatibleError, UserError
+from core.errors import IncompatibleError, UserError, suggestion
+from core.renames import RENAMES
 from core.settings import parse
 from core.trees import is_reference, merge, resolve
 from tests.core.config_fixture import TREE, install
@@ -254,6 +255,56 @@ def test_file_that_asks_for_an_unknown_file(tmp_path):
     assert "search path" not in str(caught.value)
 
 
+def test_the_first_syntax_of_files_is_refused_with_its_successor(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "old.yaml").write_text("defaults: [toy_mae, _self_]\n")
+    with pytest.raises(UserError, match=r"old\.yaml: defaults: .* extends: .* choose: "):
+        compose(["method=old"], [tmp_path, *TREE])
+
+
+@pytest.mark.parametrize(
+    ("directive", "kind"), [("extends: [toy_mae]", "str"), ("choose: toy", "dict"), ("modalities: toy_image", "list")]
+)
+def test_a_directive_of_the_wrong_kind_names_file_and_kind(tmp_path, directive, kind):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "odd.yaml").write_text(directive)
+    with pytest.raises(UserError, match=rf"odd\.yaml: \w+: must be a {kind}"):
+        compose(["method=odd"], [tmp_path, *TREE])
+
+
+def test_a_file_that_extends_itself(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "loop.yaml").write_text("extends: loop")
+    with pytest.raises(UserError, match="loop"):
+        compose(["method=loop"], [tmp_path, *TREE])
+
+
+def test_a_modality_without_a_method_asks_for_one(tmp_path):
+    (tmp_path / "modality").mkdir()
+    (tmp_path / "modality" / "bare.yaml").write_text("size: [8]")
+    with pytest.raises(UserError, match="modality=bare chooses no method; give method=<name>"):
+        compose(["modality=bare"], [tmp_path, *TREE])
+
+
+def test_data_that_the_modality_does_not_fit_are_blamed_themselves(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "far.yaml").write_text("source: ${modality.world}\n")
+    with pytest.raises(IncompatibleError) as caught:
+        compose(["data=far"], [tmp_path, *TREE])
+    assert str(caught.value).startswith("data=far does not fit modality=toy_image: data.source takes its value from")
+    assert str(caught.value).endswith("modality=toy_image takes data=toy_world.")
+
+
+def test_a_modality_may_list_methods_that_do_not_list_it(tmp_path):
+    (tmp_path / "modality").mkdir()
+    listing = "extends: toy_image\nchoose: {method: toy_tube}\n"
+    (tmp_path / "modality" / "toy_row.yaml").write_text(listing)
+    with pytest.raises(IncompatibleError, match="method=toy_tube cannot take modality=toy_row"):
+        compose(["modality=toy_row"], [tmp_path, *TREE])
+    (tmp_path / "modality" / "toy_column.yaml").write_text(f"{listing}methods: [toy_tube]\n")
+    assert compose(["modality=toy_column"], [tmp_path, *TREE])["method"]["name"] == "toy_tube"
+
+
 def test_a_reference_that_the_modality_lacks_lists_what_fits():
     told = message("modality=toy_image", "method=toy_frames")
     assert "method=toy_frames cannot take modality=toy_image" in told
@@ -387,6 +438,17 @@ def test_saved_config_from_a_stranger_is_held_against_the_allowlist(tmp_path):
     assert "subprocess.run" in message(f"config={tmp_path}/c.yaml")
 
 
+def test_saved_config_of_an_older_format(tmp_path):
+    config = composed()
+    dump({key: value for key, value in config.items() if key != "init"}, tmp_path / "c.yaml")
+    told = message(f"config={tmp_path}/c.yaml")
+    assert all(words in told for words in ("c.yaml is of another version", "has no init", "train again"))
+    config["engine"] = {"_target_": "core.engine.settings.Engine"}
+    dump(config, tmp_path / "c.yaml")
+    told = message(f"config={tmp_path}/c.yaml")
+    assert all(words in told for words in ("c.yaml", "engine: there is no", "It is core.settings.Engine now."))
+
+
 # What there is
 
 
@@ -448,3 +510,16 @@ def test_real_config_survives_saving(modality, tmp_path):
     config = compose([f"modality={modality}"])
     dump(config, tmp_path / "config.yaml")
     assert compose([f"config={tmp_path}/config.yaml"]) == config
+
+
+# Renames
+
+
+@pytest.mark.parametrize("name", RENAMES)
+def test_an_old_word_is_answered_with_the_new_one(name):
+    """Where it is not at hand, which a word that has another meaning elsewhere may be."""
+    assert suggestion(name.rpartition(".")[2], ["a", "b"], whole=name) == f" It is {RENAMES[name]} now."
+
+
+def test_old_words_in_overrides():
+    assert "It is extends" in message("method.masker.defaults=1")
