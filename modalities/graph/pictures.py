@@ -112,7 +112,7 @@ def _error(sketch: Sketch, marked: np.ndarray, name: str, values: np.ndarray, ti
 def _explain(found: TokenErrors) -> list[str]:
     zero = float(found.errors["zero"][found.scored].mean())
     return [
-        f"Errors are those of the objective {found.name!r} at hidden nodes (bold outlines); answering zero costs "
+        f"Errors are those of the objective {found.objective!r} at hidden nodes (bold outlines); answering zero costs "
         f"{zero:.2g}. Pale is none, darkest is twice what the mean of neighbours costs, or more. Grey: nodes that the "
         "encoder sees.",
         f"Mean of neighbours: {NeighbourMean.name}.",
