@@ -26,7 +26,7 @@ from core.data.loader import Loader, evaluation_batches
 from core.data.sources import Item
 from core.engine import flops
 from core.engine.optim import AdamW
-from core.engine.precision import Precision, Rehearsal, autocast
+from core.engine.precision import DryRun, Precision, autocast
 from core.engine.randomness import deterministic, mix
 from core.engine.run_dir import load_note
 from core.engine.settings import Clock
@@ -388,7 +388,7 @@ def flops_per_sample(module: nn.Module, samples: Sequence[Item], loader: LoaderS
     """Of a forward and backward of anything that takes batches as methods do, per sample (not per view)."""
     size = min(COUNTED_SAMPLES, len(samples))
     batch = next(iter(Loader(Samples(samples, loader.reader, seed=0), size, seed=0, workers=0)))
-    rehearse = Rehearsal(module, batch.to(loader.device), TRAINED, torch.device(loader.device))
+    rehearse = DryRun(module, batch.to(loader.device), TRAINED, torch.device(loader.device))
     return flops.count(rehearse, "fp32") / size
 
 

@@ -122,7 +122,7 @@ class ClassCountMetric(Metric):
         return shares.sum(1) / present.sum(1)
 
     @abstractmethod
-    def total(self, hits: np.ndarray, truths: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    def total(self, hits: np.ndarray, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """The counts (W, C) that hits are a share of."""
 
 
@@ -131,8 +131,8 @@ class BalancedAccuracy(ClassCountMetric):
 
     name = "balanced_accuracy"
 
-    def total(self, hits: np.ndarray, truths: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        return truths
+    def total(self, hits: np.ndarray, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        return targets
 
 
 class MeanIoU(ClassCountMetric):
@@ -140,8 +140,8 @@ class MeanIoU(ClassCountMetric):
 
     name = "miou"
 
-    def total(self, hits: np.ndarray, truths: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        return truths + predictions - hits
+    def total(self, hits: np.ndarray, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        return targets + predictions - hits
 
 
 class MicroF1(Metric):

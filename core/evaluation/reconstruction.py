@@ -212,8 +212,8 @@ def _add_batch(
     shares = object_shares(objects, ctx.tokens[view].layout)
 
     for errors in token_errors(method, ctx, baseline, further):
-        layout = levels(ctx.tokens[errors.view])[errors.place.level].layout
-        if errors.view == view and errors.place.level == 0:
+        layout = levels(ctx.tokens[errors.view])[errors.query.level].layout
+        if errors.view == view and errors.query.level == 0:
             sums.add(errors, layout, shares)
         else:
             sums.add(errors, layout, None)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.reconstruction.baseline import Baseline
-from core.tokens import Batch, Mask, Place, Progress, Rows, Step
+from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows
 
 TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
 
@@ -23,20 +23,20 @@ class TokenErrors:
 
     objective: str
     view: str
-    place: Place
+    query: Query
     errors: Mapping[str, Tensor]
     scored: Tensor
 
 
-def context_of(method: MaskedAutoencoder, batch: Batch, generator: torch.Generator | None = None) -> Step:
+def context_of(method: MaskedAutoencoder, batch: Batch, generator: torch.Generator | None = None) -> ForwardContext:
     """The context of a forward at the end of training, without masks."""
-    tokens = method.tokenizer.views(batch.views)
-    return Step(batch, tokens, TRAINED, method.teachers, method, generator)
+    tokens = method.tokenizer.tokenize_views(batch.views)
+    return ForwardContext(batch, tokens, TRAINED, method.teachers, method, generator)
 
 
 def token_errors(
     method: MaskedAutoencoder,
-    ctx: Step,
+    ctx: ForwardContext,
     baseline: Baseline,
     further: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[TokenErrors]:
@@ -44,7 +44,7 @@ def token_errors(
 
     `ctx` holds the masks. `further`: by name, other raw data by view whose targets are taken for answers.
     """
-    predictions = method.predict(ctx.tokens, ctx.masks, step=ctx)[1]
+    predictions = method.predict(ctx.tokens, ctx.masks, ctx=ctx)[1]
 
     # Other raw data go through the same targets, with their own statistics.
     views = {view: _baseline_data(method, ctx, view, baseline) for view in ctx.tokens}
@@ -52,21 +52,21 @@ def token_errors(
     for answer, views in (further or {}).items():
         contexts[answer] = _with_data(method, ctx, views)
 
-    for name, (objective, view, place) in method.questions(ctx.masks).items():
-        if place.rows is None:
+    for name, (objective, view, query) in method.prediction_tasks(ctx.masks).items():
+        if query.rows is None:
             continue  # every cell of a grid, whether a token lies there or not: no rows to call hidden
 
-        values, weight = objective.target(ctx, view, place)
-        scored = _scored_rows(place, weight, hidden_rows(ctx.masks, view, place.level))
+        values, weight = objective.target(ctx, view, query)
+        scored = _scored_rows(query, weight, hidden_rows(ctx.masks, view, query.level))
         if not scored.any():
             continue
 
         answers = {"prediction": predictions[name], "zero": torch.zeros_like(values)}
         for answer, context in contexts.items():
-            answers[answer] = objective.target(context, view, place).values
+            answers[answer] = objective.target(context, view, query).values
 
         errors = {part: _per_row(objective.loss(answer, values), weight) for part, answer in answers.items()}
-        yield TokenErrors(objective=name, view=view, place=place, errors=errors, scored=scored)
+        yield TokenErrors(objective=name, view=view, place=query, errors=errors, scored=scored)
 
 
 def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
@@ -86,14 +86,14 @@ def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
 
 def _source_rows(content_from: Tensor) -> Tensor:
     """(B, N) rows whose content some row shows."""
-    return Rows(content_from.clamp(min=0), content_from >= 0).flag(content_from.shape[1])
+    return Rows(content_from.clamp(min=0), content_from >= 0).to_mask(content_from.shape[1])
 
 
-def _scored_rows(place: Place, weight: Tensor | None, hidden: Tensor) -> Tensor:
+def _scored_rows(query: Query, weight: Tensor | None, hidden: Tensor) -> Tensor:
     """Rows of a place (B, M) that count: hidden from the encoder, no padding, and weighted in the loss."""
-    scored = place.rows.take(hidden)
-    if place.rows.valid is not None:
-        scored = scored & place.rows.valid
+    scored = query.rows.gather(hidden)
+    if query.rows.valid is not None:
+        scored = scored & query.rows.valid
     if weight is not None:
         if weight.dim() > 2:
             weight = weight.flatten(2).amax(2)
@@ -101,7 +101,7 @@ def _scored_rows(place: Place, weight: Tensor | None, hidden: Tensor) -> Tensor:
     return scored
 
 
-def _with_data(method: MaskedAutoencoder, ctx: Step, views: Mapping[str, Any]) -> Step:
+def _with_data(method: MaskedAutoencoder, ctx: ForwardContext, views: Mapping[str, Any]) -> ForwardContext:
     """The same context with other raw data, for targets and their teachers; masks and latents stay."""
     context = context_of(method, replace(ctx.batch, views=views))
     context.masks.update(ctx.masks)
@@ -109,7 +109,7 @@ def _with_data(method: MaskedAutoencoder, ctx: Step, views: Mapping[str, Any]) -
     return context
 
 
-def _baseline_data(method: MaskedAutoencoder, ctx: Step, view: str, baseline: Baseline) -> Any:
+def _baseline_data(method: MaskedAutoencoder, ctx: ForwardContext, view: str, baseline: Baseline) -> Any:
     data = ctx.batch.views[view]
     if not any(name.partition("/")[0] == view for name in ctx.masks):
         return data  # a view for teachers alone

@@ -96,7 +96,7 @@ def grid_views(
     if not isinstance(method.tokenizer, Patchify):
         raise UserError(f"Only patches of a grid can be drawn, not the tokens of {type(method.tokenizer).__name__}.")
 
-    tokens = method.tokenizer.views(batch.views)
+    tokens = method.tokenizer.tokenize_views(batch.views)
     mask = next(mask for name, mask in masks.items() if name.partition("/")[0] == view)
     data, grid = batch.views[view], tokens[view].layout.grid
     notes = [f"Interpolation: {baseline.name}."]
@@ -106,8 +106,8 @@ def grid_views(
     if task is None:
         notes.append("This method predicts no pixels, so there is no reconstruction to show.")
     else:
-        objective, _, place = method.questions(masks)[task]
-        predicted = place.rows.flag(tokens[view].layout.count)
+        objective, _, query = method.prediction_tasks(masks)[task]
+        predicted = query.rows.to_mask(tokens[view].layout.count)
         reconstruction = reconstruct(method, tokens, masks, mask, task)
         notes += _explain(objective.target, bool((mask.hidden & ~predicted).any()))
 
@@ -128,25 +128,25 @@ def reconstruct(
 
     The decoder predicts all hidden rows, also those that it leaves out in training.
     """
-    objective, view, _ = method.questions(masks)[task]
-    rows, target = Rows.where(mask.hidden), objective.target
+    objective, view, _ = method.prediction_tasks(masks)[task]
+    rows, target = Rows.from_mask(mask.hidden), objective.target
 
     # Predict every hidden row.
     query = _query_name(task, objective)
     mask_name = next(name for name, part in masks.items() if part is mask)
-    place = replace(mask.predict[query], rows=rows)
-    queried = {**masks, mask_name: replace(mask, predict={**mask.predict, query: place})}
+    query = replace(mask.queries[query], rows=rows)
+    queried = {**masks, mask_name: replace(mask, queries={**mask.queries, query: query})}
     prediction = method.predict(tokens, queried, {task})[1][task].float()
 
     # Put patch statistics back.
     mean, std = visible_statistics(target, tokens[view], mask)
     if target.per != "none":
-        mean, std = rows.take(mean), rows.take(std)
+        mean, std = rows.gather(mean), rows.gather(std)
     layout, content = tokens[view].layout, unit(tokens[view].content)
     pixels = _every_frame(target, target.restore(prediction, mean, std), layout, rows)
 
     hidden = mask.hidden.reshape(*mask.hidden.shape, *(1,) * (content.dim() - 2))
-    patches = torch.where(hidden, rows.put(pixels, layout.count).reshape(content.shape), content)
+    patches = torch.where(hidden, rows.scatter(pixels, layout.count).reshape(content.shape), content)
     return method.tokenizer.untokenize(patches, layout.grid).clamp(0, 1)
 
 
@@ -156,7 +156,7 @@ def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tens
     Hidden rows get the harmonic interpolation over the grid of patches. A target that predicts only some
     frames of a patch standardises by those; here whole patches count.
     """
-    mean, std = target.statistics(target.values(mask.visible.take(tokens.content)))
+    mean, std = target.statistics(target.values(mask.visible.gather(tokens.content)))
     if target.per == "none":
         return mean, std
 
@@ -167,22 +167,22 @@ def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tens
 
 def _interpolate_rows(values: Tensor, mask: Mask, layout: Layout) -> Tensor:
     """(B, V, S) at visible rows -> (B, N, S) at all."""
-    grid = mask.visible.put(values, layout.count).transpose(1, 2).unflatten(2, layout.grid)
+    grid = mask.visible.scatter(values, layout.count).transpose(1, 2).unflatten(2, layout.grid)
     visible = (~mask.hidden).unflatten(1, layout.grid)
     return interpolate(grid, visible, tolerance=1e-5).flatten(2).transpose(1, 2)
 
 
 def pixel_task(method: MaskedAutoencoder, masks: Mapping[str, Mask], view: str) -> str | None:
     """The name of the first task of this view that predicts pixels at some of its tokens."""
-    for name, (objective, task_view, place) in method.questions(masks).items():
-        is_pixels = isinstance(objective.target, Pixels) and place.rows is not None and place.level == 0
+    for name, (objective, task_view, query) in method.prediction_tasks(masks).items():
+        is_pixels = isinstance(objective.target, Pixels) and query.rows is not None and query.level == 0
         if is_pixels and task_view == view and _query_name(name, objective) not in ("visible", "grid"):
             return name
     return None
 
 
 def _query_name(task: str, objective: Objective) -> str:
-    return task.partition("/")[2] or objective.at[0]
+    return task.partition("/")[2] or objective.queries[0]
 
 
 def _every_frame(target: Pixels, pixels: Tensor, layout: Layout, rows: Rows) -> Tensor:

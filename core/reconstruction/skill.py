@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.reconstruction.errors import TokenErrors
-from core.tokens import Layout, Place
+from core.tokens import Layout, Query
 
 REGIONS = ("total", "object", "background")
 OBJECT_SHARE = 0.5  # a token counts as object from this share of object cells on, else as background
@@ -45,8 +45,8 @@ class ErrorSums:
 
         `layout`: of the tokens; `shares` (B, N): of object cells in each, None: unknown.
         """
-        owner, samples = _owners(errors.place, layout)
-        for region, flags in _regions(errors.scored, errors.place, shares).items():
+        owner, samples = _owners(errors.query, layout)
+        for region, flags in _regions(errors.scored, errors.query, shares).items():
             self._add_region(errors, region, flags, owner[flags], samples)
 
     def of(self, objective: str, region: str) -> dict[str, np.ndarray]:
@@ -84,16 +84,16 @@ def object_shares(objects: list[Tensor | None], layout: Layout) -> Tensor | None
     return cells.mean(tuple(range(2, cells.dim(), 2))).flatten(1)
 
 
-def _owners(place: Place, layout: Layout) -> tuple[Tensor, int]:
+def _owners(query: Query, layout: Layout) -> tuple[Tensor, int]:
     """The sample of each row of a place, (B, M), and how many samples there are."""
-    index = place.rows.index
+    index = query.rows.index
     if layout.sample is not None:
-        return place.rows.take(layout.sample[None]), layout.samples
+        return query.rows.gather(layout.sample[None]), layout.samples
     return torch.arange(len(index), device=index.device)[:, None].expand_as(index), len(index)
 
 
-def _regions(scored: Tensor, place: Place, shares: Tensor | None) -> Mapping[str, Tensor]:
+def _regions(scored: Tensor, query: Query, shares: Tensor | None) -> Mapping[str, Tensor]:
     if shares is None:
         return {"total": scored}
-    is_object = place.rows.take(shares.to(scored.device)) >= OBJECT_SHARE
+    is_object = query.rows.gather(shares.to(scored.device)) >= OBJECT_SHARE
     return {"total": scored, "object": scored & is_object, "background": scored & ~is_object}

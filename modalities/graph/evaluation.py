@@ -145,7 +145,7 @@ def raw_accuracy(data: Collection, seed: int = 0) -> float:
     graph, parts = data.graphs[0], node_parts(data, seed)
     check_parts(data.nodes, parts)
     x, y = graph.x, data.nodes.numpy()
-    if graph.is_bag:
+    if graph.is_sparse:
         x = to_dense(x, graph.features)
     x, rows = x.numpy(), {name: flags.numpy() for name, flags in parts.items()}
 
@@ -186,7 +186,7 @@ def _train_supervised(
     network = nn.ModuleList([encoder, head])
     parameters = [p for p in network.parameters() if p is not encoder.input.mask_token]
     optimizer = torch.optim.Adam(parameters, lr=5e-3, weight_decay=5e-4)
-    inputs, best, test = tokenizer(graph).whole(), -1.0, 0.0
+    inputs, best, test = tokenizer(graph).unmasked(), -1.0, 0.0
     for _ in range(epochs):
         network.train()
         optimizer.zero_grad()

@@ -65,7 +65,7 @@ def _compared(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]
 
 def _by_node(found: TokenErrors, nodes: int) -> dict[str, np.ndarray]:
     """Errors (N,) of the baseline and the method, NaN where a node does not count."""
-    rows = found.place.rows.index[0]
+    rows = found.query.rows.index[0]
 
     def spread(error: Tensor) -> np.ndarray:
         error = torch.where(found.scored[0], error[0].float(), torch.nan)

@@ -10,7 +10,7 @@ from core.reconstruction.baseline import Baseline
 from core.tokenizers import Tokenizer
 from core.tokens import Tokens
 from modalities.graph.graphs import Graphs, to_dense
-from modalities.graph.messages import Links, neighbour_sum
+from modalities.graph.messages import EdgeIndex, neighbour_sum
 
 
 class NeighbourMean(Baseline):
@@ -27,9 +27,9 @@ class NeighbourMean(Baseline):
     )
 
     def predict(self, tokenizer: Tokenizer, data: Graphs, tokens: Tokens, hidden: Tensor) -> Graphs:
-        links, hidden = Links.of(tokens.layout), hidden[0]
+        links, hidden = EdgeIndex.of(tokens.layout), hidden[0]
         if data.x.is_floating_point():
-            x = to_dense(data.x, data.features) if data.is_bag else data.x
+            x = to_dense(data.x, data.features) if data.is_sparse else data.x
             return replace(data, x=torch.where(hidden[:, None], _means(x, data, links, ~hidden), x))
 
         columns = []
@@ -39,12 +39,12 @@ class NeighbourMean(Baseline):
         return replace(data, x=torch.stack(columns, 1))
 
 
-def _means(x: Tensor, data: Graphs, links: Links, visible: Tensor) -> Tensor:
+def _means(x: Tensor, data: Graphs, edges: EdgeIndex, visible: Tensor) -> Tensor:
     """x (N, C) -> (N, C): means over visible rows near each node."""
     # A column of ones is summed along: the number of visible rows.
     rows = torch.cat([x, torch.ones_like(x[:, :1])], 1) * visible[:, None]
 
-    neighbours = neighbour_sum(rows, links)
+    neighbours = neighbour_sum(rows, edges)
     graphs = rows.new_zeros(len(data.counts), rows.shape[1]).index_add(0, data.sample, rows)[data.sample]
     total = torch.where(graphs[:, -1:] > 0, graphs, rows.sum(0))
     total = torch.where(neighbours[:, -1:] > 0, neighbours, total)
