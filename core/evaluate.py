@@ -1,4 +1,4 @@
-"""`python -m core.evaluate`: measures a run's encoder or reconstruction, compared with baselines that need no training.
+"""`python -m core.evaluate`: measures a run's encoder or reconstruction, beside baselines that need no training.
 
   python -m core.evaluate run=runs/mine task=knn
   python -m core.evaluate run=runs/mine task=linear data.root=flowers shots=10
@@ -8,27 +8,27 @@ task=knn             labels by nearest neighbours, beside untrained encoders and
 task=linear          labels by linear probes (logistic or ridge regression), beside the same
 task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same
 task=retrieval       samples of the same class among the training samples, ranked by cosine, beside the same
-task=finetune        labels by training the whole encoder on them, beside the same training from random weights, as long
-                     and for the compute of pre-training on top
-task=reconstruction  error at hidden tokens, beside a baseline without learning (interpolation, mean of neighbours)
+task=finetune        labels by training the whole encoder on them, beside the same training from random weights,
+                     as long and for the compute of pre-training on top
+task=reconstruction  error at hidden tokens, beside a baseline without learning (such as interpolation)
 task=published       as the paper measured it, where the run's experiment says how
 
   run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
-  metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several questions, as
-               which classes may count too, micro_f1 (default), map or roc_auc; of values r2 (default) or rmse; of
-               retrieval retrieval_map (default) or retrieval_top1
-  compare_to=  another run, or several that differ in seed, to compare with: all but the last two tasks measure it too
+  metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several
+               questions, as which classes may count too, micro_f1 (default), map or roc_auc; of values r2
+               (default) or rmse; of retrieval retrieval_map (default) or retrieval_top1
+  compare_to=  another run, or several that differ in seed, to compare with, by all but the last two tasks
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
-  pool=mean    features of a sample: mean, max, sum, first (token), cls, or axis0 (the change along the first axis, such
-               as time)
+  pool=mean    features of a sample: mean, max, sum, first (token), cls, or axis0 (the change along the first
+               axis, such as time)
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
-  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data set no
-               samples aside to test; 0: the given split. For svm 10
+  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data
+               set no samples aside to test; 0: the given split. For svm 10
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
-  supervised=  true: probes beside supervised training at equal compute too, which takes long and "wins" needs
+  supervised=  true: probes beside supervised training at equal compute too: long, and "wins" needs it
   samples=1024 test samples at most, for reconstruction
   batch_size=  workers=  device=
   --json       prints the record as the last line
@@ -62,12 +62,11 @@ def evaluate(argv: Sequence[str]) -> None:
     from core.evaluation import tasks
     from core.evaluation.settings import EvaluationSettings
 
-    hints = {field.name: field.type for field in fields(EvaluationSettings)}
     words = [word for word in argv if word != JSON_FLAG]
-    settings, overrides = options(words, hints)
-    missing = [f"{name}=" for name in ("run", "task") if name not in settings]
-    if missing:
-        raise UserError(f"Give {' and '.join(missing)}, as in: python -m core.evaluate run=runs/mine task=knn")
+    settings, overrides = options(words, {field.name: field.type for field in fields(EvaluationSettings)})
+    for name in ("run", "task"):
+        if name not in settings:
+            raise UserError(f"Give {name}=, as in: python -m core.evaluate run=runs/mine task=knn")
 
     line = f"python -m core.evaluate {shlex.join(words)}"
     result = tasks.evaluate(EvaluationSettings(**settings), overrides, line)

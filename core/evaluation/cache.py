@@ -15,7 +15,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached(key: Mapping, compute: Callable[[], Arrays]) -> Arrays:
-    """The result of `compute`, computed once for each `key` (plain JSON) and version of this package's code."""
+    """The result of `compute`, once for each `key` (plain JSON) and version of this package's code."""
     arrays = recall(key)
     if arrays is None:
         arrays = compute()
@@ -33,7 +33,10 @@ def recall(key: Mapping) -> Arrays | None:
 
 
 def store(key: Mapping, arrays: Arrays) -> None:
-    """Writes arrays to `$LACUNA_CACHE/evaluation` (default `~/.cache/lacuna`); no error where that is read-only."""
+    """Writes arrays to `$LACUNA_CACHE/evaluation` (default `~/.cache/lacuna`).
+
+    No error where that is read-only.
+    """
     content = io.BytesIO()
     np.savez(content, **arrays)
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""compare: figures with intervals beside baselines, and the verdict whether an encoder is better than all of them."""
+"""compare: figures with intervals beside baselines, and the verdict whether an encoder beats them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from torch import Tensor
 from core.data.loader import evaluation_batches
 from core.data.sources import Item
 from core.evaluation.features import Extractor, FeatureTable
-from core.evaluation.labelled import LabelledData, LabelSplit
-from core.evaluation.probes import Scores
+from core.evaluation.labelled import LabelledData, LabelSplit, draw_items, keys_of, pick
+from core.evaluation.probes import YES_FROM, Scores
 from core.evaluation.projection import fit_components
 from core.evaluation.settings import LabelledTask, LoaderSettings
 from core.export import SavedEncoder, load_encoder
@@ -28,7 +28,10 @@ CONSTANT = {"classes": "majority class", "answers": "share of yes in training", 
 
 
 def random_encoder(path: str | Path, seed: int, number: int) -> SavedEncoder:
-    """An encoder of the same shape as the saved one, freshly initialised; `number`: which of those under `seed`."""
+    """An encoder of the same shape as the saved one, freshly initialised.
+
+    `number`: which of those under `seed`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix("random init", seed, number))
         return load_encoder(path, pretrained=False)
@@ -37,10 +40,11 @@ def random_encoder(path: str | Path, seed: int, number: int) -> SavedEncoder:
 def raw_components(
     items: Sequence[Item], loader: LoaderSettings, *, seed: int, by_token: bool = False
 ) -> Extractor | None:
-    """Projection on the leading components of raw samples, or of their tokens; None where those are of many shapes."""
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(items))[:FIT_SAMPLES])
-    samples = [items[row] for row in drawn]
-    reader = loader.reader
+    """Projection on the leading components of raw samples, or of their tokens.
+
+    None where those are of many shapes.
+    """
+    samples, reader = draw_items(items, FIT_SAMPLES, seed=seed), loader.reader
 
     rows: list[Tensor] = []
     for batch in evaluation_batches(samples, reader, loader.batch_size, loader.workers):
@@ -54,17 +58,16 @@ def raw_components(
 
 
 def constant_scores(split: LabelSplit) -> np.ndarray:
-    """Scores (1, T, …) of one prediction for every unit: the most frequent class of the training samples, for every
-    question the share of yes among them, or their mean value."""
+    """Scores (1, T, …) of one prediction for every unit: the most frequent class of the training samples,
+    for every question the share of yes among them, or their mean value."""
     scores = []
     for fold in split.folds:
         y, test = split.y[split.fit_rows(fold)], split.test_rows(fold)
         if split.classes is not None:
             predictions = np.full(len(test), np.bincount(y).argmax())
         else:
-            threshold = 0.5 if split.label.kind == "answers" else 0.0
             mean = np.nan_to_num(y).sum(0) / np.maximum((~np.isnan(y)).sum(0), 1)
-            predictions = np.tile(mean - threshold, (len(test), 1))
+            predictions = np.tile(mean - YES_FROM[split.label.kind], (len(test), 1))
         scores.append(split.metric.score(split.y[test], predictions))
     return np.concatenate(scores)[None]
 
@@ -72,8 +75,8 @@ def constant_scores(split: LabelSplit) -> np.ndarray:
 def chance_scores(split: LabelSplit) -> np.ndarray:
     """Scores (1, T) that a random ranking of the training samples has in the mean, for retrieval.
 
-    With n samples, r of them hits: the average precision is (H_n + (r - 1)(n - H_n) / (n - 1)) / n, H_n = Σ 1 / k, and
-    the first one hits with probability r / n.
+    With n samples, r of them hits: the average precision is (H_n + (r - 1)(n - H_n) / (n - 1)) / n, H_n = Σ
+    1 / k, and the first one hits with probability r / n.
     """
     scores = []
     for fold in split.folds:
@@ -88,32 +91,45 @@ def chance_scores(split: LabelSplit) -> np.ndarray:
     return np.concatenate(scores)[None]
 
 
-def verdict(ours: np.ndarray, baselines: Mapping[str, np.ndarray], split: LabelSplit, *, trainings: int) -> dict:
-    """The verdict over scores (R, T, …): "wins" only where the difference to every baseline is surely above 0.
+def verdict(
+    ours: np.ndarray,
+    baselines: Mapping[str, np.ndarray],
+    split: LabelSplit,
+    *,
+    trainings: int,
+) -> dict:
+    """The verdict over scores (R, T, …): "wins" only where the gain over every baseline is surely above 0.
 
-    Without the supervised one among them that is but "above the baselines measured". A difference is above 0 where
-    ours is better. `trainings`: how many trainings `ours` comes from.
+    Without the supervised one among them that is but "above the baselines measured". A difference is above
+    0 where ours is better. `trainings`: how many trainings `ours` comes from.
     """
-    metric, gains = split.metric, {}
+    metric, least, differences = split.metric, np.inf, {}
     for name, theirs in baselines.items():
-        gains[name] = metric.gain(ours, theirs, groups=split.tested_groups, seed=split.options.seed)
+        gain = metric.gain(ours, theirs, groups=split.tested_groups, seed=split.options.seed)
+        differences[name] = gain.as_dict()
+        least = np.minimum(least, gain.low)  # NaN where there is no interval
     best = max(baselines, key=lambda name: metric.utility(metric.value(baselines[name])))
 
     result = OPEN
-    if all(gain.low > 0 for gain in gains.values()):
-        result = WINS if SUPERVISED in baselines else ABOVE
+    if least > 0 and SUPERVISED in baselines:
+        result = WINS
+    elif least > 0:
+        result = ABOVE
     return {
         "result": result,
         "best_baseline": best,
-        "difference": gains[best].as_dict(),
-        "differences": {name: gain.as_dict() for name, gain in gains.items()},
+        "difference": differences[best],
+        "differences": differences,
         "trainings": trainings,
         "check": trainings < HEADLINE_SEEDS,
     }
 
 
 def rival_section(ours: np.ndarray, theirs: np.ndarray, split: LabelSplit, *, trainings: int) -> dict:
-    """Another training's figure, and the paired difference to it. `trainings`: how many trainings it comes from."""
+    """Another training's figure, and the paired difference to it.
+
+    `trainings`: how many trainings it comes from.
+    """
     gain = split.metric.gain(ours, theirs, groups=split.tested_groups, seed=split.options.seed)
     return {split.metric.name: figure(theirs, split), "difference": gain.as_dict(), "trainings": trainings}
 
@@ -136,8 +152,8 @@ def compare(
 ) -> dict:
     """Figures, baselines and verdict of every label, counts and skipped samples.
 
-    `ours`: scores by label and form; `baselines`: by label and name; `rivals`: of the training to compare with, by
-    label, empty where there is none. `protocol`: lines of the task's own.
+    `ours`: scores by label and form; `baselines`: by label and name; `rivals`: of the training to compare
+    with, by label, empty where there is none. `protocol`: lines of the task's own.
     """
     figures = {}
     for name, split in splits.items():
@@ -146,13 +162,16 @@ def compare(
             scores = ours[name]["chosen"].units
             figures[name]["beside"] = rival_section(scores, rivals[name], split, trainings=len(task.rivals))
 
-    asked = [item.key for item in table.items if data.tokens is None or item.labels]
-    test = sum(key in data.tested for key in asked)
+    # Of tokens those without a label are for validation, or unknown.
+    items = table.items
+    if data.tokens is not None:
+        items = [item for item in items if item.labels]
+    test = len(keys_of(items) & data.tested)
     return {
         "figures": figures,
         "protocol": {**_protocol(task, data, next(iter(splits.values()))), **protocol},
-        "counts": {"train": len(asked) - test, "test": test, "skipped": len(table.skipped)},
-        "skipped": [list(entry) for entry in table.skipped],
+        "counts": {"train": len(items) - test, "test": test, "skipped": len(table.skipped)},
+        "skipped": list(map(list, table.skipped)),
     }
 
 
@@ -160,13 +179,16 @@ def _section(
     split: LabelSplit, ours: Mapping[str, Scores], baselines: Mapping[str, np.ndarray], *, trainings: int
 ) -> dict:
     """The figures of one label; of classes that training lacks, test samples count as wrong."""
-    chosen = ours["chosen"].units
-    trained = {name: figure(scores.units, split) | {"settings": _settings(scores)} for name, scores in ours.items()}
+    trained = {}
+    for name, scores in ours.items():
+        trained[name] = figure(scores.units, split) | {"settings": _settings(scores)}
+
+    preferred = ours["chosen"].units
     section = {
-        split.metric.name: figure(chosen, split),
+        split.metric.name: figure(preferred, split),
         "trained": trained,
         "baselines": {name: figure(scores, split) for name, scores in baselines.items()},
-        "verdict": verdict(chosen, baselines, split, trainings=trainings),
+        "verdict": verdict(preferred, baselines, split, trainings=trainings),
     }
     if split.classes is not None:
         section |= {"classes": len(split.label.names), "absent_from_train": _absent_classes(split)}
@@ -184,15 +206,17 @@ def _absent_classes(split: LabelSplit) -> list[str]:
     absent = set()
     for fold in split.folds:
         absent |= set(split.y[split.test_rows(fold)]) - set(split.y[split.fit_rows(fold)])
-    return sorted(split.label.names[number] for number in absent)
+    return sorted(pick(split.label.names, absent))
 
 
 def _settings(scores: Scores) -> list[dict]:
     """The choices on validation, and how often each was made."""
-    counts = Counter((choice.form, choice.setting, choice.validation is not None) for choice in scores.choices)
-    settings = []
+    counts, settings = Counter(), []
+    for choice in scores.choices:
+        counts[choice.form, choice.setting, choice.validation is not None] += 1
     for (form, setting, on_validation), times in counts.most_common():
-        settings.append({"form": form, "setting": setting, "chosen_on_validation": on_validation, "times": times})
+        entry = {"form": form, "setting": setting, "chosen_on_validation": on_validation, "times": times}
+        settings.append(entry)
     return settings
 
 
@@ -201,9 +225,10 @@ def _protocol(task: LabelledTask, data: LabelledData, split: LabelSplit) -> dict
     text = "as given"
     if folds > 1 and split.groups is not None:
         text = f"{folds} folds of whole groups ({len(np.unique(split.groups))} groups) over all samples"
+    elif folds > 1 and split.classes is not None:
+        text = f"{folds} folds over all of them, by class; the data set none aside"
     elif folds > 1:
-        by = ", by class" if split.classes is not None else ""
-        text = f"{folds} folds over all of them{by}; the data set none aside"
+        text = f"{folds} folds over all of them; the data set none aside"
     return {
         "pool": data.pool(task),
         "split": text,

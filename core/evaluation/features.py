@@ -1,8 +1,10 @@
 """extract: one feature vector of every model for every sample or token, each batch read once."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +15,7 @@ from core.data.loader import evaluation_batches
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.cache import recall, store
-from core.evaluation.labelled import LabelledData, TokenItems
+from core.evaluation.labelled import LabelledData, TokenItems, pick
 from core.evaluation.settings import LoaderSettings, Pool
 from core.export import Features, SavedEncoder
 
@@ -24,14 +26,14 @@ MOST_BYTES = 2**30  # of features that are kept on disk
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One row per item that could be read: `features` (S, D) by model, the items, and (key, reason) of skipped ones."""
+    """A row per item that could be read: `features` (S, D) by model, `items`, and (key, reason) of skipped ones."""
 
     features: Mapping[str, np.ndarray]
     items: Sequence[Item]
     skipped: Sequence[tuple[str, str]]
 
 
-@torch.no_grad()  # not inference mode: tensors that samples in memory keep from it could not be trained through
+@torch.no_grad()  # not inference mode: samples in memory keep tensors, which are trained through later
 def extract(
     models: Mapping[str, Extractor],
     samples: Sequence[Item],
@@ -42,11 +44,13 @@ def extract(
 
     Raises: UserError when no sample can be read, or a model's features are not one per token.
     """
-    by_key = {item.key: [item] for item in samples} if tokens is None else tokens.by_sample
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in models}
-    items, skipped = [], []
+    by_key = {item.key: [item] for item in samples}
+    if tokens is not None:
+        by_key = tokens.by_sample
+
+    parts, items, skipped = defaultdict(list), [], []
     for batch in evaluation_batches(samples, loader.reader, loader.batch_size, loader.workers):
-        rows = [item for key in batch.keys for item in by_key[key]]
+        rows = list(chain.from_iterable(map(by_key.__getitem__, batch.keys)))
         items += rows
         skipped += batch.skipped
 
@@ -57,20 +61,28 @@ def extract(
                 raise UserError(f"The encoder gives {len(features)} features for {len(rows)} labelled tokens.")
             parts[name].append(features)
 
-    return FeatureTable({name: np.concatenate(rows) for name, rows in parts.items()}, items, skipped)
+    joined = {name: np.concatenate(rows) for name, rows in parts.items()}
+    return FeatureTable(joined, items, skipped)
 
 
 def extract_cached(models: Mapping[str, Extractor], data: LabelledData, loader: LoaderSettings) -> FeatureTable:
-    """As `extract`, but features of the same samples by the same model are computed once, in this or another command.
+    """As `extract`, but computed once for the same samples and model, in this or another command.
 
-    A model is identified by its features of the first samples: other weights, other code or another reader give others.
+    A model is identified by its features of the first samples: other weights, other code or another reader
+    give others.
     """
     keys = {}
     for name, fingerprint in fingerprints(models, data.samples, loader).items():
         keys[name] = {"data": data.hash, "answer": fingerprint}
 
-    stored = {name: recall(key) for name, key in keys.items()}
-    missing = {name: models[name] for name, arrays in stored.items() if arrays is None}
+    stored, missing = {}, {}
+    for name, key in keys.items():
+        arrays = recall(key)
+        if arrays is None:
+            missing[name] = models[name]
+        else:
+            stored[name] = arrays
+
     if missing:
         table = extract(missing, data.samples, loader, data.tokens)
         numbers = {item.key: number for number, item in enumerate(data.items)}
@@ -81,9 +93,9 @@ def extract_cached(models: Mapping[str, Extractor], data: LabelledData, loader: 
                 store(keys[name], stored[name])
 
     arrays = next(iter(stored.values()))
-    skipped = [(key, reason) for key, reason in arrays["skipped"].tolist()]
-    items = [data.items[row] for row in arrays["rows"]]
-    return FeatureTable({name: stored[name]["features"] for name in models}, items, skipped)
+    features = {name: stored[name]["features"] for name in models}
+    skipped = list(map(tuple, arrays["skipped"].tolist()))
+    return FeatureTable(features, pick(data.items, arrays["rows"]), skipped)
 
 
 @torch.no_grad()
@@ -105,18 +117,21 @@ def extractor(encoder: SavedEncoder, pool: Pool | Literal["token"], device: torc
 
 
 def pooled(features: Features, pool: Pool | Literal["token"]) -> Tensor:
-    """(B, D). "mean", "max", "sum": over all valid tokens. "first": the first token. "cls": the class token. "token":
-    every valid token, (N, D).
+    """(B, D). "mean", "max", "sum": over all valid tokens. "first": the first token. "cls": the class
+    token. "token": every valid token, (N, D).
 
-    "axis0": the change along the first axis of the grid (time): the mean absolute difference of neighbouring slots,
-    each slot averaged over the other axes. An average over time hides motion; signed differences, or slots side by
-    side, depend on when a motion begins; next to the mean, small changes are lost to a cosine.
-    Raises UserError where the encoder has no class token, or no full grid of at least two slots.
+    "axis0": the change along the first axis of the grid (time): the mean absolute difference of
+    neighbouring slots, each slot averaged over the other axes. An average over time hides motion; signed
+    differences, or slots side by side, depend on when a motion begins; next to the mean, small changes are
+    lost to a cosine. Raises UserError where the encoder has no class token, or no full grid of at least two
+    slots.
     """
     if pool == "mean":
         return features.pooled
     if pool == "token":
-        return features.tokens.flatten(0, 1) if features.valid is None else features.tokens[features.valid]
+        if features.valid is None:
+            return features.tokens.flatten(0, 1)
+        return features.tokens[features.valid]
     if pool == "first":
         return _first_token(features)
     if pool in ("max", "sum"):

@@ -1,14 +1,16 @@
-"""task=finetune, and the baseline without which nothing wins: supervised training from scratch at equal compute.
+"""task=finetune, and the baseline that a win needs: supervised training from scratch at equal compute.
 
-Equal compute: the forward and backward FLOPs of pre-training (steps x samples x FLOPs of one, counted) are turned into
-samples of the labelled network and come on top of those of fine-tuning. So "supervised, equal compute" sees
-epochs x S + FLOPs of pre-training / FLOPs of the network per sample, of S training samples, at most `MOST_EPOCHS` times
-each; the record says how many that were. All contenders have the same head, augmentation, recipe, choice of rates and
-validation part; trying out rates is counted for none of them, and costs the supervised one the most.
+Equal compute: the forward and backward FLOPs of pre-training (steps x samples x FLOPs of one, counted) are
+turned into samples of the labelled network and come on top of those of fine-tuning. So "supervised, equal
+compute" sees epochs x S + FLOPs of pre-training / FLOPs of the network per sample, of S training samples,
+at most `MOST_EPOCHS` times each; the record says how many that were. All contenders have the same head,
+augmentation, recipe, choice of rates and validation part; trying out rates is counted for none of them, and
+costs the supervised one the most.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +40,7 @@ from core.evaluation.labelled import (
     TokenItems,
     cache_key,
     draw_shots,
+    pick,
 )
 from core.evaluation.probes import Choice, Scores, validation_parts
 from core.evaluation.settings import LabelledTask, LoaderSettings, Pool
@@ -65,10 +68,11 @@ class Output:
 
 
 class LabelledNetwork(nn.Module):
-    """An encoder, its pooled features normalised, and a linear layer: raw data of its view -> outputs (B, classes).
+    """An encoder, a norm of its pooled features, a linear layer: raw data of its view -> outputs (B, classes).
 
-    Of other labels an output per question or value. `tokens`: where they carry the labels; outputs are then of all
-    tokens. Source: the head of facebookresearch/mae's fine-tuning (a norm of the mean token, small weights, no bias).
+    Of other labels an output per question or value. `tokens`: where they carry the labels; outputs are then
+    of all tokens. Source: the head of facebookresearch/mae's fine-tuning (a norm of the mean token, small
+    weights, no bias).
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class LabelledNetwork(nn.Module):
         return Output(self.loss(outputs, y))
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Cross entropy of classes, binary cross entropy of known answers, squared error of standardised values."""
+        """Cross entropy of classes, binary one of known answers, squared error of standardised values."""
         if self.label.kind == "classes":
             return F.cross_entropy(outputs, y, ignore_index=-1, label_smoothing=SMOOTHING)
 
@@ -119,26 +123,28 @@ class LabelledNetwork(nn.Module):
 
     def set_targets(self, items: Sequence[Item]) -> Sequence[Item]:
         """Trains on these items from now on; returns the samples to read, which they are or are tokens of."""
-        y = torch.from_numpy(self.label.values(items))
-        y = y if self.label.kind == "classes" else y.float()
+        y = self._target(items)
         if self.label.kind == "values":
             self.mean, self.scale = y.nanmean(0), _nan_deviation(y)
 
         if self.tokens is None:
-            self.targets = {item.key: row for item, row in zip(items, y.split(1), strict=True)}
+            self.targets = dict(zip(map(attrgetter("key"), items), y.split(1), strict=True))
             return items
 
         # Tokens of the same samples that are not among the items have no label.
         samples, flags = self.tokens.select(items)
-        rows = {item.key: row for item, row in zip(items, y, strict=True)}
-        unknown = torch.tensor(self.label.unknown, dtype=y.dtype)
-        targets = {}
+        self.targets = {}
         for key, selected in flags.items():
-            tokens = self.tokens.by_sample[key]
-            picked = zip(tokens, selected.tolist(), strict=True)
-            targets[key] = torch.stack([rows[token.key] if flag else unknown for token, flag in picked])
-        self.targets = targets
+            target = self._target(self.tokens.by_sample[key])
+            target[~selected] = torch.tensor(self.label.unknown, dtype=target.dtype)
+            self.targets[key] = target
         return samples
+
+    def _target(self, items: Sequence[Item]) -> Tensor:
+        y = torch.from_numpy(self.label.values(items))
+        if self.label.kind == "classes":
+            return y
+        return y.float()
 
     def no_weight_decay(self) -> set[str]:
         return set()
@@ -154,21 +160,26 @@ def fit(
     samples: float,
     seed: int,
 ) -> float | None:
-    """Trains in place on `samples` augmented samples; returns the best figure on `validation`, keeping its weights.
+    """Trains in place on `samples` augmented samples.
 
-    `items`, `validation`: samples, or tokens. Without `validation` the last weights stay and None is returned. AdamW,
-    linear warm-up, half a cosine to 0; the result depends on the network, the items and the seed alone.
+    Returns the best figure on `validation`, keeping its weights.
+
+    `items`, `validation`: samples, or tokens. Without `validation` the last weights stay and None is
+    returned. AdamW, linear warm-up, half a cosine to 0; the result depends on the network, the items and
+    the seed alone.
     """
     fitted = network.set_targets(items)
     device, size = torch.device(loader.device), min(loader.batch_size, len(fitted))
     stream = Loader(Samples(fitted, loader.reader, seed), size, seed, loader.workers)
     recipe = AdamW(lr=rate, **RECIPE)
     clock = Clock(max(1, round(samples / size)), stream.steps_per_epoch)
-    looks = {round(clock.steps * (i + 1) / LOOKS) - 1 for i in range(LOOKS)} if validation else set()
+    looks = set()
+    if validation:
+        looks = {round(clock.steps * (i + 1) / LOOKS) - 1 for i in range(LOOKS)}
 
     metric, y = network.label.metric, network.label.values(validation)
     optimizer, best, weights = recipe.optimizer(network.to(device)), None, None
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), deterministic(True):
+    with torch.random.fork_rng(_generators(device)), deterministic(True):
         torch.manual_seed(mix("fit", seed))  # dropout
         for step, batch in zip(range(clock.steps), stream, strict=False):
             network.train()
@@ -212,7 +223,7 @@ def predict(network: LabelledNetwork, items: Sequence[Item], loader: LoaderSetti
 
 @dataclass(frozen=True)
 class Contender:
-    """A training: the encoder it begins with, by seed, and the samples it sees, by the size of the training set."""
+    """A training: its first encoder, by seed, and how many samples it sees, by the training set's size."""
 
     name: str
     begin: Callable[[int], SavedEncoder]
@@ -240,8 +251,8 @@ class Contest:
     @property
     def training_items(self) -> list[Item]:
         """Labelled items that are not tested."""
-        tested, is_known = self.data.tested, self.split.is_known
-        return [item for item, flag in zip(self.items, is_known, strict=True) if flag and item.key not in tested]
+        labelled = pick(self.items, np.flatnonzero(self.split.is_known))
+        return [item for item in labelled if item.key not in self.data.tested]
 
     def parts(self, fold: Fold, seed: int) -> tuple[list[Item], list[Item]]:
         """Training items and validation items; the second is empty where there are too few samples."""
@@ -249,16 +260,16 @@ class Contest:
         rows = draw_shots(split, fold, seed)
         rng = np.random.default_rng([split.options.seed, seed, 4])
         parts = validation_parts(split.classes, rows, groups=split.groups, rng=rng, share=VALIDATION, most=None)
-        fitting, validation = (rows, rows[:0]) if parts is None else parts
-        return self.pick(fitting), self.pick(validation)
-
-    def pick(self, rows: np.ndarray) -> list[Item]:
-        return [self.items[row] for row in rows]
+        if parts is None:
+            return pick(self.items, rows), []
+        fitting, validation = parts
+        return pick(self.items, fitting), pick(self.items, validation)
 
     def size(self, items: Sequence[Item]) -> int:
         """How many samples an epoch over these items reads."""
-        tokens = self.data.tokens
-        return len(items if tokens is None else tokens.select(items)[0])
+        if self.data.tokens is None:
+            return len(items)
+        return len(self.data.tokens.select(items)[0])
 
     def key(self) -> dict:
         """Everything that every contender's scores depend on; the number of seeds is not among it."""
@@ -266,16 +277,17 @@ class Contest:
 
 
 def evaluate_finetune(task: LabelledTask, data: LabelledData) -> dict:
-    """Figures of whole networks. Raises: UserError where there are too few labels, or a run is not finished."""
+    """Figures of whole networks.
+
+    Raises: UserError where there are too few labels, or a run is not finished.
+    """
     table = extract({}, data.samples, task.loader, data.tokens)  # which samples can be read
     splits = data.splits(table.items, task.options)
-    contests = {}
-    for name, split in splits.items():
-        contests[name] = Contest(task=task, data=data, split=split, items=table.items)
+    contests = contests_of(task, data, splits, table.items)
 
     trained = Contender("trained", _saved(task.runs), samples=_epochs(task))
     untrained = Contender(RANDOM, _random(task), samples=_epochs(task))
-    rival = Contender("compare_to", _saved(task.rivals), samples=_epochs(task)) if task.rivals else None
+    rival = Contender("compare_to", _saved(task.rivals), samples=_epochs(task))
     supervised, supervised_text = supervised_scores(task, contests)
 
     ours, baselines, rivals = {}, {}, {}
@@ -286,7 +298,7 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData) -> dict:
             RANDOM: compete(untrained, contest).units,
             SUPERVISED: supervised[name],
         }
-        if rival is not None:
+        if task.rivals:
             rivals[name] = compete(rival, contest).units
 
     protocol = {
@@ -297,11 +309,25 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData) -> dict:
         RANDOM: "the same network untrained, fine-tuned alike",
         SUPERVISED: supervised_text,
     }
-    return compare(task, data, table, splits, ours=ours, baselines=baselines, rivals=rivals, protocol=protocol)
+    figures = {"ours": ours, "baselines": baselines, "rivals": rivals}
+    return compare(task, data, table, splits, **figures, protocol=protocol)
+
+
+def contests_of(
+    task: LabelledTask, data: LabelledData, splits: Mapping[str, LabelSplit], items: Sequence[Item]
+) -> dict[str, Contest]:
+    """A contest for every label, by its name."""
+    contests = {}
+    for name, split in splits.items():
+        contests[name] = Contest(task=task, data=data, split=split, items=items)
+    return contests
 
 
 def supervised_scores(task: LabelledTask, contests: Mapping[str, Contest]) -> tuple[dict[str, np.ndarray], str]:
-    """Scores (R, T, …) by label after supervised training from scratch at equal compute; and how long that was."""
+    """Scores (R, T, …) by label after supervised training from scratch at equal compute.
+
+    And how long that was.
+    """
     contest, loader, begin = next(iter(contests.values())), task.loader, _random(task)
 
     # FLOPs of pre-training, in samples of the labelled network.
@@ -327,14 +353,16 @@ def supervised_scores(task: LabelledTask, contests: Mapping[str, Contest]) -> tu
 
 
 def compete(contender: Contender, contest: Contest) -> Scores:
-    """Trains it for every seed and fold, and scores it on the tested units, in the order of `split.tested`."""
+    """Trains it for every seed and fold; scores of the tested units, in the order of `split.tested`."""
     units, choices = [], []
     rates: dict[int, float] = {}  # by fold
     for seed in range(contest.split.options.seeds):
         by_fold = []
         for number, fold in enumerate(contest.split.folds):
-            tried = (rates[number],) if number in rates else RATES
-            scores, choice = _train(contender, contest, fold, seed, tried)
+            candidates = RATES
+            if number in rates:
+                candidates = (rates[number],)
+            scores, choice = _train(contender, contest, fold, seed, candidates)
             rates[number] = choice.setting
             by_fold.append(scores)
             choices.append(choice)
@@ -343,10 +371,10 @@ def compete(contender: Contender, contest: Contest) -> Scores:
 
 
 def pretraining_flops(run: Path, samples: Sequence[Item], loader: LoaderSettings) -> float:
-    """FLOPs of a finished run: its steps times the samples of one, times forward and backward of the method.
+    """FLOPs of a finished run: steps × batch size × forward and backward of the method per sample.
 
-    Counted on training samples of the evaluation, read as in training; compute that `init=` brought along is not
-    counted. Raises UserError where the run is not finished.
+    Counted on training samples of the evaluation, read as in training; compute that `init=` brought along
+    is not counted. Raises UserError where the run is not finished.
     """
     note = read_json(run / "finished.json")
     if note is None:
@@ -357,7 +385,7 @@ def pretraining_flops(run: Path, samples: Sequence[Item], loader: LoaderSettings
 
 
 def flops_per_sample(module: nn.Module, samples: Sequence[Item], loader: LoaderSettings) -> float:
-    """Of one forward and backward of anything that takes a batch as methods do, per sample (not per view of it)."""
+    """Of a forward and backward of anything that takes batches as methods do, per sample (not per view)."""
     size = min(COUNTED_SAMPLES, len(samples))
     batch = next(iter(Loader(Samples(samples, loader.reader, seed=0), size, seed=0, workers=0)))
     rehearse = DryRun(module, batch.to(loader.device), TRAINED, torch.device(loader.device))
@@ -367,7 +395,10 @@ def flops_per_sample(module: nn.Module, samples: Sequence[Item], loader: LoaderS
 def _train(
     contender: Contender, contest: Contest, fold: Fold, seed: int, rates: Sequence[float]
 ) -> tuple[np.ndarray, Choice]:
-    """Scores (T, …) after the training whose rate validation prefers; from the cache where it was done before."""
+    """Scores (T, …) after the training whose rate validation prefers.
+
+    From the cache where it was done before.
+    """
     task, split = contest.task, contest.split
     fitting, validation = contest.parts(fold, seed)
     test = split.test_rows(fold)
@@ -378,7 +409,7 @@ def _train(
     samples = contender.samples(contest.size(fitting))
     key = contest.key() | {
         **fingerprints(begin, contest.data.samples, task.loader),
-        "fold": [int(row) for row in fold.test[:1]],
+        "fold": fold.test[:1].tolist(),
         "seed": seed,
         "rates": list(rates),
         "samples": samples,
@@ -389,20 +420,24 @@ def _train(
         best, arrays = None, {}
         for rate in rates:
             network = contest.network(contender.begin(seed), seed)
-            value = fit(network, fitting, validation, task.loader, rate=rate, samples=samples, seed=mix(seed, 1))
-            utility = -np.inf if value is None else split.metric.utility(value)
-            if best is None or utility > best:
-                predictions = predict(network, contest.pick(test), task.loader)
-                best = utility
+            recipe = {"rate": rate, "samples": samples, "seed": mix(seed, 1)}
+            value = fit(network, fitting, validation, task.loader, **recipe)
+            if value is None:
+                value = np.nan
+            if best is None or split.metric.utility(value) > best:
+                predictions = predict(network, pick(contest.items, test), task.loader)
+                best = split.metric.utility(value)
                 arrays = {
                     "units": split.metric.score(split.y[test], predictions),
                     "rate": np.array(rate),
-                    "validation": np.array(np.nan if value is None else value),
+                    "validation": np.array(value),
                 }
         return arrays
 
     arrays = cached(key, train_rates)
-    value = float(arrays["validation"]) if validation else None
+    value = None
+    if validation:
+        value = float(arrays["validation"])
     return arrays["units"], Choice("learning rate", float(arrays["rate"]), value)
 
 
@@ -424,6 +459,15 @@ def _random(task: LabelledTask) -> Callable[[int], SavedEncoder]:
     return lambda seed: random_encoder(task.runs[0], task.options.seed, seed)
 
 
+def _generators(device: torch.device) -> list[torch.device]:
+    """Devices beside the CPU whose random numbers a training draws."""
+    if device.type == "cuda":
+        return [device]
+    return []
+
+
 def _precision(device: torch.device) -> Precision:
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if native else "fp32"
+    if native:
+        return "bf16"
+    return "fp32"

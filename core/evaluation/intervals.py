@@ -1,4 +1,4 @@
-"""Bootstrap intervals: 95 %, percentile, over test units (whole groups of them) and over seeds at the same time."""
+"""Bootstrap intervals: 95 %, percentile, over test units (whole groups of them) and over seeds at once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from core.reconstruction.skill import skill
 DRAWS = 2000
 LEVEL = 0.95
 CHUNK = 200  # draws held in memory at a time
-Statistic = Callable[[np.ndarray], np.ndarray]  # weights (W, T) of the units -> figures (R, W) by seed and draw
+Statistic = Callable[[np.ndarray], np.ndarray]  # weights (W, T) of units -> figures (R, W) by seed
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Interval:
 def bootstrap(
     statistic: Statistic, *, units: int, seeds: int, groups: np.ndarray | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Draws (2000,) of a statistic, of which T test units and R seeds are redrawn, independently of each other.
+    """Draws (2000,) of a statistic whose T test units and R seeds are redrawn, independently of each other.
 
-    The mean over the seeds of a draw. `groups` (T,): units that are redrawn together (clips of a scene). With one seed
-    only the units are redrawn. The same `seed` redraws the same units: paired.
+    The mean over the seeds of a draw. `groups` (T,): units that are redrawn together (clips of a scene).
+    With one seed only the units are redrawn. The same `seed` redraws the same units: paired.
     """
     rng = np.random.default_rng(seed)
     draws = []
@@ -57,17 +57,18 @@ def bootstrap(
 def skill_interval(error: np.ndarray, references: np.ndarray, seed: int = 0) -> Interval:
     """skill = 1 - Σ error / min over references of Σ error of the reference.
 
-    error (S,) and references (F, S): sums over each sample's tokens. The best reference is searched anew in every draw.
-    Raises ValueError where no reference makes any error (there is nothing to gain).
+    error (S,) and references (F, S): sums over each sample's tokens. The best reference is searched anew in
+    every draw. Raises ValueError where no reference makes any error (there is nothing to gain).
     """
     error, references = np.asarray(error, dtype=np.float64), np.asarray(references, dtype=np.float64)
     totals = references.sum(1)
     if not totals.min() > 0:
         raise ValueError("a reference without any error leaves no room for skill")
 
-    draws = bootstrap(
-        lambda weights: skill(weights @ error, references @ weights.T)[None], units=len(error), seeds=1, seed=seed
-    )
+    def redrawn(weights: np.ndarray) -> np.ndarray:
+        return skill(weights @ error, references @ weights.T)[None]
+
+    draws = bootstrap(redrawn, units=len(error), seeds=1, seed=seed)
     return Interval.of(skill(error.sum(), totals), draws)
 
 

@@ -1,8 +1,9 @@
 """load_labelled: the samples or tokens of a labelled task, their labels, and the rows that train and test."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import chain, compress, islice, starmap
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,10 @@ TOKEN_LABEL = "token"  # the name of a label that tokens carry
 
 @dataclass(frozen=True)
 class Label:
-    """A label of samples or tokens. `names`: of its classes, of its questions, or of its values. `metric`: its own."""
+    """A label of samples or tokens.
+
+    `names`: of its classes, of its questions, or of its values. `metric`: its own.
+    """
 
     name: str
     kind: LabelKind
@@ -32,18 +36,32 @@ class Label:
     @property
     def unknown(self) -> int | tuple[float, ...]:
         """An item's label where it has none."""
-        return -1 if self.kind == "classes" else (float("nan"),) * len(self.names)
+        if self.kind == "classes":
+            return -1
+        return (float("nan"),) * len(self.names)
 
     def values(self, items: Sequence[Item]) -> np.ndarray:
         """Class numbers (S,), -1 where unknown; of the other kinds (S, L), NaN where unknown."""
         rows = [item.labels.get(self.name, self.unknown) for item in items]
         if self.kind == "classes":
             return np.array(rows)
-        return _with_nan(np.array(rows, dtype=np.float64).reshape(len(rows), len(self.names)), self.kind)
+
+        y = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.names))
+        if self.kind == "answers":
+            y[y < 0] = np.nan  # -1 in an item
+        return y
 
     def is_known(self, y: np.ndarray) -> np.ndarray:
         """(S,) bool: rows of `values` with a label, or some of its answers."""
-        return y >= 0 if self.kind == "classes" else ~np.isnan(y).all(1)
+        if self.kind == "classes":
+            return y >= 0
+        return ~np.isnan(y).all(1)
+
+    def classes(self, y: np.ndarray) -> np.ndarray | None:
+        """`values` (S,) for draws by class; None for labels of another kind."""
+        if self.kind == "classes":
+            return y
+        return None
 
 
 @dataclass(frozen=True)
@@ -75,16 +93,18 @@ class LabelSplit:
     @property
     def classes(self) -> np.ndarray | None:
         """Class numbers (S,), for draws by class; None for labels of another kind."""
-        return self.y if self.label.kind == "classes" else None
+        return self.label.classes(self.y)
 
     @cached_property
     def tested(self) -> np.ndarray:
         """Rows that are tested, in the order of every score."""
-        return np.concatenate([self.test_rows(fold) for fold in self.folds])
+        return np.concatenate(list(map(self.test_rows, self.folds)))
 
     @property
     def tested_groups(self) -> np.ndarray | None:
-        return None if self.groups is None else self.groups[self.tested]
+        if self.groups is None:
+            return None
+        return self.groups[self.tested]
 
     def test_rows(self, fold: Fold) -> np.ndarray:
         return fold.test[self.is_known[fold.test]]
@@ -108,14 +128,14 @@ class TokenItems:
 
     @property
     def items(self) -> list[Item]:
-        return [token for tokens in self.by_sample.values() for token in tokens]
+        return list(chain.from_iterable(self.by_sample.values()))
 
     def select(self, tokens: Sequence[Item]) -> tuple[list[Item], dict[str, Tensor]]:
-        """The samples that these tokens are of, and by their keys a flag per token (N,): whether it is one of these."""
-        keys = {token.key for token in tokens}
+        """The samples of these tokens, and by their keys a flag per token (N,): whether it is one of these."""
+        selected_keys = keys_of(tokens)
         samples, flags = [], {}
         for sample in self.samples:
-            selected = torch.tensor([token.key in keys for token in self.by_sample[sample.key]])
+            selected = torch.tensor([token.key in selected_keys for token in self.by_sample[sample.key]])
             if selected.any():
                 samples.append(sample)
                 flags[sample.key] = selected
@@ -126,8 +146,9 @@ class TokenItems:
 class LabelledData:
     """Everything that a labelled task reads.
 
-    `samples`: each once, those to train on (`fit_samples`) first. `items`: samples, or tokens where those carry the
-    labels. `tested`: keys of the items to test; empty where the data set none aside. `hash`: of the items.
+    `samples`: each once, those to train on (`fit_samples`) first. `items`: samples, or tokens where those
+    carry the labels. `tested`: keys of the items to test; empty where the data set none aside. `hash`: of
+    the items.
     """
 
     fit_samples: Sequence[Item]
@@ -140,7 +161,9 @@ class LabelledData:
 
     def pool(self, task: LabelledTask) -> Pool | Literal["token"]:
         """How tokens become one vector per item."""
-        return task.pool if self.tokens is None else "token"
+        if self.tokens is None:
+            return task.pool
+        return "token"
 
     def splits(self, items: Sequence[Item], options: ProtocolOptions) -> dict[str, LabelSplit]:
         """The split of every label over the items that could be read, by its name.
@@ -152,8 +175,7 @@ class LabelledData:
         splits = {}
         for label in self.labels:
             y = label.values(items)
-            classes = y if label.kind == "classes" else None
-            folds = make_folds(is_test, label.is_known(y), classes=classes, groups=groups, options=options)
+            folds = make_folds(is_test, label.is_known(y), classes=label.classes(y), groups=groups, options=options)
             split = LabelSplit(label, y, folds=folds, groups=groups, options=options)
             for fold in folds:
                 check_fold(split, fold)
@@ -162,42 +184,69 @@ class LabelledData:
 
 
 def load_labelled(task: LabelledTask) -> LabelledData:
-    """The items and labels of a task. Raises: UserError where there are no labels, or none that fit its metric."""
-    fit_samples = _training_samples(task)
-    samples = list({item.key: item for item in [*fit_samples, *task.source.items("test")]}.values())
+    """The items and labels of a task.
+
+    Raises: UserError where there are no labels, or none that fit its metric.
+    """
+    fit_samples = draw_items(task.source.items("train"), task.train, seed=[task.options.seed, 3])
+    fit_keys = keys_of(fit_samples)
+    samples = list(_by_key([*fit_samples, *task.source.items("test")]).values())
 
     # Tokens carry the labels where samples do not.
     tokens = None
     if not any(item.labels for item in samples):
-        tokens = token_items(task.loader.reader, samples, {item.key for item in fit_samples})
+        tokens = token_items(task.loader.reader, samples, fit_keys)
     if tokens is not None and task.train is not None:
         raise UserError(f"train={task.train} counts samples, but here their tokens carry the labels; give shots=.")
 
     if tokens is None:
-        items, names = samples, label_names(samples, task.source.classes, task.source.questions)
-        tested = frozenset(item.key for item in items) - {item.key for item in fit_samples}
-        kinds = {name: ("answers" if name in task.source.questions else "classes") for name in names}
+        items, tested = samples, frozenset(keys_of(samples) - fit_keys)
+        names = label_names(samples, task.source.classes, task.source.questions)
+        kinds = {**dict.fromkeys(names, "classes"), **dict.fromkeys(task.source.questions, "answers")}
     else:
-        items, names, tested = tokens.items, {TOKEN_LABEL: tokens.names}, tokens.tested
-        kinds = {TOKEN_LABEL: tokens.kind}
+        items, tested = tokens.items, tokens.tested
+        names, kinds = {TOKEN_LABEL: tokens.names}, {TOKEN_LABEL: tokens.kind}
 
+    # Labels as their metric takes them.
     data_hash = hash_items(items)
     labels = []
     for name, parts in names.items():
         label, items = _as_metric(items, name, kinds[name], parts, task.metric)
         labels.append(label)
-    if tokens is not None:
+    if tokens is None:
+        samples = items
+    else:
         tokens = _with_items(tokens, items)
 
     return LabelledData(
         fit_samples=fit_samples,
-        samples=samples if tokens is not None else items,
+        samples=samples,
         items=items,
         tested=tested,
         labels=labels,
         hash=data_hash,
         tokens=tokens,
     )
+
+
+def keys_of(items: Sequence[Item]) -> set[str]:
+    return {item.key for item in items}
+
+
+def pick(items: Sequence[Item], rows: Iterable[int]) -> list[Item]:
+    return [items[row] for row in rows]
+
+
+def items_of(items: Sequence[Item], keys: Iterable[str]) -> list[Item]:
+    """The items with these keys, in their order."""
+    by_key = _by_key(items)
+    return [by_key[key] for key in keys]
+
+
+def draw_items(items: Sequence[Item], count: int | None, *, seed: int | Sequence[int]) -> list[Item]:
+    """At most `count` items (None: all) at random, in their order."""
+    rows = np.random.default_rng(seed).permutation(len(items))[:count]
+    return pick(items, np.sort(rows))
 
 
 def cache_key(task: LabelledTask, data: LabelledData) -> dict:
@@ -208,7 +257,7 @@ def cache_key(task: LabelledTask, data: LabelledData) -> dict:
         "nodes": encoder_nodes(task.runs[0]),
         "pool": data.pool(task),
         "options": asdict(task.options) | {"seeds": None},
-        "tokens": None if data.tokens is None else sorted(data.tested),
+        "tested": sorted(data.tested),
         "metrics": {label.name: label.metric.name for label in data.labels},
     }
 
@@ -217,8 +266,14 @@ def label_names(
     items: Sequence[Item], classes: Mapping[str, list[str]], questions: Mapping[str, list[str]]
 ) -> dict[str, list[str]]:
     """Names of classes or questions by label. Raises UserError where there are no labels."""
-    names = {**classes, **questions}
-    present = {name: parts for name, parts in names.items() if any(name in item.labels for item in items)}
+    labelled = set()
+    for item in items:
+        labelled |= item.labels.keys()
+
+    present = {}
+    for name, parts in {**classes, **questions}.items():
+        if name in labelled:
+            present[name] = parts
     if not present:
         raise UserError(
             "The data have no labels, which task=knn, linear, svm, retrieval and finetune need. Labels come from class "
@@ -231,11 +286,12 @@ def label_names(
 def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -> TokenItems | None:
     """None where the first sample's tokens have no labels. `fit`: keys of the samples to train on.
 
-    Tokens without a split of their own belong where their sample does; those of neither part of a split (validation)
-    lose their label. Samples that cannot be read are left out.
+    Tokens without a split of their own belong where their sample does; those of neither part of a split
+    (validation) lose their label. Samples that cannot be read are left out.
     Raises: UserError where only some samples have labelled tokens.
     """
-    by_sample, tested, names, kind = {}, set(), [], "classes"
+    readable, by_sample, tested = [], {}, set()
+    kind, names, count = "classes", [], 0
     for sample in samples:
         try:
             labels = reader.token_labels(sample)
@@ -246,22 +302,26 @@ def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -
                 raise UserError(f"{sample.key}: its tokens carry no labels, though those of other samples do.")
             return None
 
+        readable.append(sample)
         tokens, is_tested = _tokens(sample, labels, sample.key in fit)
         by_sample[sample.key] = tokens
-        tested |= {token.key for token, flag in zip(tokens, is_tested, strict=True) if flag}
-        kind = "classes" if labels.classes.dim() == 1 else "answers"
-        names = list(labels.names) or names or _numbers(labels)
+        tested |= keys_of(list(compress(tokens, is_tested)))
+        names = list(labels.names) or names
+        if labels.classes.dim() > 1:
+            kind, count = "answers", labels.classes.shape[1]
 
-    if not names:
-        names = _class_numbers(by_sample)
-    readable = [sample for sample in samples if sample.key in by_sample]
+    if kind == "classes":
+        count = _class_count(by_sample)
+    names = names or list(map(str, range(count)))
     return TokenItems(readable, by_sample, tested=frozenset(tested), kind=kind, names=names)
 
 
 def groups_of(items: Sequence[Item]) -> np.ndarray | None:
     """The group of each item (S,), or None unless every item carries one."""
     groups = [item.group for item in items]
-    return None if None in groups or not groups else np.unique(groups, return_inverse=True)[1]
+    if None in groups or not groups:
+        return None
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def make_folds(
@@ -272,18 +332,20 @@ def make_folds(
     groups: np.ndarray | None,
     options: ProtocolOptions,
 ) -> list[Fold]:
-    """The given split as one fold. Where samples carry groups, every sample tested once in folds of whole groups; where
-    none is set aside to test, in shuffled folds of labelled samples, with their share of every class if they have one.
+    """The given split as one fold.
 
-    Flags, classes and groups are (S,). Raises UserError where there are fewer groups, or samples of every class, than
-    folds.
+    Where samples carry groups, every sample tested once in folds of whole groups; where none is set aside
+    to test, in shuffled folds of labelled samples, with their share of every class if they have one.
+
+    Flags, classes and groups are (S,). Raises UserError where there are fewer groups, or samples of every
+    class, than folds.
     """
     rows, folds = np.arange(len(is_test)), options.folds
     if groups is not None and folds:
         count = len(np.unique(groups))
         if folds < 2 or count < folds:
             raise UserError(f"folds={folds} does not fit {count} groups; choose 2 to {count}, or 0 to keep the split.")
-        return [Fold(fit, test) for fit, test in GroupKFold(folds).split(rows, groups=groups)]
+        return list(starmap(Fold, GroupKFold(folds).split(rows, groups=groups)))
 
     if is_test.any():
         return [Fold(rows[~is_test], rows[is_test])]
@@ -324,7 +386,7 @@ def check_fold(split: LabelSplit, fold: Fold) -> None:
 
 
 def draw_shots(split: LabelSplit, fold: Fold, replicate: int) -> np.ndarray:
-    """Labelled training rows; with `shots`, that many of each class (or all it has), drawn anew for each replicate.
+    """Labelled training rows; with `shots`, so many of each class (or all), drawn anew for each replicate.
 
     Raises UserError for shots of labels that are no classes.
     """
@@ -335,14 +397,8 @@ def draw_shots(split: LabelSplit, fold: Fold, replicate: int) -> np.ndarray:
         raise UserError(f"shots= counts samples of a class, and label {split.label.name!r} has none; give train=.")
 
     order = np.random.default_rng([options.seed, replicate, 2]).permutation(rows)
-    drawn = [order[split.y[order] == number][: options.shots] for number in np.unique(split.y[rows])]
-    return np.sort(np.concatenate(drawn))
-
-
-def _training_samples(task: LabelledTask) -> list[Item]:
-    items = task.source.items("train")
-    rows = np.random.default_rng([task.options.seed, 3]).permutation(len(items))[: task.train]
-    return [items[row] for row in np.sort(rows)]
+    shots = [order[split.y[order] == number][: options.shots] for number in np.unique(split.y[rows])]
+    return np.sort(np.concatenate(shots))
 
 
 def _tokens(sample: Item, labels: TokenLabels, fits: bool) -> tuple[list[Item], list[bool]]:
@@ -350,42 +406,41 @@ def _tokens(sample: Item, labels: TokenLabels, fits: bool) -> tuple[list[Item], 
     count = len(labels.classes)
     test = labels.splits.get("test", torch.full((count,), not fits))
     train = labels.splits.get("train", ~test)
-    is_known = labels.classes >= 0
+    values, is_known = labels.classes.tolist(), labels.classes >= 0
     if labels.classes.dim() > 1:
-        is_known = is_known.any(1)
+        values, is_known = list(map(tuple, values)), is_known.any(1)
 
     items = []
-    rows = zip(labels.classes.tolist(), (is_known & (train | test)).tolist(), strict=True)
+    rows = zip(values, (is_known & (train | test)).tolist(), strict=True)
     for number, (value, has_label) in enumerate(rows):
-        value = tuple(value) if isinstance(value, list) else value
-        token_label = {TOKEN_LABEL: value} if has_label else {}
-        items.append(replace(sample, key=f"{sample.key}/{number}", labels=token_label))
+        token = replace(sample, key=f"{sample.key}/{number}", labels={})
+        if has_label:
+            token = replace(token, labels={TOKEN_LABEL: value})
+        items.append(token)
     return items, test.tolist()
 
 
-def _numbers(labels: TokenLabels) -> list[str]:
-    """Numbers of the questions, as their names."""
-    return [str(number) for number in range(labels.classes.shape[1])] if labels.classes.dim() > 1 else []
-
-
-def _class_numbers(by_sample: Mapping[str, Sequence[Item]]) -> list[str]:
-    """Numbers of the classes that occur, and of those below them, as their names."""
+def _class_count(by_sample: Mapping[str, Sequence[Item]]) -> int:
+    """The largest class number that occurs, and one."""
     largest = -1
-    for tokens in by_sample.values():
-        largest = max(largest, max((token.labels.get(TOKEN_LABEL, -1) for token in tokens), default=-1))
-    return [str(number) for number in range(largest + 1)]
+    for token in chain.from_iterable(by_sample.values()):
+        largest = max(largest, token.labels.get(TOKEN_LABEL, -1))
+    return largest + 1
 
 
 def _as_metric(
     items: Sequence[Item], name: str, kind: LabelKind, names: Sequence[str], metric_name: MetricName | None
 ) -> tuple[Label, Sequence[Item]]:
-    """The label as its metric takes it, and the items with such labels: classes become answers, or numbers values.
+    """The label as its metric takes it, and the items with such labels: classes become answers, or numbers
+    values.
 
     Without a metric, classes whose names are numbers with decimals are values.
     Raises: UserError where the metric does not fit the kind of label.
     """
-    numbers = _as_numbers(names) if kind == "classes" else None
-    if metric_name is None and numbers is not None and any(not number.is_integer() for number in numbers):
+    numbers = None
+    if kind == "classes":
+        numbers = _as_numbers(names)
+    if metric_name is None and numbers is not None and not all(map(float.is_integer, numbers)):
         metric_name = DEFAULTS["values"]
     metric = METRICS[metric_name or DEFAULTS[kind]]()
 
@@ -393,25 +448,24 @@ def _as_metric(
         return Label(name, kind, names=names, metric=metric), items
     if kind == "classes" and "answers" in metric.kinds:
         rows = np.eye(len(names)).tolist()
-        items = _relabelled(items, name, [tuple(row) for row in rows])
+        items = _relabelled(items, name, list(map(tuple, rows)))
         return Label(name, "answers", names=names, metric=metric), items
     if numbers is not None and "values" in metric.kinds:
-        items = _relabelled(items, name, [(number,) for number in numbers])
+        items = _relabelled(items, name, list(zip(numbers, strict=True)))
         return Label(name, "values", names=[name], metric=metric), items
+
+    text = kind
+    if kind == "classes":
+        text = "classes whose names are no numbers"
     raise UserError(
-        f"metric={metric.name} takes {' or '.join(metric.kinds)}, and label {name!r} has {kind}"
-        f"{' whose names are no numbers' if kind == 'classes' else ''}; {_fitting_metrics(kind)}"
+        f"metric={metric.name} takes {' or '.join(metric.kinds)}, and label {name!r} has {text}; choose metric="
+        f"{DEFAULTS[kind]}, or see python -m core.evaluate --help."
     )
-
-
-def _fitting_metrics(kind: LabelKind) -> str:
-    names = [name for name, metric in METRICS.items() if kind in metric.kinds and not name.startswith("retrieval")]
-    return f"choose {' or '.join(names)}."
 
 
 def _as_numbers(names: Sequence[str]) -> list[float] | None:
     try:
-        return [float(name) for name in names]
+        return list(map(float, names))
     except ValueError:
         return None
 
@@ -428,11 +482,11 @@ def _relabelled(items: Sequence[Item], name: str, values: Sequence[tuple[float, 
 
 def _with_items(tokens: TokenItems, items: Sequence[Item]) -> TokenItems:
     """The same tokens with other labels."""
-    by_key = {item.key: item for item in items}
-    by_sample = {key: [by_key[token.key] for token in part] for key, part in tokens.by_sample.items()}
+    remaining, by_sample = iter(items), {}
+    for key, part in tokens.by_sample.items():
+        by_sample[key] = list(islice(remaining, len(part)))
     return replace(tokens, by_sample=by_sample)
 
 
-def _with_nan(y: np.ndarray, kind: LabelKind) -> np.ndarray:
-    """Answers (S, L) with -1 for unknown, as NaN."""
-    return np.where(y < 0, np.nan, y) if kind == "answers" else y
+def _by_key(items: Sequence[Item]) -> dict[str, Item]:
+    return {item.key: item for item in items}

@@ -1,7 +1,7 @@
 """Metrics: a score per test unit, and the figure that all scores give, over the same paired bootstrap.
 
-Scores have shape (R, T, …), R seeds and T units (samples or tokens). A figure is the mean over seeds; its interval
-redraws units and seeds. Labels come in three kinds:
+Scores have shape (R, T, …), R seeds and T units (samples or tokens). A figure is the mean over seeds; its
+interval redraws units and seeds. Labels come in three kinds:
 
 - classes: y (T,) class numbers, predictions (T,) class numbers;
 - answers to L yes/no questions: y (T, L) of 1 and 0, NaN unknown; predictions (T, L), 0 or more for yes;
@@ -46,7 +46,7 @@ class Metric(ABC):
         return -value if self.lower_is_better else value
 
     def interval(self, scores: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0) -> Interval:
-        """The figure of scores (R, T, …) with its interval; `groups` (T,): units that are redrawn together."""
+        """The figure of scores (R, T, …) and its interval; `groups` (T,): units redrawn together."""
         draws = bootstrap(
             lambda weights: self._by_seed(scores, weights),
             units=scores.shape[1], seeds=len(scores), groups=groups, seed=seed,
@@ -56,7 +56,10 @@ class Metric(ABC):
     def gain(
         self, ours: np.ndarray, theirs: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0
     ) -> Interval:
-        """The paired difference of two figures, above 0 where `ours` (R, T, …) is better; `theirs` (R or 1, T, …)."""
+        """The paired difference of two figures, above 0 where `ours` (R, T, …) is better.
+
+        `theirs` (R or 1, T, …).
+        """
         sign = self.utility(1.0)
         draws = bootstrap(
             lambda weights: sign * (self._by_seed(ours, weights) - self._by_seed(theirs, weights)),
@@ -69,7 +72,10 @@ class Metric(ABC):
 
 
 class MeanMetric(Metric):
-    """The mean of scores (T,). A difference of means is the mean of differences, which is exact for whole numbers."""
+    """The mean of scores (T,).
+
+    A difference of means is the mean of differences, which is exact for whole numbers.
+    """
 
     def aggregate(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return weights @ scores.astype(np.float64) / weights.sum(1)
@@ -94,7 +100,10 @@ class Accuracy(MeanMetric):
 
 
 class ClassCountMetric(Metric):
-    """A mean over classes of a share of counts: hits, units of the class, predictions of the class. Scores (T, 2)."""
+    """A mean over classes of a share of counts: hits, units of the class, predictions of the class.
+
+    Scores (T, 2).
+    """
 
     kinds = ("classes",)
 
@@ -136,7 +145,9 @@ class MeanIoU(ClassCountMetric):
 
 
 class MicroF1(Metric):
-    """2 · hits / (yes predicted + yes true), over all labels of all units together; of classes it is the accuracy.
+    """2 · hits / (yes predicted + yes true), over all labels of all units together.
+
+    Of classes it is the accuracy.
 
     Scores (T, 2): hits, and the sum of both counts; unknown answers count nowhere.
     """
@@ -218,7 +229,7 @@ class MeanAveragePrecision(RankingMetric):
 
 
 class RocAuc(RankingMetric):
-    """ROC-AUC: mean over labels of the chance that a positive unit ranks above a negative one, ties counting half."""
+    """ROC-AUC: mean over labels of P(a positive unit ranks above a negative one), ties counting half."""
 
     name = "roc_auc"
     single = staticmethod(roc_auc_score)
@@ -238,7 +249,10 @@ class RocAuc(RankingMetric):
 
 
 class RSquared(Metric):
-    """R² = 1 - Σ (y - prediction)² / Σ (y - mean y)², the mean over values. Scores (T, K, 2): value and prediction."""
+    """R² = 1 - Σ (y - prediction)² / Σ (y - mean y)², the mean over values.
+
+    Scores (T, K, 2): value and prediction.
+    """
 
     name = "r2"
     kinds = ("values",)
@@ -257,7 +271,10 @@ class RSquared(Metric):
 
 
 class RootMeanSquaredError(Metric):
-    """RMSE: √ of the mean squared error, the mean over values, in their units. Scores (T, K): squared errors."""
+    """RMSE: √ of the mean squared error, the mean over values, in their units.
+
+    Scores (T, K): squared errors.
+    """
 
     name = "rmse"
     kinds = ("values",)
@@ -271,7 +288,10 @@ class RootMeanSquaredError(Metric):
 
 
 class RetrievalMetric(MeanMetric):
-    """A mean over queries. Predictions (T, C, 2): average precision and first hit, if a query were of class c."""
+    """A mean over queries.
+
+    Predictions (T, C, 2): average precision and first hit, if a query were of class c.
+    """
 
     kinds = ("classes",)
     column: ClassVar[int]
@@ -284,7 +304,7 @@ class RetrievalMetric(MeanMetric):
 
 
 class RetrievalMAP(RetrievalMetric):
-    """Mean over queries of the average precision: the mean of the precision at every sample of the query's class."""
+    """Mean over queries of the average precision: that at every sample of the query's class, averaged."""
 
     name = "retrieval_map"
     column = 0
@@ -315,7 +335,7 @@ def _count(numbers: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray
 
 
 def _cumulative(truth: np.ndarray, order_by: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted counts (W, thresholds) of positive units and of all, up to each distinct value of `order_by`."""
+    """Weighted counts (W, thresholds) of positive and of all units, up to each value of `order_by`."""
     order = np.argsort(order_by, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(order_by[order]), 1))
     ordered = weights[:, order]

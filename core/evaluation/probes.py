@@ -5,12 +5,14 @@ Probes of classes, of answers to several questions, and of values stand below ea
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy import ndarray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score
@@ -36,8 +38,9 @@ TOLERANCE = 1e-4  # of its gradient, as in scikit-learn
 SVM_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C
 SVM_FOLDS = 10
 GRAM_ROWS = 10_000  # a kernel's matrix has no more on a side, and takes 0.8 GB at most
+YES_FROM = {"answers": 0.5, "values": 0.0}  # subtracted from a mean of labels: answers are yes from 0 on
 PARTS = ("train", "validation", "test")
-Rescale = Callable[[np.ndarray, np.ndarray], np.ndarray]  # features (S, D), rows to fit on -> features
+Rescale = Callable[[ndarray, ndarray], ndarray]  # features (S, D), rows to fit on -> features
 
 
 class Probe(ABC):
@@ -48,13 +51,16 @@ class Probe(ABC):
     default: float | None  # where there are too few samples to choose
 
     @abstractmethod
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         """Predictions for `queries` (Q, D) by each setting, learned from x (S, D) and y (S,) or (S, L)."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A form of the features and a setting of the probe; `validation`: their figure on the validation part, or None."""
+    """A form of the features and a setting of the probe.
+
+    `validation`: their figure on the validation part, or None.
+    """
 
     form: str
     setting: float | None
@@ -63,54 +69,52 @@ class Choice:
 
 @dataclass
 class Scores:
-    """Scores of test units, (R, T, …) by seed and unit, and the choices on validation in each seed and fold."""
+    """Scores (R, T, …) by seed and test unit, and the choices on validation in each seed and fold."""
 
-    units: np.ndarray
+    units: ndarray
     choices: list[Choice] = field(default_factory=list)
 
 
-def probe_scores(probe: Probe, tables: Sequence[np.ndarray], split: LabelSplit, rescale: Rescale) -> dict[str, Scores]:
-    """Scores of the features as they are ("plain"), "whitened", and of whichever validation prefers ("chosen").
+def probe_scores(probe: Probe, tables: Sequence[ndarray], split: LabelSplit, rescale: Rescale) -> dict[str, Scores]:
+    """Scores of "plain" features, of "whitened" ones, and of whichever validation prefers ("chosen").
 
-    `tables`: features (S, D), one per seed of the encoder; with fewer than seeds they take turns. `rescale`: of plain
-    features.
+    `tables`: features (S, D), one per seed of the encoder; with fewer than seeds they take turns.
+    `rescale`: of plain features.
     """
     seeds = split.options.seeds
-    names = ("plain", "whitened", "chosen") if probe.settings else ("plain", "chosen")
-    units: dict[str, list] = {name: [[] for _ in range(seeds)] for name in names}
-    choices: dict[str, list[Choice]] = {name: [] for name in names}
-
+    units: dict[tuple[str, int], list[ndarray]] = defaultdict(list)  # by form and seed
+    choices: dict[str, list[Choice]] = defaultdict(list)
     for number, x in enumerate(tables):
         for fold in split.folds:
             families = {"plain": {"plain": rescale(x, fold.fit)}}
             if probe.settings:
                 families["whitened"] = _whitened_forms(x, fold.fit)
 
-            computed: dict[tuple, np.ndarray] = {}
+            computed: dict[tuple, ndarray] = {}
             for seed in range(number, seeds, len(tables)):
                 results = _fold_results(probe, families, split, fold, seed, computed)
                 for name, (choice, scores) in results.items():
-                    units[name][seed].append(scores)
+                    units[name, seed].append(scores)
                     choices[name].append(choice)
 
     scores = {}
-    for name in names:
-        by_seed = [np.concatenate(parts) for parts in units[name]]
+    for name in choices:
+        by_seed = [np.concatenate(units[name, seed]) for seed in range(seeds)]
         scores[name] = Scores(np.stack(by_seed), choices[name])
     return scores
 
 
 def choose(
     probe: Probe,
-    forms: Mapping[str, np.ndarray],
-    y: np.ndarray,
-    parts: tuple[np.ndarray, np.ndarray] | None,
+    forms: Mapping[str, ndarray],
+    y: ndarray,
+    parts: tuple[ndarray, ndarray] | None,
     metric: Metric,
 ) -> Choice:
     """The form and setting with the best figure on the validation part; of equal ones the first.
 
-    `forms`: features of all samples by name; `parts`: the training samples as `validation_parts` gives them; None: too
-    few to choose, the first form and the default setting are taken.
+    `forms`: features of all samples by name; `parts`: the training samples as `validation_parts` gives
+    them; None: too few to choose, the first form and the default setting are taken.
     """
     if parts is None or not probe.settings:
         return Choice(next(iter(forms)), probe.default, None)
@@ -127,21 +131,24 @@ def choose(
 
 
 def validation_parts(
-    classes: np.ndarray | None,
-    rows: np.ndarray,
+    classes: ndarray | None,
+    rows: ndarray,
     *,
-    groups: np.ndarray | None,
+    groups: ndarray | None,
     rng: np.random.Generator,
     share: float = VALIDATION,
     most: int | None = MOST_CHOOSING,
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Training samples `rows` as (fitting, validation), drawn at random: by whole groups if there are any, or by class.
+) -> tuple[ndarray, ndarray] | None:
+    """Training samples `rows` as (fitting, validation) at random: by whole groups, if any, or by class.
 
-    At most `most` of them; None: all. `classes` (S,): None where labels are no classes.
-    None where a class would have no sample to fit (so at one shot), or less than two groups remain.
+    At most `most` of them; None: all. `classes` (S,): None where labels are no classes. None where a class
+    would have no sample to fit (so at one shot), or less than two groups remain.
     """
     rows = rng.permutation(rows)[:most]
-    numbers = np.zeros(len(rows), dtype=int) if classes is None else classes[rows]
+    numbers = np.zeros(len(rows), dtype=int)
+    if classes is not None:
+        numbers = classes[rows]
+
     held_out = np.zeros(len(rows), dtype=bool)
     if groups is not None:
         units = rng.permutation(np.unique(groups[rows]))
@@ -153,8 +160,9 @@ def validation_parts(
 
     fitting, validation = rows[~held_out], rows[held_out]
     fitted_classes = set(numbers[~held_out])
-    least = 1 if classes is None else 2
-    if not len(validation) or set(numbers) - fitted_classes or len(fitted_classes) < least:
+    if not len(validation) or set(numbers) - fitted_classes:
+        return None
+    if classes is not None and len(fitted_classes) < 2:
         return None
     return np.sort(fitting), np.sort(validation)
 
@@ -162,13 +170,15 @@ def validation_parts(
 def plain_rescale(probe: Probe, *, is_raw: bool) -> Rescale:
     """Rescaling of features for a probe, unless whitened.
 
-    Standardising principal components would whiten them, so raw input is divided by one number only; so is everything
-    for kNN and retrieval, whose cosine is blind to it, and for support vectors, whose kernel is.
+    Standardising principal components would whiten them, so raw input is divided by one number only; so is
+    everything for kNN and retrieval, whose cosine is blind to it, and for support vectors, whose kernel is.
     """
-    return standardise if probe.name == "linear" and not is_raw else scale_overall
+    if probe.name == "linear" and not is_raw:
+        return standardise
+    return scale_overall
 
 
-def _whitened_forms(x: np.ndarray, fit: np.ndarray) -> dict[str, np.ndarray]:
+def _whitened_forms(x: ndarray, fit: ndarray) -> dict[str, ndarray]:
     white = whiten(x, fit)
     full = white.shape[1]
     widths = [width for width in WIDTHS if width < full]
@@ -181,13 +191,15 @@ def _whitened_forms(x: np.ndarray, fit: np.ndarray) -> dict[str, np.ndarray]:
 
 def _fold_results(
     probe: Probe,
-    families: Mapping[str, Mapping[str, np.ndarray]],
+    families: Mapping[str, Mapping[str, ndarray]],
     split: LabelSplit,
     fold: Fold,
     seed: int,
-    computed: dict[tuple, np.ndarray],
-) -> dict[str, tuple[Choice, np.ndarray]]:
-    """Each family's choice, and the scores of its test rows when fitted on all training rows; and the better's.
+    computed: dict[tuple, ndarray],
+) -> dict[str, tuple[Choice, ndarray]]:
+    """Each family's choice, and the scores of its test rows when fitted on all training rows.
+
+    And the better's.
 
     `computed`: scores that the next seed may need again.
     """
@@ -210,7 +222,9 @@ def _fold_results(
 
 
 def _utility(choice: Choice, metric: Metric) -> float:
-    return -np.inf if choice.validation is None else metric.utility(choice.validation)
+    if choice.validation is None:
+        return -np.inf
+    return metric.utility(choice.validation)
 
 
 class NeighbourVote(Probe):
@@ -223,17 +237,19 @@ class NeighbourVote(Probe):
     settings = (1, 5, 10, 20, 50)
     default = 20
 
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         classes, numbers = np.unique(y, return_inverse=True)
         votes = torch.from_numpy(numbers)
-        predictions: list[list[Tensor]] = [[] for _ in settings]
-        for near in _neighbours(x, queries, int(max(settings))):
-            weight = ((near.values - 1) / TEMPERATURE).exp()
-            for parts, k in zip(predictions, settings, strict=True):
+        neighbours = list(_neighbours(x, queries, int(max(settings))))
+        predictions = []
+        for k in map(int, settings):
+            parts = []
+            for weight, rows in neighbours:
                 score = torch.zeros(len(weight), len(classes))
-                score.scatter_add_(1, votes[near.indices[:, : int(k)]], weight[:, : int(k)])
+                score.scatter_add_(1, votes[rows[:, :k]], weight[:, :k])
                 parts.append(score.argmax(1))
-        return [classes[torch.cat(parts).numpy()] for parts in predictions]
+            predictions.append(classes[torch.cat(parts).numpy()])
+        return predictions
 
 
 class NeighbourMean(Probe):
@@ -247,34 +263,35 @@ class NeighbourMean(Probe):
     default = NeighbourVote.default
 
     def __init__(self, kind: LabelKind):
-        self.threshold = 0.5 if kind == "answers" else 0.0
+        self.threshold = YES_FROM[kind]
 
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         labels = torch.from_numpy(y).float()
         is_known, labels = ~labels.isnan(), labels.nan_to_num()
-        predictions: list[list[Tensor]] = [[] for _ in settings]
-        for near in _neighbours(x, queries, int(max(settings))):
-            weight = ((near.values - 1) / TEMPERATURE).exp()[..., None]
-            for parts, k in zip(predictions, settings, strict=True):
-                rows = near.indices[:, : int(k)]
-                weights = weight[:, : int(k)] * is_known[rows]
-                mean = (weights * labels[rows]).sum(1) / weights.sum(1).clamp(min=1e-30)
+        neighbours = list(_neighbours(x, queries, int(max(settings))))
+        predictions = []
+        for k in map(int, settings):
+            parts = []
+            for weight, rows in neighbours:
+                weights = weight[:, :k, None] * is_known[rows[:, :k]]
+                mean = (weights * labels[rows[:, :k]]).sum(1) / weights.sum(1).clamp(min=1e-30)
                 parts.append(mean - self.threshold)
-        return [torch.cat(parts).double().numpy() for parts in predictions]
+            predictions.append(torch.cat(parts).double().numpy())
+        return predictions
 
 
 class Logistic(Probe):
     """Multinomial logistic regression: mean cross entropy + λ/2 · ‖W‖², by L-BFGS; the setting is λ.
 
-    λ is per sample, so that what is chosen on a part fits the whole. A fit that uses up its iterations is taken as it
-    is, for encoders and baselines alike.
+    λ is per sample, so that what is chosen on a part fits the whole. A fit that uses up its iterations is
+    taken as it is, for encoders and baselines alike.
     """
 
     name = "linear"
     settings = STRENGTHS
     default = 1e-2
 
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
         x, queries = np.asarray(x, dtype=np.float32), np.asarray(queries, dtype=np.float32)
         predictions = []
@@ -288,7 +305,7 @@ class Logistic(Probe):
 
 
 class LogisticAnswers(Probe):
-    """Logistic regression of every question, all at once: mean binary cross entropy over known answers + λ/2 · ‖w‖².
+    """Logistic regression of every question: mean binary cross entropy over known answers + λ/2 · ‖w‖².
 
     By L-BFGS; the setting is λ.
     """
@@ -297,7 +314,7 @@ class LogisticAnswers(Probe):
     settings = STRENGTHS
     default = 1e-2
 
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         inputs, answers = torch.from_numpy(x).double(), torch.from_numpy(y).double()
         is_known = ~answers.isnan()
         share = is_known / is_known.sum(0).clamp(min=1)
@@ -332,7 +349,7 @@ class RidgeRegression(Probe):
     settings = STRENGTHS
     default = 1e-2
 
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         predictions = []
         for strength in settings:
             model = Ridge(alpha=strength * len(x)).fit(x, y)
@@ -341,29 +358,31 @@ class RidgeRegression(Probe):
 
 
 class SupportVectors(Probe):
-    """RBF support vectors, C chosen by 5-fold search within the training samples, as graph papers report them."""
+    """RBF support vectors, C chosen by 5-fold search within the training samples, as graph papers report
+    them."""
 
     name = "svm"
     settings = ()
     default = None
 
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         machine, parts = fit_svm(x, y), np.array_split(queries, len(queries) // GRAM_ROWS + 1)
-        return [np.concatenate([machine.predict(part) for part in parts])] * len(settings)
+        predictions = np.concatenate(list(map(machine.queries, parts)))
+        return [predictions] * len(settings)
 
 
 class Retrieval(Probe):
     """Training samples ranked by their cosine to every test sample, the query; nothing is trained.
 
-    Predictions (Q, C, 2) for every class c: the average precision of the ranking if samples of c are the hits, and 1
-    where the first one is of c.
+    Predictions (Q, C, 2) for every class c: the average precision of the ranking if samples of c are the
+    hits, and 1 where the first one is of c.
     """
 
     name = "retrieval"
     settings = ()
     default = None
 
-    def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, settings: Sequence[float]) -> list[np.ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         counts = np.bincount(y)
         starts = np.cumsum(counts) - counts
         present = np.flatnonzero(counts)
@@ -399,42 +418,52 @@ def probe_for(task: Task, kind: LabelKind) -> Probe:
     return probes[task, kind]()
 
 
-def _neighbours(x: np.ndarray, queries: np.ndarray, count: int):
-    """The nearest training rows of queries by cosine, highest first, (q, count) for some queries at a time."""
+def _neighbours(x: ndarray, queries: ndarray, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weights and training rows (q, count) of the nearest by cosine, for some queries at a time."""
     for cosine in _cosines(x, queries):
-        yield cosine.topk(min(count, len(x)), dim=1)
+        near = cosine.topk(min(count, len(x)), dim=1)
+        yield ((near.values - 1) / TEMPERATURE).exp(), near.indices
 
 
-def _cosines(x: np.ndarray, queries: np.ndarray):
+def _cosines(x: ndarray, queries: ndarray) -> Iterator[Tensor]:
     """Cosines (q, S) of some queries at a time with x (S, D)."""
     bank = F.normalize(torch.from_numpy(x).float(), dim=1)
     for part in F.normalize(torch.from_numpy(queries).float(), dim=1).split(QUERIES):
         yield part @ bank.T
 
 
-def fit_svm(x: np.ndarray, y: np.ndarray) -> GridSearchCV | SVC:
+def fit_svm(x: ndarray, y: ndarray) -> GridSearchCV | SVC:
     """The search has fewer parts where a class has fewer samples, and with one sample there is none: C = 1."""
     parts = min(5, int(np.unique(y, return_counts=True)[1].min()))
-    machine = SVC(kernel=scaled_rbf if len(x) <= GRAM_ROWS else "rbf", random_state=42)
+    kernel = scaled_rbf
+    if len(x) > GRAM_ROWS:
+        kernel = "rbf"
+    machine = SVC(kernel=kernel, random_state=42)
     if parts < 2:
         return machine.fit(x, y)
     return GridSearchCV(machine, {"C": list(SVM_STRENGTHS)}, cv=parts, scoring="accuracy").fit(x, y)
 
 
-def scaled_rbf(x: np.ndarray, fitted_to: np.ndarray) -> np.ndarray:
+def scaled_rbf(x: ndarray, fitted_to: ndarray) -> ndarray:
     """SVC's own RBF kernel with gamma="scale", between rows (S, D) and (T, D): (S, T).
 
-    One matrix product; libsvm goes through pairs of rows and takes 3 to 6 times as long (3,000 rows of width 512).
+    One matrix product; libsvm goes through pairs of rows and takes 3 to 6 times as long (3,000 rows of
+    width 512).
     """
     variance = fitted_to.var()
-    return rbf_kernel(x, fitted_to, gamma=1 / (fitted_to.shape[1] * variance) if variance else 1.0)
+    gamma = 1.0
+    if variance:
+        gamma = 1 / (fitted_to.shape[1] * variance)
+    return rbf_kernel(x, fitted_to, gamma=gamma)
 
 
-def svm_folds(x: np.ndarray, y: np.ndarray, folds: int = SVM_FOLDS) -> list[float]:
-    """Micro-F1 of each shuffled stratified fold, of RBF support vectors; C by search within its training part.
+def svm_folds(x: ndarray, y: ndarray, folds: int = SVM_FOLDS) -> list[float]:
+    """Micro-F1 of each shuffled stratified fold, of RBF support vectors.
 
-    x (S, D) features, y (S,) classes. The mean is the figure that papers give. The choice of C never sees a fold's test
-    part; pooling and recipe were published with the test folds in sight.
+    C by search within its training part.
+
+    x (S, D) features, y (S,) classes. The mean is the figure that papers give. The choice of C never sees a
+    fold's test part; pooling and recipe were published with the test folds in sight.
     Raises: UserError where a class has fewer samples than folds.
     Source: THUDM/GraphMAE (graph classification).
     """
@@ -460,8 +489,8 @@ class ProbeResult:
     """
 
     final: float
-    chosen: float
-    chosen_epoch: int
+    selected: float
+    selected_epoch: int
     validation: float  # the highest
 
 
@@ -477,7 +506,8 @@ def adam_probe(
 ) -> ProbeResult:
     """Multinomial logistic regression by full-batch Adam with L2 decay: test accuracy.
 
-    x (N, D), y (N,) with -1 unknown, parts: (N,) bool for train, validation, test. The features are taken as they are.
+    x (N, D), y (N,) with -1 unknown, parts: (N,) bool for train, validation, test. The features are taken
+    as they are.
     Raises: UserError where a part is empty or test classes are missing in training.
     Source: THUDM/GraphMAE (node classification).
     """
@@ -504,9 +534,12 @@ def train_probe(
     weight_decay: float,
     epochs: int,
 ) -> ProbeResult:
-    """Trains a layer by Adam, a step for every loss of an epoch. `figure`: of a layer on "validation" or "test"."""
+    """Trains a layer by Adam, a step for every loss of an epoch.
+
+    `figure`: of a layer on "validation" or "test".
+    """
     optimizer = torch.optim.Adam(layer.parameters(), lr=lr, weight_decay=weight_decay)
-    best, chosen, best_epoch, test = -1.0, 0.0, 0, 0.0
+    best, test_at_best, best_epoch, test = -1.0, 0.0, 0, 0.0
     for epoch in range(epochs):
         for loss in losses:
             optimizer.zero_grad()
@@ -516,8 +549,8 @@ def train_probe(
         with torch.no_grad():
             validation, test = figure(layer, "validation"), figure(layer, "test")
         if validation >= best:
-            best, chosen, best_epoch = validation, test, epoch
-    return ProbeResult(final=test, chosen=chosen, chosen_epoch=best_epoch, validation=best)
+            best, test_at_best, best_epoch = validation, test, epoch
+    return ProbeResult(final=test, selected=test_at_best, selected_epoch=best_epoch, validation=best)
 
 
 def seeded_linear(inputs: int, outputs: int, seed: int) -> nn.Linear:

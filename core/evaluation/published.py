@@ -24,16 +24,19 @@ class Published(ABC):
 
     @abstractmethod
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
-        """Figures by name, from 0 to 1; "final" is the one that is compared. A list: the parts that a figure averages.
+        """Figures by name, from 0 to 1; "final" is the one that is compared.
 
-        The encoder is left as it is. `seed`: of whatever is random in it. Raises: UserError for data that do not fit.
+        A list: the parts that a figure averages.
+
+        The encoder is left as it is. `seed`: of whatever is random in it. Raises: UserError for data that
+        do not fit.
         """
 
 
 def evaluate_published(
     runs: Sequence[Path], config: Mapping[str, Any], seed: int = 0, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """The record of runs that differ in their seed: figures of `each`, of each one's shape untrained, their spread.
+    """The record of runs that differ in seed: figures of `each`, of each one untrained, their spread.
 
     `config`: of such a run, with the data to measure on.
     Raises: UserError where the config names no protocol, or the data do not fit it.
@@ -67,7 +70,7 @@ def _spread_by_name(runs: Sequence[Figures]) -> dict[str, dict[str, float | None
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, population deviation (as papers give it), and half the 95 % interval of the mean (t distribution)."""
+    """Mean, population deviation (as papers give it), and half the mean's 95 % interval (t distribution)."""
     from scipy.stats import t
 
     n = len(values)

@@ -1,4 +1,4 @@
-"""task=reconstruction: how much better than a trivial baseline hidden tokens of held-out samples are predicted."""
+"""task=reconstruction: skill at hidden tokens of held-out samples, compared with a trivial baseline."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from core.data.opening import open_source
 from core.data.sources import Item, Source
 from core.errors import UserError
 from core.evaluation.intervals import skill_interval
+from core.evaluation.labelled import draw_items, items_of
 from core.evaluation.record import describe, hash_items, save
 from core.evaluation.settings import LoaderSettings
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -27,6 +28,7 @@ from core.seeding import mix
 from core.tokens import Batch, levels
 
 ROUNDING = 1e-6  # an error so much smaller than another is none
+WINS, OPEN = "wins", "not resolvable at this size"
 KEYS = {"prediction": "prediction", "baseline": "filler", "zero": "zero"}  # of answers in a record
 
 
@@ -55,13 +57,14 @@ def evaluate_reconstruction(
     seed: int,
     baseline: Baseline | None = None,
 ) -> dict:
-    """Skill of every objective that predicts hidden tokens, on test samples, in the objective's own target and loss.
+    """Skill of every objective that predicts hidden tokens, on test samples, in its own target and loss.
 
-    skill = 1 - Σ error / Σ error of the better of baseline and zero; the baseline's raw data go through the same
-    target, with their own statistics. Masks are a function of `seed` and the batch alone. At most `samples` items,
-    drawn by it. Raises: UserError where no baseline fits the method's tokens, or nothing can be read.
+    skill = 1 - Σ error / Σ error of the better of baseline and zero; the baseline's raw data go through the
+    same target, with their own statistics. Masks are a function of `seed` and the batch alone. At most
+    `samples` items, drawn by it. Raises: UserError where no baseline fits the method's tokens, or nothing
+    can be read.
     """
-    items = _draw_items(source.items("test"), samples, seed)
+    items = draw_items(source.items("test"), samples, seed=seed)
     baseline, was_training = baseline or HarmonicInterpolation(), method.training
     sums, skipped, count = ErrorSums(by_token=len(items) == 1), [], 0
 
@@ -73,14 +76,16 @@ def evaluate_reconstruction(
                 generator = torch.Generator(loader.device).manual_seed(mix("evaluation masks", seed, number))
                 batch = batch.to(loader.device)
                 _add_batch(sums, method, batch, items, source, loader, baseline, generator)
-                skipped += [list(entry) for entry in batch.skipped]
+                skipped += map(list, batch.skipped)
                 count += len(batch.keys)
     finally:
         method.train(was_training)
 
     if not sums.objectives:
         raise UserError("task=reconstruction: this method predicts nothing at tokens that are hidden from its encoder.")
-    units = "tokens of the only sample" if sums.by_token else "samples"
+    units = "samples"
+    if sums.by_token:
+        units = "tokens of the only sample"
     return {
         "figures": {name: objective_figures(sums, name, seed) for name in sums.objectives},
         "protocol": {
@@ -98,14 +103,17 @@ def evaluate_reconstruction(
 
 
 def evaluate_run(run_dir: str | Path, method: MaskedAutoencoder, config: Mapping[str, Any]) -> dict:
-    """Skill of a run that has just finished on its own test samples, also in `evaluation/reconstruction.json`.
+    """Skill of a run that has just finished on its own test samples, also in
+    `evaluation/reconstruction.json`.
 
-    Where it cannot be measured (no test samples, no baseline for such tokens) the record gives the reason instead.
+    Where it cannot be measured (no test samples, no baseline for such tokens) the record gives the reason
+    instead.
     """
     start = time.monotonic()
     command = f"python -m core.evaluate run={run_dir} task=reconstruction"
     try:
-        return measure(Path(run_dir), method, config, command=command, settings=ReconstructionSettings(), start=start)
+        settings = ReconstructionSettings()
+        return measure(Path(run_dir), method, config, command=command, settings=settings, start=start)
     except UserError as error:
         record = {"task": "reconstruction", "run": str(run_dir), "figures": {}, "reason": str(error)}
         record |= describe(command, seed=0, data_hash=hash_items([]), start=start)
@@ -125,11 +133,13 @@ def measure(
 ) -> dict:
     """Evaluates on the data that `config` names; writes the record and returns it. Raises UserError."""
     reader, source = open_source(config)
-    workers = loader_workers(config) if workers is None else workers
+    if workers is None:
+        workers = loader_workers(config)
     device = next(method.parameters()).device
     loader = LoaderSettings(reader, settings.batch_size, workers=workers, device=device)
-    node = config["modality"].get("filler")
-    baseline = None if node is None else build(node, key="modality.filler")
+    baseline = config["modality"].get("filler")
+    if baseline is not None:
+        baseline = build(baseline, key="modality.filler")
 
     figures = evaluate_reconstruction(
         method, source, loader, samples=settings.samples, seed=settings.seed, baseline=baseline
@@ -155,15 +165,20 @@ def _region_figures(parts: dict[str, np.ndarray], by_token: bool, seed: int) -> 
         return {"tokens": 0, "samples": 0}
 
     references = np.stack([parts[name] for name in REFERENCES])
-    counts = {"samples": 1 if by_token else len(parts["tokens"]), "tokens": int(tokens)}
+    counts = {"samples": len(parts["tokens"]), "tokens": int(tokens)}
+    if by_token:
+        counts["samples"] = 1
     totals = references.sum(1)
     if totals.min() <= ROUNDING * totals.max():
         return {**counts, "result": "a trivial answer has no error: no room"}
 
     skill = skill_interval(parts["prediction"], references, seed)
+    result = OPEN
+    if skill.low > 0:
+        result = WINS
     figures = {
         "skill": skill.as_dict(),
-        "result": "wins" if skill.low > 0 else "not resolvable at this size",
+        "result": result,
         "error": {key: float(parts[part].sum() / tokens) for part, key in KEYS.items()},
         "better_reference": KEYS[REFERENCES[int(totals.argmin())]],
         **counts,
@@ -187,19 +202,21 @@ def _add_batch(
     ctx = context_of(method, batch, generator)
     ctx.masks.update(method.draw_mask(ctx))
 
-    # The samples as they were before the codec, and the share of object in every token, where the data have them.
+    # Samples as they were before the codec, and shares of object in tokens, where the data have them.
     view = loader.reader.view
-    by_key = {item.key: item for item in items}
-    present = [by_key[key] for key in batch.keys]
+    present, further = items_of(items, batch.keys), {}
     clean = _clean_data(source, present, batch.views[view])
-    further = {} if clean is None else {"clean": {**batch.views, view: clean}}
-    objects = [loader.reader.objects(item) for item in present]
+    if clean is not None:
+        further["clean"] = {**batch.views, view: clean}
+    objects = list(map(loader.reader.objects, present))
     shares = object_shares(objects, ctx.tokens[view].layout)
 
     for errors in token_errors(method, ctx, baseline, further):
         layout = levels(ctx.tokens[errors.view])[errors.query.level].layout
-        has_shares = errors.view == view and errors.query.level == 0
-        sums.add(errors, layout, shares if has_shares else None)
+        if errors.view == view and errors.query.level == 0:
+            sums.add(errors, layout, shares)
+        else:
+            sums.add(errors, layout, None)
 
 
 def _clean_data(source: Source, items: Sequence[Item], data: Tensor) -> Tensor | None:
@@ -207,9 +224,6 @@ def _clean_data(source: Source, items: Sequence[Item], data: Tensor) -> Tensor |
     if not isinstance(source, Rendered):
         return None
     clean = torch.stack([source.clean(item.key) for item in items]).to(data.device)
-    return clean if clean.shape == data.shape else None
-
-
-def _draw_items(items: Sequence[Item], samples: int, seed: int) -> list[Item]:
-    rows = np.random.default_rng(seed).permutation(len(items))[:samples]
-    return [items[row] for row in np.sort(rows)]
+    if clean.shape != data.shape:
+        return None
+    return clean

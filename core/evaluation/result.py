@@ -18,11 +18,11 @@ HTML = '<pre style="line-height: normal">{code}</pre>'
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Figures of a task: `value` of its `metric`, which is a field too (`result.accuracy`), `interval` around it.
+    """Figures of a task: `value` of its `metric`, a field too (`result.accuracy`), and its `interval`.
 
-    `baselines`: intervals by name; None bounds where there is a single figure. `verdict`: None where nothing is
-    compared. Of several labels (or objectives) these are of the first; `of(label)` gives another's. `record`: the whole
-    record, plain JSON.
+    `baselines`: intervals by name; None bounds where there is a single figure. `verdict`: None where
+    nothing is compared. Of several labels (or objectives) these are of the first; `of(label)` gives
+    another's. `record`: the whole record, plain JSON.
     """
 
     task: str
@@ -54,7 +54,10 @@ class Result:
         return _of_label(record, section)
 
     def of(self, label: str) -> "Result":
-        """The result of another label, objective or figure of the same record. Raises KeyError where it has none."""
+        """The result of another label, objective or figure of the same record.
+
+        Raises KeyError where it has none.
+        """
         return self.of_record(self.record, label)
 
     def __getattr__(self, name: str) -> float | None:
@@ -95,11 +98,14 @@ def _of_label(record: Mapping[str, Any], section: Mapping[str, Any]) -> Result:
 
 def _of_skill(record: Mapping[str, Any], regions: Mapping[str, Any]) -> Result:
     total = regions.get("total", {})
-    interval = _interval(total["skill"]) if "skill" in total else None
+    value, interval = None, None
+    if "skill" in total:
+        interval = _interval(total["skill"])
+        value = interval.value
     return Result(
         task=record["task"],
         metric="skill",
-        value=None if interval is None else interval.value,
+        value=value,
         interval=interval,
         baselines={},  # skill is relative to the better of them
         verdict=total.get("result"),
@@ -110,14 +116,15 @@ def _of_skill(record: Mapping[str, Any], regions: Mapping[str, Any]) -> Result:
 def _of_published(record: Mapping[str, Any], name: str) -> Result:
     from core.evaluation.compare import RANDOM
 
-    interval = _mean_interval(record["figures"][name])
-    untrained = record[RANDOM].get(name)
+    interval, baselines = _mean_interval(record["figures"][name]), {}
+    if name in record[RANDOM]:
+        baselines[RANDOM] = _mean_interval(record[RANDOM][name])
     return Result(
         task=record["task"],
         metric=name,
         value=interval.value,
         interval=interval,
-        baselines={} if untrained is None else {RANDOM: _mean_interval(untrained)},
+        baselines=baselines,
         verdict=None,
         record=record,
     )
@@ -125,16 +132,14 @@ def _of_published(record: Mapping[str, Any], name: str) -> Result:
 
 def _label_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     protocol = record["protocol"]
-    yield Text(f"task={record['task']}  pool={protocol['pool']}  shots={protocol['shots']}  split: {protocol['split']}")
+    head = f"task={record['task']}  pool={protocol['pool']}  shots={protocol['shots']}"
+    yield Text(f"{head}  split: {protocol['split']}")
     yield from _skipped_lines(record)
 
     for label, section in record["figures"].items():
         metric, verdict = section.get("metric", "accuracy"), section["verdict"]
-        parts = next(f"{section[kind]} {kind}" for kind in ("classes", "answers", "values") if kind in section)
-        table = _table(f"\n{label}: {metric} on {section['tested']} test samples, {parts}")
-        for name in ("", metric, "95 %", "this run better by", "95 % "):
-            table.add_column(name, justify="right" if name else "left")
-
+        title = f"\n{label}: {metric} on {section['tested']} test samples, {label_size(section)}"
+        table = _table(title, "", metric, "95 %", "this run better by", "95 % ")
         table.add_row("this run", *_cells(section[metric]), style="bold")
         for name, figure in section["baselines"].items():
             table.add_row(name, *_cells(figure), *_cells(verdict["differences"][name]))
@@ -158,17 +163,11 @@ def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield from _skipped_lines(record)
 
     for objective, regions in record["figures"].items():
-        has_ceiling = any("codec_ceiling" in figures for figures in regions.values())
-        table = _table(f"{objective}: skill on {record['counts']['test']} test samples")
-        for name in ("region", "skill", "95 %", *(["codec ceiling", "95 % "] if has_ceiling else [])):
-            table.add_column(name, justify="left" if name == "region" else "right")
-        table.add_column("result")
-
+        title = f"\n{objective}: skill on {record['counts']['test']} test samples"
+        table = _table(title, "region", "skill", "95 %", "result", "codec ceiling", "95 % ")
         for region, figures in regions.items():
-            cells = _cells(figures.get("skill"))
-            if has_ceiling:
-                cells += _cells(figures.get("codec_ceiling"))
-            table.add_row(region, *cells, figures.get("result", "no such tokens"))
+            skill, ceiling = _cells(figures.get("skill")), _cells(figures.get("codec_ceiling"))
+            table.add_row(region, *skill, figures.get("result", "no such tokens"), *ceiling)
         yield table
 
 
@@ -180,15 +179,22 @@ def _published_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     settings = "  ".join(f"{key}={value}" for key, value in protocol.items())
     yield Text(f"task=published  {way}  {settings}")
 
-    table = _table(f"mean of {runs} runs, %" if runs > 1 else "one run, %")
-    for name in ("", "mean", "deviation", "95 % of the mean"):
-        table.add_column(name, justify="right" if name else "left")
-    figures = {**record["figures"], **{f"{name}, {RANDOM}": figure for name, figure in record[RANDOM].items()}}
-    for name, figure in figures.items():
-        half = figure["half_interval"]
-        spread = ("", "") if half is None else (f"± {100 * figure['deviation']:.2f}", f"± {100 * half:.2f}")
-        table.add_row(name, f"{100 * figure['mean']:.2f}", *spread)
+    table = _table(f"\nmean of {runs} run(s), %", "", "mean", "deviation", "95 % of the mean")
+    for suffix, figures in (("", record["figures"]), (f", {RANDOM}", record[RANDOM])):
+        for name, figure in figures.items():
+            cells = [f"{100 * figure['mean']:.2f}"]
+            if figure["half_interval"] is not None:
+                cells += [f"± {100 * figure['deviation']:.2f}", f"± {100 * figure['half_interval']:.2f}"]
+            table.add_row(name + suffix, *cells)
     yield table
+
+
+def label_size(section: Mapping[str, Any]) -> str:
+    """The number of classes, answers or values of a label."""
+    for kind in ("classes", "answers", "values"):
+        if kind in section:
+            return f"{section[kind]} {kind}"
+    raise ValueError(f"a section of {', '.join(section)} is of no label")
 
 
 def _skipped_lines(record: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -199,14 +205,20 @@ def _skipped_lines(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"skipped {more} more, all named in the record")
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _table(title: str, name: str, *columns: str) -> Table:
+    """An empty table: a column of names, and columns of figures."""
+    style = {"title_justify": "left", "title_style": "", "box": None, "pad_edge": False}
+    table = Table(title=title, padding=(0, 2, 0, 0), **style)
+    table.add_column(name)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _cells(figure: Mapping[str, float] | None) -> list[str]:
     """A figure and its interval."""
     if figure is None:
-        return ["-", ""]
+        return ["", ""]
     return [f"{figure['value']:.3f}", f"[{figure['low']:.3f}, {figure['high']:.3f}]"]
 
 
@@ -217,5 +229,6 @@ def _interval(figure: Mapping[str, float]) -> Interval:
 def _mean_interval(figure: Mapping[str, float | None]) -> Interval:
     """Of a mean over runs; of one run both bounds are NaN."""
     mean, half = figure["mean"], figure["half_interval"]
-    half = float("nan") if half is None else half
+    if half is None:
+        return Interval(mean, float("nan"), float("nan"))
     return Interval(mean, mean - half, mean + half)

@@ -1,4 +1,7 @@
-"""Settings of an evaluation: of the command, and of the labelled task, its loader and its protocol. The first stage."""
+"""Settings of an evaluation: of the command, and of the labelled task, its loader and its protocol.
+
+The first stage.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -51,7 +54,7 @@ class EvaluationSettings:
     device: str | None = None
 
     def __post_init__(self):
-        for name, choices in (("task", Task), ("pool", Pool), ("metric", MetricName | None)):
+        for name, choices in (("task", Task), ("pool", Pool), ("metric", MetricName)):
             _check_choice(name, getattr(self, name), choices)
         for name, least in (("train", 1), ("samples", 1), ("batch_size", 1), ("workers", 0)):
             _check_least(name, getattr(self, name), least)
@@ -70,9 +73,11 @@ class EvaluationSettings:
     @property
     def torch_device(self) -> torch.device:
         """Raises: UserError where `device` names none."""
-        default = "cuda" if torch.cuda.is_available() else "cpu"
+        name = self.device
+        if name is None:
+            name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return torch.device(self.device or default)
+            return torch.device(name)
         except RuntimeError as error:
             raise UserError(f"device={self.device} is no device: {error}") from None
 
@@ -92,9 +97,9 @@ class LoaderSettings:
 class ProtocolOptions:
     """Split and repetitions of a labelled task.
 
-    `shots`: labelled samples per class, None = all. `folds`: of the cross-validation where samples carry groups or the
-    data set none aside to test, 0 = keep the given split. `seeds`: how often whatever is random is drawn anew (random
-    weights, shots, validation).
+    `shots`: labelled samples per class, None = all. `folds`: of the cross-validation where samples carry
+    groups or the data set none aside to test, 0 = keep the given split. `seeds`: how often whatever is
+    random is drawn anew (random weights, shots, validation).
     """
 
     shots: int | None = None
@@ -111,9 +116,10 @@ class ProtocolOptions:
 class LabelledTask:
     """A labelled evaluation: of runs (one per training seed), on the samples of a source.
 
-    `rivals`: runs of another training to compare with. `reader_node`: the reader's config, for the cache. `train`:
-    training samples used at most, drawn at random; None: all. `epochs` of fine-tuning; supervised training from scratch
-    gets them on top of the compute of pre-training. `metric`: None: by the kind of label.
+    `rivals`: runs of another training to compare with. `reader_node`: the reader's config, for the cache.
+    `train`: training samples used at most, drawn at random; None: all. `epochs` of fine-tuning; supervised
+    training from scratch gets them on top of the compute of pre-training. `metric`: None: by the kind of
+    label.
 
     Raises: UserError where runs that go together have unlike encoders.
     """
@@ -131,7 +137,7 @@ class LabelledTask:
 
     def __post_init__(self):
         for name, runs in (("run", self.runs), ("compare_to", self.rivals)):
-            nodes = [encoder_nodes(run) for run in runs]
+            nodes = list(map(encoder_nodes, runs))
             for run, node in zip(runs, nodes, strict=True):
                 if node != nodes[0]:
                     raise UserError(
@@ -146,14 +152,14 @@ def encoder_nodes(run: Path) -> dict:
 
 
 def as_paths(runs: str | Path | Sequence[str | Path]) -> list[Path]:
-    runs = [runs] if isinstance(runs, str | Path) else runs
-    return [Path(run) for run in runs]
+    if isinstance(runs, str | Path):
+        return [Path(runs)]
+    return list(map(Path, runs))
 
 
 def _check_choice(name: str, value: object, choices: object) -> None:
-    names = [choice for part in get_args(choices) for choice in get_args(part) or (part,)]
-    if value not in names and value is not None:
-        raise UserError(f"{name}={value}: choose {', '.join(map(str, names))}.")
+    if value is not None and value not in get_args(choices):
+        raise UserError(f"{name}={value}: choose {', '.join(get_args(choices))}.")
 
 
 def _check_least(name: str, value: object, least: int) -> None:

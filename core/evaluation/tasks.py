@@ -1,12 +1,13 @@
-"""run_task: settings -> load_labelled -> extract -> probe -> compare -> write, for every task of `core.evaluate`.
+"""run_task: settings -> load_labelled -> extract -> probe -> compare -> write, for every task.
 
 Each stage is a function of the one before; `extract_cached` and `cached` wrap two of them.
 """
 
+import json
 import shlex
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +30,44 @@ from core.evaluation.compare import (
     raw_components,
 )
 from core.evaluation.features import Extractor, FeatureTable, extract_cached, extractor
-from core.evaluation.finetune import Contest, evaluate_finetune, supervised_scores
+from core.evaluation.finetune import contests_of, evaluate_finetune, supervised_scores
 from core.evaluation.labelled import LabelledData, LabelSplit, cache_key, load_labelled
 from core.evaluation.probes import Probe, Scores, plain_rescale, probe_for, probe_scores
 from core.evaluation.published import evaluate_published
 from core.evaluation.reconstruction import ReconstructionSettings, measure
 from core.evaluation.result import Result
-from core.evaluation.settings import EvaluationSettings, LabelledTask, LoaderSettings, ProtocolOptions, Task, as_paths
+from core.evaluation.settings import (
+    EvaluationSettings,
+    LabelledTask,
+    LoaderSettings,
+    ProtocolOptions,
+    Task,
+    as_paths,
+)
 from core.export import load_encoder
 from core.runs import loader_workers, open_config, open_method
 
 TRAINED, RIVAL = "trained", "compare_to"
+FOLDS = {"svm": 10}  # and 5 of other tasks
 RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")
 
 
 def run_task(run: str | Path | Sequence[str | Path], task: Task, *overrides: str, **settings: Any) -> Result:
-    """Evaluates a run, or runs that differ in their seed, writes `<run>/evaluation/<task>.json` and returns the result.
+    """Evaluates a run, or runs that differ in seed, and writes `<run>/evaluation/<task>.json`.
 
-    `settings` are those of `python -m core.evaluate` (`seeds=5`, `compare_to="runs/other"`), `overrides` those of the
-    data (`"data.root=photos"`).
+    `settings` are those of `python -m core.evaluate` (`seeds=5`, `compare_to="runs/other"`), `overrides`
+    those of the data (`"data.root=photos"`).
     Raises: UserError naming the setting that does not fit.
     """
-    names = [field.name for field in fields(EvaluationSettings)]
-    for name in settings:
-        if name not in names:
-            raise UserError(f"There is no setting {name!r}; there are {', '.join(names)}.")
+    settings = {"run": _one_or_list(as_paths(run)), "task": task, **settings}
+    unknown = settings.keys() - EvaluationSettings.__dataclass_fields__.keys()
+    if unknown:
+        names = ", ".join(EvaluationSettings.__dataclass_fields__)
+        raise UserError(f"There is no setting {' or '.join(sorted(unknown))}; there are {names}.")
 
-    runs = [str(path) for path in as_paths(run)]
-    given = {"run": runs[0] if len(runs) == 1 else runs, "task": task, **settings}
-    words = [f"{name}={_as_text(value)}" for name, value in given.items()]
+    words = [f"{name}={_as_text(value)}" for name, value in settings.items()]
     command = f"python -m core.evaluate {shlex.join([*words, *overrides])}"
-    return evaluate(EvaluationSettings(**given), overrides, command)
+    return evaluate(EvaluationSettings(**settings), overrides, command)
 
 
 def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: str) -> Result:
@@ -74,8 +82,7 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     else:
         data_hash, figures = _evaluate_labelled(settings, config)
 
-    runs = [str(run) for run in settings.runs]
-    head = {"task": settings.task, "run": runs[0] if len(runs) == 1 else runs, "data": config["data"]["name"]}
+    head = {"task": settings.task, "run": _one_or_list(settings.runs), "data": config["data"]["name"]}
     origin = record.describe(command, seed=settings.seed, data_hash=data_hash, start=start)
     written = {**head, **figures, **origin}
     record.save(settings.runs[0], written)
@@ -92,19 +99,18 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
 
     # Trainings read the samples in every epoch, so they are kept decoded.
     reader, source = open_source(config)
-    workers = loader_workers(config) if settings.workers is None else settings.workers
+    workers = loader_workers(config)
+    if settings.workers is not None:
+        workers = settings.workers
     megabytes = config["data"]["cache_mb"] / max(1, workers)
     trains = settings.task == "finetune" or settings.supervised
     if trains and megabytes and isinstance(reader, WholeReader):
         reader = CachedReader(reader, megabytes)
     loader = LoaderSettings(reader, settings.batch_size or 64, workers=workers, device=settings.torch_device)
 
-    folds = settings.folds
-    if folds is None:
-        folds = 10 if settings.task == "svm" else 5
     options = ProtocolOptions(
-        shots=None if settings.shots == "all" else settings.shots,
-        folds=folds,
+        shots=_none_for_all(settings.shots),
+        folds=settings.folds if settings.folds is not None else FOLDS.get(settings.task, 5),
         seeds=max(settings.seeds, len(settings.runs), len(settings.rivals)),  # every training counts
         seed=settings.seed,
     )
@@ -116,14 +122,16 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
         options=options,
         pool=settings.pool,
         metric=metric,
-        train=None if settings.train == "all" else settings.train,
+        train=_none_for_all(settings.train),
         epochs=settings.epochs,
         rivals=settings.rivals,
     )
 
 
 def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_supervised: bool = False) -> dict:
-    """Figures of probes on frozen features; `with_supervised`: also supervised training from scratch at equal compute.
+    """Figures of probes on frozen features.
+
+    `with_supervised`: also supervised training from scratch at equal compute.
 
     Raises: UserError where there are too few labels to learn from.
     """
@@ -133,29 +141,30 @@ def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_s
     # The first time, baselines read the samples together with the encoders, whose features are cached then.
     key = cache_key(task, data) | {"probe": name, "seeds": task.options.seeds}
     arrays = cached(key, lambda: _baseline_arrays(task, data, probes, encoders))
-    baselines = {label: _of_label(label, arrays) for label in probes}
+    baselines = defaultdict(dict)
+    for key, scores in arrays.items():
+        label, name = json.loads(key)
+        baselines[label][name] = scores
 
     table = extract_cached(encoders, data, task.loader)
     splits = data.splits(table.items, task.options)
     ours = _run_scores(TRAINED, task.runs, probes, table, splits)
     rivals = {}
     if task.rivals:
-        by_label = _run_scores(RIVAL, task.rivals, probes, table, splits)
-        rivals = {label: scores["chosen"].units for label, scores in by_label.items()}
+        for label, scores in _run_scores(RIVAL, task.rivals, probes, table, splits).items():
+            rivals[label] = scores["chosen"].units
 
     first = next(iter(probes.values()))
     protocol = {"probe": " ".join((type(first).__doc__ or "").split())}
     if first.settings:
         protocol["selection"] = "settings and whitening on a validation part (20 %) of the training samples"
     if with_supervised:
-        contests = {}
-        for label, split in splits.items():
-            contests[label] = Contest(task=task, data=data, split=split, items=table.items)
-        scores, protocol[SUPERVISED] = supervised_scores(task, contests)
+        scores, protocol[SUPERVISED] = supervised_scores(task, contests_of(task, data, splits, table.items))
         for label, units in scores.items():
             baselines[label][SUPERVISED] = units
 
-    return compare(task, data, table, splits, ours=ours, baselines=baselines, rivals=rivals, protocol=protocol)
+    figures = {"ours": ours, "baselines": baselines, "rivals": rivals}
+    return compare(task, data, table, splits, **figures, protocol=protocol)
 
 
 def _evaluate_labelled(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
@@ -166,7 +175,7 @@ def _evaluate_labelled(settings: EvaluationSettings, config: dict) -> tuple[str,
         figures = evaluate_finetune(task, data)
     else:
         figures = evaluate_probe(task, data, settings.task, with_supervised=settings.supervised)
-    return data.hash, {"beside": [str(run) for run in task.rivals], **figures}
+    return data.hash, {"beside": list(map(str, task.rivals)), **figures}
 
 
 def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
@@ -190,8 +199,10 @@ def _reconstruct(settings: EvaluationSettings, config: dict, command: str, start
 
     run, device = settings.runs[0], settings.torch_device
     method = open_method(run, config).to(device)
-    options = ReconstructionSettings(samples=settings.samples, batch_size=settings.batch_size or 32, seed=settings.seed)
-    return measure(run, method, config, command=command, settings=options, start=start, workers=settings.workers)
+    batch_size = settings.batch_size or 32
+    options = ReconstructionSettings(samples=settings.samples, batch_size=batch_size, seed=settings.seed)
+    origin = {"command": command, "start": start}
+    return measure(run, method, config, settings=options, workers=settings.workers, **origin)
 
 
 def _encoders(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
@@ -224,8 +235,7 @@ def _run_scores(
     splits: Mapping[str, LabelSplit],
 ) -> dict[str, dict[str, Scores]]:
     """Scores of the encoders of runs, by label and form."""
-    features = [table.features[f"{name}/{number}"] for number in range(len(runs))]
-    scores = {}
+    features, scores = _numbered(table, name, len(runs)), {}
     for label, split in splits.items():
         probe = probes[label]
         scores[label] = probe_scores(probe, features, split, plain_rescale(probe, is_raw=False))
@@ -235,9 +245,9 @@ def _run_scores(
 def _baseline_arrays(
     task: LabelledTask, data: LabelledData, probes: Mapping[str, Probe], encoders: Mapping[str, Extractor]
 ) -> dict[str, np.ndarray]:
-    """Scores of every baseline, by "label/baseline"."""
+    """Scores of every baseline, by [label, baseline] as JSON."""
     table = extract_cached({**encoders, **_baseline_models(task, data)}, data, task.loader)
-    features = {RANDOM: [table.features[f"{RANDOM}/{number}"] for number in range(task.options.seeds)]}
+    features = {RANDOM: _numbered(table, RANDOM, task.options.seeds)}
     if RAW in table.features:
         features[RAW] = [table.features[RAW]]
 
@@ -245,21 +255,33 @@ def _baseline_arrays(
     for label, split in data.splits(table.items, task.options).items():
         probe = probes[label]
         if probe.name == "retrieval":
-            arrays[f"{label}/random order"] = chance_scores(split)
+            arrays[json.dumps([label, "random order"])] = chance_scores(split)
         else:
-            arrays[f"{label}/{CONSTANT[split.label.kind]}"] = constant_scores(split)
+            arrays[json.dumps([label, CONSTANT[split.label.kind]])] = constant_scores(split)
 
         for name, tables in features.items():
             scores = probe_scores(probe, tables, split, plain_rescale(probe, is_raw=name == RAW))
-            arrays[f"{label}/{name}"] = scores["plain"].units
+            arrays[json.dumps([label, name])] = scores["plain"].units
             if "whitened" in scores:
-                arrays[f"{label}/{name}, whitened"] = scores["whitened"].units
+                arrays[json.dumps([label, f"{name}, whitened"])] = scores["whitened"].units
     return arrays
 
 
-def _of_label(label: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    prefix = f"{label}/"
-    return {key.removeprefix(prefix): scores for key, scores in arrays.items() if key.startswith(prefix)}
+def _numbered(table: FeatureTable, name: str, count: int) -> list[np.ndarray]:
+    """Features of the models "name/0" and so on."""
+    return [table.features[f"{name}/{number}"] for number in range(count)]
+
+
+def _one_or_list(runs: Sequence[Path]) -> str | list[str]:
+    if len(runs) == 1:
+        return str(runs[0])
+    return list(map(str, runs))
+
+
+def _none_for_all(count: int | str) -> int | None:
+    if count == "all":
+        return None
+    return count
 
 
 def _as_text(value: Any) -> str:
@@ -268,4 +290,6 @@ def _as_text(value: Any) -> str:
         return f"[{','.join(map(str, value))}]"
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

@@ -1,4 +1,4 @@
-"""Baselines of a reconstruction: predictions of hidden content without learning, which skill is measured against."""
+"""Baselines of a reconstruction: hidden content predicted without learning. Skill is relative to them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class HarmonicInterpolation(Baseline):
 
 
 def rows_to_cells(rows: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """A flag per row (B, N) as one per cell (B, *size): each row covers size / grid cells along every axis."""
+    """A flag per row (B, N) as one per cell (B, *size): a row covers size / grid cells along every axis."""
     flags = rows.unflatten(1, tuple(grid))
     for axis, (cells, slots) in enumerate(zip(size, grid, strict=True), start=1):
         flags = flags.repeat_interleave(cells // slots, axis)
@@ -62,10 +62,11 @@ def rows_to_cells(rows: Tensor, grid: Sequence[int], size: Sequence[int]) -> Ten
 
 @torch.no_grad()
 def interpolate(values: Tensor, visible: Tensor, tolerance: float = 1e-4) -> Tensor:
-    """Sets every hidden cell to the mean of its neighbours: values (B, C, *grid) float, visible (B, *grid) bool.
+    """Makes hidden cells the mean of their neighbours: values (B, C, *grid) float, visible (B, *grid) bool.
 
-    Conjugate gradients with a two-level preconditioner (Jacobi, and blocks of cells solved directly) until every
-    residual is below `tolerance`, which is in the units of `values`. A sample without visible cells becomes 0.
+    Conjugate gradients with a two-level preconditioner (Jacobi, and blocks of cells solved directly) until
+    every residual is below `tolerance`, which is in the units of `values`. A sample without visible cells
+    becomes 0.
     """
     hidden = (~visible).unsqueeze(1).to(values.dtype)
     values = values * (1 - hidden)
@@ -135,8 +136,7 @@ class _CoarseProblem:
             matrix[:, high, low] -= weight
             diagonal = diagonal.index_add(1, low, weight).index_add(1, high, weight)
 
-        # Blocks without hidden cells have no equation; where nothing at all is visible, the tiny term keeps it
-        # solvable.
+        # Blocks without hidden cells have no equation; where nothing is visible, the tiny term keeps it solvable.
         matrix.diagonal(dim1=1, dim2=2).add_(torch.where(diagonal == 0, 1.0, diagonal * (1 + 1e-6)))
         return matrix
 

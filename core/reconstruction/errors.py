@@ -1,4 +1,4 @@
-"""Errors at hidden tokens, of a method's prediction, a baseline and zero, in the objective's own target and loss."""
+"""Errors at hidden tokens of prediction, baseline and zero, in the objective's own target and loss."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -46,8 +46,10 @@ def token_errors(
     predictions = method.predict(ctx.tokens, ctx.masks, ctx=ctx)[1]
 
     # Other raw data go through the same targets, with their own statistics.
-    raw = {"baseline": {view: _baseline_data(method, ctx, view, baseline) for view in ctx.tokens}, **(further or {})}
-    contexts = {answer: _with_data(method, ctx, views) for answer, views in raw.items()}
+    views = {view: _baseline_data(method, ctx, view, baseline) for view in ctx.tokens}
+    contexts = {"baseline": _with_data(method, ctx, views)}
+    for answer, views in (further or {}).items():
+        contexts[answer] = _with_data(method, ctx, views)
 
     for name, (objective, view, query) in method.prediction_tasks(ctx.masks).items():
         if query.rows is None:
@@ -92,17 +94,18 @@ def _scored_rows(query: Query, weight: Tensor | None, hidden: Tensor) -> Tensor:
     if query.rows.valid is not None:
         scored = scored & query.rows.valid
     if weight is not None:
-        per_row = weight.flatten(2).amax(2) if weight.dim() > 2 else weight
-        scored = scored & (per_row > 0)
+        if weight.dim() > 2:
+            weight = weight.flatten(2).amax(2)
+        scored = scored & (weight > 0)
     return scored
 
 
 def _with_data(method: MaskedAutoencoder, ctx: ForwardContext, views: Mapping[str, Any]) -> ForwardContext:
     """The same context with other raw data, for targets and their teachers; masks and latents stay."""
-    other = context_of(method, replace(ctx.batch, views=views))
-    other.masks.update(ctx.masks)
-    other.latents.update(ctx.latents)
-    return other
+    context = context_of(method, replace(ctx.batch, views=views))
+    context.masks.update(ctx.masks)
+    context.latents.update(ctx.latents)
+    return context
 
 
 def _baseline_data(method: MaskedAutoencoder, ctx: ForwardContext, view: str, baseline: Baseline) -> Any:

@@ -1,7 +1,7 @@
 """Pictures of held-out samples: input, mask, a baseline without learning and the reconstruction.
 
-Pixels drawn at a hidden place never depend on the hidden content. Where a target is standardised per patch, its
-predictions are put back with statistics interpolated from the visible patches.
+Pixels drawn at a hidden place never depend on the hidden content. Where a target is standardised per patch,
+its predictions are put back with statistics interpolated from the visible patches.
 """
 
 import io
@@ -26,7 +26,7 @@ from core.tokenizers import Patchify, unit
 from core.tokens import Batch, Layout, Mask, Rows, Tokens
 
 COVER = (0.5, 0.5, 0.5)  # colour of hidden cells
-SCORED, UNASKED = (0.90, 0.62, 0.0), (0.0, 0.45, 0.70)  # an orange and a blue that the colour-blind tell apart
+SCORED, UNASKED = (0.90, 0.62, 0.0), (0.0, 0.45, 0.70)  # orange and blue, which the colour-blind tell apart
 TINT = 0.65
 LOSSLESS = 64  # pixels: frames up to this side are kept exactly, larger ones compressed
 QUALITY = 88  # of WebP
@@ -73,8 +73,8 @@ class Pictures(ABC):
 class GridViews:
     """Samples on a grid in several versions, floats in [0, 1] (B, C, *size), and the mask cell by cell.
 
-    `hidden` and `predicted` (by the decoder, in training) are (B, *size) bool. `reconstruction` is None where the
-    method predicts no pixels.
+    `hidden` and `predicted` (by the decoder, in training) are (B, *size) bool. `reconstruction` is None
+    where the method predicts no pixels.
     """
 
     input: Tensor
@@ -89,7 +89,10 @@ class GridViews:
 def grid_views(
     method: MaskedAutoencoder, batch: Batch, view: str, masks: Mapping[str, Mask], baseline: Baseline
 ) -> GridViews:
-    """Runs a method on one view of a batch under given masks. Raises UserError unless tokens are patches of a grid."""
+    """Runs a method on one view of a batch under given masks.
+
+    Raises UserError unless tokens are patches of a grid.
+    """
     if not isinstance(method.tokenizer, Patchify):
         raise UserError(f"Only patches of a grid can be drawn, not the tokens of {type(method.tokenizer).__name__}.")
 
@@ -121,7 +124,7 @@ def grid_views(
 def reconstruct(
     method: MaskedAutoencoder, tokens: Mapping[str, Tokens], masks: Mapping[str, Mask], mask: Mask, task: str
 ) -> Tensor:
-    """Visible rows from the input, every hidden row from the prediction of the task named `task`: (B, C, *size).
+    """Visible rows from the input, every hidden row from the prediction of `task`: (B, C, *size).
 
     The decoder predicts all hidden rows, also those that it leaves out in training.
     """
@@ -130,8 +133,9 @@ def reconstruct(
 
     # Predict every hidden row.
     query = _query_name(task, objective)
-    whole = replace(mask, queries={**mask.queries, query: replace(mask.queries[query], rows=rows)})
-    queried = {name: whole if part is mask else part for name, part in masks.items()}
+    mask_name = next(name for name, part in masks.items() if part is mask)
+    query = replace(mask.queries[query], rows=rows)
+    queried = {**masks, mask_name: replace(mask, queries={**mask.queries, query: query})}
     prediction = method.predict(tokens, queried, {task})[1][task].float()
 
     # Put patch statistics back.
@@ -147,10 +151,10 @@ def reconstruct(
 
 
 def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
-    """Mean and divisor of every row, as `target.statistics`, from visible patches alone: (B, N, 1, 1 or C) or scalars.
+    """Mean and divisor of every row, from visible patches alone: (B, N, 1, 1 or C) or scalars.
 
-    Hidden rows get the harmonic interpolation over the grid of patches. A target that predicts only some frames of a
-    patch standardises by those; here whole patches count.
+    Hidden rows get the harmonic interpolation over the grid of patches. A target that predicts only some
+    frames of a patch standardises by those; here whole patches count.
     """
     mean, std = target.statistics(target.values(mask.visible.gather(tokens.content)))
     if target.per == "none":
@@ -182,7 +186,7 @@ def _query_name(task: str, objective: Objective) -> str:
 
 
 def _every_frame(target: Pixels, pixels: Tensor, layout: Layout, rows: Rows) -> Tensor:
-    """Predicted pixels (B, M, ·, C) with frames that the target leaves out filled by the nearest predicted one."""
+    """Predicted pixels (B, M, ·, C); frames that the target leaves out repeat the nearest predicted one."""
     if target.per_slot is None:
         return pixels
 
@@ -229,7 +233,7 @@ def colour_versions(views: GridViews, index: int, shown: Sequence[int] | None = 
 
 
 def tinted(views: GridViews, index: int, shown: Sequence[int] | None = None) -> Tensor:
-    """The mask over the input (*size, 3): hidden cells `SCORED` where the decoder predicts them, `UNASKED` elsewhere.
+    """The mask over the input (*size, 3): hidden cells `SCORED` where they are predicted, else `UNASKED`.
 
     Hidden cells lose their own colour, so that visible ones stand out.
     """
@@ -241,14 +245,21 @@ def tinted(views: GridViews, index: int, shown: Sequence[int] | None = None) -> 
 
 
 def as_rgb(values: Tensor, shown: Sequence[int] | None = None) -> Tensor:
-    """(C, *size) -> (*size, 3). `shown`: one channel or three; by default the first three, or of fewer the first."""
-    default = range(3) if len(values) >= 3 else (0,)
-    channels = values[list(shown or default)]
+    """(C, *size) -> (*size, 3).
+
+    `shown`: one channel or three; by default the first three, or of fewer the first.
+    """
+    if not shown:
+        shown = range(3) if len(values) >= 3 else (0,)
+    channels = values[list(shown)]
     return channels.expand(3, *channels.shape[1:]).movedim(0, -1)
 
 
 def shrink(frames: Tensor, side: int) -> Tensor:
-    """(T, H, W, 3) made smaller, if need be, such that the longer side has at most `side` pixels; by area means."""
+    """(T, H, W, 3) made smaller, if need be, such that the longer side has at most `side` pixels.
+
+    By area means.
+    """
     scale = side / max(frames.shape[1:3])
     if scale >= 1:
         return frames

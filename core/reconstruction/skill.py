@@ -1,4 +1,4 @@
-"""Skill of a reconstruction by region: how much smaller its error is than that of the better trivial answer."""
+"""Skill of a reconstruction by region: 1 - its error / that of the better trivial answer."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,13 +18,14 @@ REFERENCES = ("baseline", "zero")
 
 def skill(error: np.ndarray, references: np.ndarray) -> np.ndarray:
     """1 - error / the smaller of the references' errors: error (…), references (F, …) → (…)."""
-    tiny = np.finfo(np.float64).tiny  # a bootstrap draw may consist of samples that a reference predicts without error
+    # A bootstrap draw may consist of samples that a reference predicts without error.
+    tiny = np.finfo(np.float64).tiny
     return 1 - error / np.maximum(references.min(0), tiny)
 
 
 @dataclass
 class ErrorSums:
-    """Sums over each sample's scored tokens, by objective and region: the error of every answer, and the tokens.
+    """Sums over each sample's scored tokens, by objective and region: errors by answer, and tokens.
 
     `by_token`: every token is a unit of its own, where there is one sample only.
     """
@@ -34,13 +35,16 @@ class ErrorSums:
 
     @property
     def objectives(self) -> list[str]:
-        return list(dict.fromkeys(objective for objective, _ in self.parts))
+        return list(dict(self.parts.keys()))  # keys are (objective, region)
 
     def regions(self, objective: str) -> list[str]:
         return [region for region in REGIONS if (objective, region) in self.parts]
 
     def add(self, errors: TokenErrors, layout: Layout, shares: Tensor | None) -> None:
-        """Adds a batch's errors. `layout`: of the tokens; `shares` (B, N): of object cells in each, None: unknown."""
+        """Adds a batch's errors.
+
+        `layout`: of the tokens; `shares` (B, N): of object cells in each, None: unknown.
+        """
         owner, samples = _owners(errors.query, layout)
         for region, flags in _regions(errors.scored, errors.query, shares).items():
             self._add_region(errors, region, flags, owner[flags], samples)
@@ -48,9 +52,8 @@ class ErrorSums:
     def of(self, objective: str, region: str) -> dict[str, np.ndarray]:
         """(S,) by answer, and "tokens": of the samples (or tokens) that have tokens in this region."""
         sums = self.parts[objective, region]
-        joined = {answer: np.concatenate(values) for answer, values in sums.items()}
-        present = joined["tokens"] > 0
-        return {answer: values[present] for answer, values in joined.items()}
+        present = np.concatenate(sums["tokens"]) > 0
+        return {answer: np.concatenate(values)[present] for answer, values in sums.items()}
 
     def _add_region(self, errors: TokenErrors, region: str, flags: Tensor, owner: Tensor, samples: int) -> None:
         counts = torch.ones_like(flags, dtype=torch.float32)
@@ -62,7 +65,9 @@ class ErrorSums:
 
 
 def object_shares(objects: list[Tensor | None], layout: Layout) -> Tensor | None:
-    """(B, N): the share of each token's cells that show an object; None where that is unknown for some sample.
+    """(B, N): the share of each token's cells that show an object.
+
+    None where that is unknown for some sample.
 
     `objects`: flags of each sample's cells (*size), or of its tokens (N,) where samples are packed.
     """

@@ -1,28 +1,30 @@
 """Evaluations, skipped files and facts as HTML tables."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from core.evaluation.compare import RANDOM
+from core.evaluation.compare import RANDOM, WINS
+from core.evaluation.result import label_size
 from core.report.curves import show
 
 LISTED = 200  # skipped files that are named
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+def table(head: Sequence[str], rows: Iterable[Iterable[str]], numbers: int = 0) -> str:
     """Cells are HTML already; columns from `numbers` on hold figures (0: none)."""
-    top = "".join(_cell("th", escape(name), i, numbers) for i, name in enumerate(head))
+    top = _cells('th scope="col"', map(escape, head), numbers)
     body = ""
     for row in rows:
-        cells = "".join(_cell("td", cell, i, numbers) for i, cell in enumerate(row))
-        body += f"<tr>{cells}</tr>"
+        body += f"<tr>{_cells('td', row, numbers)}</tr>"
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def facts(values: Mapping[str, str]) -> str:
-    pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in values.items())
+    pairs = ""
+    for name, value in values.items():
+        pairs += f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
     return f'<dl class="facts">{pairs}</dl>'
 
 
@@ -39,12 +41,15 @@ def evaluation(task: str, record: Mapping[str, Any]) -> str:
         elif _is_skill(figures):
             parts.append(skills(name, figures))
 
-    protocol = record.get("protocol", {})
-    if protocol:
-        lines = "".join(f"<li>{escape(str(key))}: {escape(str(value))}</li>" for key, value in protocol.items())
+    lines = ""
+    for key, value in record.get("protocol", {}).items():
+        lines += f"<li>{escape(str(key))}: {escape(str(value))}</li>"
+    if lines:
         parts.append(f"<details><summary>How this was measured</summary><ul>{lines}</ul></details>")
 
-    text = escape(json.dumps({key: value for key, value in record.items() if key != "skipped"}, indent=1))
+    entries = dict(record)
+    entries.pop("skipped", None)
+    text = escape(json.dumps(entries, indent=1))
     parts.append(f"<details><summary>All figures (JSON)</summary><pre>{text}</pre></details>")
     return "".join(parts)
 
@@ -62,11 +67,11 @@ def skills(objective: str, regions: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for region, figures in regions.items():
         errors = figures.get("error", {})
-        row = [escape(region), _interval_or_dash(figures.get("skill"))]
+        row = [escape(region), _or_dash(figures.get("skill"), interval)]
         row.append(verdict(figures.get("result", "no tokens here")))
         for part in ("prediction", "filler", "zero"):
-            row.append(show(errors[part]) if part in errors else "-")
-        row.append(_interval_or_dash(figures.get("codec_ceiling")))
+            row.append(_or_dash(errors.get(part), show))
+        row.append(_or_dash(figures.get("codec_ceiling"), interval))
         rows.append([*row, str(figures.get("samples", "-")), str(figures.get("tokens", "-"))])
 
     head = ("region", "skill [95 %]", "result", "error", "baseline's", "zero's", "codec's ceiling", "samples", "tokens")
@@ -76,20 +81,19 @@ def skills(objective: str, regions: Mapping[str, Mapping[str, Any]]) -> str:
 def label_figures(label: str, figures: Mapping[str, Any]) -> str:
     """A metric of one label beside its baselines, best first, and the verdict."""
     metric, judgement = figures.get("metric", "accuracy"), figures["verdict"]
-    entries = [("this run", figures[metric]), *figures["baselines"].items()]
+    entries = [("", figures[metric]), *figures["baselines"].items()]
     entries.sort(key=lambda entry: entry[1]["value"], reverse=metric != "rmse")
 
     rows = []
     for name, figure in entries:
-        is_ours = name == "this run"
-        title = f"<strong>{escape(name)}</strong>" if is_ours else escape(name)
-        gap = "" if is_ours else interval(judgement["differences"][name])
-        rows.append([title, interval(figure), gap])
+        if name:
+            rows.append([escape(name), interval(figure), interval(judgement["differences"][name])])
+        else:
+            rows.append(["<strong>this run</strong>", interval(figure), ""])
 
-    kind = next(kind for kind in ("classes", "answers", "values") if kind in figures)
     sentences = [
         f"{verdict(judgement['result'])} against the best baseline ({escape(judgement['best_baseline'])}).",
-        f"{figures[kind]} {kind}, {figures['tested']} test samples.",
+        f"{label_size(figures)}, {figures['tested']} test samples.",
     ]
     if judgement["check"]:
         sentences.append(f"A check, not a headline figure: {judgement['trainings']} training(s).")
@@ -103,7 +107,9 @@ def interval(figure: Mapping[str, float]) -> str:
 
 
 def verdict(result: str) -> str:
-    kind = "good" if result == "wins" else "plain"
+    kind = "plain"
+    if result == WINS:
+        kind = "good"
     return f'<span class="verdict {kind}">{escape(result)}</span>'
 
 
@@ -114,27 +120,38 @@ def skipped(entries: Sequence[tuple[str, str, str]]) -> str:
 
     once = {key: (when, key, reason) for when, key, reason in reversed(entries)}
     rows = list(reversed(once.values()))
-    cells = [list(map(escape, row)) for row in rows[:LISTED]]
-    count = f"<p>{len(rows)} sample(s) were skipped, {len(entries)} time(s) in all.</p>"
-    more = f"<p>{len(rows) - LISTED} more are in metrics.jsonl.</p>" if len(rows) > LISTED else ""
-    return count + table(("when", "sample", "reason"), cells) + more
+    cells = [map(escape, row) for row in rows[:LISTED]]
+    text = f"<p>{len(rows)} sample(s) were skipped, {len(entries)} time(s) in all.</p>"
+    text += table(("when", "sample", "reason"), cells)
+    if len(rows) > LISTED:
+        text += f"<p>{len(rows) - LISTED} more are in metrics.jsonl.</p>"
+    return text
 
 
-def _cell(tag: str, content: str, column: int, numbers: int) -> str:
-    scope = ' scope="col"' if tag == "th" else ""
-    kind = ' class="n"' if numbers and column >= numbers else ""
-    return f"<{tag}{scope}{kind}>{content}</{tag}>"
+def _cells(tag: str, contents: Iterable[str], numbers: int) -> str:
+    """Cells of a row; `tag`: with its attributes."""
+    cells = ""
+    for column, content in enumerate(contents):
+        kind = ""
+        if numbers and column >= numbers:
+            kind = ' class="n"'
+        cells += f"<{tag}{kind}>{content}</{tag.partition(' ')[0]}>"
+    return cells
 
 
-def _interval_or_dash(figure: Mapping[str, float] | None) -> str:
-    return "-" if figure is None else interval(figure)
+def _or_dash(value: Any, text: Callable[[Any], str]) -> str:
+    if value is None:
+        return "-"
+    return text(value)
 
 
 def _percent(figure: Mapping[str, float | None] | None) -> str:
     if figure is None:
         return "-"
-    spread = "" if figure["half_interval"] is None else f" ± {100 * figure['deviation']:.2f}"
-    return f"{100 * figure['mean']:.2f}{spread}"
+    text = f"{100 * figure['mean']:.2f}"
+    if figure["half_interval"] is not None:
+        text += f" ± {100 * figure['deviation']:.2f}"
+    return text
 
 
 def _is_skill(figures: Mapping[str, Any]) -> bool:

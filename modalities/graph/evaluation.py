@@ -1,4 +1,4 @@
-"""Graph encoders measured as their papers measure them: linear probes of nodes, support vectors of pooled graphs."""
+"""Graph encoders as their papers measure them: linear probes of nodes, support vectors of pooled graphs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # C of the logistic regression of raw featu
 
 @dataclass(frozen=True)
 class NodeProbe(Published):
-    """A linear probe of frozen node features by Adam: accuracy, or micro-F1 where a node may have several labels."""
+    """A linear probe of frozen node features by Adam: accuracy, or micro-F1 of several labels a node."""
 
     lr: float
     weight_decay: float
@@ -43,8 +43,9 @@ class NodeProbe(Published):
         data = collection(reader, source)
         if source.inductive:
             return node_accuracy(encoder, data, **asdict(self), seed=seed, inductive=True)
-        probe = node_f1 if data.nodes is not None and data.nodes.dim() == 2 else node_accuracy
-        return probe(encoder, data, **asdict(self), seed=seed)
+        if data.nodes is not None and data.nodes.dim() == 2:
+            return node_f1(encoder, data, **asdict(self), seed=seed)
+        return node_accuracy(encoder, data, **asdict(self), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ def node_accuracy(
     seed: int = 0,
     inductive: bool = False,
 ) -> Figures:
-    """Test accuracy of a linear probe on frozen node features, after the last epoch and at the best validation epoch.
+    """Test accuracy of a linear probe on frozen node features, at the last and at the best validation epoch.
 
-    The published split where there is one, else a random one of 10/10/80, drawn by `seed`. `inductive`: features of
-    training nodes come from the graph of those alone (Reddit).
+    The published split where there is one, else a random one of 10/10/80, drawn by `seed`. `inductive`:
+    features of training nodes come from the graph of those alone (Reddit).
     Raises: UserError where nodes carry no labels or a split is empty.
     """
     if data.nodes is None or data.nodes.dim() != 1 or len(data.graphs) != 1:
@@ -93,8 +94,8 @@ def node_f1(
     if data.nodes is None or data.nodes.dim() != 2 or not data.splits:
         raise UserError("Micro-F1 needs several labels a node, (N, T), and graphs that are split.")
 
-    x, y = features(encoder, data.graphs), data.by_graph(data.nodes)
-    parts = {name: [(x[i], y[i]) for i in data.within(name)] for name in data.splits}
+    pairs = list(zip(features(encoder, data.graphs), data.by_graph(data.nodes), strict=True))
+    parts = {name: [pairs[number] for number in data.within(name)] for name in data.splits}
     return _figures(multilabel_probe(parts, lr=lr, weight_decay=weight_decay, epochs=epochs, seed=seed))
 
 
@@ -113,7 +114,9 @@ def graph_accuracy(encoder: SavedEncoder, data: Collection, pool: Pool) -> Figur
 
 def node_parts(data: Collection, seed: int) -> dict[str, Tensor]:
     """Flags (N,) of training, validation and test nodes."""
-    return dict(data.splits) if data.splits else random_parts(data.nodes, SHARES, seed)
+    if data.splits:
+        return dict(data.splits)
+    return random_parts(data.nodes, SHARES, seed)
 
 
 def features(encoder: SavedEncoder, graphs: Sequence[Graphs]) -> list[Tensor]:
@@ -134,15 +137,17 @@ def _encoded(encoder: SavedEncoder, graphs: Sequence[Graphs]) -> Iterator[tuple[
 
 
 def _figures(result: ProbeResult) -> Figures:
-    return {"final": result.final, "chosen_on_validation": result.chosen}
+    return {"final": result.final, "chosen_on_validation": result.selected}
 
 
 def raw_accuracy(data: Collection, seed: int = 0) -> float:
     """Logistic regression on raw node features, its strength chosen on validation."""
     graph, parts = data.graphs[0], node_parts(data, seed)
     check_parts(data.nodes, parts)
-    x = (to_dense(graph.x, graph.features) if graph.is_sparse else graph.x).numpy()
-    y, rows = data.nodes.numpy(), {name: flags.numpy() for name, flags in parts.items()}
+    x, y = graph.x, data.nodes.numpy()
+    if graph.is_sparse:
+        x = to_dense(x, graph.features)
+    x, rows = x.numpy(), {name: flags.numpy() for name, flags in parts.items()}
 
     best, test = -1.0, 0.0
     for strength in STRENGTHS:
@@ -156,7 +161,8 @@ def raw_accuracy(data: Collection, seed: int = 0) -> float:
 def supervised_accuracy(data: Collection, settings: Mapping, seed: int = 0, epochs: int = 200) -> float:
     """The same GAT trained on the labels from scratch: test accuracy at the best validation epoch.
 
-    `settings`: the encoder's constructor arguments. Adam 5e-3, decay 5e-4, dropout 0.6, as GAT (Veličković et al.).
+    `settings`: the encoder's constructor arguments. Adam 5e-3, decay 5e-4, dropout 0.6, as GAT (Veličković
+    et al.).
     """
     graph, parts = data.graphs[0], node_parts(data, seed)
     check_parts(data.nodes, parts)

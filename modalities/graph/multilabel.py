@@ -1,6 +1,7 @@
 """A linear probe where a node may have several labels: binary cross entropy, micro-F1."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,12 @@ def multilabel_probe(
     epochs: int,
     seed: int = 0,
 ) -> ProbeResult:
-    """One Adam step for every two training graphs, in fixed order; a label is given where its logit is 0 or more.
+    """One Adam step for every two training graphs, in fixed order.
 
-    `parts`: by "train", "validation", "test", each graph's features (n, D) and labels (n, L) of 0 and 1, all known.
+    A label is given where its logit is 0 or more.
+
+    `parts`: by "train", "validation", "test", each graph's features (n, D) and labels (n, L) of 0 and 1,
+    all known.
     Raises: UserError where a part is missing or empty.
     Source: THUDM/GraphMAE (inductive node classification).
     """
@@ -33,22 +37,24 @@ def multilabel_probe(
 
     metric = MicroF1()
     graphs = {name: _joined(parts[name]) for name in PARTS[1:]}
-    steps = []
+    losses = []
     for start in range(0, len(parts["train"]), GRAPHS_PER_STEP):
-        steps.append(_joined(parts["train"][start : start + GRAPHS_PER_STEP]))
-
-    def loss_of(x: Tensor, y: Tensor):
-        return lambda layer: F.binary_cross_entropy_with_logits(layer(x), y)
+        losses.append(partial(_loss, *_joined(parts["train"][start : start + GRAPHS_PER_STEP])))
 
     def micro_f1(layer: nn.Linear, part: str) -> float:
         x, y = graphs[part]
         return metric.value(metric.score(y.numpy(), layer(x).numpy())[None])
 
-    layer = seeded_linear(steps[0][0].shape[1], steps[0][1].shape[1], seed)
-    losses = [loss_of(x, y) for x, y in steps]
+    x, y = graphs["test"]
+    layer = seeded_linear(x.shape[1], y.shape[1], seed)
     return train_probe(layer, losses, micro_f1, lr=lr, weight_decay=weight_decay, epochs=epochs)
+
+
+def _loss(x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
+    return F.binary_cross_entropy_with_logits(layer(x), y)
 
 
 def _joined(graphs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Features and labels of several graphs as one."""
-    return torch.cat([x for x, _ in graphs]), torch.cat([y for _, y in graphs])
+    features, labels = zip(*graphs, strict=True)
+    return torch.cat(features), torch.cat(labels)

@@ -14,7 +14,9 @@ from modalities.graph.nn.message_passing import EdgeIndex, neighbour_sum
 
 
 class NeighbourMean(Baseline):
-    """The mean over a hidden node's visible neighbours; where it has none, over the visible nodes of its graph.
+    """The mean over a hidden node's visible neighbours.
+
+    Where it has none, over the visible nodes of its graph.
 
     Of class numbers (atoms, bonds) the most frequent one is taken instead.
     """

@@ -1,4 +1,4 @@
-"""Molecules: a pre-trained encoder fine-tuned on properties of whole molecules, as transfer learning reports it."""
+"""Molecules: an encoder fine-tuned on properties of whole molecules, as transfer learning reports it."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -68,7 +68,9 @@ def molecule_transfer(
     if data.labels is None or not data.scaffolds:
         raise UserError("Fine-tuning needs answers (1, T) as `y` and a `scaffold` for every molecule.")
 
-    answers = data.labels if data.labels.dim() == 2 else data.labels[:, None]
+    answers = data.labels
+    if answers.dim() == 1:
+        answers = answers[:, None]
     train, validation, test = scaffold_split(data.scaffolds, SHARES)
     parts = {"validation": validation, "test": test}
     with torch.random.fork_rng(devices=[]):
@@ -78,21 +80,24 @@ def molecule_transfer(
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.decay_every or settings.epochs, 0.3)
 
-        best, chosen, auc = -1.0, 0.0, {}
+        best, test_at_best, auc = -1.0, 0.0, {}
         for _ in range(settings.epochs):
             _train_epoch(model, optimizer, data.graphs, answers, train, settings.batch_size)
             schedule.step()
             auc = {name: _roc_auc(model, data.graphs, answers, rows, name) for name, rows in parts.items()}
             if auc["validation"] >= best:
-                best, chosen = auc["validation"], auc["test"]
-    return {"final": auc["test"], "chosen_on_validation": chosen}
+                best, test_at_best = auc["validation"], auc["test"]
+    return {"final": auc["test"], "chosen_on_validation": test_at_best}
 
 
-def scaffold_split(scaffolds: Sequence[str], shares: tuple[float, float]) -> tuple[list[int], list[int], list[int]]:
+def scaffold_split(
+    scaffolds: Sequence[str],
+    shares: tuple[float, float],
+) -> tuple[list[int], list[int], list[int]]:
     """Numbers of training, validation and test molecules; those of one scaffold stay together.
 
-    The largest groups come first, of equal ones that whose first molecule comes last; a group goes to the first part
-    it fits into. Source: the published deterministic scaffold split (Hu et al., 2020).
+    The largest groups come first, of equal ones that whose first molecule comes last; a group goes to the
+    first part it fits into. Source: the published deterministic scaffold split (Hu et al., 2020).
     """
     groups = defaultdict(list)
     for number, name in enumerate(scaffolds):
@@ -111,7 +116,7 @@ def scaffold_split(scaffolds: Sequence[str], shares: tuple[float, float]) -> tup
 
 
 def property_loss(logits: Tensor, answers: Tensor) -> Tensor:
-    """Mean binary cross entropy over known answers (1 yes, -1 no, 0 unknown), both (S, T), in float64 as published."""
+    """Mean binary cross entropy over known answers (1 yes, -1 no, 0 unknown), (S, T), in float64 as published."""
     is_known = answers != 0
     error = F.binary_cross_entropy_with_logits(logits.double(), (answers.double() + 1) / 2, reduction="none")
     return torch.where(is_known, error, 0).sum() / is_known.sum().clamp(min=1)
@@ -136,7 +141,13 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _roc_auc(model: PropertyHead, graphs: Sequence[Graphs], answers: Tensor, rows: Sequence[int], name: str) -> float:
+def _roc_auc(
+    model: PropertyHead,
+    graphs: Sequence[Graphs],
+    answers: Tensor,
+    rows: Sequence[int],
+    name: str,
+) -> float:
     """Mean over the tasks that have both answers among these molecules."""
     model.eval()
     logits = [torch.zeros(0, answers.shape[1])]

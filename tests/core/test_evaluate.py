@@ -284,7 +284,7 @@ def test_skill_is_a_result_too(place):
     "settings, message",
     [
         ({"task": "kn"}, "task=kn: choose knn"),
-        ({"metrik": "map"}, "no setting 'metrik'"),
+        ({"metrik": "map"}, "no setting metrik"),
         ({"metric": "ap"}, "metric=ap: choose accuracy"),
         ({"metric": "retrieval_map"}, "go together"),
         ({"task": "retrieval", "metric": "accuracy"}, "go together"),

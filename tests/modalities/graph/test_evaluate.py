@@ -125,7 +125,7 @@ def test_published_figures_of_several_runs(place, capsys):
     final = record["figures"]["final"]
     assert final == {"mean": record["each"][0]["final"], "deviation": 0.0, "half_interval": 0.0}
     assert final["mean"] > 0.5 and len(record["each, random init"]) == 2 and "final" in record["random init"]
-    assert "mean of 2 runs" in out and f"final {100 * final['mean']:.2f} ± 0.00" in " ".join(out.split())
+    assert "mean of 2 run(s)" in out and f"final {100 * final['mean']:.2f} ± 0.00" in " ".join(out.split())
 
 
 def test_settings_of_a_protocol_can_be_changed(place, capsys):

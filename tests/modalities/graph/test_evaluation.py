@@ -57,7 +57,7 @@ def test_probe_of_nodes(nodes, encoder):
 def test_latest_of_the_best_epochs_is_chosen():
     x, y = torch.eye(4)[torch.arange(12) % 4], torch.arange(12) % 2
     found = adam_probe(x, y, flags(range(4), range(4, 8), range(8, 12), count=12), lr=0.1, weight_decay=0.0, epochs=30)
-    assert found.final == found.chosen == 1.0 and found.chosen_epoch == 29
+    assert found.final == found.selected == 1.0 and found.selected_epoch == 29
 
 
 @pytest.mark.parametrize(
