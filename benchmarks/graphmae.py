@@ -24,12 +24,12 @@ from core.config.build import build_method
 from core.engine.meter import memory_mb
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokens import Batch, Progress, Step
+from core.tokens import Batch, ForwardContext, Progress
 from modalities.graph.decoders import GATDecoder
 from modalities.graph.files import read
 from modalities.graph.graphs import Graphs, to_dense
 from modalities.graph.layers import GATLayer
-from modalities.graph.messages import Links, edge_softmax, plain_weighted_sum, weighted_sum
+from modalities.graph.messages import EdgeIndex, edge_softmax, plain_weighted_sum, weighted_sum
 
 NODES, EDGES, FEATURES, WORDS = 2708, 5278, 1433, 18
 GAMMA = 3.0  # of the loss, in experiment=graphmae_cora
@@ -48,20 +48,23 @@ def loss_of(side: str, method: MaskedAutoencoder, graph: Graphs) -> Loss:
     batch = Batch({"graph": graph})
     if side == "ours":
         return lambda generator: method(batch, generator=generator).loss
-    x, tokens = to_dense(graph.x, graph.features) if graph.is_bag else graph.x, method.tokenizer.views(batch.views)
-    return lambda generator: plain_loss(method, x, Step(batch, tokens, generator=generator), SUMS[side])
+    x, tokens = (
+        to_dense(graph.x, graph.features) if graph.is_sparse else graph.x,
+        method.tokenizer.tokenize_views(batch.views),
+    )
+    return lambda generator: plain_loss(method, x, ForwardContext(batch, tokens, generator=generator), SUMS[side])
 
 
-def plain_loss(method: MaskedAutoencoder, x: Tensor, step: Step, sum_of: Callable) -> Tensor:
+def plain_loss(method: MaskedAutoencoder, x: Tensor, ctx: ForwardContext, sum_of: Callable) -> Tensor:
     """The loss in the order and by the operations of the official code; x (N, C)."""
-    mask, links = method.draw_mask(step)["graph"], Links.of(step.tokens["graph"].layout)
+    mask, links = method.draw_mask(ctx)["graph"], EdgeIndex.of(ctx.tokens["graph"].layout)
     encoder, decoder = method.encoder, method.readouts["main"].decoder
-    hidden, source = mask.predict["main"].rows.index[0], mask.content_from[0]
-    emptied, noisy = hidden[source[hidden] < 0], hidden[source[hidden] >= 0]
+    hidden, source = mask.queries["main"].rows.index[0], mask.content_from[0]
+    erased, noisy = hidden[source[hidden] < 0], hidden[source[hidden] >= 0]
     h = x.clone()
-    h[emptied] = 0.0
+    h[erased] = 0.0
     h[noisy] = x[source[noisy]]
-    h[emptied] += encoder.input.mask_token
+    h[erased] += encoder.input.mask_token
     for layer in encoder.layers:
         h = F.prelu(
             attend(layer, F.dropout(h, encoder.feat_drop, method.training), links, sum_of), layer.activation.weight
@@ -73,11 +76,11 @@ def plain_loss(method: MaskedAutoencoder, x: Tensor, step: Step, sum_of: Callabl
     return (1 - (prediction * truth).sum(-1)).pow(GAMMA).mean()
 
 
-def attend(part: GATLayer | GATDecoder, h: Tensor, links: Links, sum_of: Callable) -> Tensor:
+def attend(part: GATLayer | GATDecoder, h: Tensor, edges: EdgeIndex, sum_of: Callable) -> Tensor:
     f = part.linear(h).unflatten(1, (part.heads, -1))
     sent, received = (f * part.sender).sum(2), (f * part.receiver).sum(2)
-    attention = edge_softmax(F.leaky_relu(sent[links.source] + received[links.row], part.slope), links)
-    return sum_of(f, F.dropout(attention, part.attn_drop, part.training), links).flatten(1) + part.bias
+    attention = edge_softmax(F.leaky_relu(sent[edges.source] + received[edges.row], part.slope), edges)
+    return sum_of(f, F.dropout(attention, part.attn_drop, part.training), edges).flatten(1) + part.bias
 
 
 def stepper(side: str, graph: Graphs) -> Callable[[], None]:

@@ -91,11 +91,11 @@ def probe_row(record: dict, name: str, found: dict) -> str:
     random = max(value for key, value in values.items() if key.startswith("random init"))
     raw = (values.get(key) for key in ("PCA of raw input", "PCA of raw input, whitened"))
     floor = {**ENTRIES.get(record["name"], {}), **record}.get("floor")
-    taught = values.get(SUPERVISED)
+    teacher_output = values.get(SUPERVISED)
     above = found["verdict"]["result"] != OPEN and (floor is None or found["accuracy"]["low"] > floor)
     cells = [record["name"], name, str(found["verdict"]["trainings"]), interval(found["accuracy"])]
-    cells += [shown(value, ".3f") for value in (random, *raw, taught, floor)]
-    cells.append(OPEN if not above else "above" if taught is None else "wins")
+    cells += [shown(value, ".3f") for value in (random, *raw, teacher_output, floor)]
+    cells.append(OPEN if not above else "above" if teacher_output is None else "wins")
     cells.append(beside(record["beside"], found["beside"]) if "beside" in found else "–")
     return f"| {' | '.join(cells)} |"
 

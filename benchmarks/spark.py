@@ -83,7 +83,7 @@ class Bench:
         tokens = Patchify([PATCH, PATCH], [side, side])(torch.randn(batch, 3, side, side, device=device))
         count = tokens.layout.count
         self.mask = keep_lowest(torch.rand(batch, count, device=device), tokens, keep=round(count * (1 - RATIO)))
-        self.seen = tokens.keep(self.mask)
+        self.seen = tokens.drop_masked(self.mask)
         network = timm.create_model(backbone, num_classes=0)
         network.load_state_dict(self.encoder.network.state_dict())
         self.networks = {"ordinary": network, "straightforward": Straightforward(deepcopy(network)), "floor": network}
@@ -110,7 +110,7 @@ class Bench:
         """Largest relative difference between the two masked sides: maps, and gradients of all parameters."""
         ours, theirs = self.maps("ours"), self.maps("straightforward")
         latents = [one.rows for one in levels(self.encoder(self.seen))][::-1]
-        theirs = [rows.take(x.flatten(2).transpose(1, 2)) for rows, x in zip(latents, theirs, strict=True)]
+        theirs = [rows.gather(x.flatten(2).transpose(1, 2)) for rows, x in zip(latents, theirs, strict=True)]
         worst = [_relative(a, b) for a, b in zip(ours, theirs, strict=True)]
         for maps in (ours, theirs):
             sum(x.square().mean() for x in maps).backward()

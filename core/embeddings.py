@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.tokenizers import Normalise
-from core.tokens import Layout, Rows, Seen
+from core.tokens import EncoderInput, Layout, Rows
 
 
 class Positions(nn.Module, ABC):
@@ -123,7 +123,7 @@ def resize_table(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> T
 
 
 class PatchEmbed(nn.Module):
-    """Seen content (B, V, *patch, C) -> vectors (B, V, D): normalise, flatten (channel fastest), one linear layer.
+    """EncoderInput content (B, V, *patch, C) -> vectors (B, V, D): normalise, flatten (channel fastest), one linear layer.
 
     The same function as a convolution with stride = kernel, computed for the rows that are there only.
     `init`: "xavier" (MAE) or "default", that of the equivalent convolution (VideoMAE).
@@ -144,7 +144,7 @@ class PatchEmbed(nn.Module):
             nn.init.xavier_uniform_(self.proj.weight)
         self.positions = positions
 
-    def forward(self, seen: Seen) -> Tensor:
+    def forward(self, seen: EncoderInput) -> Tensor:
         content = self.normalise(seen.content).flatten(2).to(self.proj.weight.dtype)
         x = self.proj(content)
         if self.positions is not None:

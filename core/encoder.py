@@ -12,24 +12,24 @@ from torch import Tensor, nn
 
 from core.embeddings import ClsToken
 from core.errors import UserError
-from core.tokens import Latent, Layout, Rows, Seen
+from core.tokens import EncoderInput, Latent, Layout, Rows
 
 
 class Encoder(nn.Module, ABC):
-    """`Seen -> Latent`, written for one view; encoders that join views override `views`.
+    """`EncoderInput -> Latent`, written for one view; encoders that join views override `views`.
 
     `hide` says what it wants of hidden tokens: "keep" drops them, "blank" empties them and keeps the structure,
     "expose" (parity with leaking official embeddings only) shows them.
     """
 
-    hide: Literal["keep", "blank", "expose"] = "keep"
+    masking: Literal["drop", "replace", "leak"] = "drop"
     embed_dim: int
     depth: int
 
     @abstractmethod
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent: ...
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent: ...
 
-    def views(self, seen: Mapping[str, Seen], taps: Sequence[str] = ()) -> dict[str, Latent]:
+    def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
         return {name: self(one, taps) for name, one in seen.items()}
 
 
@@ -89,7 +89,7 @@ class Attention(nn.Module):
         else:
             dim = x.shape[2]
             b_q, b_kv = (None, None) if bias is None else (bias[:dim], bias[dim:])
-            (q,), (k, v) = self._project(read.take(x), weight[:dim], b_q), self._project(x, weight[dim:], b_kv)
+            (q,), (k, v) = self._project(read.gather(x), weight[:dim], b_q), self._project(x, weight[dim:], b_kv)
         scale = None
         if self.scale is not None:
             # Clamped at log 100, to the digits of the official code.
@@ -137,7 +137,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
         looked = self.attn(self.norm1(x), plan, read)
-        x = x if read is None else read.take(x)
+        x = x if read is None else read.gather(x)
         x = x + self.drop_path(self.scale1(looked))
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
@@ -182,7 +182,7 @@ class Trunk(nn.Module):
             if f"block{i}" in taps:
                 tapped[f"block{i}"] = x
         if read is not None and not self.blocks:
-            x = read.take(x)
+            x = read.gather(x)
         return self.norm(x), tapped
 
 
@@ -199,7 +199,7 @@ class ViT(Encoder):
     """Vision transformer over whatever tokens it is given: embed the visible rows, put cls in front, run the trunk.
 
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
-    Shapes: Seen content (B, V, *C) -> Latent features (B, V, D), cls (B, D) if there is one.
+    Shapes: EncoderInput content (B, V, *C) -> Latent features (B, V, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """
 
@@ -212,7 +212,7 @@ class ViT(Encoder):
     def provides(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         x = self.embed(seen)
         plan = AttentionPlan.of(seen.layout, extra=int(self.cls is not None))
         if self.cls is None:

@@ -66,7 +66,7 @@ class SavedEncoder(nn.Module):
 
     def latent(self, data: Any, taps: tuple[str, ...] = ()) -> Latent:
         """The encoder's own answer; `taps` asks for block outputs ("block0", …)."""
-        return self.encoder(self.tokenizer(data).whole(), taps)
+        return self.encoder(self.tokenizer(data).unmasked(), taps)
 
 
 def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:

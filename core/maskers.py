@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from core.tokens import Mask, Place, Rows, Step, Tokens
+from core.tokens import ForwardContext, Mask, Query, Rows, Tokens
 
 
 class Masker(ABC):
@@ -19,26 +19,32 @@ class Masker(ABC):
     """
 
     @abstractmethod
-    def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, step: Step) -> dict[str, Any]: ...
+    def draw(
+        self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext
+    ) -> dict[str, Any]: ...
 
     @abstractmethod
-    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping[str, Any], step: Step) -> dict[str, Mask]: ...
+    def __call__(
+        self, tokens: Mapping[str, Tokens], draws: Mapping[str, Any], ctx: ForwardContext
+    ) -> dict[str, Mask]: ...
 
 
 class ViewMasker(Masker):
     """A masker written for one view, applied to each."""
 
-    def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, step: Step) -> dict[str, Any]:
-        return {view: self.draw_view(one, generator, step) for view, one in tokens.items()}
+    def draw(
+        self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext
+    ) -> dict[str, Any]:
+        return {view: self.draw_view(one, generator, ctx) for view, one in tokens.items()}
 
-    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping[str, Any], step: Step) -> dict[str, Mask]:
-        return {view: self.mask_view(tokens[view], one, step) for view, one in draws.items()}
+    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping[str, Any], ctx: ForwardContext) -> dict[str, Mask]:
+        return {view: self.mask_view(tokens[view], one, ctx) for view, one in draws.items()}
 
     @abstractmethod
-    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, step: Step) -> Any: ...
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Any: ...
 
     @abstractmethod
-    def mask_view(self, tokens: Tokens, draws: Any, step: Step) -> Mask: ...
+    def mask_view(self, tokens: Tokens, draws: Any, ctx: ForwardContext) -> Mask: ...
 
 
 class RandomMasker(ViewMasker):
@@ -53,10 +59,10 @@ class RandomMasker(ViewMasker):
     def __init__(self, ratio: float, rounding: Literal["down", "nearest"] = "down"):
         self.ratio, self.rounding = checked_ratio(ratio), rounding
 
-    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, step: Step) -> Tensor:
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
-    def mask_view(self, tokens: Tokens, draws: Tensor, step: Step) -> Mask:
+    def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
         if self.rounding == "nearest" and tokens.layout.valid is None:
             return keep_lowest(draws, tokens, keep=round(tokens.layout.count * (1 - self.ratio)))
         return keep_lowest(draws, tokens, self.ratio)
@@ -73,7 +79,7 @@ class BlockMasker(ViewMasker):
     def __init__(self, ratio: float, smallest: int = 2, largest: float = 0.5, boxes: int = 16):
         self.ratio, self.smallest, self.largest, self.boxes = checked_ratio(ratio), smallest, largest, boxes
 
-    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, step: Step) -> dict[str, Tensor]:
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> dict[str, Tensor]:
         layout = tokens.layout
         if layout.grid is None or layout.coords is not None or layout.valid is not None:
             raise UserError("method.masker: boxes (BlockMasker) need tokens that fill a grid; take RandomMasker.")
@@ -83,7 +89,7 @@ class BlockMasker(ViewMasker):
             "noise": uniform((batch, layout.count), device, generator),
         }
 
-    def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], step: Step) -> Mask:
+    def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], ctx: ForwardContext) -> Mask:
         grid = tokens.layout.grid
         inside = torch.ones((), dtype=torch.bool, device=tokens.content.device)
         for axis, n in enumerate(grid):
@@ -110,11 +116,11 @@ class ScoreMasker(ViewMasker):
     def __init__(self, ratio: float, scores: str, randomness: float = 0.0):
         self.ratio, self.scores, self.randomness = checked_ratio(ratio), scores, randomness
 
-    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, step: Step) -> Tensor:
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
-    def mask_view(self, tokens: Tokens, draws: Tensor, step: Step) -> Mask:
-        rank = step.taught(self.scores).argsort(1).argsort(1) / max(tokens.layout.count - 1, 1)
+    def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
+        rank = ctx.teacher_output(self.scores).argsort(1).argsort(1) / max(tokens.layout.count - 1, 1)
         return keep_lowest((1 - self.randomness) * rank + self.randomness * draws, tokens, self.ratio)
 
 
@@ -127,14 +133,14 @@ def keep_lowest(score: Tensor, tokens: Tokens, ratio: float | None = None, keep:
     if valid is None:
         keep = int(score.shape[1] * (1 - ratio)) if keep is None else keep
         visible = Rows(score.argsort(1)[:, :keep])
-        hidden = ~visible.flag(score.shape[1])
-        return Mask(hidden, visible, {"main": Place(Rows.where(hidden, score.shape[1] - keep))})
+        hidden = ~visible.to_mask(score.shape[1])
+        return Mask(hidden, visible, {"main": Query(Rows.from_mask(hidden, score.shape[1] - keep))})
     counts = (valid.sum(1).double() * (1 - ratio)).long()
     order = score.masked_fill(~valid, torch.inf).argsort(1)[:, : int(counts.max())]
     inside = torch.arange(order.shape[1], device=order.device) < counts[:, None]
     visible = Rows(order.masked_fill(~inside, 0), inside)
-    hidden = valid & ~visible.flag(score.shape[1])
-    return Mask(hidden, visible, {"main": Place(Rows.where(hidden))})
+    hidden = valid & ~visible.to_mask(score.shape[1])
+    return Mask(hidden, visible, {"main": Query(Rows.from_mask(hidden))})
 
 
 def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:

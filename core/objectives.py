@@ -33,13 +33,13 @@ class Objective(nn.Module):
         target: Target,
         loss: Callable[[Tensor, Tensor], Tensor],
         head: nn.Module | None = None,
-        at: list[str] | None = None,
+        queries: list[str] | None = None,
         reduction: Literal["global", "sample"] = "global",
         weight: float = 1.0,
     ):
         super().__init__()
         self.target, self.loss, self.head = target, loss, head
-        self.at, self.reduction, self.weight = tuple(at or ["main"]), reduction, weight
+        self.queries, self.reduction, self.weight = tuple(queries or ["main"]), reduction, weight
 
     def predict(self, features: Tensor) -> Tensor:
         return features if self.head is None else self.head(features)

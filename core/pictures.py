@@ -88,7 +88,7 @@ def look(method: MaskedAutoencoder, batch: Batch, view: str, masks: Mapping[str,
     """Runs a method on one view of a batch under given masks. Raises UserError unless tokens are patches of a grid."""
     if not isinstance(method.tokenizer, Patchify):
         raise UserError(f"Only patches of a grid can be drawn, not the tokens of {type(method.tokenizer).__name__}.")
-    tokens = method.tokenizer.views(batch.views)
+    tokens = method.tokenizer.tokenize_views(batch.views)
     mask = next(mask for name, mask in masks.items() if name.partition("/")[0] == view)
     data, grid = batch.views[view], tokens[view].layout.grid
     notes = [f"Interpolation: {filler.name}."]
@@ -97,8 +97,8 @@ def look(method: MaskedAutoencoder, batch: Batch, view: str, masks: Mapping[str,
     if asked is None:
         notes.append("This method predicts no pixels, so there is no reconstruction to show.")
     else:
-        question = method.questions(masks)[asked]
-        answered = question.place.rows.flag(tokens[view].layout.count)
+        question = method.prediction_tasks(masks)[asked]
+        answered = question.query.rows.to_mask(tokens[view].layout.count)
         reconstruction = reconstruct(method, tokens, masks, mask, asked)
         notes += _explain(question.objective.target, bool((mask.hidden & ~answered).any()))
     return GridViews(
@@ -118,16 +118,16 @@ def reconstruct(
 
     The decoder is asked for all hidden rows, also for those that it leaves out in training.
     """
-    objective, view, _ = method.questions(masks)[asked]
-    rows, target, at = Rows.where(mask.hidden), objective.target, _place_name(asked, objective)
+    objective, view, _ = method.prediction_tasks(masks)[asked]
+    rows, target, at = Rows.from_mask(mask.hidden), objective.target, _place_name(asked, objective)
     everywhere = {name: _ask(one, at, rows) if one is mask else one for name, one in masks.items()}
     prediction = method.predict(tokens, everywhere, {asked})[1][asked].float()
     mean, std = visible_statistics(target, tokens[view], mask)
     if target.per != "none":
-        mean, std = rows.take(mean), rows.take(std)
+        mean, std = rows.gather(mean), rows.gather(std)
     layout, content = tokens[view].layout, unit(tokens[view].content)
     pixels = _every_frame(target, target.restore(prediction, mean, std), layout, rows)
-    answer = rows.put(pixels, layout.count).reshape(content.shape)
+    answer = rows.scatter(pixels, layout.count).reshape(content.shape)
     hidden = mask.hidden.reshape(*mask.hidden.shape, *(1,) * (content.dim() - 2))
     return method.tokenizer.untokenize(torch.where(hidden, answer, content), layout.grid).clamp(0, 1)
 
@@ -138,7 +138,7 @@ def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tens
     Hidden rows get the harmonic interpolation over the grid of patches. A target that predicts only some frames of a
     patch standardises by those; here whole patches count.
     """
-    known = target.statistics(target.values(mask.visible.take(tokens.content)))
+    known = target.statistics(target.values(mask.visible.gather(tokens.content)))
     if target.per == "none":
         return known
     mean, std = (_spread(one[:, :, 0], mask, tokens.layout).unsqueeze(2) for one in known)
@@ -147,26 +147,26 @@ def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tens
 
 def _spread(values: Tensor, mask: Mask, layout: Layout) -> Tensor:
     """(B, V, S) at visible rows -> (B, N, S) at all."""
-    grid = mask.visible.put(values, layout.count).transpose(1, 2).unflatten(2, layout.grid)
+    grid = mask.visible.scatter(values, layout.count).transpose(1, 2).unflatten(2, layout.grid)
     known = (~mask.hidden).unflatten(1, layout.grid)
     return harmonic(grid, known, tolerance=1e-5).flatten(2).transpose(1, 2)
 
 
 def _pixel_question(method: MaskedAutoencoder, masks: Mapping[str, Mask], view: str) -> str | None:
     """The first objective of this view that predicts pixels at some of its tokens."""
-    for key, (objective, of, place) in method.questions(masks).items():
-        is_pixels = isinstance(objective.target, Pixels) and place.rows is not None and place.level == 0
+    for key, (objective, of, query) in method.prediction_tasks(masks).items():
+        is_pixels = isinstance(objective.target, Pixels) and query.rows is not None and query.level == 0
         if is_pixels and of == view and _place_name(key, objective) not in ("visible", "grid"):
             return key
     return None
 
 
 def _place_name(asked: str, objective) -> str:
-    return asked.partition("/")[2] or objective.at[0]
+    return asked.partition("/")[2] or objective.queries[0]
 
 
 def _ask(mask: Mask, at: str, rows: Rows) -> Mask:
-    return replace(mask, predict={**mask.predict, at: replace(mask.predict[at], rows=rows)})
+    return replace(mask, queries={**mask.queries, at: replace(mask.queries[at], rows=rows)})
 
 
 def _every_frame(target: Pixels, pixels: Tensor, layout: Layout, rows: Rows) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.tokenizers import Normalise, unit
-from core.tokens import Place, Step, Truth
+from core.tokens import ForwardContext, Query, TargetValues
 
 
 class Target(nn.Module, ABC):
-    """`(step, view, place) -> Truth`. `reveals`: what a decoder may know of hidden rows, "layout" or "nothing"."""
+    """`(step, view, place) -> TargetValues`. `reveals`: what a decoder may know of hidden rows, "layout" or "nothing"."""
 
     reveals: Literal["layout", "nothing"] = "layout"
     out: int  # values per row
@@ -24,7 +24,7 @@ class Target(nn.Module, ABC):
         return {"out": self.out}
 
     @abstractmethod
-    def forward(self, step: Step, view: str, place: Place) -> Truth: ...
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues: ...
 
 
 class Pixels(Target):
@@ -56,15 +56,15 @@ class Pixels(Target):
         self.out = (per_slot or self.patch[0]) * prod(self.patch[1:]) * channels
 
     @torch.no_grad()
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        tokens = step.tokens[view]
-        rows = place.among(tokens.layout, tokens.content)
-        values = self.values(self._select(rows.take(tokens.content), tokens.layout.cells(rows)))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        tokens = ctx.tokens[view]
+        rows = query.rows_in(tokens.layout, tokens.content)
+        values = self.values(self._select(rows.gather(tokens.content), tokens.layout.cells(rows)))
         mean, std = self.statistics(values)
         weight = None
         if self.count == "hidden":
-            weight = rows.take(step.masks[view].hidden).to(values.dtype)
-        return Truth(((values - mean) / std).flatten(2).float(), weight)
+            weight = rows.gather(ctx.masks[view].hidden).to(values.dtype)
+        return TargetValues(((values - mean) / std).flatten(2).float(), weight)
 
     def values(self, content: Tensor) -> Tensor:
         """Raw content (B, M, *patch, C) -> values (B, M, pixels, C) before standardisation."""
@@ -103,7 +103,7 @@ def _frame_offsets(per_slot: int, slots: int, depth: int) -> Tensor:
     return offsets
 
 
-class Taught(Target):
+class TeacherFeatures(Target):
     """What the teacher of that name says of the rows: its answer (B, N, D) at the place."""
 
     def __init__(self, teacher: str, width: int):
@@ -111,5 +111,5 @@ class Taught(Target):
         self.teacher, self.out = teacher, width
 
     @torch.no_grad()
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(place.rows.take(step.taught(self.teacher)))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(query.rows.gather(ctx.teacher_output(self.teacher)))

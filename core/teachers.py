@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.methods.masked_autoencoder import Follower, MaskedAutoencoder
-from core.tokens import Progress, Step
+from core.methods.masked_autoencoder import MaskedAutoencoder, MovingTeacher
+from core.tokens import ForwardContext, Progress
 
 
-class Averaged(Follower):
+class EMATeacher(MovingTeacher):
     """Running means of parts of the method: a ← m·a + (1 − m)·w, between the gradients and the optimiser's step.
 
     `parts`: where they are, by the name they get in `copies`. Parameters are averaged, buffers stay those of the start.
@@ -38,4 +38,4 @@ class Averaged(Follower):
             torch._foreach_lerp_(list(means.values()), [weights[n] for n in means], 1 - self.momentum)
 
     @abstractmethod
-    def forward(self, step: Step) -> Any: ...
+    def forward(self, ctx: ForwardContext) -> Any: ...

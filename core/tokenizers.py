@@ -19,7 +19,7 @@ class Tokenizer(nn.Module, ABC):
     def forward(self, data: Any) -> Tokens:
         """Raw data of one view -> Tokens."""
 
-    def views(self, views: Mapping[str, Any]) -> dict[str, Tokens]:
+    def tokenize_views(self, views: Mapping[str, Any]) -> dict[str, Tokens]:
         return {name: self(data) for name, data in views.items()}
 
 

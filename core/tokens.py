@@ -1,7 +1,7 @@
 """The data types every part speaks. Read this page first.
 
 A tokenizer makes `Tokens` (content and where it is) of a raw `Batch`. A masker decides a `Mask`. Together they make a
-`Seen`, the only thing an encoder accepts: nothing hidden can reach it. The encoder answers with a `Latent`.
+`EncoderInput`, the only thing an encoder accepts: nothing hidden can reach it. The encoder answers with a `Latent`.
 
 One mask convention everywhere: True = hidden. Shape letters: B batch, N tokens, K rows of a set, V visible,
 M predicted, D width, C channels, A coordinate axes, E edges, S samples of a packed batch.
@@ -21,14 +21,14 @@ from core.errors import UserError
 class Rows:
     """A set of rows per sample: `index` (B, K) long, `valid` (B, K) bool or None when every entry counts.
 
-    Padding has index 0 and is zeroed by `take`.
+    Padding has index 0 and is zeroed by `gather`.
     """
 
     index: Tensor
     valid: Tensor | None = None
 
     @classmethod
-    def where(cls, flag: Tensor, count: int | None = None) -> "Rows":
+    def from_mask(cls, flag: Tensor, count: int | None = None) -> "Rows":
         """Rows where `flag` (B, N) is True, ascending. With `count`, equal for all samples, no device read is made."""
         counts = None
         if count is None:
@@ -50,7 +50,7 @@ class Rows:
     def count(self) -> int:
         return self.index.shape[1]
 
-    def take(self, x: Tensor) -> Tensor:
+    def gather(self, x: Tensor) -> Tensor:
         """x (B, N, …) -> (B, K, …). Strided views are gathered without copying them first."""
         if x.is_contiguous():
             rows = x.flatten(0, 1).index_select(0, self._flat(x.shape[1])).unflatten(0, self.index.shape)
@@ -58,13 +58,13 @@ class Rows:
             rows = x[torch.arange(x.shape[0], device=x.device)[:, None], self.index]
         return self.zero_padding(rows)
 
-    def put(self, x: Tensor, count: int) -> Tensor:
-        """x (B, K, …) -> (B, count, …), the inverse of `take`; rows outside the set are zero."""
+    def scatter(self, x: Tensor, count: int) -> Tensor:
+        """x (B, K, …) -> (B, count, …), the inverse of `gather`; rows outside the set are zero."""
         out = x.new_zeros((x.shape[0] * count, *x.shape[2:]))
         out = out.index_add(0, self._flat(count), self.zero_padding(x).flatten(0, 1))
         return out.unflatten(0, (x.shape[0], count))
 
-    def flag(self, count: int) -> Tensor:
+    def to_mask(self, count: int) -> Tensor:
         """(B, count) bool, True at the rows of the set."""
         ones = torch.ones_like(self.index, dtype=torch.uint8) if self.valid is None else self.valid.to(torch.uint8)
         empty = torch.zeros(self.index.shape[0], count, dtype=torch.uint8, device=self.index.device)
@@ -97,19 +97,19 @@ class Layout:
     finer: "Layout | None" = None  # the next level of a pyramid, which is linked coarsest first
     children: Tensor | None = None  # (B, N, K): each token's members one level down
 
-    def take(self, rows: Rows) -> "Layout":
+    def gather(self, rows: Rows) -> "Layout":
         """The layout of these rows alone. A full grid stays implicit: its cells are `rows.index`.
 
         Links and packing are taken along: edges between two taken rows are renumbered, others dropped.
         """
         taken = replace(self, count=rows.count, valid=rows.valid)
         if self.valid is not None:
-            inside = rows.take(self.valid)
+            inside = rows.gather(self.valid)
             taken = replace(taken, valid=inside if rows.valid is None else inside & rows.valid)
         if self.coords is not None:
-            taken = replace(taken, coords=rows.take(self.coords))
+            taken = replace(taken, coords=rows.gather(self.coords))
         if self.sample is not None:
-            sample = rows.take(self.sample[None])[0]
+            sample = rows.gather(self.sample[None])[0]
             counts = tuple(torch.bincount(sample, minlength=self.samples).tolist())
             taken = replace(taken, sample=sample, counts=counts)
         if self.edges is not None:
@@ -118,14 +118,14 @@ class Layout:
             content = None if self.edge_content is None else self.edge_content[kept]
             taken = replace(taken, edges=number[:, kept], edge_content=content)
         if self.children is not None:
-            taken = replace(taken, children=rows.take(self.children))
+            taken = replace(taken, children=rows.gather(self.children))
         return taken
 
     def cells(self, rows: Rows | None) -> Tensor | None:
         """Flat row-major grid index (B, K) of `rows` (None: every row); None for a full grid asked for whole."""
         if self.coords is None:
             return None if rows is None else rows.index
-        index = self.coords if rows is None else rows.take(self.coords)
+        index = self.coords if rows is None else rows.gather(self.coords)
         flat = index[..., 0]
         for axis in range(1, len(self.grid)):
             flat = flat * self.grid[axis] + index[..., axis]
@@ -133,17 +133,17 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Place:
+class Query:
     """Where something is answered. `rows=None`: every cell of the dense grid, whether a token lies there or not.
 
-    `remask`: rows emptied again before this decoding (GraphMAE). `level`: of a pyramid, 0 = coarsest.
+    `remask`: rows erased again before this decoding (GraphMAE). `level`: of a pyramid, 0 = coarsest.
     """
 
     rows: Rows | None
     remask: Rows | None = None
     level: int = 0
 
-    def among(self, layout: Layout, x: Tensor) -> Rows:
+    def rows_in(self, layout: Layout, x: Tensor) -> Rows:
         """The rows asked for of x (B, …); for the grid, every row of a layout that fills it."""
         if self.rows is not None:
             return self.rows
@@ -158,26 +158,26 @@ class Mask:
 
     hidden: Tensor  # (B, N) bool; padding is neither hidden nor visible
     visible: Rows  # in the published order
-    predict: Mapping[str, Place]  # what gets answered, by name; mostly `main`
-    content_from: Tensor | None = None  # (B, N) long, for `blank`: the row each row's content comes from, -1 = emptied
+    queries: Mapping[str, Query]  # what gets answered, by name; mostly `main`
+    content_from: Tensor | None = None  # (B, N) long, for `blank`: the row each row's content comes from, -1 = erased
     layout: Layout | None = None  # the encoder's, where it differs (dropped edges)
     finer: "Mask | None" = None
     corrupt: Callable[[Tensor, Rows | None], Tensor] | None = None  # spoils what is left to see (diffusion)
     condition: Mapping[str, Any] = field(default_factory=dict)  # what the encoder is told besides: time, class, keys
 
     @classmethod
-    def hide(cls, hidden: Tensor, count: int | None = None, valid: Tensor | None = None, **more) -> "Mask":
+    def from_hidden(cls, hidden: Tensor, count: int | None = None, valid: Tensor | None = None, **more) -> "Mask":
         """The plain case: hidden rows are predicted, the others are visible, both ascending.
 
         `count`: hidden rows per sample where that is known and equal (costs no device read).
         """
         seen = ~hidden if valid is None else ~hidden & valid
-        visible = Rows.where(seen, None if count is None or valid is not None else hidden.shape[1] - count)
-        return cls(hidden, visible, {"main": Place(Rows.where(hidden, count))}, **more)
+        visible = Rows.from_mask(seen, None if count is None or valid is not None else hidden.shape[1] - count)
+        return cls(hidden, visible, {"main": Query(Rows.from_mask(hidden, count))}, **more)
 
-    def place(self, name: str) -> Place:
+    def query(self, name: str) -> Query:
         """A place by name: one of `predict`, `visible` or `grid`; `name@1` is that of the next finer level."""
-        at = {i: ("visible", "grid", *mask.predict) for i, mask in enumerate(levels(self))}
+        at = {i: ("visible", "grid", *mask.queries) for i, mask in enumerate(levels(self))}
         known = [f"{one}@{i}" if i else one for i, names in at.items() for one in names]
         if name not in known:
             raise UserError(f"There is no place {name!r} to ask at; this mask has {', '.join(known)}.")
@@ -185,10 +185,10 @@ class Mask:
         level = int(number or 0)
         mask = levels(self)[level]
         if base == "visible":
-            return Place(mask.visible, level=level)
+            return Query(mask.visible, level=level)
         if base == "grid":
-            return Place(None, level=level)
-        return replace(mask.predict[base], level=level)
+            return Query(None, level=level)
+        return replace(mask.queries[base], level=level)
 
     def spoil(self, content: Tensor, rows: Rows | None) -> Tensor:
         """What is left of the content (B, V or N, *C) of `rows` (None: all) once it is corrupted."""
@@ -199,22 +199,22 @@ class Mask:
         if layout.finer is None or self.finer is not None:
             return self
         count = layout.finer.count
-        listed = self.visible.take(layout.children)
-        visible = Rows(listed.flatten(1), _spread(self.visible.valid, listed.shape[2])).flag(count)
+        listed = self.visible.gather(layout.children)
+        visible = Rows(listed.flatten(1), _spread(self.visible.valid, listed.shape[2])).to_mask(count)
         inside = torch.ones_like(visible) if layout.finer.valid is None else layout.finer.valid
-        finer = Mask.hide(~visible & inside, valid=inside)
+        finer = Mask.from_hidden(~visible & inside, valid=inside)
         return replace(self, finer=finer.propagate(layout.finer))
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncoderInput:
     """What an encoder may see. Made by `Tokens.keep`, `.blank`, `.whole` (and `.expose`) and in no other way."""
 
     content: Tensor  # (B, V or N, *C)
     layout: Layout  # of the rows present
     rows: Rows | None  # which rows of the tokens these are; None: all of them
-    emptied: Tensor | None = None  # (B, N) bool, rows whose content was removed
-    finer: "Seen | None" = None
+    erased: Tensor | None = None  # (B, N) bool, rows whose content was removed
+    finer: "EncoderInput | None" = None
     condition: Mapping[str, Any] = field(default_factory=dict)  # the mask's
 
     @property
@@ -234,37 +234,39 @@ class Tokens:
     side: Mapping[str, Any] = field(default_factory=dict)  # for masker and target only; never reaches an encoder
     finer: "Tokens | None" = None
 
-    def keep(self, mask: Mask) -> Seen:
+    def drop_masked(self, mask: Mask) -> EncoderInput:
         """The visible rows alone: for encoders that drop tokens. Packed rows stay sorted by sample."""
         rows = mask.visible if self.layout.sample is None else Rows(mask.visible.index.sort(1).values)
-        layout = (mask.layout or self.layout).take(rows)
+        layout = (mask.layout or self.layout).gather(rows)
         finer = None
         if self.finer is not None:
-            finer = self.finer.keep(mask.finer)
+            finer = self.finer.drop_masked(mask.finer)
             number = _renumber(mask.finer.visible, self.finer.layout.count).clamp(min=0)  # below 0 at padding alone
             children = number.gather(1, layout.children.flatten(1)).view_as(layout.children)
             layout = replace(layout, children=children, finer=finer.layout)
-        return Seen(mask.spoil(rows.take(self.content), rows), layout, rows, None, finer, mask.condition)
+        return EncoderInput(mask.spoil(rows.gather(self.content), rows), layout, rows, None, finer, mask.condition)
 
-    def blank(self, mask: Mask) -> Seen:
+    def replace_masked(self, mask: Mask) -> EncoderInput:
         """All rows, hidden content removed or replaced as `content_from` says: for encoders that need the structure."""
         source = mask.content_from
         if source is None:
             source = torch.arange(self.layout.count, device=mask.hidden.device).expand_as(mask.hidden)
             source = source.masked_fill(mask.hidden, -1)
-        emptied = source < 0
-        content = Rows(source.clamp(min=0), ~emptied).take(self.content)
-        finer = None if self.finer is None else self.finer.blank(mask.finer)
-        return Seen(mask.spoil(content, None), mask.layout or self.layout, None, emptied, finer, mask.condition)
+        erased = source < 0
+        content = Rows(source.clamp(min=0), ~erased).gather(self.content)
+        finer = None if self.finer is None else self.finer.replace_masked(mask.finer)
+        return EncoderInput(mask.spoil(content, None), mask.layout or self.layout, None, erased, finer, mask.condition)
 
-    def whole(self) -> Seen:
+    def unmasked(self) -> EncoderInput:
         """Nothing hidden: for teachers and for people who use the encoder."""
-        return Seen(self.content, self.layout, None, None, None if self.finer is None else self.finer.whole())
+        return EncoderInput(
+            self.content, self.layout, None, None, None if self.finer is None else self.finer.unmasked()
+        )
 
-    def expose(self, mask: Mask) -> Seen:
+    def leak_masked(self, mask: Mask) -> EncoderInput:
         """All rows and the mask. Leaks by design: parity with official code whose embedding sees hidden tokens."""
-        finer = None if self.finer is None else self.finer.expose(mask.finer)
-        return Seen(self.content, mask.layout or self.layout, mask.visible, mask.hidden, finer, mask.condition)
+        finer = None if self.finer is None else self.finer.leak_masked(mask.finer)
+        return EncoderInput(self.content, mask.layout or self.layout, mask.visible, mask.hidden, finer, mask.condition)
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,7 @@ class Progress:
     epochs: float = 1.0
 
 
-class Truth(NamedTuple):
+class TargetValues(NamedTuple):
     """What a target says: `values` (B, M, …) and one `weight` per unit of loss, or None when all count alike."""
 
     values: Tensor
@@ -314,7 +316,7 @@ class Truth(NamedTuple):
 
 
 @dataclass
-class Step:
+class ForwardContext:
     """What one forward knows so far. Teachers run at most once each, shared by masker and targets."""
 
     batch: Batch
@@ -327,18 +329,18 @@ class Step:
     latents: dict[str, Latent] = field(default_factory=dict)
     terms: dict[str, Tensor] = field(default_factory=dict)
     errors: dict[str, Tensor] = field(default_factory=dict)  # every objective's error before reduction
-    _taught: dict[str, Any] = field(default_factory=dict)
+    _teacher_outputs: dict[str, Any] = field(default_factory=dict)
 
-    def taught(self, name: str) -> Any:
+    def teacher_output(self, name: str) -> Any:
         """What the teacher `name` says of this batch."""
-        if name not in self._taught:
+        if name not in self._teacher_outputs:
             with torch.no_grad():
-                self._taught[name] = self.teachers[name](self)
-        return self._taught[name]
+                self._teacher_outputs[name] = self.teachers[name](self)
+        return self._teacher_outputs[name]
 
 
 def levels(x) -> tuple:
-    """A pyramid (Tokens, Mask, Seen, Latent or Layout linked by `finer`) as a tuple, coarsest first."""
+    """A pyramid (Tokens, Mask, EncoderInput, Latent or Layout linked by `finer`) as a tuple, coarsest first."""
     found = []
     while x is not None:
         found.append(x)
@@ -349,7 +351,7 @@ def levels(x) -> tuple:
 def _renumber(rows: Rows, count: int) -> Tensor:
     """(B, count) long: the place of each row within `rows`, -1 where it is not in the set."""
     order = torch.arange(rows.count, device=rows.index.device).expand_as(rows.index)
-    return rows.put(order + 1, count) - 1
+    return rows.scatter(order + 1, count) - 1
 
 
 def _spread(valid: Tensor | None, times: int) -> Tensor | None:

@@ -48,8 +48,8 @@ def start(argv: Sequence[str]) -> None:
     from core.engine.distributed import connect
     from core.engine.session import run
 
-    with connect() as world:
-        run(compose(argv), world)
+    with connect() as distributed:
+        run(compose(argv), distributed)
 
 
 def usage() -> str:

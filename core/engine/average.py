@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class WeightEMA:
     """Running mean of every trainable parameter: a ← m·a + (1 − m)·w after each step; off when `momentum` is None."""
 
     def __init__(self, method: nn.Module, momentum: float | None):

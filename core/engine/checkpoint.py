@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from core.engine.average import Average
+from core.engine.average import WeightEMA
 from core.engine.run_dir import writing
 from core.errors import UserError
 
@@ -51,7 +51,7 @@ class Checkpoints:
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("step_*"))
 
-    def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, average: Average, at: Position) -> Path:
+    def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA, at: Position) -> Path:
         """Writes, flushes, renames, and only then removes what is too old.
 
         Raises UserError where the disk is full (what was there stays) or a weight is not finite.
@@ -93,7 +93,7 @@ class Checkpoints:
                     notes.append(f"warning: checkpoint {folder} is ignored and renamed to {aside.name}: {damage}")
         return notes
 
-    def resume(self, method: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> Position:
+    def resume(self, method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA) -> Position:
         """Loads the newest checkpoint, if any, into all three, and the global random state.
 
         Raises UserError naming the tensors that do not fit the method.
@@ -108,7 +108,7 @@ class Checkpoints:
         return Position(**json.loads((folder / META).read_text())["position"])
 
 
-def collect(method: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
+def collect(method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA) -> dict[str, Tensor]:
     """All state beside the method's own, by name."""
     names = {p: name for name, p in method.named_parameters()}
     tensors = {f"optimizer/{names[p]}/{k}": v for p, state in optimizer.state.items() for k, v in state.items()}
@@ -119,7 +119,9 @@ def collect(method: nn.Module, optimizer: torch.optim.Optimizer, average: Averag
     return tensors
 
 
-def restore(tensors: dict[str, Tensor], method: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> None:
+def restore(
+    tensors: dict[str, Tensor], method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA
+) -> None:
     """The inverse of `collect`."""
     names = {p: name for name, p in method.named_parameters()}
     order = [p for group in optimizer.param_groups for p in group["params"]]

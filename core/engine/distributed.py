@@ -15,8 +15,8 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class World:
-    """This process's place among those that train together. Its methods but `wrap` do nothing in a world of one."""
+class Distributed:
+    """This process's place among those that train together. Its methods but `wrap` do nothing in a single process."""
 
     rank: int = 0
     size: int = 1
@@ -64,18 +64,18 @@ class World:
 
 
 @contextmanager
-def connect() -> Iterator[World]:
-    """The world that torchrun's environment describes, on the GPU where there is one; else this process alone."""
+def connect() -> Iterator[Distributed]:
+    """The processes that torchrun's environment describes, on the GPU where there is one; else this process alone."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if size == 1:
-        yield World(device=device)
+        yield Distributed(device=device)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+        yield Distributed(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
     finally:
         dist.destroy_process_group()

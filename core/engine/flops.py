@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.engine.precision import Precision, Rehearsal, product_rate
+from core.engine.precision import DryRun, Precision, product_rate
 
 # Dense bf16 matrix peak in TFLOP/s (fp16 where a chip has no bf16), makers' data sheets; the first name found counts.
 PEAKS = {
@@ -24,7 +24,7 @@ class Peak:
     origin: str
 
 
-def count(rehearse: Rehearsal, precision: Precision) -> int:
+def count(rehearse: DryRun, precision: Precision) -> int:
     """FLOPs of one forward and backward (a multiply-add is two); matrix products, convolutions and attention only."""
     with FlopCounterMode(display=False) as counter:
         rehearse(precision)

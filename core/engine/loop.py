@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from core.engine import flops
-from core.engine.average import Average
+from core.engine.average import WeightEMA
 from core.engine.checkpoint import Checkpoints
 from core.engine.clock import Clock
 from core.engine.compiling import compile_blocks
-from core.engine.distributed import World
+from core.engine.distributed import Distributed
 from core.engine.meter import Failure, Meter
 from core.engine.metrics import Metrics
 from core.engine.optim import Recipe
-from core.engine.precision import Precision, Rehearsal, autocast, choose
+from core.engine.precision import DryRun, Precision, autocast, choose
 from core.engine.randomness import deterministic, seed_part
 from core.engine.run_dir import load_note, save_note
 from core.engine.stopping import Interrupted, Stop
@@ -50,7 +50,7 @@ def train(
     plan: Plan,
     engine: Engine,
     run_dir: Path,
-    world: World,
+    distributed: Distributed,
 ) -> int:
     """Trains `method` in place to the end of `plan`, on from the newest checkpoint in `run_dir`; returns the steps.
 
@@ -62,10 +62,10 @@ def train(
     Raises: Diverged (a UserError) when loss or gradient stop being finite; Interrupted after Ctrl-C or SIGTERM;
     UserError when a file cannot be written or a checkpoint does not fit.
     """
-    method.to(world.device).train()
-    optimizer, average = recipe.optimizer(method), Average(method, recipe.ema)
+    method.to(distributed.device).train()
+    optimizer, average = recipe.optimizer(method), WeightEMA(method, recipe.ema)
     checkpoints = Checkpoints(run_dir / "checkpoints", engine.keep)
-    notes = world.from_main(checkpoints.clean() if world.main else None)
+    notes = distributed.from_main(checkpoints.clean() if distributed.main else None)
     done = checkpoints.resume(method, optimizer, average)
     stream = batches_from(done.batches)
     clock = Clock.of(plan, stream.steps_per_epoch, recipe.accumulate)
@@ -74,7 +74,7 @@ def train(
         return done.step
 
     with (
-        Metrics(run_dir, done.step, clock.steps, world.main) as metrics,
+        Metrics(run_dir, done.step, clock.steps, distributed.main) as metrics,
         Stop() as stop,
         deterministic(engine.deterministic),
     ):
@@ -84,18 +84,18 @@ def train(
         first = next(batches)
         batches = itertools.chain([first], batches)
 
-        rehearse = Rehearsal(method, first.to(world.device), clock.at(done.step), world.device)
-        precision = settle_precision(plan.precision, rehearse, run_dir, world, metrics.display.note)
-        peak = flops.peak(world.device, precision)
+        rehearse = DryRun(method, first.to(distributed.device), clock.at(done.step), distributed.device)
+        precision = settle_precision(plan.precision, rehearse, run_dir, distributed, metrics.display.note)
+        peak = flops.peak(distributed.device, precision)
         cost = recipe.accumulate * flops.count(rehearse, precision)
-        metrics.display.note(f"{cost * world.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
+        metrics.display.note(f"{cost * distributed.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
         del rehearse, first
 
         if plan.compile:
             compile_blocks(method)
-        model = world.wrap(method)
-        generator = torch.Generator(world.device)
-        meter = Meter(world, cost, peak.flops)
+        model = distributed.wrap(method)
+        generator = torch.Generator(distributed.device)
+        meter = Meter(distributed, cost, peak.flops)
         saved = time.monotonic()
 
         for step in range(done.step, clock.steps):
@@ -104,10 +104,10 @@ def train(
 
             for part in range(recipe.accumulate):
                 with meter.waiting():
-                    batch = next(batches).to(world.device)
-                seed_part(generator, plan.seed, step, world.rank, part)
-                with world.exchange(model, part == recipe.accumulate - 1):
-                    with autocast(precision, world.device):
+                    batch = next(batches).to(distributed.device)
+                seed_part(generator, plan.seed, step, distributed.rank, part)
+                with distributed.exchange(model, part == recipe.accumulate - 1):
+                    with autocast(precision, distributed.device):
                         out = model(batch, progress=progress, generator=generator)
                     (out.loss / recipe.accumulate).backward()
                 meter.add(step, batch, out.loss, out.terms)
@@ -123,12 +123,14 @@ def train(
 
             done = replace(done, step=step + 1, batches=done.batches + recipe.accumulate)
             log = done.step in (1, clock.steps) or done.step % engine.log_every == 0
-            ask = log or world.size == 1  # ranks agree on what only a clock or a signal knows at log lines
-            halt = ask and world.any(stop.signal is not None)
-            save = halt or done.step == clock.steps or (ask and world.any(engine.is_late(time.monotonic() - saved)))
+            ask = log or distributed.size == 1  # ranks agree on what only a clock or a signal knows at log lines
+            halt = ask and distributed.any(stop.signal is not None)
+            save = (
+                halt or done.step == clock.steps or (ask and distributed.any(engine.is_late(time.monotonic() - saved)))
+            )
             save = save or engine.is_due(done.step)
 
-            if log or save or world.device.type == "cpu":
+            if log or save or distributed.device.type == "cpu":
                 failure = meter.failure()
                 if failure is not None:
                     give_up(failure, metrics, checkpoints, precision)
@@ -140,7 +142,7 @@ def train(
                 values = {**meter.read(plan.batch_size), "lr": rate}
                 metrics.train(done.step, done.step / clock.steps_per_epoch, values, done.skipped)
             if save:
-                if world.main:
+                if distributed.main:
                     checkpoints.save(method, optimizer, average, done)
                 saved = time.monotonic()
             if halt:
@@ -151,16 +153,16 @@ def train(
 
 
 def settle_precision(
-    asked: str, rehearse: Rehearsal, run_dir: Path, world: World, tell: Callable[[str], None]
+    asked: str, rehearse: DryRun, run_dir: Path, distributed: Distributed, tell: Callable[[str], None]
 ) -> Precision:
     """What `precision=` means in this run. A measured choice is made once and kept, so that a resume computes alike."""
     if asked != "auto":
         return asked
     file = run_dir / "precision.json"
-    if world.main and not file.exists():
-        precision, reason = choose(rehearse, world.device)
+    if distributed.main and not file.exists():
+        precision, reason = choose(rehearse, distributed.device)
         save_note(file, {"precision": precision, "reason": reason})
-    note = world.from_main(load_note(file) if world.main else None)
+    note = distributed.from_main(load_note(file) if distributed.main else None)
     tell(f"precision: {note['precision']} ({note['reason']})")
     return note["precision"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.engine.distributed import World
+from core.engine.distributed import Distributed
 from core.tokens import Batch
 
 
@@ -30,9 +30,11 @@ class Meter:
     Keys of the samples are kept from one check to the next, to name those of the step that went wrong.
     """
 
-    def __init__(self, world: World, flops_per_step: float, peak: float):
-        self._world, self._flops, self._peak = world, flops_per_step, peak
-        self._bad = torch.full((), -1.0, device=world.device, dtype=torch.float64)  # first step that was not finite
+    def __init__(self, distributed: Distributed, flops_per_step: float, peak: float):
+        self._distributed, self._flops, self._peak = distributed, flops_per_step, peak
+        self._bad = torch.full(
+            (), -1.0, device=distributed.device, dtype=torch.float64
+        )  # first step that was not finite
         self._keys: deque[tuple[int, list[str]]] = deque()
         self.skips: list[tuple[int, str, str]] = []  # step, key, reason
         self._restart()
@@ -74,10 +76,10 @@ class Meter:
     def failure(self) -> Failure | None:
         """What went wrong since the last call, the same on every rank. Collective."""
         bad = int(self._bad.item())
-        if self._world.any(bad >= 0):
-            step = min(step for step in self._world.gather(bad) if step >= 0)
+        if self._distributed.any(bad >= 0):
+            step = min(step for step in self._distributed.gather(bad) if step >= 0)
             mine = [key for at, keys in self._keys if at == step for key in keys]
-            return Failure(step, [key for keys in self._world.gather(mine) for key in keys])
+            return Failure(step, [key for keys in self._distributed.gather(mine) for key in keys])
         self._keys.clear()
         return None
 
@@ -85,18 +87,18 @@ class Meter:
         """Means over the steps since the last call, and speed; starts anew. Collective."""
         names = list(self._sums)
         means = torch.stack([self._sums[name] / self._counts[name] for name in names])
-        values = dict(zip(names, self._world.mean(means).tolist(), strict=True))
+        values = dict(zip(names, self._distributed.mean(means).tolist(), strict=True))
         seconds = time.perf_counter() - self._start
         values["samples_per_s"] = self._steps * samples_per_step / seconds
         values["data_wait"] = self._waited / seconds
         values["mfu"] = self._steps * self._flops / seconds / self._peak
-        values["memory_mb"] = memory_mb(self._world.device)
+        values["memory_mb"] = memory_mb(self._distributed.device)
         self._restart()
         return values
 
     def take_skips(self) -> list[tuple[int, str, str]]:
         """Bad samples of all ranks since the last call. Collective."""
-        skips = sorted(skip for skips in self._world.gather(self.skips) for skip in skips)
+        skips = sorted(skip for skips in self._distributed.gather(self.skips) for skip in skips)
         self.skips = []
         return skips
 

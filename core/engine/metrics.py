@@ -31,7 +31,7 @@ class Metrics:
         self.display = open_display(start, steps, main)
         if main:
             with writing(self._path):
-                forget(self._path, start)
+                truncate_log(self._path, start)
                 self._board.parent.mkdir(exist_ok=True)
             self._events(Event(file_version="brain.Event:2"))
             self._events(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))  # drops later steps
@@ -75,7 +75,7 @@ class Metrics:
         self.display.close()
 
 
-def forget(path: Path, start: int) -> None:
+def truncate_log(path: Path, start: int) -> None:
     """Keeps the whole lines up to step `start`; a line that a kill cut short goes as well."""
     if not path.exists():
         return

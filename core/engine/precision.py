@@ -20,7 +20,7 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-class Rehearsal:
+class DryRun:
     """Forward and backward on a copy: the method, its gradients and the global random state stay as they are."""
 
     def __init__(self, method: nn.Module, batch: Batch, progress: Progress, device: torch.device):
@@ -39,7 +39,7 @@ class Rehearsal:
         return seconds
 
 
-def choose(rehearse: Rehearsal, device: torch.device) -> tuple[Precision, str]:
+def choose(rehearse: DryRun, device: torch.device) -> tuple[Precision, str]:
     """What `precision=auto` means, and why: bf16 on a GPU that has it; on a CPU what a short measurement favours."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -71,7 +71,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2)
     return threads * 2 * size**3 / best
 
 
-def compare(rehearse: Rehearsal) -> tuple[Precision, str]:
+def compare(rehearse: DryRun) -> tuple[Precision, str]:
     """The precision whose step is faster, and by how much."""
     rehearse("fp32")  # first calls plan kernels
     full = best_of(rehearse, "fp32")
@@ -84,7 +84,7 @@ def compare(rehearse: Rehearsal) -> tuple[Precision, str]:
     return ("bf16" if half * GAIN < full else "fp32"), measured
 
 
-def best_of(rehearse: Rehearsal, precision: Precision, runs: int = 3) -> float:
+def best_of(rehearse: DryRun, precision: Precision, runs: int = 3) -> float:
     best, spent = float("inf"), 0.0
     for _ in range(runs):
         seconds = rehearse(precision)

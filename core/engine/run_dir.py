@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def claim(path: Path) -> Iterator[None]:
+def lock_run_dir(path: Path) -> Iterator[None]:
     """Creates the directory and holds it for this process; the death of the process lets it go.
 
     Raises UserError where it cannot be written or another process trains in it.
@@ -53,7 +53,7 @@ def claim(path: Path) -> Iterator[None]:
         yield
 
 
-def settle_config(path: Path, config: dict) -> None:
+def write_or_check_config(path: Path, config: dict) -> None:
     """Saves the resolved config as `config.yaml`, or compares it with the one that this run began with.
 
     Raises UserError naming the keys that differ; settings of `engine` may.

@@ -16,12 +16,12 @@ from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.engine.checkpoint import Checkpoints
 from core.engine.clock import Clock
-from core.engine.distributed import World
+from core.engine.distributed import Distributed
 from core.engine.initial import initialise
 from core.engine.loop import train
 from core.engine.optim import Recipe
 from core.engine.randomness import seed_global
-from core.engine.run_dir import claim, default_path, load_note, save_note, settle_config
+from core.engine.run_dir import default_path, load_note, lock_run_dir, save_note, write_or_check_config
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.export import export_encoder
@@ -40,7 +40,7 @@ class Data:
     test: str
 
 
-def run(config: dict[str, Any], world: World) -> None:
+def run(config: dict[str, Any], distributed: Distributed) -> None:
     """Trains what a composed config describes, or goes on with it; then exports and evaluates (main rank).
 
     Raises: UserError; Interrupted.
@@ -50,37 +50,37 @@ def run(config: dict[str, Any], world: World) -> None:
     plan = Plan(**{name: config.get(name) for name in Plan.__dataclass_fields__})
     recipe: Recipe = build(config["optim"], key="optim")
     engine: Engine = build(config["engine"], key="engine")
-    seed_global(plan.seed, world.device)
+    seed_global(plan.seed, distributed.device)
     method = build_method(config)  # completes the config's nodes
-    with claim(run_dir) if world.main else nullcontext():
-        if world.main:
-            settle_config(run_dir, config)
-        if world.from_main((run_dir / FINISHED).exists()):
+    with lock_run_dir(run_dir) if distributed.main else nullcontext():
+        if distributed.main:
+            write_or_check_config(run_dir, config)
+        if distributed.from_main((run_dir / FINISHED).exists()):
             steps = load_note(run_dir / FINISHED)["steps"]
             text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
-            say(world, f"{text}\n{next_commands(run_dir, config)}")
+            log_main(distributed, f"{text}\n{next_commands(run_dir, config)}")
             return
-        steps = train_on(config, method, plan, recipe, engine, run_dir, world)
-        if world.main:
-            leave(config, method, run_dir)
+        steps = train_on(config, method, plan, recipe, engine, run_dir, distributed)
+        if distributed.main:
+            finalize_run(config, method, run_dir)
             save_note(run_dir / FINISHED, {"steps": steps})
-    say(world, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
+    log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
 
 
 def train_on(
-    config: dict, method: nn.Module, plan: Plan, recipe: Recipe, engine: Engine, run_dir: Path, world: World
+    config: dict, method: nn.Module, plan: Plan, recipe: Recipe, engine: Engine, run_dir: Path, distributed: Distributed
 ) -> int:
     """From nothing or the newest checkpoint to the last step; returns the steps."""
     fresh = Checkpoints(run_dir / "checkpoints", engine.keep).newest() is None
     if fresh and config.get("init") is not None:
         initialise(method, Path(config["init"]))
-    data = open_data(config, plan, recipe, engine, world)
+    data = open_data(config, plan, recipe, engine, distributed)
     clock = Clock.of(plan, data.batches_from(0).steps_per_epoch, recipe.accumulate)
-    say(world, table(config, method, data, plan, recipe, clock, world))
-    return train(method, data.batches_from, recipe, plan, engine, run_dir, world)
+    log_main(distributed, table(config, method, data, plan, recipe, clock, distributed))
+    return train(method, data.batches_from, recipe, plan, engine, run_dir, distributed)
 
 
-def leave(config: dict[str, Any], method: nn.Module, run_dir: Path) -> None:
+def finalize_run(config: dict[str, Any], method: nn.Module, run_dir: Path) -> None:
     """The saved encoder, and how well held-out samples are reconstructed."""
     method.eval()
     export_encoder(run_dir, method, config)
@@ -94,7 +94,7 @@ def leave(config: dict[str, Any], method: nn.Module, run_dir: Path) -> None:
         print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
 
 
-def open_data(config: Mapping[str, Any], plan: Plan, recipe: Recipe, engine: Engine, world: World) -> Data:
+def open_data(config: Mapping[str, Any], plan: Plan, recipe: Recipe, engine: Engine, distributed: Distributed) -> Data:
     """Raises UserError where data are missing, unreadable or fewer than one step needs."""
     reader, source = open_source(config)
     items = source.items("train")
@@ -107,19 +107,27 @@ def open_data(config: Mapping[str, Any], plan: Plan, recipe: Recipe, engine: Eng
             f"batch_size={plan.batch_size} is more than the {len(items)} training samples of "
             f"data={config['data']['name']}: choose a batch_size up to {len(items)}, or give more data."
         )
-    workers = engine.loader_workers(world.local_size)
+    workers = engine.loader_workers(distributed.local_size)
     megabytes = config["data"]["cache_mb"] / max(1, workers)
     if megabytes and isinstance(reader, WholeReader):
         reader = CachedReader(reader, megabytes)
-    part = plan.part_size(recipe.accumulate, world.size)
+    part = plan.part_size(recipe.accumulate, distributed.size)
     samples = Samples(items, reader, plan.seed)
     last = config["data"].get("keep_last", False)
-    batches_from = partial(Loader, samples, part, plan.seed, workers, world.rank, world.size, keep_last=last)
+    batches_from = partial(
+        Loader, samples, part, plan.seed, workers, distributed.rank, distributed.size, keep_last=last
+    )
     return Data(lambda start: batches_from(start=start), len(items), test)
 
 
 def table(
-    config: Mapping[str, Any], method: nn.Module, data: Data, plan: Plan, recipe: Recipe, clock: Clock, world: World
+    config: Mapping[str, Any],
+    method: nn.Module,
+    data: Data,
+    plan: Plan,
+    recipe: Recipe,
+    clock: Clock,
+    distributed: Distributed,
 ) -> str:
     """What is about to run, one fact a line."""
     count = sum(p.numel() for p in method.parameters() if p.requires_grad)
@@ -131,7 +139,7 @@ def table(
         "method": f"{config['method']['name']}, size {config['size']['name']}",
         "parameters": f"{count / 1e6:.2f} M, {inside / 1e6:.2f} M of them in the encoder",
         "data": f"{config['data']['name']}: {data.train} training samples, held out: {data.test}",
-        "batch": f"{plan.batch_size}{parts}, {world.size} x {world.device.type}",
+        "batch": f"{plan.batch_size}{parts}, {distributed.size} x {distributed.device.type}",
         "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
@@ -144,6 +152,6 @@ def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
     return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task={task}"
 
 
-def say(world: World, text: str) -> None:
-    if world.main:
+def log_main(distributed: Distributed, text: str) -> None:
+    if distributed.main:
         print(text, flush=True)

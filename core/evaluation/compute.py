@@ -10,7 +10,7 @@ from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.sources import Item
 from core.engine import flops
-from core.engine.precision import Rehearsal
+from core.engine.precision import DryRun
 from core.engine.run_dir import load_note
 from core.errors import UserError
 from core.evaluation.features import Reading
@@ -38,5 +38,5 @@ def flops_per_sample(module: torch.nn.Module, items: list[Item], reading: Readin
     """Of one forward and backward of anything that takes a batch as methods do, per sample (not per view of it)."""
     size = min(MEASURED, len(items))
     batch = next(iter(Loader(Samples(items, reading.reader, seed=0), size, seed=0, workers=0)))
-    rehearse = Rehearsal(module, batch.to(reading.device), END, torch.device(reading.device))
+    rehearse = DryRun(module, batch.to(reading.device), END, torch.device(reading.device))
     return flops.count(rehearse, "fp32") / size

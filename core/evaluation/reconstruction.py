@@ -22,7 +22,7 @@ from core.evaluation.fillers import Filler, HarmonicFiller
 from core.evaluation.record import describe, save
 from core.evaluation.skill import Sums, figures
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokens import Batch, Layout, Mask, Place, Progress, Rows, Step, levels
+from core.tokens import Batch, ForwardContext, Layout, Mask, Progress, Query, Rows, levels
 
 OBJECT_SHARE = 0.5  # a token counts as object from this share of object cells on, else as background
 TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
@@ -41,7 +41,7 @@ class Comparison:
 
     name: str
     view: str
-    place: Place
+    query: Query
     errors: Mapping[str, Tensor]
     scored: Tensor
 
@@ -147,45 +147,48 @@ def _score(
     sums: Sums,
 ) -> None:
     """Adds one batch's errors to `sums`."""
-    step = step_of(method, batch, generator=generator)
-    step.masks.update(method.draw_mask(step))
+    ctx = context_of(method, batch, generator=generator)
+    ctx.masks.update(method.draw_mask(ctx))
     view = reading.reader.view
     clean = _clean(source, items, batch.views[view])
     pictures = {} if clean is None else {"clean": {**batch.views, view: clean}}
-    shares = _object_shares(reading, items, step.tokens[view].layout)
-    for found in compare(method, step, filler, pictures):
-        owner, samples = _owners(found.place, levels(step.tokens[found.view])[found.place.level].layout)
-        known = shares if found.view == view and found.place.level == 0 else None
-        for region, flag in _regions(found.scored, found.place, known).items():
+    shares = _object_shares(reading, items, ctx.tokens[view].layout)
+    for found in compare(method, ctx, filler, pictures):
+        owner, samples = _owners(found.query, levels(ctx.tokens[found.view])[found.query.level].layout)
+        known = shares if found.view == view and found.query.level == 0 else None
+        for region, flag in _regions(found.scored, found.query, known).items():
             sums.add(found.name, region, found.errors, flag, owner, samples)
 
 
-def step_of(method: MaskedAutoencoder, batch: Batch, **more) -> Step:
+def context_of(method: MaskedAutoencoder, batch: Batch, **more) -> ForwardContext:
     """A step at the end of training."""
-    return Step(batch, method.tokenizer.views(batch.views), TRAINED, method.teachers, method, **more)
+    return ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), TRAINED, method.teachers, method, **more)
 
 
 def compare(
-    method: MaskedAutoencoder, step: Step, filler: Filler, others: Mapping[str, Mapping[str, Any]] | None = None
+    method: MaskedAutoencoder,
+    ctx: ForwardContext,
+    filler: Filler,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Comparison]:
     """Errors of the prediction, the filler's answer and zero, for every question about hidden tokens.
 
     `step` holds the masks. `others`: by name, further raw data by view whose targets are taken for answers.
     """
-    _, predictions = method.predict(step.tokens, step.masks, step=step)
-    filled = {view: _fill(method, step, view, filler) for view in step.tokens}
-    likes = {name: _like(method, step, views) for name, views in {"filler": filled, **(others or {})}.items()}
-    for name, (objective, view, place) in method.questions(step.masks).items():
-        if place.rows is None:
+    _, predictions = method.predict(ctx.tokens, ctx.masks, ctx=ctx)
+    filled = {view: _fill(method, ctx, view, filler) for view in ctx.tokens}
+    likes = {name: _like(method, ctx, views) for name, views in {"filler": filled, **(others or {})}.items()}
+    for name, (objective, view, query) in method.prediction_tasks(ctx.masks).items():
+        if query.rows is None:
             continue  # every cell of a grid, whether a token lies there or not: no rows to call hidden
-        truth, weight = objective.target(step, view, place)
-        scored = _scored(place, weight, hidden_rows(step.masks, view, place.level))
+        truth, weight = objective.target(ctx, view, query)
+        scored = _scored(query, weight, hidden_rows(ctx.masks, view, query.level))
         if not scored.any():
             continue
         answers = {"prediction": predictions[name], "zero": torch.zeros_like(truth)}
-        answers |= {part: objective.target(like, view, place).values for part, like in likes.items()}
+        answers |= {part: objective.target(like, view, query).values for part, like in likes.items()}
         errors = {part: _by_row(objective.loss(answer, truth), weight) for part, answer in answers.items()}
-        yield Comparison(name, view, place, errors, scored)
+        yield Comparison(name, view, query, errors, scored)
 
 
 def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
@@ -201,46 +204,46 @@ def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
 
 def _named(content_from: Tensor) -> Tensor:
     """(B, N) rows whose content stands somewhere."""
-    return Rows(content_from.clamp(min=0), content_from >= 0).flag(content_from.shape[1])
+    return Rows(content_from.clamp(min=0), content_from >= 0).to_mask(content_from.shape[1])
 
 
-def _owners(place: Place, layout: Layout) -> tuple[Tensor, int]:
+def _owners(query: Query, layout: Layout) -> tuple[Tensor, int]:
     """Which sample each row of a place is of, (B, M), and how many samples there are."""
-    index = place.rows.index
+    index = query.rows.index
     if layout.sample is not None:
-        return place.rows.take(layout.sample[None]), layout.samples
+        return query.rows.gather(layout.sample[None]), layout.samples
     return torch.arange(len(index), device=index.device)[:, None].expand_as(index), len(index)
 
 
-def _regions(scored: Tensor, place: Place, shares: Tensor | None) -> dict[str, Tensor]:
+def _regions(scored: Tensor, query: Query, shares: Tensor | None) -> dict[str, Tensor]:
     if shares is None:
         return {"total": scored}
-    is_object = place.rows.take(shares.to(scored.device)) >= OBJECT_SHARE
+    is_object = query.rows.gather(shares.to(scored.device)) >= OBJECT_SHARE
     return {"total": scored, "object": scored & is_object, "background": scored & ~is_object}
 
 
-def _scored(place: Place, weight: Tensor | None, hidden: Tensor) -> Tensor:
+def _scored(query: Query, weight: Tensor | None, hidden: Tensor) -> Tensor:
     """Which rows of a place (B, M) count: hidden from the encoder, no padding, and weighted in the loss."""
-    scored = place.rows.take(hidden)
-    if place.rows.valid is not None:
-        scored = scored & place.rows.valid
+    scored = query.rows.gather(hidden)
+    if query.rows.valid is not None:
+        scored = scored & query.rows.valid
     if weight is not None:
         scored = scored & ((weight.flatten(2).amax(2) if weight.dim() > 2 else weight) > 0)
     return scored
 
 
-def _like(method: MaskedAutoencoder, step: Step, views: Mapping) -> Step:
+def _like(method: MaskedAutoencoder, ctx: ForwardContext, views: Mapping) -> ForwardContext:
     """The same step with other raw data, which targets and their teachers then see; masks stay."""
-    other = step_of(method, replace(step.batch, views=views))
-    other.masks.update(step.masks)
-    other.latents.update(step.latents)
+    other = context_of(method, replace(ctx.batch, views=views))
+    other.masks.update(ctx.masks)
+    other.latents.update(ctx.latents)
     return other
 
 
-def _fill(method: MaskedAutoencoder, step: Step, view: str, filler: Filler):
-    if not any(name.partition("/")[0] == view for name in step.masks):
-        return step.batch.views[view]  # seen by teachers alone
-    return filler.fill(method.tokenizer, step.batch.views[view], step.tokens[view], hidden_rows(step.masks, view))
+def _fill(method: MaskedAutoencoder, ctx: ForwardContext, view: str, filler: Filler):
+    if not any(name.partition("/")[0] == view for name in ctx.masks):
+        return ctx.batch.views[view]  # seen by teachers alone
+    return filler.fill(method.tokenizer, ctx.batch.views[view], ctx.tokens[view], hidden_rows(ctx.masks, view))
 
 
 def _by_row(error: Tensor, weight: Tensor | None) -> Tensor:

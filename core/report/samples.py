@@ -16,7 +16,7 @@ from core.evaluation.opening import open_method
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.pictures import Gallery, Pictures
 from core.report.record import Record
-from core.tokens import Batch, Step
+from core.tokens import Batch, ForwardContext
 
 SHOWN = 8  # samples
 SEED = 0  # of samples and masks, so that reports of different runs show the same
@@ -72,6 +72,6 @@ def _draw(pictures: Pictures, method: MaskedAutoencoder, batch: Batch, record: R
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method, batch = method.to(device).eval(), batch.to(device)
     generator = torch.Generator().manual_seed(SEED)
-    tokens = method.tokenizer.views(batch.views)
-    step = Step(batch, tokens, record.progress, method.teachers, method, generator)
-    return pictures.draw(method, batch, method.draw_mask(step))
+    tokens = method.tokenizer.tokenize_views(batch.views)
+    ctx = ForwardContext(batch, tokens, record.progress, method.teachers, method, generator)
+    return pictures.draw(method, batch, method.draw_mask(ctx))

@@ -89,7 +89,7 @@ def scaled(x: Tensor, scaling: Scaling) -> Tensor:
     return x
 
 
-def both_ways(edges: Tensor, directed: bool) -> Tensor:
+def to_undirected(edges: Tensor, directed: bool) -> Tensor:
     return edges if directed else torch.cat([edges, edges.flip(0)], 1)
 
 

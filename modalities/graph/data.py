@@ -120,7 +120,7 @@ class GraphReader(Reader):
         """Features of nodes, or their mean over each graph; None where they are class numbers."""
         if not data.x.is_floating_point():
             return None
-        x = to_dense(data.x, data.features) if data.is_bag else data.x
+        x = to_dense(data.x, data.features) if data.is_sparse else data.x
         if by_token:
             return x
         total = x.new_zeros(len(data.counts), data.features).index_add(0, data.sample, x)

@@ -1,4 +1,4 @@
-"""Graph decoders: codes of the nodes that were not emptied again -> features at the nodes that are asked for."""
+"""Graph decoders: codes of the nodes that were not erased again -> features at the nodes that are asked for."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.decoders import Decoder
-from core.tokens import Latent, Layout, Place
+from core.tokens import Latent, Layout, Query
 from modalities.graph.elementwise import PReLU, dropout
 from modalities.graph.layers import Activation, Mlp, Norm
-from modalities.graph.messages import Links, edge_softmax, neighbour_sum, weighted_sum
+from modalities.graph.messages import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
 from modalities.graph.molecules import ATOM_TYPES, BondConv
 
 MaskToken = Literal["none", "learned", "idle"]
@@ -31,28 +31,28 @@ class Codes:
         """x (n, …) of these nodes -> (N, …), zero elsewhere."""
         return x.new_zeros(self.nodes, *x.shape[1:]).index_copy(0, self.rows, x)
 
-    def readable(self, links: Links) -> tuple[Links, Tensor]:
+    def readable(self, edges: EdgeIndex) -> tuple[EdgeIndex, Tensor]:
         """The links that come from these nodes, sources numbered among them, and which of the edges those are (E,)."""
         number = torch.full((self.nodes,), -1, device=self.rows.device)
         number = number.index_copy(0, self.rows, torch.arange(len(self.rows), device=self.rows.device))
-        source = number[links.source]
+        source = number[edges.source]
         kept = source >= 0
-        return Links(source[kept], links.row[kept], len(self.rows), links.rows), kept
+        return EdgeIndex(source[kept], edges.row[kept], len(self.rows), edges.rows), kept
 
 
-def into(links: Links, asked: Tensor) -> tuple[Links, Tensor]:
+def into(edges: EdgeIndex, asked: Tensor) -> tuple[EdgeIndex, Tensor]:
     """The links that end in the nodes `asked` (M,), rows in their order, and which of the edges those are (E,)."""
-    number = torch.full((links.rows,), -1, device=asked.device)
-    row = number.index_copy(0, asked, torch.arange(len(asked), device=asked.device))[links.row]
+    number = torch.full((edges.rows,), -1, device=asked.device)
+    row = number.index_copy(0, asked, torch.arange(len(asked), device=asked.device))[edges.row]
     kept = row >= 0
-    return Links(links.source[kept], row[kept], links.nodes, len(asked)), kept
+    return EdgeIndex(edges.source[kept], row[kept], edges.nodes, len(asked)), kept
 
 
 class GraphDecoder(Decoder):
-    """Linear bridge without bias; codes at `place.remask` emptied again; then `decode`, over the layout's own edges.
+    """Linear bridge without bias; codes at `place.remask` erased again; then `decode`, over the layout's own edges.
 
-    The bridge is computed for nodes that stay, unless emptied codes are a learned vector (`mask_token` "learned",
-    GraphMAE2; "idle": it is there, but codes are emptied to zero, GraphMAE2's "fixed").
+    The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token` "learned",
+    GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
     `gain`: of the bridge's and the vector's Xavier-normal start; None: a linear layer's usual one, and zero.
     `width`: of the latent, `inner`: of codes.
     """
@@ -68,20 +68,20 @@ class GraphDecoder(Decoder):
                 nn.init.xavier_normal_(self.mask_token)
 
     def forward(
-        self, latent: Latent, layout: Layout, places: Mapping[str, Place], others: Mapping[str, Latent]
+        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
-        return {name: self.answer(latent.features[0], layout, place)[None] for name, place in places.items()}
+        return {name: self.answer(latent.features[0], layout, query)[None] for name, query in queries.items()}
 
-    def answer(self, latent: Tensor, layout: Layout, place: Place) -> Tensor:
+    def answer(self, latent: Tensor, layout: Layout, query: Query) -> Tensor:
         everywhere = torch.arange(layout.count, device=latent.device)
-        asked = everywhere if place.rows is None else place.rows.index[0]
-        if place.remask is None:
+        asked = everywhere if query.rows is None else query.rows.index[0]
+        if query.remask is None:
             return self.decode(Codes(self.codes(latent), everywhere, layout.count), layout, asked)
-        emptied = torch.zeros_like(everywhere, dtype=torch.bool).index_fill(0, place.remask.index[0], True)
+        erased = torch.zeros_like(everywhere, dtype=torch.bool).index_fill(0, query.remask.index[0], True)
         if self.has_token:
-            values = torch.where(emptied[:, None], self.mask_token, self.codes(latent))
+            values = torch.where(erased[:, None], self.mask_token, self.codes(latent))
             return self.decode(Codes(values, everywhere, layout.count), layout, asked)
-        kept = everywhere[~emptied]
+        kept = everywhere[~erased]
         return self.decode(Codes(self.codes(latent[kept]), kept, layout.count), layout, asked)
 
     def codes(self, latent: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class GATDecoder(GraphDecoder):
     """One GAT layer without norm, activation and residual, that sums codes before it projects them to features.
 
     Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide projection is
-    computed once for every node asked for, and nothing at all for emptied ones.
+    computed once for every node asked for, and nothing at all for erased ones.
     Source: THUDM/GraphMAE.
     """
 
@@ -125,7 +125,7 @@ class GATDecoder(GraphDecoder):
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         codes = replace(codes, values=dropout(codes.values, self.feat_drop, self.training))
-        links, _ = into(Links.of(layout), asked)
+        links, _ = into(EdgeIndex.of(layout), asked)
         attention = dropout(self.attention(codes, links, asked), self.attn_drop, self.training)
         readable, kept = codes.readable(links)
         values = codes.values[:, None].expand(-1, self.heads, -1)
@@ -135,13 +135,13 @@ class GATDecoder(GraphDecoder):
         weight = self.linear.weight.unflatten(0, (self.heads, -1))
         return torch.einsum("mkh,kdh->mkd", summed, weight).flatten(1) + self.bias
 
-    def attention(self, codes: Codes, links: Links, asked: Tensor) -> Tensor:
+    def attention(self, codes: Codes, edges: EdgeIndex, asked: Tensor) -> Tensor:
         """(E, heads), before dropout."""
         weight = self.linear.weight.unflatten(0, (self.heads, -1))  # (K, D, H)
         both = torch.cat([(a[0, :, :, None] * weight).sum(1) for a in (self.sender, self.receiver)])  # (2K, H)
         sent, received = codes.spread(F.linear(codes.values, both)).split(self.heads, 1)
-        logits = sent[links.source] + received[asked][links.row]
-        return edge_softmax(F.leaky_relu(logits, self.slope), links)
+        logits = sent[edges.source] + received[asked][edges.row]
+        return edge_softmax(F.leaky_relu(logits, self.slope), edges)
 
 
 class GINDecoder(GraphDecoder):
@@ -167,7 +167,7 @@ class GINDecoder(GraphDecoder):
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         mapped = F.linear(dropout(codes.values, self.feat_drop, self.training), self.mlp.linear1.weight)
-        links, rows = Links.of(layout), torch.arange(layout.count, device=asked.device)
+        links, rows = EdgeIndex.of(layout), torch.arange(layout.count, device=asked.device)
         if not self.all_rows:
             links, rows = into(links, asked)[0], asked
         own = codes.spread(mapped)
@@ -190,7 +190,7 @@ class MLPDecoder(GraphDecoder):
 
 
 class BondDecoder(GraphDecoder):
-    """Activation, bridge, emptied again, one molecule convolution to atom types. Source: THUDM/GraphMAE (chem)."""
+    """Activation, bridge, erased again, one molecule convolution to atom types. Source: THUDM/GraphMAE (chem)."""
 
     def __init__(self, width: int, inner: int):
         super().__init__(width, inner, ATOM_TYPES)
@@ -201,6 +201,6 @@ class BondDecoder(GraphDecoder):
         return self.bridge(self.activation(latent))
 
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        links, ending = into(Links.of(layout), asked)
+        links, ending = into(EdgeIndex.of(layout), asked)
         summed = neighbour_sum(codes.values, codes.readable(links)[0])
         return self.conv(summed, layout.edge_content[ending], links)

@@ -129,7 +129,7 @@ def raw_accuracy(data: Collection, seed: int = 0) -> float:
 
     graph, split = data.graphs[0], parts(data, seed)
     check_parts(data.nodes, split)
-    x = (to_dense(graph.x, graph.features) if graph.is_bag else graph.x).numpy()
+    x = (to_dense(graph.x, graph.features) if graph.is_sparse else graph.x).numpy()
     y, rows = data.nodes.numpy(), {name: flag.numpy() for name, flag in split.items()}
     best, test = -1.0, 0.0
     for strength in (0.1, 1.0, 10.0, 100.0):
@@ -161,7 +161,7 @@ def _fit(
     both = nn.ModuleList([encoder, head])
     trained = [p for p in both.parameters() if p is not encoder.input.mask_token]
     optimizer = torch.optim.Adam(trained, lr=5e-3, weight_decay=5e-4)
-    seen, best, test = tokenizer(graph).whole(), -1.0, 0.0
+    seen, best, test = tokenizer(graph).unmasked(), -1.0, 0.0
     for _ in range(epochs):
         both.train()
         optimizer.zero_grad()

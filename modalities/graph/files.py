@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.errors import UserError
 from modalities.graph import planetoid, ppi, tables, tu
-from modalities.graph.collection import Collection, Scaling, both_ways, made, no_features
+from modalities.graph.collection import Collection, Scaling, made, no_features, to_undirected
 from modalities.graph.geometric import harmless_classes
 
 SUFFIXES = (".pt", ".npz")
@@ -89,7 +89,7 @@ def _of_arrays(
         source = np.repeat(np.arange(len(pointer) - 1), np.diff(pointer))
         edges = torch.from_numpy(np.stack([source, arrays["adj_indices"].astype(np.int64)]))
         labels = arrays.get("labels")
-        graph = made(_csr(arrays), both_ways(edges, directed), where, scaling)
+        graph = made(_csr(arrays), to_undirected(edges, directed), where, scaling)
         return _labelled(graph, None if labels is None else torch.from_numpy(labels), {}, where)
     if "edge_index" not in arrays:
         raise UserError(f"{where} holds {', '.join(arrays)}; needed are edge_index and x, or adj_* and attr_*.")

@@ -58,7 +58,7 @@ class Graphs:
         return torch.repeat_interleave(counts, output_size=len(self.x))
 
     @property
-    def is_bag(self) -> bool:
+    def is_sparse(self) -> bool:
         return self.x.dim() == 3
 
     def to(self, device: Any, non_blocking: bool = False) -> "Graphs":
@@ -78,10 +78,10 @@ class Graphs:
 
     def compact(self) -> "Graphs":
         """The same with features as bags, where they are mostly zeros."""
-        if self.is_bag or not self.x.is_floating_point() or not len(self.x):
+        if self.is_sparse or not self.x.is_floating_point() or not len(self.x):
             return self
         most = int((self.x != 0).sum(1).max())
-        return replace(self, x=to_bag(self.x, most)) if most * SPARSE <= self.features else self
+        return replace(self, x=to_sparse(self.x, most)) if most * SPARSE <= self.features else self
 
 
 def join(parts: Sequence[Graphs]) -> Graphs:
@@ -94,8 +94,8 @@ def join(parts: Sequence[Graphs]) -> Graphs:
     offsets = torch.tensor([0, *(len(part.x) for part in parts)]).cumsum(0).tolist()
     edges = torch.cat([part.edge_index + offset for part, offset in zip(parts, offsets, strict=False)], 1)
     xs = [part.x for part in parts]
-    if any(part.is_bag for part in parts):
-        xs = [part.x if part.is_bag else to_bag(part.x, int((part.x != 0).sum(1).max())) for part in parts]
+    if any(part.is_sparse for part in parts):
+        xs = [part.x if part.is_sparse else to_sparse(part.x, int((part.x != 0).sum(1).max())) for part in parts]
         most = max(x.shape[2] for x in xs)
         xs = [F.pad(x, (0, most - x.shape[2])) for x in xs]
     counts = tuple(count for part in parts for count in part.counts)
@@ -134,7 +134,7 @@ def of_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
     return Graphs.of(x, data.edge_index, counts, data.edge_attr, loop, position)
 
 
-def to_bag(x: Tensor, most: int | None = None) -> Tensor:
+def to_sparse(x: Tensor, most: int | None = None) -> Tensor:
     """Dense rows (N, C) -> (N, 2, K): up to K values that are not zero, and the columns they are from (as floats)."""
     if most is None:
         most = int((x != 0).sum(1).max())
@@ -144,7 +144,7 @@ def to_bag(x: Tensor, most: int | None = None) -> Tensor:
 
 
 def to_dense(content: Tensor, features: int) -> Tensor:
-    """Bags (…, 2, K) -> (…, C)."""
+    """AggregationPlan (…, 2, K) -> (…, C)."""
     value, column = content.unbind(-2)
     return value.new_zeros(*value.shape[:-1], features).scatter_add(-1, column.long(), value)
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.tokens import Seen
+from core.tokens import EncoderInput
 from modalities.graph.elementwise import PReLU, dropout
 from modalities.graph.graphs import to_dense
-from modalities.graph.messages import Links, edge_softmax, neighbour_sum, weighted_sum
+from modalities.graph.messages import EdgeIndex, edge_softmax, neighbour_sum, weighted_sum
 
 Norm = Literal["none", "layer", "batch"]
 Activation = Literal["none", "prelu", "relu", "elu"]
@@ -17,8 +17,8 @@ Residual = Literal["none", "identity", "unequal"]
 TokenStart = Literal["zero", "xavier"]
 
 
-class Input(nn.Module):
-    """Raw content with the learned vector at emptied nodes: (1, N, C) or bags -> a linear map of it, or itself."""
+class MaskedInput(nn.Module):
+    """Raw content with the learned vector at erased nodes: (1, N, C) or bags -> a linear map of it, or itself."""
 
     def __init__(self, features: int, start: TokenStart = "zero"):
         super().__init__()
@@ -27,22 +27,22 @@ class Input(nn.Module):
         if start == "xavier":
             nn.init.xavier_normal_(self.mask_token)
 
-    def forward(self, seen: Seen, drop: float = 0.0) -> Tensor:
+    def forward(self, seen: EncoderInput, drop: float = 0.0) -> Tensor:
         """(N, C), dense."""
         x = seen.content[0]
         x = to_dense(x, self.features) if x.dim() == 3 else x
-        if seen.emptied is not None:
-            x = torch.where(seen.emptied[0][:, None], self.mask_token, x)
+        if seen.erased is not None:
+            x = torch.where(seen.erased[0][:, None], self.mask_token, x)
         return dropout(x, drop, self.training)
 
-    def project(self, seen: Seen, weight: Tensor, drop: float) -> Tensor:
+    def project(self, seen: EncoderInput, weight: Tensor, drop: float) -> Tensor:
         """dropout(content) @ weightᵀ, (N, D), without making bags dense where that costs more (CPU)."""
         x = seen.content[0]
         if x.dim() == 2 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return F.linear(self(seen, drop), weight)
         value, column = x.unbind(1)
         value = dropout(value, drop, self.training).to(weight.dtype)
-        held = value != 0  # neither padding nor emptied rows nor what dropout took
+        held = value != 0  # neither padding nor erased rows nor what dropout took
         start = F.pad(held.sum(1).cumsum(0), (1, 0))
         # Contiguous: of columns `embedding_bag` gathers one number at a time.
         out = F.embedding_bag(
@@ -53,9 +53,9 @@ class Input(nn.Module):
             per_sample_weights=value[held],
             include_last_offset=True,
         )
-        if seen.emptied is None:
+        if seen.erased is None:
             return out
-        rows = seen.emptied[0].nonzero()[:, 0]
+        rows = seen.erased[0].nonzero()[:, 0]
         # m ∘ token for rows m of dropout: the gradients of token and weight share one product this way.
         m = dropout(weight.new_ones(len(rows), self.features), drop, self.training)
         return out.index_copy(0, rows, F.linear(m, weight * self.mask_token))
@@ -100,30 +100,30 @@ class GATLayer(nn.Module):
         ):
             nn.init.xavier_normal_(weight, gain=2**0.5)
 
-    def forward(self, h: Tensor, links: Links) -> Tensor:
-        return self.pass_on(F.linear(h, self.weight), links, h)
+    def forward(self, h: Tensor, edges: EdgeIndex) -> Tensor:
+        return self.propagate(F.linear(h, self.weight), edges, h)
 
     @property
     def weight(self) -> Tensor:
         """Of everything that reads h at once: (width [+ width of the residual], C)."""
         return self.linear.weight if self.residual is None else torch.cat([self.linear.weight, self.residual.weight])
 
-    def pass_on(self, projected: Tensor, links: Links, h: Tensor | None) -> Tensor:
+    def propagate(self, projected: Tensor, edges: EdgeIndex, h: Tensor | None) -> Tensor:
         """From h · weightᵀ on; h itself only matters to an identity residual."""
         width = self.linear.out_features
         f = projected[:, :width].unflatten(1, (self.heads, -1))
-        attention = dropout(self.attention(f, links), self.attn_drop, self.training)
-        out = weighted_sum(f, attention.to(f.dtype), links).flatten(1) + self.bias
+        attention = dropout(self.attention(f, edges), self.attn_drop, self.training)
+        out = weighted_sum(f, attention.to(f.dtype), edges).flatten(1) + self.bias
         if self.residual is not None:
             out = out + projected[:, width:]
         if self.is_identity:
             out = out + h
         return self.activation(self.norm(out))
 
-    def attention(self, f: Tensor, links: Links) -> Tensor:
+    def attention(self, f: Tensor, edges: EdgeIndex) -> Tensor:
         """f (N, K, D) -> (E, K), before dropout."""
         sent, received = (f * self.sender).sum(2), (f * self.receiver).sum(2)
-        return edge_softmax(F.leaky_relu(sent[links.source] + received[links.row], self.slope), links)
+        return edge_softmax(F.leaky_relu(sent[edges.source] + received[edges.row], self.slope), edges)
 
 
 class Mlp(nn.Module):
@@ -155,8 +155,8 @@ class GINLayer(nn.Module):
         self.residual = nn.Linear(features, width, bias=False) if residual and features != width else None
         self.is_identity = residual and features == width
 
-    def forward(self, h: Tensor, links: Links) -> Tensor:
-        out = self.activation(self.norm(self.mlp((1 + self.eps) * h + neighbour_sum(h, links))))
+    def forward(self, h: Tensor, edges: EdgeIndex) -> Tensor:
+        out = self.activation(self.norm(self.mlp((1 + self.eps) * h + neighbour_sum(h, edges))))
         if self.residual is not None:
             return out + self.residual(h)
         return out + h if self.is_identity else out

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from core.maskers import Masker, checked_ratio, uniform
-from core.tokens import Layout, Mask, Place, Rows, Step, Tokens
+from core.tokens import ForwardContext, Layout, Mask, Query, Rows, Tokens
 
 
 class NodeMasker(Masker):
     """Hides int(N · ratio) nodes, drawn over all graphs of a batch together; at least one.
 
-    Of the M hidden nodes int(M · (1 − replace)) are emptied and int(M · replace) get the features of random nodes; what
+    Of the M hidden nodes int(M · (1 − replace)) are erased and int(M · replace) get the features of random nodes; what
     rounding leaves keeps its own (as published) and counts in the loss like the others.
 
-    `remask`: what is emptied again before decoding. "hidden": the hidden nodes (GraphMAE); "random": `views` decodings,
+    `remask`: what is erased again before decoding. "hidden": the hidden nodes (GraphMAE); "random": `decodings` of them,
     each with int(N · remask_ratio) nodes drawn from all (GraphMAE2), at places main/0, main/1, …; "none" (MLP decoder).
     `latent`: also a place "latent": the roots of sampled subgraphs, or all nodes (GraphMAE2).
     `drop_edges`: share of edges that the encoder does not see. `loops`: GraphMAE drops self-loops like other edges and
@@ -35,20 +35,20 @@ class NodeMasker(Masker):
         drop_edges: float = 0.0,
         loops: Literal["doubled", "single"] = "doubled",
         remask: Literal["hidden", "random", "none"] = "hidden",
-        views: int = 1,
+        decodings: int = 1,
         remask_ratio: float = 0.5,
         latent: bool = False,
         view: str = "graph",
     ):
         self.ratio, self.replace, self.drop_edges = checked_ratio(ratio), checked_ratio(replace), drop_edges
-        self.loops, self.remask, self.views, self.remask_ratio = loops, remask, views, remask_ratio
+        self.loops, self.remask, self.decodings, self.remask_ratio = loops, remask, decodings, remask_ratio
         self.latent, self.view = latent, view
 
     def hidden_count(self, nodes: int) -> int:
         """The published int(N · ratio), but no fewer than one: a graph of one node has something to predict too."""
         return max(int(nodes * self.ratio), min(nodes, 1))
 
-    def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, step: Step) -> dict:
+    def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext) -> dict:
         layout, device = tokens[self.view].layout, tokens[self.view].content.device
         count, hidden = layout.count, self.hidden_count(layout.count)
         draws = {"nodes": permutation(count, generator, device)}
@@ -59,10 +59,10 @@ class NodeMasker(Masker):
             share = torch.full((layout.edges.shape[1],), 1 - self.drop_edges, device=_home(generator))
             draws["edges"] = torch.bernoulli(share, generator=generator).bool().to(device, non_blocking=True)
         if self.remask == "random":
-            draws["remask"] = torch.stack([permutation(count, generator, device) for _ in range(self.views)])
+            draws["remask"] = torch.stack([permutation(count, generator, device) for _ in range(self.decodings)])
         return {self.view: draws}
 
-    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, step: Step) -> dict[str, Mask]:
+    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, ctx: ForwardContext) -> dict[str, Mask]:
         layout, drawn = tokens[self.view].layout, draws[self.view]
         count, hidden = layout.count, self.hidden_count(layout.count)
         chosen, kept = drawn["nodes"][:hidden], drawn["nodes"][hidden:]
@@ -75,21 +75,21 @@ class NodeMasker(Masker):
         else:
             source = source.index_fill(0, chosen, -1)
         encoded = None if "edges" not in drawn else drop_edges(layout, drawn["edges"], self.loops)
-        predict = self._places(Rows(chosen[None]), count, drawn)
+        predict = self._queries(Rows(chosen[None]), count, drawn)
         if self.latent:
             roots = tokens[self.view].side.get("roots")
-            predict["latent"] = Place(Rows.all(1, count, chosen.device) if roots is None else Rows(roots[None]))
+            predict["latent"] = Query(Rows.all(1, count, chosen.device) if roots is None else Rows(roots[None]))
         return {self.view: Mask(flag[None], Rows(kept[None]), predict, source[None], encoded)}
 
-    def _places(self, rows: Rows, count: int, drawn: Mapping[str, Tensor]) -> dict[str, Place]:
+    def _queries(self, rows: Rows, count: int, drawn: Mapping[str, Tensor]) -> dict[str, Query]:
         if self.remask != "random":
-            return {"main": Place(rows, rows if self.remask == "hidden" else None)}
-        emptied = drawn["remask"][:, : int(count * self.remask_ratio)]
-        return {f"main/{i}": Place(rows, Rows(nodes[None])) for i, nodes in enumerate(emptied)}
+            return {"main": Query(rows, rows if self.remask == "hidden" else None)}
+        erased = drawn["remask"][:, : int(count * self.remask_ratio)]
+        return {f"main/{i}": Query(rows, Rows(nodes[None])) for i, nodes in enumerate(erased)}
 
 
 class AtomMasker(Masker):
-    """Hides int(n · ratio + 1) atoms of each molecule of n; they are emptied, and again before decoding.
+    """Hides int(n · ratio + 1) atoms of each molecule of n; they are erased, and again before decoding.
 
     Draws: noise (N,), the lowest of each molecule are hidden; or the hidden nodes themselves (long), to replay.
     Source: THUDM/GraphMAE, folder chem.
@@ -98,15 +98,15 @@ class AtomMasker(Masker):
     def __init__(self, ratio: float, view: str = "graph"):
         self.ratio, self.view = checked_ratio(ratio), view
 
-    def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, step: Step) -> dict:
+    def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext) -> dict:
         return {self.view: uniform((tokens[self.view].layout.count,), tokens[self.view].content.device, generator)}
 
-    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, step: Step) -> dict[str, Mask]:
+    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, ctx: ForwardContext) -> dict[str, Mask]:
         layout, drawn = tokens[self.view].layout, draws[self.view]
         chosen = self._lowest(drawn, layout) if drawn.is_floating_point() else drawn
         hidden = torch.zeros(layout.count, dtype=torch.bool, device=chosen.device).index_fill(0, chosen, True)
-        kept = Rows.where(~hidden[None], layout.count - len(chosen))
-        return {self.view: Mask(hidden[None], kept, {"main": Place(Rows(chosen[None]), Rows(chosen[None]))})}
+        kept = Rows.from_mask(~hidden[None], layout.count - len(chosen))
+        return {self.view: Mask(hidden[None], kept, {"main": Query(Rows(chosen[None]), Rows(chosen[None]))})}
 
     def _lowest(self, noise: Tensor, layout: Layout) -> Tensor:
         order = (layout.sample + noise.double()).argsort()  # by molecule, then noise

@@ -15,7 +15,7 @@ from core.tokens import Layout
 
 
 @dataclass(frozen=True)
-class Links:
+class EdgeIndex:
     """Edges into `rows` of all nodes: `source` (E,), `row` (E,) ascending: which row an edge ends in.
 
     `nodes`: how many nodes messages come from; `rows`: how many rows receive. Sources and rows may be numbered apart.
@@ -28,7 +28,7 @@ class Links:
     _bags: dict = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, layout: Layout) -> "Links":
+    def of(cls, layout: Layout) -> "EdgeIndex":
         """All of a layout's edges; planned once for edges that come again (training on one graph)."""
         known = _PLANNED.get(layout.edges)
         if known is None:
@@ -39,12 +39,12 @@ class Links:
             known = _PLANNED[layout.edges] = cls(source, row, layout.count, layout.count)
         return known
 
-    def bags(self, heads: int) -> tuple["Bags", "Bags"]:
+    def bags(self, heads: int) -> tuple["AggregationPlan", "AggregationPlan"]:
         """Plans for sums by row and, for gradients, by source."""
         if heads not in self._bags:
             self._bags[heads] = (
-                Bags.of(self.row, self.source, self.rows, heads),
-                Bags.of(self.source, self.row, self.nodes, heads),
+                AggregationPlan.of(self.row, self.source, self.rows, heads),
+                AggregationPlan.of(self.source, self.row, self.nodes, heads),
             )
         return self._bags[heads]
 
@@ -53,7 +53,7 @@ _PLANNED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Bags:
+class AggregationPlan:
     """Which rows every bag sums: `index` (E · K,), bag b from `start[b]` on; `order`: each weight's place in (E, K)."""
 
     index: Tensor
@@ -61,7 +61,7 @@ class Bags:
     order: Tensor
 
     @classmethod
-    def of(cls, into: Tensor, out_of: Tensor, count: int, heads: int) -> "Bags":
+    def of(cls, into: Tensor, out_of: Tensor, count: int, heads: int) -> "AggregationPlan":
         head = torch.arange(heads, device=into.device)
         bag = (into[:, None] * heads + head).flatten()
         bag, order = bag.sort(stable=True)
@@ -75,44 +75,44 @@ class Bags:
         )
 
 
-def edge_softmax(logits: Tensor, links: Links) -> Tensor:
+def edge_softmax(logits: Tensor, edges: EdgeIndex) -> Tensor:
     """(E, K) -> (E, K): softmax over the edges of each row."""
-    index = links.row[:, None].expand_as(logits)
-    top = logits.detach().new_full((links.rows, logits.shape[1]), -torch.inf)
+    index = edges.row[:, None].expand_as(logits)
+    top = logits.detach().new_full((edges.rows, logits.shape[1]), -torch.inf)
     top = top.scatter_reduce(0, index, logits.detach(), "amax")
-    weight = (logits - top[links.row]).exp()
-    total = weight.new_zeros(links.rows, logits.shape[1]).index_add(0, links.row, weight)
-    return weight / total[links.row]
+    weight = (logits - top[edges.row]).exp()
+    total = weight.new_zeros(edges.rows, logits.shape[1]).index_add(0, edges.row, weight)
+    return weight / total[edges.row]
 
 
-def weighted_sum(x: Tensor, weight: Tensor, links: Links) -> Tensor:
+def weighted_sum(x: Tensor, weight: Tensor, edges: EdgeIndex) -> Tensor:
     """x (nodes, K, D), weight (E, K) -> (rows, K, D): Σ over the edges of a row of weight · x[source]."""
     if x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.float64):
-        return _WeightedSum.apply(x.contiguous(), weight, links)
-    return plain_weighted_sum(x, weight, links)
+        return _WeightedSum.apply(x.contiguous(), weight, edges)
+    return plain_weighted_sum(x, weight, edges)
 
 
-def plain_weighted_sum(x: Tensor, weight: Tensor, links: Links) -> Tensor:
+def plain_weighted_sum(x: Tensor, weight: Tensor, edges: EdgeIndex) -> Tensor:
     """The same with one message per edge in memory."""
-    messages = x[links.source] * weight[:, :, None]
-    return messages.new_zeros(links.rows, *x.shape[1:]).index_add(0, links.row, messages)
+    messages = x[edges.source] * weight[:, :, None]
+    return messages.new_zeros(edges.rows, *x.shape[1:]).index_add(0, edges.row, messages)
 
 
-def neighbour_sum(x: Tensor, links: Links) -> Tensor:
+def neighbour_sum(x: Tensor, edges: EdgeIndex) -> Tensor:
     """x (nodes, D) -> (rows, D): Σ over the edges of a row of x[source]."""
-    ones = x.new_ones(len(links.source), 1)
-    return weighted_sum(x[:, None], ones, links)[:, 0]
+    ones = x.new_ones(len(edges.source), 1)
+    return weighted_sum(x[:, None], ones, edges)[:, 0]
 
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, links: Links) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, edges: EdgeIndex) -> Tensor:
         heads = x.shape[1]
-        forward, _ = links.bags(heads)
+        forward, _ = edges.bags(heads)
         ordered = weight.flatten()[forward.order]
-        ctx.links = links
+        ctx.links = edges
         ctx.save_for_backward(x, weight)
-        return forward.sum(x.flatten(0, 1), ordered).view(links.rows, heads, x.shape[2])
+        return forward.sum(x.flatten(0, 1), ordered).view(edges.rows, heads, x.shape[2])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

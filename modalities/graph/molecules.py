@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from core.encoder import Encoder
 from core.targets import Target
-from core.tokens import Latent, Place, Seen, Step, Truth
-from modalities.graph.messages import Links, neighbour_sum
+from core.tokens import EncoderInput, ForwardContext, Latent, Query, TargetValues
+from modalities.graph.messages import EdgeIndex, neighbour_sum
 
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, DIRECTIONS = 119, 3, 6, 3
 SELF_LOOP = (4, 0)  # bond type and direction of a node's edge to itself
@@ -30,27 +30,27 @@ class BondConv(nn.Module):
         nn.init.xavier_uniform_(self.types.weight)
         nn.init.xavier_uniform_(self.directions.weight)
 
-    def forward(self, summed: Tensor, bonds: Tensor, links: Links) -> Tensor:
+    def forward(self, summed: Tensor, bonds: Tensor, edges: EdgeIndex) -> Tensor:
         """summed (R, C): Σ h_from; bonds (E, 2): type and direction of the links -> (R, out)."""
         for i, table in enumerate((self.types.weight, self.directions.weight)):
-            summed = summed + self._count(bonds[:, i], links, len(table)).to(summed.dtype) @ table
+            summed = summed + self._count(bonds[:, i], edges, len(table)).to(summed.dtype) @ table
         return self.linear2(F.relu(self.linear1(summed)))
 
     @staticmethod
-    def _count(kind: Tensor, links: Links, kinds: int) -> Tensor:
+    def _count(kind: Tensor, edges: EdgeIndex, kinds: int) -> Tensor:
         """(R, kinds): how many edges of each kind a row has."""
-        counts = torch.zeros(links.rows * kinds, device=kind.device)
-        return counts.index_add(0, links.row * kinds + kind, torch.ones_like(kind, dtype=counts.dtype)).view(-1, kinds)
+        counts = torch.zeros(edges.rows * kinds, device=kind.device)
+        return counts.index_add(0, edges.row * kinds + kind, torch.ones_like(kind, dtype=counts.dtype)).view(-1, kinds)
 
 
 class MoleculeGIN(Encoder):
     """Atom type and chirality embeddings, then `depth` convolutions with batch norm, ReLU between them.
 
     A hidden atom is type 119, chirality 0.
-    Shapes: Seen (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source: THUDM/GraphMAE, folder chem.
+    Shapes: EncoderInput (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source: THUDM/GraphMAE, folder chem.
     """
 
-    hide = "blank"
+    masking = "replace"
     requires: ClassVar = {"features": 2}
 
     def __init__(self, width: int, depth: int, drop: float = 0.0):
@@ -68,12 +68,12 @@ class MoleculeGIN(Encoder):
     def provides(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         atom, chirality = seen.content[0].unbind(1)
-        if seen.emptied is not None:
-            atom = atom.masked_fill(seen.emptied[0], ATOM_TYPES)  # `blank` left zeros: chirality 0
+        if seen.erased is not None:
+            atom = atom.masked_fill(seen.erased[0], ATOM_TYPES)  # `blank` left zeros: chirality 0
         h, tapped = self.atoms(atom) + self.chirality(chirality), {}
-        links = Links.of(seen.layout)
+        links = EdgeIndex.of(seen.layout)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             h = norm(conv(neighbour_sum(h, links), seen.layout.edge_content, links))
             h = F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training)
@@ -90,6 +90,6 @@ class AtomTypes(Target):
         self.out = ATOM_TYPES
 
     @torch.no_grad()
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        atoms = place.rows.take(step.tokens[view].content)[..., 0]
-        return Truth(F.one_hot(atoms, ATOM_TYPES).float())
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        atoms = query.rows.gather(ctx.tokens[view].content)[..., 0]
+        return TargetValues(F.one_hot(atoms, ATOM_TYPES).float())

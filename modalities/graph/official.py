@@ -108,9 +108,9 @@ def _overrides2(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"method.encoder.residual={'unequal' if _residual(state, settings) else 'none'}",
         f"method.{DECODER}.mask_token={'learned' if random else 'idle'}",
         f"method.masker.remask={'random' if random else 'hidden'}",
-        f"method.masker.views={views}",
+        f"method.masker.decodings={views}",
         f"method.masker.remask_ratio={settings.get('remask_rate', 0.5)}",
-        f"{objectives}.at={[f'main/{i}' for i in range(views)] if random else ['main']}".replace("'", ""),
+        f"{objectives}.queries={[f'main/{i}' for i in range(views)] if random else ['main']}".replace("'", ""),
         f"method.readouts.latent.objectives.latent.weight={float(settings.get('lam', 1.0))}",
         f"method.teachers.latent.momentum={float(settings.get('momentum', 0.996))}",
         f"method.teachers.latent.delay={float(settings.get('delayed_ema_epoch', 0))}",
@@ -162,9 +162,9 @@ def _replay2(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
         draws["edges"] = _kept(graphs, io["view1_edge_index"])
     if "view2_edge_index" in io:
         views["teacher"] = Graphs.of(io["x"], io["view2_edge_index"])
-    emptied = [io[f"remask_nodes_{i}"] for i in range(settings.get("num_remasking", 0)) if f"remask_nodes_{i}" in io]
-    if emptied:
-        draws["remask"] = torch.stack([_permutation(nodes, count) for nodes in emptied])
+    erased = [io[f"remask_nodes_{i}"] for i in range(settings.get("num_remasking", 0)) if f"remask_nodes_{i}" in io]
+    if erased:
+        draws["remask"] = torch.stack([_permutation(nodes, count) for nodes in erased])
     if "targets" in io:
         views["graph"] = graphs.rooted(io["targets"])
     return Batch(views), {"graph": draws}
@@ -260,7 +260,7 @@ GRAPHMAE2 = Official(
         *_COMMON,
         Rule(r"dec_mask_token", (f"{DECODER}.mask_token",)),
         Rule(r"(projector|predictor)\.(\d)\.(weight|bias)", (rf"{LATENT}.\1.\2.\3",)),
-        Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"followers.latent.copies.projector.\1.\2",)),
-        *_gat_rules("encoder_ema", "followers.latent.copies.encoder"),
+        Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"moving_teachers.latent.copies.projector.\1.\2",)),
+        *_gat_rules("encoder_ema", "moving_teachers.latent.copies.encoder"),
     ),
 )

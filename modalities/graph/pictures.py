@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.evaluation.reconstruction import Comparison, compare, step_of
+from core.evaluation.reconstruction import Comparison, compare, context_of
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.pictures import SCORED, Gallery, Panel, Pictures, Raster
 from core.tokens import Batch, Mask
@@ -57,14 +57,14 @@ class GraphPictures(Pictures):
 
 @torch.no_grad()
 def _compared(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Comparison | None:
-    step = step_of(method, batch)
-    step.masks.update(masks)
-    return next((found for found in compare(method, step, NeighbourMean()) if found.view == "graph"), None)
+    ctx = context_of(method, batch)
+    ctx.masks.update(masks)
+    return next((found for found in compare(method, ctx, NeighbourMean()) if found.view == "graph"), None)
 
 
 def _by_node(found: Comparison, nodes: int) -> dict[str, np.ndarray]:
     """Errors (N,) of the filler and the method, NaN where a node does not count."""
-    rows = found.place.rows.index[0]
+    rows = found.query.rows.index[0]
 
     def spread(error: Tensor) -> np.ndarray:
         error = torch.where(found.scored[0], error[0].float(), torch.nan)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from core.errors import UserError
-from modalities.graph.collection import Collection, Scaling, both_ways, scaled, split
+from modalities.graph.collection import Collection, Scaling, scaled, split, to_undirected
 from modalities.graph.graphs import Graphs
 
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
@@ -40,7 +40,7 @@ def _part(folder: Path, part: str, scaling: Scaling) -> tuple[list[Graphs], torc
             np.load(folder / f"{part}_{what}.npy", allow_pickle=False) for what in ("graph_id", "feats", "labels")
         )
         number, x, y = arrays
-        edges = both_ways(torch.tensor(links, dtype=torch.long).reshape(-1, 2).T, bool(tree.get("directed")))
+        edges = to_undirected(torch.tensor(links, dtype=torch.long).reshape(-1, 2).T, bool(tree.get("directed")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"data.root: {folder}: the part {part!r} of PPI cannot be read: {error!r}") from None
     counts = np.unique(number, return_counts=True)[1].tolist()

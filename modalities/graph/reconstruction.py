@@ -10,7 +10,7 @@ from core.evaluation.fillers import Filler
 from core.tokenizers import Tokenizer
 from core.tokens import Tokens
 from modalities.graph.graphs import Graphs, to_dense
-from modalities.graph.messages import Links, neighbour_sum
+from modalities.graph.messages import EdgeIndex, neighbour_sum
 
 
 class NeighbourMean(Filler):
@@ -25,9 +25,9 @@ class NeighbourMean(Filler):
     )
 
     def fill(self, tokenizer: Tokenizer, data: Graphs, tokens: Tokens, hidden: Tensor) -> Graphs:
-        links, hidden = Links.of(tokens.layout), hidden[0]
+        links, hidden = EdgeIndex.of(tokens.layout), hidden[0]
         if data.x.is_floating_point():
-            x = to_dense(data.x, data.features) if data.is_bag else data.x
+            x = to_dense(data.x, data.features) if data.is_sparse else data.x
             return replace(data, x=torch.where(hidden[:, None], _means(x, data, links, ~hidden), x))
         columns = []
         for column in data.x.unbind(1):
@@ -36,11 +36,11 @@ class NeighbourMean(Filler):
         return replace(data, x=torch.stack(columns, 1))
 
 
-def _means(x: Tensor, data: Graphs, links: Links, visible: Tensor) -> Tensor:
+def _means(x: Tensor, data: Graphs, edges: EdgeIndex, visible: Tensor) -> Tensor:
     """x (N, C) -> (N, C): means over visible rows near each node."""
     # A column of ones is summed along: how many visible rows there were.
     seen = torch.cat([x, torch.ones_like(x[:, :1])], 1) * visible[:, None]
-    near = neighbour_sum(seen, links)
+    near = neighbour_sum(seen, edges)
     own = seen.new_zeros(len(data.counts), seen.shape[1]).index_add(0, data.sample, seen)[data.sample]
     total = torch.where(near[:, -1:] > 0, near, torch.where(own[:, -1:] > 0, own, seen.sum(0)))
     return total[:, :-1] / total[:, -1:].clamp(min=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from core.data.labels import numbers
 from core.data.splits import parse as split_of
 from core.errors import UserError
-from modalities.graph.collection import Collection, Scaling, both_ways, made, no_features
+from modalities.graph.collection import Collection, Scaling, made, no_features, to_undirected
 
 SPLITS = ("train", "validation", "test")
 
@@ -35,7 +35,7 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
         labels = torch.full((len(x),), -1)
         labels[nodes] = torch.tensor([each.get("class", -1) for each in found], dtype=torch.long)
     splits = _splits(folder / "split.csv", len(x)) if (folder / "split.csv").exists() else {}
-    graph = made(x, both_ways(edges, directed), folder, scaling)
+    graph = made(x, to_undirected(edges, directed), folder, scaling)
     return Collection([graph], None, labels, splits, classes=classes)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from core.targets import Target
-from core.tokens import Place, Step, Truth
+from core.tokens import ForwardContext, Query, TargetValues
 from modalities.graph.graphs import to_dense
 
 
@@ -15,6 +15,6 @@ class NodeFeatures(Target):
         self.out = features
 
     @torch.no_grad()
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        content = place.rows.take(step.tokens[view].content)
-        return Truth(to_dense(content, self.out) if content.dim() == 4 else content.float())
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        content = query.rows.gather(ctx.tokens[view].content)
+        return TargetValues(to_dense(content, self.out) if content.dim() == 4 else content.float())

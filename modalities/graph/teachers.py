@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.teachers import Averaged
-from core.tokens import Step
+from core.teachers import EMATeacher
+from core.tokens import ForwardContext
 
 
-class LatentTeacher(Averaged):
+class LatentTeacher(EMATeacher):
     """Projected codes of the whole graph by averaged weights: (1, N, D). Dropout is active in it too, as published.
 
     It sees a view of its own, "teacher", where the data make one (with other edges dropped), else that of the student.
@@ -23,9 +23,9 @@ class LatentTeacher(Averaged):
         super().follow(method)
         self.copies["encoder"].input.mask_token = None  # it sees every node
 
-    def forward(self, step: Step) -> Tensor:
-        tokens = step.tokens.get("teacher", step.tokens[self.view])
-        return self.copies["projector"](self.copies["encoder"](tokens.whole()).features)
+    def forward(self, ctx: ForwardContext) -> Tensor:
+        tokens = ctx.tokens.get("teacher", ctx.tokens[self.view])
+        return self.copies["projector"](self.copies["encoder"](tokens.unmasked()).features)
 
 
 class LatentHead(nn.Module):

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.encoder import AttentionPlan, Encoder, Trunk
-from core.tokens import Latent, Layout, Seen
-from modalities.graph.layers import Input
-from modalities.graph.messages import Links, weighted_sum
+from core.tokens import EncoderInput, Latent, Layout
+from modalities.graph.layers import MaskedInput
+from modalities.graph.messages import EdgeIndex, weighted_sum
 
 
 class GraphTransformer(Encoder):
@@ -17,14 +17,14 @@ class GraphTransformer(Encoder):
 
     Attention is planned per graph of the batch (`counts`), never over all nodes. Hidden nodes are a learned vector,
     whose place in the graph is known. `steps`: length of the walks, 0 for none.
-    Shapes: Seen (1, N, C) -> Latent (1, N, D). Source of the encodings: Dwivedi et al., 2022 (random-walk positions).
+    Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Source of the encodings: Dwivedi et al., 2022 (random-walk positions).
     """
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self, trunk: Trunk, features: int, steps: int = 8):
         super().__init__()
-        self.trunk, self.input, self.steps = trunk, Input(features), steps
+        self.trunk, self.input, self.steps = trunk, MaskedInput(features), steps
         self.embed = nn.Linear(features, trunk.dim)
         self.position = nn.Linear(steps, trunk.dim, bias=False) if steps else None
         self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
@@ -33,7 +33,7 @@ class GraphTransformer(Encoder):
     def provides(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         x = self.input.project(seen, self.embed.weight, 0.0) + self.embed.bias
         if self.position is not None:
             x = x + self.position(random_walk(seen.layout, self.steps).to(x.dtype))
@@ -52,7 +52,7 @@ def random_walk(layout: Layout, steps: int) -> Tensor:
     Exact for small graphs; else Hutchinson's estimate, the mean of z ∘ Pᵏ z over fixed random signs z, so that no N × N
     matrix is made.
     """
-    links, device = Links.of(layout), layout.edges.device
+    links, device = EdgeIndex.of(layout), layout.edges.device
     degree = torch.bincount(links.row, minlength=layout.count).clamp(min=1)
     weight = (1 / degree)[links.row][:, None]
     largest = max(layout.counts, default=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from core.encoder import Encoder
 from core.errors import IncompatibleError, UserError
 from core.tokenizers import Normalise
-from core.tokens import Latent, Layout, Rows, Seen
+from core.tokens import EncoderInput, Latent, Layout, Rows
 from modalities.image.suitable import create, prove, survey
 from modalities.image.windows import Visible, carried, only, runs_sparsely, swap
 
@@ -22,13 +22,13 @@ class ConvNet(Encoder):
     the last; layers behind them are kept for export and not trained.
     `hidden`: what hidden patches are to the network. "zeroed" is the paper's ablation, for comparison: zeros in an
     ordinary network, which sees their edges, its biases there, and counts them in its statistics.
-    Shapes: Seen (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
+    Shapes: EncoderInput (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
     Of all rows (`whole`, `blank`) it makes maps of all positions, zero where nothing is seen.
     Raises: UserError where samples differ in the number of visible patches or have none, and for unsuitable networks.
     Source: keyu-tian/SparK (masked dense maps; equal numbers).
     """
 
-    hide = "keep"
+    masking = "drop"
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class ConvNet(Encoder):
             "norm": "batch" if batch else "layer",
         }
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         rows, grid = self._rows(seen), seen.layout.grid
-        content = seen.content if seen.emptied is None else rows.take(seen.content)
+        content = seen.content if seen.erased is None else rows.gather(seen.content)
         x = self.normalise(content).to(next(self.network.parameters()).dtype)
         visible = None if rows is None else Visible(rows.index, grid, runs_sparsely(self.network, x))
         if visible is None:
@@ -82,7 +82,7 @@ class ConvNet(Encoder):
             maps = [visible.gather(one) for one in self._maps(zeroed, None)]
         latent = None
         for one in maps:  # finest first
-            if seen.emptied is not None:
+            if seen.erased is not None:
                 latent = _everywhere(visible.spread(one), finer=latent)
             else:
                 latent = _everywhere(one, latent) if visible is None else _where_visible(one, visible, latent)
@@ -94,9 +94,9 @@ class ConvNet(Encoder):
             indices = sorted(self.scales.indices)
             return self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
 
-    def _rows(self, seen: Seen) -> Rows | None:
+    def _rows(self, seen: EncoderInput) -> Rows | None:
         """The visible patches; None where nothing is hidden."""
-        rows = seen.rows if seen.emptied is None else Rows.where(~seen.emptied)
+        rows = seen.rows if seen.erased is None else Rows.from_mask(~seen.erased)
         if rows is None:
             return None
         if rows.valid is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from core.decoders import Decoder
 from core.embeddings import token
 from core.errors import UserError
-from core.tokens import Latent, Layout, Place, Rows, levels
+from core.tokens import Latent, Layout, Query, Rows, levels
 
 
 class Densify(nn.Module):
@@ -31,7 +31,7 @@ class Densify(nn.Module):
         count = grid[0] * grid[1]
         rows = latent.rows or Rows.all(features.shape[0], count, features.device)
         seen = self.norm(features.flatten(0, 1)).view_as(features)
-        filled = torch.where(rows.flag(count)[..., None], rows.put(seen, count), self.mask_token.to(seen.dtype))
+        filled = torch.where(rows.to_mask(count)[..., None], rows.scatter(seen, count), self.mask_token.to(seen.dtype))
         return self.project(filled.transpose(1, 2).unflatten(2, grid))
 
 
@@ -51,12 +51,12 @@ class UpBlock(nn.Module):
         return self.norm2(self.conv2(x))
 
 
-class LightUnet(Decoder):
+class SparKDecoder(Decoder):
     """Sums the densified scales on the way up, `stride` times larger in all; the patches asked for are cut out last.
 
     `dim`: width of the coarsest map, halved by every block. `norm`: that of the encoder's kind of network.
     Shapes: Latent pyramid, coarsest first -> dict of (B, M, values), channel fastest.
-    Source: keyu-tian/SparK (densify, LightDecoder).
+    Source: keyu-tian/SparK (densify, MAEDecoder).
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LightUnet(Decoder):
         self._initialise()
 
     def forward(
-        self, latent: Latent, layout: Layout, places: Mapping[str, Place], others: Mapping[str, Latent]
+        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
         maps = [scale(one) for scale, one in zip(self.scales, levels(latent), strict=True)]
         x = maps[0]
@@ -90,7 +90,7 @@ class LightUnet(Decoder):
         pixels = self.out(x)
         grid = [side // p for side, p in zip(pixels.shape[2:], self.patch, strict=True)]
         cut = pixels.unflatten(3, (grid[1], -1)).unflatten(2, (grid[0], -1)).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
-        return {name: place.among(layout, cut).take(cut).flatten(2) for name, place in places.items()}
+        return {name: query.rows_in(layout, cut).gather(cut).flatten(2) for name, query in queries.items()}
 
     def _initialise(self) -> None:
         """Densifying convolutions keep PyTorch's own start, as published."""

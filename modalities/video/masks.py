@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.maskers import ViewMasker, checked_ratio, uniform
-from core.tokens import Mask, Place, Rows, Step, Tokens
+from core.tokens import ForwardContext, Mask, Query, Rows, Tokens
 
 
 class TubeMasker(ViewMasker):
@@ -23,19 +23,19 @@ class TubeMasker(ViewMasker):
     def __init__(self, ratio: float):
         self.ratio = checked_ratio(ratio)
 
-    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, step: Step) -> Tensor:
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
         _, h, w = tokens.layout.grid
         return uniform((tokens.content.shape[0], h * w), tokens.content.device, generator)
 
-    def mask_view(self, tokens: Tokens, draws: Tensor, step: Step) -> Mask:
+    def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
         hidden = self.tube(draws, tokens.layout.grid[0])
-        return Mask.hide(hidden, count=tokens.layout.grid[0] * int(self.ratio * draws.shape[1]))
+        return Mask.from_hidden(hidden, count=tokens.layout.grid[0] * int(self.ratio * draws.shape[1]))
 
     def tube(self, noise: Tensor, slots: int) -> Tensor:
         """Noise per cell (B, S) -> hidden (B, t · S): the cells with the highest noise, in every slot."""
         kept = noise.shape[1] - int(self.ratio * noise.shape[1])
         visible = Rows(noise.argsort(dim=1, stable=True)[:, :kept])
-        return (~visible.flag(noise.shape[1])).repeat(1, slots)
+        return (~visible.to_mask(noise.shape[1])).repeat(1, slots)
 
 
 class DualMasker(ViewMasker):
@@ -55,21 +55,21 @@ class DualMasker(ViewMasker):
         if decoder_ratio not in (0, 0.25, 0.5, 0.75):
             raise UserError(f"masker.decoder_ratio={decoder_ratio} must leave out 0, 1, 2 or 3 of every 4 cells.")
 
-    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, step: Step) -> dict[str, Tensor]:
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> dict[str, Tensor]:
         batch, device = tokens.content.shape[0], tokens.content.device
         return {
-            "cells": self.encoder.draw_view(tokens, generator, step),
+            "cells": self.encoder.draw_view(tokens, generator, ctx),
             "phase": (uniform((batch,), device, generator) * 4).long(),
         }
 
-    def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], step: Step) -> Mask:
+    def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], ctx: ForwardContext) -> Mask:
         t, h, w = tokens.layout.grid
-        seen = self.encoder.mask_view(tokens, draws["cells"], step)
+        seen = self.encoder.mask_view(tokens, draws["cells"], ctx)
         if not self.left_out:
             return seen
         skipped = running_cell(self.left_out, (t, h, w)).to(draws["phase"].device)[draws["phase"]]
-        rows = Rows.where(~skipped, count=t * h * w * (4 - self.left_out) // 4)
-        return Mask(seen.hidden, seen.visible, {"main": Place(rows)})
+        rows = Rows.from_mask(~skipped, count=t * h * w * (4 - self.left_out) // 4)
+        return Mask(seen.hidden, seen.visible, {"main": Query(rows)})
 
 
 def running_cell(left_out: int, grid: tuple[int, int, int]) -> Tensor:

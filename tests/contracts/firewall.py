@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from core.encoder import Encoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokens import Batch, Layout, Mask, Place, Rows, Step, Tokens, levels
+from core.tokens import Batch, ForwardContext, Layout, Mask, Query, Rows, Tokens, levels
 
 Views = Mapping[str, Tokens]
 Masks = Mapping[str, Mask]
@@ -30,7 +30,7 @@ def firewall(method: MaskedAutoencoder, tokens: Views, other: Views, masks: Mask
     """`other`: the tokens of the same raw input with everything replaced that `unread` names."""
     for name, mask in masks.items():
         view = name.partition("/")[0]
-        closed, differ = unread(mask, method.encoder.hide), _differ(tokens[view].content, other[view].content)
+        closed, differ = unread(mask, method.encoder.masking), _differ(tokens[view].content, other[view].content)
         assert not (differ & ~closed).any(), f"{name}: the scrambled input differs in rows that are seen"
         assert not closed.any() or differ[closed].float().mean() > 0.5, f"{name}: the scrambled input hardly differs"
     for train in (False, True):
@@ -43,7 +43,7 @@ def moved(method: MaskedAutoencoder, tokens: Views, masks: Masks, seed: int = 1)
     for train in (False, True):
         before = answers(method, tokens, masks, train)
         compare(before, answers(method, elsewhere, masks, train), f"hidden tokens moved, {_mode(train)}")
-        if method.encoder.hide == "keep":
+        if method.encoder.masking == "drop":
             left = {name: (_without_hidden(tokens[name], masks[name])) for name in masks}
             gone = {name: one for name, (one, _) in left.items()}
             compare(before, answers(method, gone, {n: m for n, (_, m) in left.items()}, train), "hidden tokens deleted")
@@ -53,11 +53,12 @@ def honest(method: MaskedAutoencoder, tokens: Views, masks: Masks, batch: Batch,
     """A target that reveals the layout must not ask for what stands in it: hidden coordinates leave its truth alone."""
     elsewhere = {name: _shuffled_coords(tokens[name], masks[name], seed) for name in masks}
     steps = [
-        Step(batch, dict(t), teachers=method.teachers, method=method, masks=dict(masks)) for t in (tokens, elsewhere)
+        ForwardContext(batch, dict(t), teachers=method.teachers, method=method, masks=dict(masks))
+        for t in (tokens, elsewhere)
     ]
-    for name, (objective, view, place) in method.questions(masks).items():
+    for name, (objective, view, query) in method.prediction_tasks(masks).items():
         if objective.target.reveals == "layout" and tokens[view].layout.coords is not None:
-            first, second = (objective.target(step, view, place).values for step in steps)
+            first, second = (objective.target(step, view, query).values for step in steps)
             compare({name: first}, {name: second}, "the truth stands in the layout that the target reveals")
 
 
@@ -130,25 +131,25 @@ def compare(first: Mapping[str, Tensor], second: Mapping[str, Tensor], what: str
             raise Leak(f"{key} changed by {(a - b).abs().max():.1e} of {a.abs().max():.1e} ({what})")
 
 
-def unread(mask: Mask, hide: str) -> Tensor:
+def unread(mask: Mask, masking: str) -> Tensor:
     """(B, N) bool: rows whose content nothing may read."""
-    if hide == "keep" or (hide == "blank" and mask.content_from is None):
-        return ~mask.visible.flag(mask.hidden.shape[1]) if hide == "keep" else mask.hidden
-    if hide == "expose":
+    if masking == "drop" or (masking == "replace" and mask.content_from is None):
+        return ~mask.visible.to_mask(mask.hidden.shape[1]) if masking == "drop" else mask.hidden
+    if masking == "leak":
         return mask.hidden
     named = Rows(mask.content_from.clamp(min=0), mask.content_from >= 0)
-    return ~named.flag(mask.hidden.shape[1])
+    return ~named.to_mask(mask.hidden.shape[1])
 
 
-def scrambled(tokens: Tokens, mask: Mask, hide: str, seed: int = 1) -> Tokens:
+def scrambled(tokens: Tokens, mask: Mask, masking: str, seed: int = 1) -> Tokens:
     """Other content in the rows that nothing reads, level by level: values of the same kind and range."""
-    closed = unread(mask, hide)
+    closed = unread(mask, masking)
     noise = torch.randperm(tokens.content.numel(), generator=_seeded(seed))
     noise = tokens.content.reshape(-1)[noise].view(tokens.content.shape)
     if tokens.content.is_floating_point():
         noise = noise + torch.rand(noise.shape, generator=_seeded(seed), dtype=noise.dtype)
     content = torch.where(closed.reshape(closed.shape + (1,) * (noise.dim() - 2)), noise, tokens.content)
-    finer = None if tokens.finer is None else scrambled(tokens.finer, mask.finer, hide, seed)
+    finer = None if tokens.finer is None else scrambled(tokens.finer, mask.finer, masking, seed)
     return replace(tokens, content=content, finer=finer)
 
 
@@ -158,9 +159,9 @@ def one_sample(tokens: Tokens, i: int) -> Tokens:
     layout = tokens.layout
     if layout.sample is not None:
         layout = replace(
-            layout.take(rows), sample=torch.zeros(rows.count, dtype=torch.long), samples=1, counts=(rows.count,)
+            layout.gather(rows), sample=torch.zeros(rows.count, dtype=torch.long), samples=1, counts=(rows.count,)
         )
-        content = rows.take(tokens.content)
+        content = rows.gather(tokens.content)
     else:
         layout = _slice_layout(layout, rows, i)
         content = tokens.content[i : i + 1, rows.index[0]]
@@ -204,7 +205,7 @@ def _own_mask(mask: Mask, tokens: Tokens, i: int) -> Mask:
     if source is not None:
         source = source[batch, rows.index[0]]
         source = torch.where(source < 0, -1, number[source.clamp(min=0)])[None]
-    predict = {name: Place(own(p.rows), own(p.remask), p.level) for name, p in mask.predict.items()}
+    predict = {name: Query(own(p.rows), own(p.remask), p.level) for name, p in mask.queries.items()}
     layout = None if mask.layout is None else one_sample(replace(tokens, layout=mask.layout, finer=None), i).layout
     finer = None if mask.finer is None else _own_mask(mask.finer, tokens.finer, i)
     condition = {name: value[batch : batch + 1] for name, value in mask.condition.items()}
@@ -219,7 +220,7 @@ def _settled(tokens: Views, masks: Masks) -> tuple[Views, Masks]:
         if mask.content_from is not None:
             one = tokens[name.partition("/")[0]]
             own = torch.arange(one.layout.count).expand_as(mask.hidden)
-            tokens[name.partition("/")[0]] = replace(one, content=one.blank(mask).content)
+            tokens[name.partition("/")[0]] = replace(one, content=one.replace_masked(mask).content)
             masks[name] = replace(mask, content_from=torch.where(mask.content_from < 0, -1, own))
     return tokens, masks
 
@@ -230,19 +231,19 @@ def _part(method: MaskedAutoencoder, key: str, value: Tensor, tokens: Views, mas
     if kind == "cls":
         return value[i : i + 1]
     if kind == "prediction":
-        _, view, place = method.questions(masks)[name]
-        rows, layout = place.rows, levels(tokens[view])[place.level].layout
+        _, view, query = method.prediction_tasks(masks)[name]
+        rows, layout = query.rows, levels(tokens[view])[query.level].layout
     else:
         name, level = name.split("@")
         view = tokens[name.partition("/")[0]]
         if int(level) >= len(levels(view)):  # a pyramid that the encoder made of dense tokens
             return value[i : i + 1]
         layout = levels(view)[int(level)].layout
-        kept = levels(view.keep(masks[name]))[int(level)].rows
-        rows = kept if method.encoder.hide == "keep" else Rows.all(*levels(masks[name])[int(level)].hidden.shape)
+        kept = levels(view.drop_masked(masks[name]))[int(level)].rows
+        rows = kept if method.encoder.masking == "drop" else Rows.all(*levels(masks[name])[int(level)].hidden.shape)
     if layout.sample is None:
         valid = None if rows is None else rows.valid
-        if kind == "latent" and method.encoder.hide != "keep" and layout.valid is not None:
+        if kind == "latent" and method.encoder.masking != "drop" and layout.valid is not None:
             valid = layout.valid
         return value[i : i + 1] if valid is None else value[i : i + 1, valid[i]]
     if rows is None or value.shape[0] == layout.samples > 1:  # dense, a row of the batch for each sample
@@ -260,20 +261,20 @@ def _shuffled_coords(tokens: Tokens, mask: Mask, seed: int) -> Tokens:
 
 
 def _without_hidden(tokens: Tokens, mask: Mask) -> tuple[Tokens, Mask]:
-    seen = tokens.keep(mask)
+    seen = tokens.drop_masked(mask)
     rows, left = seen.rows, Tokens(seen.content, seen.layout)
     everything = Rows(torch.arange(rows.count).expand(rows.index.shape), rows.valid)
-    return left, Mask(torch.zeros_like(rows.index, dtype=torch.bool), everything, mask.predict)
+    return left, Mask(torch.zeros_like(rows.index, dtype=torch.bool), everything, mask.queries)
 
 
 def _visible_features(encoder: Encoder, tokens: Tokens, hidden: Tensor, grid: tuple, train: bool) -> dict[str, Tensor]:
     """Features at visible cells of the corner of size `grid`, for every level of the pyramid."""
     torch.manual_seed(0)
     encoder.train(train)
-    mask = Mask.hide(hidden.flatten(1))
+    mask = Mask.from_hidden(hidden.flatten(1))
     with torch.no_grad():
-        latent = encoder(tokens.keep(mask) if encoder.hide == "keep" else tokens.blank(mask))
-    if encoder.hide == "keep":  # visible cells in their order, which growing does not change
+        latent = encoder(tokens.drop_masked(mask) if encoder.masking == "drop" else tokens.replace_masked(mask))
+    if encoder.masking == "drop":  # visible cells in their order, which growing does not change
         return {f"latent@{level}": one.features for level, one in enumerate(levels(latent))}
     found = {}
     for level, one in enumerate(levels(latent)):

@@ -22,7 +22,7 @@ from core.config.files import choices
 from core.errors import IncompatibleError
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokenizers import Patchify
-from core.tokens import Batch, Mask, Step, Tokens
+from core.tokens import Batch, ForwardContext, Mask, Tokens
 from tests.contracts import firewall
 
 SMALL = {
@@ -71,19 +71,21 @@ class Pair:
     def scrambled(self, method: MaskedAutoencoder, batch: Batch, masks: dict[str, Mask]) -> dict[str, Tokens]:
         """The tokens of the same raw input with everything replaced that nothing may read."""
         if self.raw:
-            return method.tokenizer.views(self.raw.scrambled(method, batch, masks).views)
+            return method.tokenizer.tokenize_views(self.raw.scrambled(method, batch, masks).views)
         views = {}
-        for name, one in method.tokenizer.views(batch.views).items():
-            other = firewall.scrambled(one, masks[name], method.encoder.hide)
+        for name, one in method.tokenizer.tokenize_views(batch.views).items():
+            other = firewall.scrambled(one, masks[name], method.encoder.masking)
             views[name] = method.tokenizer.untokenize(other.content, one.layout.grid)
-        return method.tokenizer.views(views)
+        return method.tokenizer.tokenize_views(views)
 
 
 def masked(method: MaskedAutoencoder, batch: Batch) -> tuple[dict[str, Tokens], dict[str, Mask]]:
     """Tokens and masks of a batch, drawn with seed 0."""
-    tokens = method.tokenizer.views(batch.views)
-    step = Step(batch, tokens, teachers=method.teachers, method=method, generator=torch.Generator().manual_seed(0))
-    return tokens, method.draw_mask(step)
+    tokens = method.tokenizer.tokenize_views(batch.views)
+    ctx = ForwardContext(
+        batch, tokens, teachers=method.teachers, method=method, generator=torch.Generator().manual_seed(0)
+    )
+    return tokens, method.draw_mask(ctx)
 
 
 def pairs() -> list[Pair]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.decoders import LightDecoder
+from core.decoders import MAEDecoder
 from core.embeddings import SinCos
 from core.encoder import AttentionPlan, Encoder
 from core.losses import binary_cross_entropy
@@ -15,7 +15,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Target
 from core.tokenizers import Patchify
-from core.tokens import Batch, Latent, Place, Step, Tokens, Truth
+from core.tokens import Batch, ForwardContext, Latent, Query, TargetValues, Tokens
 from tests.contracts.firewall import Leak, alone, firewall, growth, honest, moved, scrambled
 from tests.contracts.toys import (
     CELLS,
@@ -33,14 +33,14 @@ from tests.contracts.toys import (
 
 
 def masked(made: MaskedAutoencoder, batch: Batch) -> tuple:
-    tokens = made.tokenizer.views(batch.views)
-    step = Step(batch, tokens, method=made, generator=torch.Generator().manual_seed(0))
-    return tokens, made.draw_mask(step)
+    tokens = made.tokenizer.tokenize_views(batch.views)
+    ctx = ForwardContext(batch, tokens, method=made, generator=torch.Generator().manual_seed(0))
+    return tokens, made.draw_mask(ctx)
 
 
 def check_firewall(made: MaskedAutoencoder, batch: Batch) -> None:
     tokens, masks = masked(made, batch)
-    other = {name: scrambled(tokens[name], mask, made.encoder.hide) for name, mask in masks.items()}
+    other = {name: scrambled(tokens[name], mask, made.encoder.masking) for name, mask in masks.items()}
     firewall(made, tokens, other, masks)
 
 
@@ -58,16 +58,16 @@ RAGGED = Batch({"line": ragged_data()})
 
 
 @pytest.mark.parametrize("cls", [False, True])
-@pytest.mark.parametrize("answer", ["latent", "query"])
-def test_a_light_autoencoder_is_tight(cls, answer):
-    made, batch = grid(vit(4, (4, 4), cls), light((4, 4), answer)), image_batch(3)
+@pytest.mark.parametrize("visible_rows", ["latent", "mask_token"])
+def test_a_light_autoencoder_is_tight(cls, visible_rows):
+    made, batch = grid(vit(4, (4, 4), cls), light((4, 4), visible_rows)), image_batch(3)
     check_firewall(made, batch)
     alone(made, *masked(made, batch))
 
 
-@pytest.mark.parametrize("answer", ["latent", "query"])
-def test_padding_changes_nothing(answer):
-    made = ragged(decoder=light((CELLS,), answer))
+@pytest.mark.parametrize("visible_rows", ["latent", "mask_token"])
+def test_padding_changes_nothing(visible_rows):
+    made = ragged(decoder=light((CELLS,), visible_rows))
     check_firewall(made, RAGGED)
     tokens, masks = masked(made, RAGGED)
     alone(made, tokens, masks)
@@ -86,7 +86,7 @@ def test_packing_changes_nothing():
 class BatchStatistics(Encoder):
     """Embeds all tokens, hidden ones too, and normalises by their common statistics, as Point-MAE's embedding does."""
 
-    hide = "expose"
+    masking = "leak"
 
     def __init__(self):
         super().__init__()
@@ -95,8 +95,8 @@ class BatchStatistics(Encoder):
 
     def forward(self, seen, taps=()) -> Latent:
         x = self.norm(self.embed(seen.content.flatten(2)).transpose(1, 2)).transpose(1, 2)
-        layout = seen.layout.take(seen.rows)
-        return Latent(self.inner(seen.rows.take(x), AttentionPlan.of(layout))[0], layout, seen.rows)
+        layout = seen.layout.gather(seen.rows)
+        return Latent(self.inner(seen.rows.gather(x), AttentionPlan.of(layout))[0], layout, seen.rows)
 
 
 def test_statistics_of_hidden_tokens_leak_in_training_mode():
@@ -105,9 +105,9 @@ def test_statistics_of_hidden_tokens_leak_in_training_mode():
 
 
 class Unmasked(Encoder):
-    """Says that it wants hidden rows emptied, and keeps what was there by a second way."""
+    """Says that it wants hidden rows erased, and keeps what was there by a second way."""
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self, tokens):
         super().__init__()
@@ -121,7 +121,7 @@ class Unmasked(Encoder):
 def test_an_encoder_that_finds_the_tokens_elsewhere_leaks():
     made, batch = grid(), image_batch()
     tokens, masks = masked(made, batch)
-    other = {name: scrambled(tokens[name], mask, "blank") for name, mask in masks.items()}
+    other = {name: scrambled(tokens[name], mask, "replace") for name, mask in masks.items()}
     passed = []  # stands for a hook or a global that hands the input over
     made.encoder = Unmasked(lambda: passed[0])
     predict = made.predict
@@ -142,12 +142,12 @@ def test_a_tokenizer_that_mixes_hidden_input_into_seen_tokens_is_found_at_the_ra
     made.tokenizer = Whitening([2, 2], (8, 8), 1)
     tokens, masks = masked(made, batch)
     raw = patches()(batch.views["image"])
-    data = patches().untokenize(scrambled(raw, masks["image"], "keep").content)
+    data = patches().untokenize(scrambled(raw, masks["image"], "drop").content)
     with pytest.raises(AssertionError, match="differs in rows that are seen"):
         firewall(made, tokens, {"image": made.tokenizer(data)}, masks)
 
 
-class Careless(LightDecoder):
+class Careless(MAEDecoder):
     """A decoder that attends to padding."""
 
     def _plan(self, latent, queries, extra) -> AttentionPlan:
@@ -212,13 +212,13 @@ class Occupancy(Target):
         super().__init__()
         self.reveals = reveals
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        layout = step.tokens[view].layout
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        layout = ctx.tokens[view].layout
         there = torch.zeros(layout.coords.shape[0], CELLS).scatter_add(1, layout.coords[..., 0], layout.valid.float())
-        return Truth((there > 0).float()[..., None])
+        return TargetValues((there > 0).float()[..., None])
 
 
-class CellDecoder(LightDecoder):
+class CellDecoder(MAEDecoder):
     """Answers every cell of the line from the mean of the latents."""
 
     def forward(self, latent, layout, places, others) -> dict:
@@ -226,8 +226,8 @@ class CellDecoder(LightDecoder):
         return dict.fromkeys(places, at_cells)
 
 
-def occupancy(encoder: Encoder, decoder: LightDecoder, reveals: str = "nothing") -> MaskedAutoencoder:
-    objective = Objective(Occupancy(reveals), binary_cross_entropy, Head(DIM, 1), at=["grid"])
+def occupancy(encoder: Encoder, decoder: MAEDecoder, reveals: str = "nothing") -> MaskedAutoencoder:
+    objective = Objective(Occupancy(reveals), binary_cross_entropy, Head(DIM, 1), queries=["grid"])
     return MaskedAutoencoder(Ragged(), RandomMasker(0.5), encoder, {"main": Readout(decoder, {"occupied": objective})})
 
 
@@ -239,9 +239,9 @@ def test_nothing_revealed_nothing_read():
 
 
 class ReadsCoords(Encoder):
-    """Sees emptied rows, and where they lie."""
+    """Sees erased rows, and where they lie."""
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self):
         super().__init__()
@@ -270,7 +270,7 @@ def test_a_target_whose_answer_is_the_revealed_layout_is_found():
 class Convolution(Encoder):
     """Patches, a convolution over them, a norm; `sparse` zeroes what flows into and out of hidden cells."""
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self, sparse: bool, norm: nn.Module | None = None):
         super().__init__()
@@ -281,7 +281,7 @@ class Convolution(Encoder):
     def forward(self, seen, taps=()) -> Latent:
         x = self.embed(seen.content.flatten(2))
         if self.sparse:
-            x = x.masked_fill(seen.emptied[..., None], 0)
+            x = x.masked_fill(seen.erased[..., None], 0)
         x = self.conv(x.transpose(1, 2).unflatten(2, seen.layout.grid)).flatten(2)
         x = x if self.norm is None else self.norm(x)
         return Latent(x.transpose(1, 2), seen.layout, None)

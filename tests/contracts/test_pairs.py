@@ -53,7 +53,7 @@ def test_the_encoder_of_a_pair_is_the_same_when_loaded(pair, tmp_path):
 def trains(method: MaskedAutoencoder, batch: Batch) -> None:
     out = method(batch, generator=torch.Generator().manual_seed(0))
     out.loss.backward()
-    assert torch.isfinite(out.loss) and set(out.terms) == set(out.predictions) == set(out.truths)
+    assert torch.isfinite(out.loss) and set(out.terms) == set(out.predictions) == set(out.targets)
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{name} is not trained"
@@ -61,10 +61,10 @@ def trains(method: MaskedAutoencoder, batch: Batch) -> None:
 
 
 def is_tight(method: MaskedAutoencoder, batch: Batch, tokens: dict, other: dict, masks: dict) -> None:
-    assert method.encoder.hide != "expose", "a method's default must not see hidden tokens"
+    assert method.encoder.masking != "leak", "a method's default must not see hidden tokens"
     firewall(method, tokens, other, masks)
     honest(method, tokens, masks, batch)
-    if all(asked.objective.target.reveals == "nothing" for asked in method.questions(masks).values()):
+    if all(asked.objective.target.reveals == "nothing" for asked in method.prediction_tasks(masks).values()):
         moved(method, tokens, masks)
     alone(method, tokens, masks)
 
@@ -90,7 +90,7 @@ def test_encoders_that_see_hidden_tokens_are_named(capsys):
     for modality in choices("modality"):
         Pair(modality, compose([f"modality={modality}"])["method"]["name"]).build()  # imports its encoders
     kinds = [kind for kind in _subclasses(Encoder) if kind.__module__.startswith(("core.", "modalities."))]
-    kinds = [kind for kind in kinds if not isabstract(kind) and "expose" in (kind.hide, *(kind.__doc__ or "").split())]
+    kinds = [kind for kind in kinds if not isabstract(kind) and "leak" in (kind.masking, *(kind.__doc__ or "").split())]
     exposing = sorted(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
     with capsys.disabled():
         print(f"\nencoders that can be shown hidden tokens: {', '.join(exposing) or 'none'}")

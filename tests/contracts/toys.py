@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from core.decoders import Decoder, LightDecoder
+from core.decoders import Decoder, MAEDecoder
 from core.embeddings import ClsToken, PatchEmbed, SinCos
 from core.encoder import Trunk, ViT
 from core.losses import mse
@@ -15,7 +15,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder, Output
 from core.objectives import Head, Objective, Readout
 from core.targets import Target
 from core.tokenizers import Normalise, Patchify, Tokenizer
-from core.tokens import Batch, Layout, Place, Step, Tokens, Truth
+from core.tokens import Batch, ForwardContext, Layout, Query, TargetValues, Tokens
 
 DIM = 16
 CELLS = 16  # of the ragged toy's grid
@@ -28,11 +28,11 @@ class Raw(Target):
         super().__init__()
         self.out = out
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        tokens = step.tokens[view]
-        for _ in range(place.level):
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        tokens = ctx.tokens[view]
+        for _ in range(query.level):
             tokens = tokens.finer
-        return Truth(place.among(tokens.layout, tokens.content).take(tokens.content).flatten(2).float())
+        return TargetValues(query.rows_in(tokens.layout, tokens.content).gather(tokens.content).flatten(2).float())
 
 
 class Ids(Target):
@@ -42,8 +42,8 @@ class Ids(Target):
         super().__init__()
         self.out = out
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(place.rows.take(step.tokens[view].content))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(query.rows.gather(ctx.tokens[view].content))
 
 
 class Zeros(Target):
@@ -51,8 +51,8 @@ class Zeros(Target):
 
     out = 0
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(torch.zeros(()))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(torch.zeros(()))
 
 
 class Ragged(Tokenizer):
@@ -95,8 +95,8 @@ def vit(values: int, grid: Sequence[int], cls: bool = False, dim: int = DIM) -> 
     return ViT(trunk(dim=dim), embed, ClsToken(dim) if cls else None)
 
 
-def light(grid: Sequence[int], answer: str = "latent", width: int = DIM, kind=LightDecoder) -> LightDecoder:
-    return kind(width, DIM, trunk(1), SinCos(grid, DIM), answer=answer)
+def light(grid: Sequence[int], visible_rows: str = "latent", width: int = DIM, kind=MAEDecoder) -> MAEDecoder:
+    return kind(width, DIM, trunk(1), SinCos(grid, DIM), visible_rows=visible_rows)
 
 
 def raw_objective(values: int, loss=mse, **more) -> Objective:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from core.decoders import LightDecoder
+from core.decoders import MAEDecoder
 from core.embeddings import ClsToken, SinCos
 from core.encoder import Trunk
 from core.errors import UserError
-from core.tokens import Latent, Layout, Place, Rows
+from core.tokens import Latent, Layout, Query, Rows
 
 WIDTH, DIM, GRID = 6, 8, (2, 4)
 
@@ -19,26 +19,26 @@ class Through(nn.Module):
     """A trunk that changes nothing: what is answered is what went in."""
 
     def forward(self, x, plan, taps=(), read=None):
-        return x if read is None else read.take(x), {}
+        return x if read is None else read.gather(x), {}
 
 
-def decoder(answer: str, trunk: nn.Module | None = None, **more) -> LightDecoder:
+def decoder(visible_rows: str, trunk: nn.Module | None = None, **more) -> MAEDecoder:
     torch.manual_seed(0)
-    return LightDecoder(WIDTH, DIM, trunk or Through(), SinCos(GRID, DIM), answer=answer, **more)
+    return MAEDecoder(WIDTH, DIM, trunk or Through(), SinCos(GRID, DIM), visible_rows=visible_rows, **more)
 
 
 def latent(index, valid=None, count: int = 8) -> Latent:
     rows = Rows(torch.tensor(index), None if valid is None else torch.tensor(valid))
     features = rows.zero_padding(torch.randn(*rows.index.shape, WIDTH, generator=torch.Generator().manual_seed(0)))
-    layout = Layout(count, GRID).take(rows)
+    layout = Layout(count, GRID).gather(rows)
     return Latent(features, layout, rows)
 
 
-def place(index, valid=None) -> Place:
-    return Place(Rows(torch.tensor(index), None if valid is None else torch.tensor(valid)))
+def place(index, valid=None) -> Query:
+    return Query(Rows(torch.tensor(index), None if valid is None else torch.tensor(valid)))
 
 
-def ask(made: LightDecoder, seen: Latent, layout: Layout | None = None, **places: Place):
+def ask(made: MAEDecoder, seen: Latent, layout: Layout | None = None, **places: Query):
     return made(seen, layout or Layout(8, GRID), places, {})
 
 
@@ -52,7 +52,7 @@ def test_latent_answers_seen_rows_by_their_latents():
 
 
 def test_query_answers_seen_rows_by_an_extra_mask_token():
-    made, seen = decoder("query"), latent([[5, 0, 3]])
+    made, seen = decoder("mask_token"), latent([[5, 0, 3]])
     said = ask(made, seen, main=place([[3, 1, 5]]))["main"]
     assert torch.allclose(said, made.mask_token + made.positions.full()[None, [3, 1, 5]])
 
@@ -63,41 +63,41 @@ class Spy(Through):
         return super().forward(x, plan, taps, read)
 
 
-@pytest.mark.parametrize("answer, length", [("latent", 8), ("query", 3 + 2)])
-def test_the_sequence_holds_all_rows_or_just_those_asked_for(answer, length):
+@pytest.mark.parametrize("visible_rows, length", [("latent", 8), ("mask_token", 3 + 2)])
+def test_the_sequence_holds_all_rows_or_just_those_asked_for(visible_rows, length):
     spy = Spy()
-    ask(decoder(answer, spy), latent([[5, 0, 3]]), main=place([[1, 5]]))
+    ask(decoder(visible_rows, spy), latent([[5, 0, 3]]), main=place([[1, 5]]))
     assert spy.shape == (1, length, DIM)
 
 
-@pytest.mark.parametrize("answer", ["latent", "query"])
-def test_the_trunk_answers_no_more_than_is_asked(answer):
+@pytest.mark.parametrize("visible_rows", ["latent", "mask_token"])
+def test_the_trunk_answers_no_more_than_is_asked(visible_rows):
     spy = Spy()
-    ask(decoder(answer, spy, cls=ClsToken(DIM)), latent([[5, 0, 3]]), main=place([[1, 5]]))
+    ask(decoder(visible_rows, spy, cls=ClsToken(DIM)), latent([[5, 0, 3]]), main=place([[1, 5]]))
     assert spy.read.count == 2 and spy.shape[1] > 2
 
 
-@pytest.mark.parametrize("answer", ["latent", "query"])
-def test_several_places_in_one_pass(answer):
-    made, seen = decoder(answer, Trunk(DIM, 1, 2)), latent([[5, 0, 3], [1, 2, 3]])
+@pytest.mark.parametrize("visible_rows", ["latent", "mask_token"])
+def test_several_places_in_one_pass(visible_rows):
+    made, seen = decoder(visible_rows, Trunk(DIM, 1, 2)), latent([[5, 0, 3], [1, 2, 3]])
     places = {"a": place([[1, 5], [0, 7]]), "b": place([[2], [6]])}
     said = ask(made, seen, **places)
     assert said["a"].shape == (2, 2, DIM) and said["b"].shape == (2, 1, DIM)
-    if answer == "latent":
+    if visible_rows == "latent":
         assert torch.allclose(said["a"], ask(made, seen, a=places["a"])["a"], atol=1e-6)
 
 
-@pytest.mark.parametrize("answer", ["latent", "query"])
-def test_the_whole_grid_is_a_place(answer):
-    made, seen = decoder(answer), latent([[5, 0, 3]])
-    said = ask(made, seen, all=Place(None))["all"]
+@pytest.mark.parametrize("visible_rows", ["latent", "mask_token"])
+def test_the_whole_grid_is_a_place(visible_rows):
+    made, seen = decoder(visible_rows), latent([[5, 0, 3]])
+    said = ask(made, seen, all=Query(None))["all"]
     rows = ask(made, seen, all=place([list(range(8))]))["all"]
     assert said.shape == (1, 8, DIM) and torch.equal(said, rows)
 
 
-@pytest.mark.parametrize("answer", ["latent", "query"])
-def test_padding_changes_nothing(answer):
-    made = decoder(answer, Trunk(DIM, 2, 2))
+@pytest.mark.parametrize("visible_rows", ["latent", "mask_token"])
+def test_padding_changes_nothing(visible_rows):
+    made = decoder(visible_rows, Trunk(DIM, 2, 2))
     seen = latent([[5, 0, 3], [4, 0, 0]], [[True] * 3, [True, False, False]])
     asked = place([[1, 2], [6, 0]], [[True, True], [True, False]])
     together = ask(made, seen, main=asked)["main"]
@@ -105,13 +105,13 @@ def test_padding_changes_nothing(answer):
     assert torch.allclose(together[1, :1], alone["main"][0], atol=1e-5)
 
 
-@pytest.mark.parametrize("answer", ["latent", "query"])
-def test_padded_tokens_are_never_asked(answer):
-    made = decoder(answer, Trunk(DIM, 2, 2))
+@pytest.mark.parametrize("visible_rows", ["latent", "mask_token"])
+def test_padded_tokens_are_never_asked(visible_rows):
+    made = decoder(visible_rows, Trunk(DIM, 2, 2))
     cells = torch.tensor([[[0, 0], [0, 1], [1, 2], [0, 0]]])
     layout = Layout(4, GRID, cells, valid=torch.tensor([[True, True, True, False]]))
     rows = Rows(torch.tensor([[1]]))
-    seen = Latent(torch.randn(1, 1, WIDTH, generator=torch.Generator().manual_seed(0)), layout.take(rows), rows)
+    seen = Latent(torch.randn(1, 1, WIDTH, generator=torch.Generator().manual_seed(0)), layout.gather(rows), rows)
     long = ask(made, seen, layout, main=place([[0, 2]]))["main"]
     short = ask(made, seen, replace(layout, count=3, coords=cells[:, :3], valid=None), main=place([[0, 2]]))["main"]
     assert torch.allclose(long, short, atol=1e-5)
@@ -147,7 +147,7 @@ def test_a_cls_of_its_own_or_the_encoders():
 
 def test_positions_are_those_of_the_input():
     """Other grids than the one it was built for: positions are resized."""
-    made = decoder("query")
+    made = decoder("mask_token")
     seen = replace(latent([[5, 0, 3]]), layout=Layout(3, (4, 4)))
     said = ask(made, seen, Layout(16, (4, 4)), main=place([[15]]))["main"]
     assert torch.allclose(said, made.mask_token + made.positions(torch.tensor([[15]]), (4, 4)))
@@ -160,5 +160,5 @@ def test_packed_samples_are_refused():
 
 
 def test_bias_and_start_of_the_mask_token_are_settings():
-    made = decoder("query", project_bias=False, mask_init="zero")
+    made = decoder("mask_token", project_bias=False, mask_init="zero")
     assert made.project.bias is None and (made.mask_token == 0).all() and made.provides == {"width": DIM}

@@ -119,16 +119,16 @@ def test_patch_embedding_is_a_strided_convolution(size, patch):
         embed.proj.bias.copy_(convolution.bias)
     tokens = Patchify(patch, size, 2)(data)
     expected = convolution(data).flatten(2).transpose(1, 2)
-    assert torch.allclose(embed(tokens.whole()), expected, atol=1e-5)
-    mask = Mask.hide(torch.arange(tokens.layout.count).expand(2, -1) % 2 == 0)
-    assert torch.allclose(embed(tokens.keep(mask)), mask.visible.take(expected), atol=1e-5)
+    assert torch.allclose(embed(tokens.unmasked()), expected, atol=1e-5)
+    mask = Mask.from_hidden(torch.arange(tokens.layout.count).expand(2, -1) % 2 == 0)
+    assert torch.allclose(embed(tokens.drop_masked(mask)), mask.visible.gather(expected), atol=1e-5)
 
 
 def test_patch_embedding_adds_the_positions_of_the_rows_that_are_there():
     positions = SinCos((2, 2), 8)
     embed = PatchEmbed(4, 8, Normalise([0.0], [1.0]), positions)
     tokens = Patchify([2, 2], (4, 4), 1)(torch.zeros(1, 1, 4, 4))
-    seen = tokens.keep(Mask(torch.zeros(1, 4, dtype=torch.bool), Rows(torch.tensor([[3, 1]])), {}))
+    seen = tokens.drop_masked(Mask(torch.zeros(1, 4, dtype=torch.bool), Rows(torch.tensor([[3, 1]])), {}))
     assert torch.allclose(embed(seen), embed.proj.bias + positions.full()[None, [3, 1]])
 
 

@@ -10,7 +10,7 @@ from core.embeddings import ClsToken, PatchEmbed, SinCos
 from core.encoder import Attention, AttentionPlan, Block, LayerScale, Trunk, ViT
 from core.errors import UserError
 from core.tokenizers import Normalise, Patchify
-from core.tokens import Layout, Mask, Rows, Seen
+from core.tokens import EncoderInput, Layout, Mask, Rows
 
 DIM, HEADS = 12, 3
 
@@ -179,15 +179,15 @@ def image_tokens(count: int = 2):
 @pytest.mark.parametrize("cls", [False, True])
 def test_vit_says_where_its_features_belong(cls):
     vit, tokens = small_vit(cls), image_tokens()
-    mask = Mask.hide(torch.tensor([[True, False] * 3, [False, True] * 3]))
-    latent = vit(tokens.keep(mask), ("block1",))
+    mask = Mask.from_hidden(torch.tensor([[True, False] * 3, [False, True] * 3]))
+    latent = vit(tokens.drop_masked(mask), ("block1",))
     assert latent.features.shape == (2, 3, DIM) and latent.rows is mask.visible
     assert latent.taps["block1"].shape == (2, 3, DIM)
     assert (latent.cls is None) == (not cls) and ("block1/cls" in latent.taps) == cls
     if cls:
         assert latent.cls.shape == (2, DIM)
         assert torch.allclose(vit.trunk.norm(latent.taps["block1/cls"]), latent.cls, atol=1e-6)
-    assert vit.provides == {"width": DIM} and (vit.embed_dim, vit.depth, vit.hide) == (DIM, 2, "keep")
+    assert vit.provides == {"width": DIM} and (vit.embed_dim, vit.depth, vit.masking) == (DIM, 2, "drop")
 
 
 @pytest.mark.parametrize("cls", [False, True])
@@ -195,32 +195,32 @@ def test_vit_does_not_care_for_the_order_of_rows(cls):
     vit, tokens = small_vit(cls), image_tokens()
     hidden = torch.zeros(2, 6, dtype=torch.bool)
     order = torch.tensor([[3, 0, 5, 1, 2, 4]] * 2)
-    one = vit(tokens.keep(Mask(hidden, Rows(order), {})))
-    two = vit(tokens.whole())
-    assert torch.allclose(one.features, Rows(order).take(two.features), atol=1e-5)
+    one = vit(tokens.drop_masked(Mask(hidden, Rows(order), {})))
+    two = vit(tokens.unmasked())
+    assert torch.allclose(one.features, Rows(order).gather(two.features), atol=1e-5)
 
 
 @pytest.mark.parametrize("cls", [False, True])
 def test_vit_with_padding_is_vit_without(cls):
     vit, tokens = small_vit(cls), image_tokens()
-    mask = Mask.hide(torch.tensor([[False] * 6, [True, True, False, True, False, True]]))
-    together = vit(tokens.keep(mask))
+    mask = Mask.from_hidden(torch.tensor([[False] * 6, [True, True, False, True, False, True]]))
+    together = vit(tokens.drop_masked(mask))
     content = tokens.content[1:, [2, 4]]
-    alone = vit(Seen(content, Layout(2, (2, 3)), Rows(torch.tensor([[2, 4]]))))
+    alone = vit(EncoderInput(content, Layout(2, (2, 3)), Rows(torch.tensor([[2, 4]]))))
     assert torch.allclose(together.features[1, :2], alone.features[0], atol=1e-5)
     assert not cls or torch.allclose(together.cls[1], alone.cls[0], atol=1e-5)
 
 
 def test_conditions_go_on_to_the_decoder():
     told = {"time": torch.ones(2)}
-    seen = image_tokens().keep(Mask.hide(torch.tensor([[True, False] * 3] * 2), condition=told))
+    seen = image_tokens().drop_masked(Mask.from_hidden(torch.tensor([[True, False] * 3] * 2), condition=told))
     assert all(small_vit(cls)(seen).condition is told for cls in (False, True))
 
 
 def test_doubles_stay_doubles():
     vit = small_vit(True).double()
     tokens = Patchify([2, 2], (4, 6), 1)(torch.rand(1, 1, 4, 6, dtype=torch.float64))
-    assert vit(tokens.whole()).features.dtype == torch.float64
+    assert vit(tokens.unmasked()).features.dtype == torch.float64
 
 
 @pytest.mark.parametrize("kind", [{}, {"bias": "qv"}, {"bias": "none", "cosine": True}])
@@ -230,7 +230,7 @@ def test_rows_read_alone_equal_the_same_rows_of_all(kind, depth):
     trunk, x = Trunk(DIM, depth, HEADS, layer_scale=0.5, **kind), rows(batch=2)
     plan = AttentionPlan(valid=torch.tensor([[True] * 5, [True, True, False, True, True]]))
     read = Rows(torch.tensor([[4, 1, 1], [3, 0, 0]]), torch.tensor([[True] * 3, [True, True, False]]))
-    alone, everything = trunk(x, plan, read=read)[0], read.take(trunk(x, plan)[0])
+    alone, everything = trunk(x, plan, read=read)[0], read.gather(trunk(x, plan)[0])
     assert alone.shape == (2, 3, DIM) and torch.allclose(read.zero_padding(alone), everything, atol=1e-6)
     weight = torch.randn(2, 3, DIM)
     for parameter in trunk.parameters():

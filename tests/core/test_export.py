@@ -39,7 +39,7 @@ def test_what_is_loaded_computes_what_was_saved(trained):
     method, run = trained
     images = torch.randint(0, 256, (3, 3, 32, 48), dtype=torch.uint8)
     features = load_encoder(run)(images)
-    latent = method.encoder(method.tokenizer(images).whole())
+    latent = method.encoder(method.tokenizer(images).unmasked())
     assert torch.equal(features.tokens, latent.features)
     assert torch.equal(features.cls, latent.cls)
     assert_close(features.pooled, latent.features.mean(1))

@@ -7,22 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from core.decoders import LightDecoder
+from core.decoders import MAEDecoder
 from core.embeddings import ClsToken, PatchEmbed, SinCos
 from core.encoder import Trunk, ViT
 from core.errors import UserError
 from core.losses import mse
 from core.maskers import RandomMasker
-from core.methods.masked_autoencoder import Follower, MaskedAutoencoder
+from core.methods.masked_autoencoder import MaskedAutoencoder, MovingTeacher
 from core.objectives import Head, Objective, Readout
-from core.targets import Pixels, Taught
+from core.targets import Pixels, TeacherFeatures
 from core.tokenizers import Normalise, Patchify
-from core.tokens import Batch, Mask, Place, Progress, Rows, Step
+from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows
 
 DIM, GRID, VALUES = 16, (4, 4), 4
 
 
-class Counting(LightDecoder):
+class Counting(MAEDecoder):
     """Remembers what it was asked."""
 
     def forward(self, latent, layout, places, others):
@@ -32,8 +32,8 @@ class Counting(LightDecoder):
         return super().forward(latent, layout, places, others)
 
 
-def objective(weight: float = 1.0, at: list[str] | None = None) -> Objective:
-    return Objective(Pixels([2, 2], 1, GRID), mse, Head(DIM, VALUES), at, weight=weight)
+def objective(weight: float = 1.0, queries: list[str] | None = None) -> Objective:
+    return Objective(Pixels([2, 2], 1, GRID), mse, Head(DIM, VALUES), queries, weight=weight)
 
 
 def method(readouts=None, teachers=None, masker=None, **more) -> MaskedAutoencoder:
@@ -61,8 +61,10 @@ def seeded(seed: int = 0) -> torch.Generator:
 def test_a_generator_decides_everything():
     made = method()
     first, second, other = (made(batch(), generator=seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first.loss, second.loss) and torch.equal(first.mask["image"].hidden, second.mask["image"].hidden)
-    assert not torch.equal(first.mask["image"].hidden, other.mask["image"].hidden)
+    assert torch.equal(first.loss, second.loss) and torch.equal(
+        first.masks["image"].hidden, second.masks["image"].hidden
+    )
+    assert not torch.equal(first.masks["image"].hidden, other.masks["image"].hidden)
 
 
 def test_forward_changes_nothing():
@@ -75,26 +77,26 @@ def test_forward_changes_nothing():
 def test_masks_and_draws_replay():
     made = method()
     out = made(batch(), generator=seeded())
-    assert torch.equal(made(batch(), mask=out.mask).loss, out.loss)
-    step = Step(batch(), made.tokenizer.views(batch().views))
-    draws = made.masker.draw(step.tokens, seeded(), step)
+    assert torch.equal(made(batch(), mask=out.masks).loss, out.loss)
+    ctx = ForwardContext(batch(), made.tokenizer.tokenize_views(batch().views))
+    draws = made.masker.draw(ctx.tokens, seeded(), ctx)
     assert torch.equal(made(batch(), draws=draws).loss, out.loss)
 
 
 def test_predict_is_forward_without_scoring():
     made = method()
     out = made(batch(), generator=seeded())
-    latent, predictions = made.predict(made.tokenizer.views(batch().views), out.mask)
+    latent, predictions = made.predict(made.tokenizer.tokenize_views(batch().views), out.masks)
     assert torch.equal(predictions["pixels"], out.predictions["pixels"])
-    assert torch.equal(latent["image"].features, out.latent["image"].features)
+    assert torch.equal(latent["image"].features, out.latents["image"].features)
 
 
 def test_predict_computes_what_is_named():
     one, two = decoder(), decoder()
     made = method({"a": Readout(one, {"x": objective()}), "b": Readout(two, {"y": objective()})})
-    mask = made(batch(), generator=seeded()).mask
+    mask = made(batch(), generator=seeded()).masks
     one.calls = two.calls = 0
-    _, predictions = made.predict(made.tokenizer.views(batch().views), mask, names={"y"})
+    _, predictions = made.predict(made.tokenizer.tokenize_views(batch().views), mask, names={"y"})
     assert set(predictions) == {"y"} and (one.calls, two.calls) == (0, 1)
 
 
@@ -104,37 +106,39 @@ def test_the_loss_is_the_weighted_sum_of_terms():
     assert set(out.terms) == {"x", "y"} and not out.terms["x"].requires_grad
     assert torch.allclose(out.loss, 0.5 * out.terms["x"] + 2 * out.terms["y"])
     for name, rows in (("x", 12), ("y", 4)):
-        assert out.predictions[name].shape == out.truths[name].values.shape == (3, rows, VALUES)
+        assert out.predictions[name].shape == out.targets[name].values.shape == (3, rows, VALUES)
 
 
 @pytest.mark.parametrize("at", ["main", "visible", "grid"])
 def test_a_place_that_two_objectives_share_is_decoded_once(at):
     one = decoder()
-    made = method({"main": Readout(one, {"x": objective(at=[at]), "y": objective(at=[at]), "z": objective()})})
+    made = method(
+        {"main": Readout(one, {"x": objective(queries=[at]), "y": objective(queries=[at]), "z": objective()})}
+    )
     out = made(batch(), generator=seeded())
     assert len(one.asked) == (1 if at == "main" else 2) and one.calls == 1
     assert set(out.predictions) == {"x", "y", "z"}
     x, y = (made.readouts["main"].objectives[name].head for name in "xy")
     with torch.no_grad():
         y.load_state_dict(x.state_dict())
-    again = made(batch(), mask=out.mask)
+    again = made(batch(), mask=out.masks)
     assert torch.equal(again.predictions["x"], again.predictions["y"])
 
 
 def test_an_objective_may_ask_at_several_places():
-    made = method({"main": Readout(decoder(), {"x": objective(at=["main", "visible"])})})
+    made = method({"main": Readout(decoder(), {"x": objective(queries=["main", "visible"])})})
     assert list(made(batch(), generator=seeded()).terms) == ["x/main", "x/visible"]
 
 
 def test_without_a_decoder_the_latent_answers_or_a_tap_of_it():
     made = method(
         {
-            "a": Readout(None, {"x": objective(at=["visible"])}),
-            "b": Readout(None, {"y": objective(at=["visible"])}, tap="block0"),
+            "a": Readout(None, {"x": objective(queries=["visible"])}),
+            "b": Readout(None, {"y": objective(queries=["visible"])}, tap="block0"),
         }
     )
     out = made(batch(), generator=seeded())
-    latent, heads = out.latent["image"], {n: made.readouts[r].objectives[n].head for r, n in (("a", "x"), ("b", "y"))}
+    latent, heads = out.latents["image"], {n: made.readouts[r].objectives[n].head for r, n in (("a", "x"), ("b", "y"))}
     assert torch.allclose(out.predictions["x"], heads["x"](latent.features), atol=1e-6)
     assert torch.allclose(out.predictions["y"], heads["y"](latent.taps["block0"]), atol=1e-6)
 
@@ -143,9 +147,9 @@ def test_mistakes_in_readouts_are_named():
     with pytest.raises(UserError, match="one name"):
         method({"a": Readout(decoder(), {"x": objective()}), "b": Readout(decoder(), {"x": objective()})})
     with pytest.raises(UserError, match="no tap 'block9'"):
-        method({"a": Readout(None, {"x": objective(at=["visible"])}, tap="block9")})(batch())
+        method({"a": Readout(None, {"x": objective(queries=["visible"])}, tap="block9")})(batch())
     with pytest.raises(UserError, match=r"no place 'man'.*visible, grid, main"):
-        method({"a": Readout(decoder(), {"x": objective(at=["man"])})})(batch())
+        method({"a": Readout(decoder(), {"x": objective(queries=["man"])})})(batch())
 
 
 def test_nothing_hidden_costs_nothing():
@@ -156,7 +160,7 @@ def test_nothing_hidden_costs_nothing():
 
 
 def test_names_that_are_not_decayed():
-    made = method(undecayed=["readouts.main.decoder.mask_token"])
+    made = method(no_weight_decay=["readouts.main.decoder.mask_token"])
     assert made.no_weight_decay() == {"readouts.main.decoder.mask_token"}
 
 
@@ -186,11 +190,11 @@ class Mean(nn.Module):
         super().__init__()
         self.map, self.norm = nn.Linear(1, 2), nn.BatchNorm1d(2)
 
-    def forward(self, step: Step) -> torch.Tensor:
-        return self.map(step.tokens["image"].content.flatten(2).mean(-1, keepdim=True))
+    def forward(self, ctx: ForwardContext) -> torch.Tensor:
+        return self.map(ctx.tokens["image"].content.flatten(2).mean(-1, keepdim=True))
 
 
-class Following(Follower):
+class Following(MovingTeacher):
     def __init__(self):
         super().__init__()
         self.trail: list[str] = []
@@ -204,13 +208,14 @@ class Following(Follower):
     def after_step(self, method, progress) -> None:
         self.trail.append(f"after {progress.step}")
 
-    def forward(self, step: Step) -> torch.Tensor:
-        return self.copy(step.tokens["image"].whole()).features
+    def forward(self, ctx: ForwardContext) -> torch.Tensor:
+        return self.copy(ctx.tokens["image"].unmasked()).features
 
 
 def test_frozen_teachers_are_no_part_of_the_weights():
     made = method(
-        {"main": Readout(None, {"t": Objective(Taught("t", 2), mse, Head(DIM, 2), ["visible"])})}, {"t": Mean()}
+        {"main": Readout(None, {"t": Objective(TeacherFeatures("t", 2), mse, Head(DIM, 2), ["visible"])})},
+        {"t": Mean()},
     )
     made(batch(), generator=seeded()).loss.backward()
     teacher = made.teachers["t"]
@@ -223,7 +228,9 @@ def test_frozen_teachers_are_no_part_of_the_weights():
 def test_followers_are_saved_and_told_of_every_step():
     made = method(teachers={"f": Following()})
     saved = made.state_dict()
-    assert "followers.f.copy.trunk.norm.weight" in saved and not any(name.startswith("teachers") for name in saved)
+    assert "moving_teachers.f.copy.trunk.norm.weight" in saved and not any(
+        name.startswith("teachers") for name in saved
+    )
     twin = method(teachers={"f": Following()})
     twin.load_state_dict(saved)
     for step in range(2):
@@ -235,11 +242,11 @@ def test_followers_are_saved_and_told_of_every_step():
 def test_a_second_pass_of_the_model_itself():
     """What a masker's pre-pass does: nothing hidden, every row asked."""
     made = method()
-    tokens = made.tokenizer.views(batch().views)
+    tokens = made.tokenizer.tokenize_views(batch().views)
     hidden = torch.zeros(3, 16, dtype=torch.bool)
-    mask = {"image": Mask(hidden, Rows.all(3, 16), {"main": Place(Rows.all(3, 16))})}
+    mask = {"image": Mask(hidden, Rows.all(3, 16), {"main": Query(Rows.all(3, 16))})}
     latent, said = made.predict(tokens, mask, names={"pixels"})
     assert said["pixels"].shape == (3, 16, VALUES) and latent["image"].features.shape == (3, 16, DIM)
-    shuffled = replace(mask["image"], predict={"main": Place(Rows(torch.arange(15, -1, -1).expand(3, 16)))})
+    shuffled = replace(mask["image"], queries={"main": Query(Rows(torch.arange(15, -1, -1).expand(3, 16)))})
     _, turned = made.predict(tokens, {"image": shuffled})
     assert torch.allclose(turned["pixels"].flip(1), said["pixels"], atol=1e-5)

@@ -5,7 +5,7 @@ import torch
 
 from core.errors import UserError
 from core.maskers import BlockMasker, Masker, RandomMasker, ScoreMasker, keep_lowest
-from core.tokens import Batch, Layout, Mask, Rows, Step, Tokens
+from core.tokens import Batch, ForwardContext, Layout, Mask, Rows, Tokens
 
 
 def grid_tokens(grid=(14, 14), batch=3) -> Tokens:
@@ -15,13 +15,13 @@ def grid_tokens(grid=(14, 14), batch=3) -> Tokens:
     return Tokens(torch.zeros(batch, count, 1), Layout(count, grid))
 
 
-def step_of(tokens: Tokens, **teachers) -> Step:
-    return Step(Batch({}), {"v": tokens}, teachers=teachers)
+def context_of(tokens: Tokens, **teachers) -> ForwardContext:
+    return ForwardContext(Batch({}), {"v": tokens}, teachers=teachers)
 
 
 def mask_of(masker: Masker, tokens: Tokens, seed: int = 0, **teachers) -> Mask:
-    step = step_of(tokens, **teachers)
-    return masker(step.tokens, masker.draw(step.tokens, torch.Generator().manual_seed(seed), step), step)["v"]
+    ctx = context_of(tokens, **teachers)
+    return masker(ctx.tokens, masker.draw(ctx.tokens, torch.Generator().manual_seed(seed), ctx), ctx)["v"]
 
 
 @pytest.mark.parametrize(
@@ -32,29 +32,29 @@ def test_counts_follow_the_published_float_product(count, ratio, kept):
     mask = mask_of(RandomMasker(ratio), grid_tokens((count,)))
     assert mask.visible.count == kept and mask.visible.valid is None
     assert mask.hidden.sum(1).tolist() == [count - kept] * 3
-    assert mask.predict["main"].rows.count == count - kept
+    assert mask.queries["main"].rows.count == count - kept
 
 
 @pytest.mark.parametrize("masker", [RandomMasker(0.6), BlockMasker(0.6)])
 def test_visible_and_predicted_rows_part_the_tokens(masker):
     mask = mask_of(masker, grid_tokens((6, 6)))
-    seen, asked = mask.visible.flag(36), mask.predict["main"].rows.flag(36)
+    seen, asked = mask.visible.to_mask(36), mask.queries["main"].rows.to_mask(36)
     assert torch.equal(asked, mask.hidden) and torch.equal(seen, ~mask.hidden)
 
 
 def test_visible_rows_are_in_noise_order():
     tokens = grid_tokens((8,), 1)
     noise = torch.tensor([[0.5, 0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.6]])
-    mask = RandomMasker(0.5)({"v": tokens}, {"v": noise}, step_of(tokens))["v"]
-    assert mask.visible.index.tolist() == [[1, 5, 3, 0]] and mask.predict["main"].rows.index.tolist() == [[2, 4, 6, 7]]
+    mask = RandomMasker(0.5)({"v": tokens}, {"v": noise}, context_of(tokens))["v"]
+    assert mask.visible.index.tolist() == [[1, 5, 3, 0]] and mask.queries["main"].rows.index.tolist() == [[2, 4, 6, 7]]
 
 
 @pytest.mark.parametrize("masker", [RandomMasker(0.5), BlockMasker(0.5)])
 def test_draws_replay_and_seeds_reproduce(masker):
     tokens = grid_tokens((6, 6))
-    step = step_of(tokens)
-    draws = masker.draw(step.tokens, torch.Generator().manual_seed(5), step)
-    first, again = masker(step.tokens, draws, step)["v"], masker(step.tokens, draws, step)["v"]
+    ctx = context_of(tokens)
+    draws = masker.draw(ctx.tokens, torch.Generator().manual_seed(5), ctx)
+    first, again = masker(ctx.tokens, draws, ctx)["v"], masker(ctx.tokens, draws, ctx)["v"]
     assert torch.equal(first.hidden, again.hidden) and torch.equal(first.hidden, mask_of(masker, tokens, 5).hidden)
     assert not torch.equal(first.hidden, mask_of(masker, tokens, 6).hidden)
     assert not torch.equal(first.hidden[0], first.hidden[1]), "samples are drawn by themselves"
@@ -65,7 +65,7 @@ def test_without_a_generator_the_global_one_is_used():
     drawn = []
     for _ in range(2):
         torch.manual_seed(3)
-        drawn.append(RandomMasker(0.5).draw({"v": tokens}, None, step_of(tokens))["v"])
+        drawn.append(RandomMasker(0.5).draw({"v": tokens}, None, context_of(tokens))["v"])
     assert torch.equal(*drawn)
 
 
@@ -87,9 +87,9 @@ def test_padding_is_neither_hidden_nor_visible(masker):
             mask_of(masker, tokens)
         return
     mask = mask_of(masker, tokens)
-    assert mask.visible.flag(4).sum(1).tolist() == [2, 1, 0, 0], "int(n · (1 − ratio)) of the valid ones"
+    assert mask.visible.to_mask(4).sum(1).tolist() == [2, 1, 0, 0], "int(n · (1 − ratio)) of the valid ones"
     assert mask.hidden.sum(1).tolist() == [2, 2, 1, 0] and not (mask.hidden & ~valid).any()
-    assert torch.equal(mask.predict["main"].rows.flag(4), mask.hidden)
+    assert torch.equal(mask.queries["main"].rows.to_mask(4), mask.hidden)
 
 
 @pytest.mark.parametrize("grid", [(16,), (14, 14), (4, 8, 8), (3, 5)])
@@ -125,7 +125,7 @@ def test_high_scores_are_hidden():
     tokens = grid_tokens((8,), 2)
     scores = torch.tensor([[0.0, 7, 1, 6, 2, 5, 3, 4], [9.0, 1, 8, 2, 7, 3, 6, 4]])
     mask = mask_of(ScoreMasker(0.5, "s"), tokens, s=lambda step: scores)
-    assert mask.predict["main"].rows.index.tolist() == [[1, 3, 5, 7], [0, 2, 4, 6]]
+    assert mask.queries["main"].rows.index.tolist() == [[1, 3, 5, 7], [0, 2, 4, 6]]
     loose = ScoreMasker(0.5, "s", randomness=1.0)
     assert not torch.equal(mask_of(loose, tokens, s=lambda step: scores).hidden, mask.hidden)
 
@@ -148,4 +148,4 @@ def test_ratios_that_make_no_sense_are_refused(make, ratio):
 def test_keep_lowest_takes_a_count():
     tokens = grid_tokens((5,), 1)
     mask = keep_lowest(torch.tensor([[3.0, 1, 2, 5, 4]]), tokens, keep=2)
-    assert mask.visible.index.tolist() == [[1, 2]] and isinstance(mask.predict["main"].rows, Rows)
+    assert mask.visible.index.tolist() == [[1, 2]] and isinstance(mask.queries["main"].rows, Rows)

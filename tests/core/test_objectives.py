@@ -87,7 +87,7 @@ def test_heads_start_xavier():
 
 def test_objectives_stand_under_what_they_read():
     one = objective()
-    assert one.at == ("main",) and Objective(SimpleNamespace(), mse, at=["a", "b"]).at == ("a", "b")
+    assert one.queries == ("main",) and Objective(SimpleNamespace(), mse, queries=["a", "b"]).queries == ("a", "b")
     assert Readout(None, {"x": one}).taps == () and Readout(None, {"x": one}, tap="block0").taps == ("block0",)
 
 

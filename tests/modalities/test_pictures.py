@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from core.decoders import LightDecoder
+from core.decoders import MAEDecoder
 from core.embeddings import PatchEmbed, SinCos
 from core.encoder import Trunk, ViT
 from core.evaluation.fillers import HarmonicFiller
@@ -19,7 +19,7 @@ from core.objectives import Head, Objective, Readout
 from core.pictures import COVER, SCORED, UNASKED, look, tinted, versions, visible_statistics
 from core.targets import Pixels, Target
 from core.tokenizers import Normalise, Patchify
-from core.tokens import Batch, Progress, Step, Truth
+from core.tokens import Batch, ForwardContext, Progress, TargetValues
 from modalities.image.pictures import ImagePictures
 from modalities.video.masks import DualMasker
 from modalities.video.pictures import GAP, MOST, VideoPictures
@@ -44,8 +44,8 @@ def method_for(
     target = target or Pixels(patch, channels, grid, Normalise([0.4], [0.3]), **settings)
     embed = PatchEmbed(values, 24, Normalise([0.5], [0.25]), SinCos(grid, 24))
     encoder = ViT(trunk=Trunk(24, 1, 2), embed=embed)
-    answer = "latent" if view == "image" else "query"
-    decoder = LightDecoder(24, dim=24, trunk=Trunk(24, 1, 2), positions=SinCos(grid, 24), answer=answer)
+    visible_rows = "latent" if view == "image" else "mask_token"
+    decoder = MAEDecoder(24, dim=24, trunk=Trunk(24, 1, 2), positions=SinCos(grid, 24), visible_rows=visible_rows)
     masker = RandomMasker(0.7) if view == "image" else DualMasker(0.6, 0.5)
     objective = Objective(target=target, loss=mse, head=Head(24, target.out))
     return MaskedAutoencoder(
@@ -61,7 +61,9 @@ def batch_for(view: str, channels: int = 3, samples: int = 2) -> Batch:
 
 def masks_for(method: MaskedAutoencoder, batch: Batch) -> dict:
     generator = torch.Generator().manual_seed(2)
-    return method.draw_mask(Step(batch, method.tokenizer.views(batch.views), Progress(), {}, method, generator))
+    return method.draw_mask(
+        ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), Progress(), {}, method, generator)
+    )
 
 
 def disturbed(batch: Batch, view: str, cells: torch.Tensor) -> Batch:
@@ -103,7 +105,7 @@ def test_visible_places_are_the_input_and_no_hidden_one_is_left_open(view, setti
 @pytest.mark.parametrize(("per", "last"), [("patch", 1), ("channel", 3)])
 def test_statistics_are_exact_where_visible_and_between_neighbours_where_hidden(per, last):
     method, batch = method_for("image", per=per), batch_for("image")
-    tokens, masks = method.tokenizer.views(batch.views)["image"], masks_for(method, batch)
+    tokens, masks = method.tokenizer.tokenize_views(batch.views)["image"], masks_for(method, batch)
     target, mask = method.readouts["main"].objectives["pixels"].target, masks["image"]
     true = target.statistics(target.values(tokens.content))
     for found, exact in zip(visible_statistics(target, tokens, mask), true, strict=True):
@@ -121,9 +123,9 @@ def test_true_predictions_of_even_patches_come_back():
     batch = replace(batch, views={"image": patch.repeat(1, 1, 4, 6)}, keys=["same"])
     masks = masks_for(method, batch)
 
-    def truth(tokens, masks, names=None, step=None):
-        step = Step(batch, tokens, masks=masks)
-        return {}, {key: o.target(step, v, p).values for key, (o, v, p) in method.questions(masks).items()}
+    def truth(tokens, masks, names=None, ctx=None):
+        ctx = ForwardContext(batch, tokens, masks=masks)
+        return {}, {key: o.target(ctx, v, p).values for key, (o, v, p) in method.prediction_tasks(masks).items()}
 
     method.predict = truth
     views = look(method, batch, "image", masks, HarmonicFiller())
@@ -162,7 +164,7 @@ def test_cells_that_the_decoder_leaves_out_have_their_own_colour():
         named = colours[flag] / colours[flag].amax(1, keepdim=True) * max(colour)
         torch.testing.assert_close(named, torch.tensor(colour).expand_as(named), rtol=0, atol=1e-5)
     assert (colours[~views.hidden[0]] == 0).all()
-    assert torch.equal(views.answered[0, ::2, ::8, ::8].flatten(), masks["video"].predict["main"].rows.flag(64)[0])
+    assert torch.equal(views.answered[0, ::2, ::8, ::8].flatten(), masks["video"].queries["main"].rows.to_mask(64)[0])
     assert any("answers all hidden patches" in note for note in views.notes)
 
 
@@ -170,7 +172,7 @@ def test_a_method_that_predicts_no_pixels_shows_its_mask():
     class Sum(Target):
         out = 1
 
-        def forward(self, step, view, place) -> Truth:
+        def forward(self, step, view, place) -> TargetValues:
             raise AssertionError("pictures need no truth")
 
     method, batch = method_for("image", target=Sum()), batch_for("image")

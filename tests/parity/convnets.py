@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokens import Latent, Place, Rows, Step, levels
+from core.tokens import ForwardContext, Latent, Query, Rows, levels
 from tests.parity.vectors import Folder, Pair, close, equal, gradient_pairs
 
 # Recorded inputs and randomness, and a step on the way to a stage that is compared.
@@ -18,9 +18,9 @@ def spark(folder: Folder) -> dict[str, Pair]:
     batch, draws = folder.replay()
     out = method(batch, draws=draws)
     out.loss.backward()
-    mask = out.mask["image"]
-    everywhere = {"image": replace(mask, predict={"main": Place(Rows.all(*mask.hidden.shape))})}
-    stages = maps(out.latent["image"], "enc.", [key for key in io if key.startswith("enc.") and "down" not in key])
+    mask = out.masks["image"]
+    everywhere = {"image": replace(mask, queries={"main": Query(Rows.all(*mask.hidden.shape))})}
+    stages = maps(out.latents["image"], "enc.", [key for key in io if key.startswith("enc.") and "down" not in key])
     changed = folder.official.keys({key.removeprefix("post."): value for key, value in io.items() if "post." in key})
     state = method.state_dict()
     pairs = {
@@ -28,7 +28,7 @@ def spark(folder: Folder) -> dict[str, Pair]:
         "mask_idx_keep": equal(mask.visible.index, io["mask_idx_keep"]),
         "loss": near(folder, "loss", out.loss),
         **{key: near(folder, key, value) for key, value in stages.items()},
-        **decoded(folder, out.latent["image"]),
+        **decoded(folder, out.latents["image"]),
         **predicted(folder, batch, everywhere),
         **recorded_gradients(folder, method),
         **gradient_pairs(folder, method, folder.gradients()),
@@ -48,7 +48,7 @@ def maps(latent: Latent, prefix: str, keys: list[str]) -> dict[str, Tensor]:
     found = {}
     for level, key in zip(levels(latent), sorted(keys, reverse=True), strict=True):
         h, w = level.layout.grid
-        found[key] = level.rows.put(level.features, h * w).transpose(1, 2).unflatten(2, (h, w))
+        found[key] = level.rows.scatter(level.features, h * w).transpose(1, 2).unflatten(2, (h, w))
     return found
 
 
@@ -62,7 +62,7 @@ def decoded(folder: Folder, latent: Latent) -> dict[str, Pair]:
         normed = scale.norm(one.features.flatten(0, 1)).view_as(one.features)
         projected.append(scale(one))
         if f"densify_norms.{i}" in folder.io:
-            whole = one.rows.put(normed, h * w).transpose(1, 2).unflatten(2, (h, w))
+            whole = one.rows.scatter(normed, h * w).transpose(1, 2).unflatten(2, (h, w))
             pairs[f"densify_norms.{i}"] = near(folder, f"densify_norms.{i}", whole)
         pairs[f"densify_projs.{i}"] = near(folder, f"densify_projs.{i}", projected[-1])
     x = 0
@@ -78,10 +78,10 @@ def decoded(folder: Folder, latent: Latent) -> dict[str, Pair]:
 def predicted(folder: Folder, batch, mask: dict) -> dict[str, Pair]:
     """Target and error of every patch, and the prediction put together again."""
     method = folder.load()
-    step = Step(batch, method.tokenizer.views(batch.views), masks=mask)
-    _, predictions = method.predict(step.tokens, mask)
-    (objective, view, place), *_ = method.questions(mask).values()
-    truth = objective.target(step, view, place).values
+    ctx = ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), masks=mask)
+    _, predictions = method.predict(ctx.tokens, mask)
+    (objective, view, query), *_ = method.prediction_tasks(mask).values()
+    truth = objective.target(ctx, view, query).values
     error = objective.loss(predictions["pixels"], truth)
     picture = method.tokenizer.untokenize(predictions["pixels"])
     return {
@@ -108,7 +108,7 @@ def evaluated(folder: Folder, batch, draws: dict) -> dict[str, Pair]:
     method = folder.load().eval()
     out = method(batch, draws=draws)
     key = next(key for key in folder.io if key.startswith("eval.enc."))
-    coarsest = replace(out.latent["image"], finer=None)
+    coarsest = replace(out.latents["image"], finer=None)
     return {
         "eval.loss": near(folder, "eval.loss", out.loss),
         **{key: near(folder, key, value) for key, value in maps(coarsest, "eval.enc.", [key]).items()},

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder, Output
-from core.tokens import Mask, Place, Progress, Rows
+from core.tokens import Mask, Progress, Query, Rows
 from modalities.graph.decoders import Codes
 from modalities.graph.gnn import GATLayer
-from modalities.graph.messages import Links
+from modalities.graph.messages import EdgeIndex
 from modalities.graph.molecules import ATOM_TYPES
 from tests.parity.vectors import Folder, Pair, close, equal, gradient_pairs
 
@@ -28,7 +28,7 @@ ELSEWHERE = {
 def graphmae(folder: Folder) -> dict[str, Pair]:
     method, io, out, mask = trained_once(folder)
     decoder, layout = method.readouts["main"].decoder, tokens_of(folder, method).layout
-    codes, emptied = remasked(decoder, out, mask)
+    codes, erased = remasked(decoder, out, mask)
     everywhere = torch.arange(layout.count)
     pairs = shared(folder, method, out, mask)
     latent = tapped(method, folder, mask)
@@ -37,18 +37,18 @@ def graphmae(folder: Folder) -> dict[str, Pair]:
         if isinstance(layer, GATLayer):
             before = io["use_x"] if i == 0 else io[f"enc_layer{i - 1}_out"]
             f = layer.linear(before).unflatten(1, (layer.heads, -1))
-            links = Links.of(mask.layout or layout)
+            links = EdgeIndex.of(mask.layout or layout)
             edges = io.get("dropped_edge_index", io["edge_index"])
             pairs[f"enc_layer{i}_attention"] = close(
                 ordered(layer.attention(f, links), links, edges), io[f"enc_layer{i}_attention"]
             )
     if "decoder_attention" in io:
-        links, kept = Links.of(layout), (~emptied).nonzero()[:, 0]
+        links, kept = EdgeIndex.of(layout), (~erased).nonzero()[:, 0]
         attention = decoder.attention(Codes(codes[kept], kept, layout.count), links, everywhere)
         pairs["decoder_attention"] = close(ordered(attention, links, io["edge_index"]), io["decoder_attention"])
     pairs |= {
-        "encoder_to_decoder_in": close(out.latent["graph"].features[0], io["encoder_to_decoder_in"]),
-        "encoder_to_decoder_out": close(decoder.bridge(out.latent["graph"].features[0]), io["encoder_to_decoder_out"]),
+        "encoder_to_decoder_in": close(out.latents["graph"].features[0], io["encoder_to_decoder_in"]),
+        "encoder_to_decoder_out": close(decoder.bridge(out.latents["graph"].features[0]), io["encoder_to_decoder_out"]),
         "decoder_in_remasked": close(codes, io["decoder_in_remasked"]),
         **after_adam(folder),
     }
@@ -75,12 +75,12 @@ def gin(folder: Folder) -> dict[str, Pair]:
 def molecules(folder: Folder) -> dict[str, Pair]:
     method, io, out, mask = trained_once(folder)
     decoder, layout = method.readouts["main"].decoder, tokens_of(folder, method).layout
-    seen = tokens_of(folder, method).blank(mask)
+    seen = tokens_of(folder, method).replace_masked(mask)
     atoms = seen.content[0].clone()
-    atoms[seen.emptied[0]] = torch.tensor([ATOM_TYPES, 0])
-    hidden, latent = mask.predict["main"].rows.index[0], tapped(method, folder, mask)
+    atoms[seen.erased[0]] = torch.tensor([ATOM_TYPES, 0])
+    hidden, latent = mask.queries["main"].rows.index[0], tapped(method, folder, mask)
     prediction = answers(method, folder, mask)
-    truth = out.truths["atoms"].values[0]
+    truth = out.targets["atoms"].values[0]
     drawn = official_atoms(folder, layout.counts)
     replayed = method.masker({"graph": tokens_of(folder, method)}, {"graph": drawn}, None)["graph"].hidden
     ours = method.masker.draw({"graph": tokens_of(folder, method)}, torch.Generator().manual_seed(0), None)
@@ -94,10 +94,10 @@ def molecules(folder: Folder) -> dict[str, Pair]:
         "atoms hidden in each molecule": equal(count(own), count(mask.hidden[0])),
         "mask_node_label": equal(tokens_of(folder, method).content[0][hidden], io["mask_node_label"]),
         "node_attr_label": equal(truth, io["node_attr_label"]),
-        "node_rep": close(out.latent["graph"].features[0], io["node_rep"]),
+        "node_rep": close(out.latents["graph"].features[0], io["node_rep"]),
         **{f"bn{i}_out": close(batch_norm_out(method, folder, mask, i), io[f"bn{i}_out"]) for i in range(last + 1)},
         "last tap": close(latent.taps[f"layer{last}"][0], io["node_rep"]),
-        "enc_to_dec_out": close(decoder.codes(out.latent["graph"].features[0]), io["enc_to_dec_out"]),
+        "enc_to_dec_out": close(decoder.codes(out.latents["graph"].features[0]), io["enc_to_dec_out"]),
         "pred": close(prediction, io["pred"]),
         "cosine_per_masked_atom": close(cosine(prediction[hidden], truth), io["cosine_per_masked_atom"]),
         "loss": close(out.loss.reshape(1), io["loss"]),
@@ -108,18 +108,18 @@ def molecules(folder: Folder) -> dict[str, Pair]:
 
 def graphmae2(folder: Folder) -> dict[str, Pair]:
     method, io, out, mask = trained_once(folder)
-    decoder, features = method.readouts["main"].decoder, out.latent["graph"].features[0]
+    decoder, features = method.readouts["main"].decoder, out.latents["graph"].features[0]
     batch, _ = folder.replay()
-    tokens = method.tokenizer.views(batch.views)
+    tokens = method.tokenizer.tokenize_views(batch.views)
     teacher = method.teachers["latent"]
-    said = teacher.copies["encoder"](tokens.get("teacher", tokens["graph"]).whole()).features[0]
-    views = [(name.rpartition("/")[2], place) for name, place in mask.predict.items() if name.startswith("main")]
+    said = teacher.copies["encoder"](tokens.get("teacher", tokens["graph"]).unmasked()).features[0]
+    views = [(name.rpartition("/")[2], place) for name, place in mask.queries.items() if name.startswith("main")]
     pairs = {
-        "mask_nodes": equal(mask.predict[next(iter(mask.predict))].rows.index[0], io["mask_nodes"]),
-        "targets": equal(mask.predict["latent"].rows.index[0], io["targets"]),
+        "mask_nodes": equal(mask.queries[next(iter(mask.queries))].rows.index[0], io["mask_nodes"]),
+        "targets": equal(mask.queries["latent"].rows.index[0], io["targets"]),
         "enc_rep": close(features, io["enc_rep"]),
         "teacher_rep": close(said, io["teacher_rep"]),
-        "latent_target": close(out.truths["latent"].values[0], io["latent_target"]),
+        "latent_target": close(out.targets["latent"].values[0], io["latent_target"]),
         "latent_pred": close(out.predictions["latent"][0], io["latent_pred"]),
         "encoder_to_decoder_out": close(decoder.bridge(features), io["encoder_to_decoder_out"]),
         "loss_latent": close(out.terms["latent"].reshape(1), io["loss_latent"]),
@@ -128,9 +128,9 @@ def graphmae2(folder: Folder) -> dict[str, Pair]:
     }
     for number, (view, place) in enumerate(views):
         view = view if view.isdigit() else str(number)
-        emptied = place.remask.flag(len(features))[0]
+        erased = place.remask.to_mask(len(features))[0]
         token = decoder.mask_token if decoder.has_token else 0.0
-        codes = torch.where(emptied[:, None], token, decoder.bridge(features))
+        codes = torch.where(erased[:, None], token, decoder.bridge(features))
         name = "features" if len(views) == 1 else f"features/main/{view}"
         pairs |= {
             f"remask_nodes_{view}": equal(place.remask.index[0], io.get(f"remask_nodes_{view}", io["mask_nodes"])),
@@ -163,15 +163,15 @@ def trained_once(folder: Folder) -> tuple[MaskedAutoencoder, dict[str, Tensor], 
     batch, draws = folder.replay()
     out = method(batch, draws=draws)
     out.loss.backward()
-    return method, folder.io, out, out.mask["graph"]
+    return method, folder.io, out, out.masks["graph"]
 
 
 def shared(folder: Folder, method: MaskedAutoencoder, out: Output, mask: Mask) -> dict[str, Pair]:
     """What the two forms with dense features have in common."""
-    io, hidden = folder.io, mask.predict["main"].rows.index[0]
-    source, seen = mask.content_from[0], tokens_of(folder, method).blank(mask)
+    io, hidden = folder.io, mask.queries["main"].rows.index[0]
+    source, seen = mask.content_from[0], tokens_of(folder, method).replace_masked(mask)
     nodes = torch.arange(len(source))
-    prediction, truth = answers(method, folder, mask), out.truths["features"].values[0]
+    prediction, truth = answers(method, folder, mask), out.targets["features"].values[0]
     error = method.readouts["main"].objectives["features"].loss(prediction[hidden], truth)
     same_set = lambda flag, key: equal(flag.nonzero()[:, 0], io[key].sort().values)  # noqa: E731
     pairs = {
@@ -203,18 +203,18 @@ def tapped(method: MaskedAutoencoder, folder: Folder, mask: Mask):
     before = {name: value.clone() for name, value in method.state_dict().items()}
     taps = [f"layer{i}" for i in range(method.encoder.depth)]
     with torch.no_grad():
-        latent = method.encoder(tokens_of(folder, method).blank(mask), taps)
+        latent = method.encoder(tokens_of(folder, method).replace_masked(mask), taps)
     method.load_state_dict(before)
     return latent
 
 
 @torch.no_grad()
-def answers(method: MaskedAutoencoder, folder: Folder, mask: Mask, place: Place | None = None) -> Tensor:
+def answers(method: MaskedAutoencoder, folder: Folder, mask: Mask, query: Query | None = None) -> Tensor:
     """The prediction at every node, (N, C)."""
     before = {name: value.clone() for name, value in method.state_dict().items()}
     tokens = {"graph": tokens_of(folder, method)}
-    place = place or mask.predict["main"]
-    everywhere = replace(place, rows=Rows.all(1, tokens["graph"].layout.count))
+    query = query or mask.queries["main"]
+    everywhere = replace(query, rows=Rows.all(1, tokens["graph"].layout.count))
     latent = method.encode(tokens, {"graph": mask})["graph"]
     answered = method.readouts["main"].decoder(latent, tokens["graph"].layout, {"all": everywhere}, {})["all"][0]
     method.load_state_dict(before)
@@ -223,19 +223,19 @@ def answers(method: MaskedAutoencoder, folder: Folder, mask: Mask, place: Place 
 
 @torch.no_grad()
 def whole(method: MaskedAutoencoder, folder: Folder) -> Tensor:
-    return method.encoder(tokens_of(folder, method).whole()).features[0]
+    return method.encoder(tokens_of(folder, method).unmasked()).features[0]
 
 
 def remasked(decoder, out: Output, mask: Mask) -> tuple[Tensor, Tensor]:
-    """Codes of all nodes after emptying again, and which are emptied."""
-    features = out.latent["graph"].features[0]
-    emptied = torch.zeros(len(features), dtype=torch.bool)
-    if mask.predict["main"].remask is not None:
-        emptied[mask.predict["main"].remask.index[0]] = True
-    return torch.where(emptied[:, None], 0.0, decoder.bridge(features)).detach(), emptied
+    """Codes of all nodes after emptying again, and which are erased."""
+    features = out.latents["graph"].features[0]
+    erased = torch.zeros(len(features), dtype=torch.bool)
+    if mask.queries["main"].remask is not None:
+        erased[mask.queries["main"].remask.index[0]] = True
+    return torch.where(erased[:, None], 0.0, decoder.bridge(features)).detach(), erased
 
 
-def ordered(values: Tensor, links: Links, edges: Tensor) -> Tensor:
+def ordered(values: Tensor, links: EdgeIndex, edges: Tensor) -> Tensor:
     """Values (E, …) of our edges in the order of the recorded ones; of repeated edges all have the same value."""
     nodes = links.nodes
     ours, recorded = links.source * nodes + links.row, edges[0] * nodes + edges[1]

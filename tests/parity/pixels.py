@@ -10,7 +10,7 @@ from torch import Tensor
 from core.embeddings import resize_table
 from core.engine.optim import parameter_groups
 from core.methods.masked_autoencoder import MaskedAutoencoder, Output
-from core.tokens import Batch, Mask, Place, Rows, Step
+from core.tokens import Batch, ForwardContext, Mask, Query, Rows
 from modalities.video.masks import TubeMasker, running_cell
 from tests.parity.vectors import Folder, Pair, close, equal, gradient_pairs
 
@@ -26,14 +26,14 @@ def mae(folder: Folder) -> dict[str, Pair]:
     method, io = folder.load(), folder.io
     batch, draws = folder.replay()
     out = backward(method, batch, draws)
-    everywhere = answered(out.mask["image"], all_rows(out.mask["image"]))
-    step, prediction, truth = ask(method, batch, {"image": everywhere})
-    latent = torch.cat([out.latent["image"].cls[:, None], out.latent["image"].features], 1)
-    visible = out.mask["image"].visible.index
-    patches = method.encoder.embed.normalise(step.tokens["image"].content).flatten(2)
+    everywhere = answered(out.masks["image"], all_rows(out.masks["image"]))
+    ctx, prediction, truth = ask(method, batch, {"image": everywhere})
+    latent = torch.cat([out.latents["image"].cls[:, None], out.latents["image"].features], 1)
+    visible = out.masks["image"].visible.index
+    patches = method.encoder.embed.normalise(ctx.tokens["image"].content).flatten(2)
     other = folder.load({"norm_pix_loss": not folder.settings["norm_pix_loss"]})
     pairs = {
-        "mask": equal(out.mask["image"].hidden, io["mask"]),
+        "mask": equal(out.masks["image"].hidden, io["mask"]),
         "ids_shuffle": equal(torch.cat([visible, io["ids_shuffle"][:, visible.shape[1] :]], 1), io["ids_shuffle"]),
         "ids_restore": restored(visible, io),
         "latent": close(latent, io["latent"]),
@@ -57,7 +57,7 @@ def st_mae(folder: Folder) -> dict[str, Pair]:
     method, io = folder.load(), folder.io
     batch, draws = folder.replay()
     out = backward(method, batch, draws)
-    mask = out.mask["video"]
+    mask = out.masks["video"]
     _, prediction, truth = ask(method, batch, {"video": answered(mask, all_rows(mask))})
     positions = method.encoder.embed.positions
     raw = folder.load({"norm_pix_loss": not folder.settings["norm_pix_loss"]})
@@ -69,7 +69,7 @@ def st_mae(folder: Folder) -> dict[str, Pair]:
         "mask": equal(mask.hidden, io["mask"]),
         "ids_keep": equal(mask.visible.index, io["ids_keep"]),
         "ids_restore": equal(hidden.argsort(1), io["ids_restore"]),
-        "encoder_latent": close(out.latent["video"].features, io["encoder_latent"]),
+        "encoder_latent": close(out.latents["video"].features, io["encoder_latent"]),
         "prediction": close(prediction, io["prediction"]),
         "target": close(truth, io["target"]),
         "target_frames": equal(frames, io["target_frames"]),
@@ -85,9 +85,9 @@ def videomaev2(folder: Folder) -> dict[str, Pair]:
     method, io = folder.load(), folder.io
     batch, draws = folder.replay()
     out = backward(method, batch, draws)
-    mask = out.mask["video"]
+    mask = out.masks["video"]
     grid = method.tokenizer.grid
-    left_out = ~mask.predict["main"].rows.flag(mask.hidden.shape[1])
+    left_out = ~mask.queries["main"].rows.to_mask(mask.hidden.shape[1])
     maps = running_cell(method.masker.left_out, grid)
     pairs = {
         "encoder_mask": equal(mask.hidden, io["encoder_mask"].flatten(1)),
@@ -96,18 +96,18 @@ def videomaev2(folder: Folder) -> dict[str, Pair]:
         "tube_mask_seeded": seeded_tube(folder, grid),
         "encoder_pos_embed": close(method.encoder.embed.positions(None, grid), io["encoder_pos_embed"]),
         "decoder_pos_embed": close(method.readouts["main"].decoder.positions(None, grid), io["decoder_pos_embed"]),
-        "encoder_latent": close(out.latent["video"].features, io["encoder_latent"]),
+        "encoder_latent": close(out.latents["video"].features, io["encoder_latent"]),
         "prediction": close(out.predictions["pixels"], io["prediction"]),
         # The card: rounding in the nearly flat corner moves the target by up to 1e-4.
-        "target": close(out.truths["pixels"].values, io["target"], absolute=1e-4),
-        "loss_mask": equal(out.truths["pixels"].weight, io["loss_mask"]),
+        "target": close(out.targets["pixels"].values, io["target"], absolute=1e-4),
+        "loss_mask": equal(out.targets["pixels"].weight, io["loss_mask"]),
         "loss": close(out.loss, io["loss"], 2e-6),
         **recorded_gradients(folder, method, "grad_"),
         **gradient_pairs(folder, method, folder.gradients()),
     }
     _, _, everything = ask(method, batch, {"video": answered(mask, all_rows(mask))})
     pairs["target_all"] = close(everything, io["target_all"], absolute=1e-4)
-    full = {"video": answered(mask, Rows.where(mask.hidden))}
+    full = {"video": answered(mask, Rows.from_mask(mask.hidden))}
     method.zero_grad()
     whole = method(batch, mask=full)
     whole.loss.backward()
@@ -143,16 +143,16 @@ def all_rows(mask: Mask) -> Rows:
 
 
 def answered(mask: Mask, rows: Rows) -> Mask:
-    return replace(mask, predict={"main": Place(rows)})
+    return replace(mask, queries={"main": Query(rows)})
 
 
 @torch.no_grad()
-def ask(method: MaskedAutoencoder, batch: Batch, mask: dict[str, Mask]) -> tuple[Step, Tensor, Tensor]:
+def ask(method: MaskedAutoencoder, batch: Batch, mask: dict[str, Mask]) -> tuple[ForwardContext, Tensor, Tensor]:
     """Prediction and target at the main place of another mask."""
-    step = Step(batch, method.tokenizer.views(batch.views), masks=mask)
-    _, predictions = method.predict(step.tokens, mask)
-    (objective, view, place), *_ = method.questions(mask).values()
-    return step, predictions["pixels"], objective.target(step, view, place).values
+    ctx = ForwardContext(batch, method.tokenizer.tokenize_views(batch.views), masks=mask)
+    _, predictions = method.predict(ctx.tokens, mask)
+    (objective, view, query), *_ = method.prediction_tasks(mask).values()
+    return ctx, predictions["pixels"], objective.target(ctx, view, query).values
 
 
 def recorded_gradients(folder: Folder, method: MaskedAutoencoder, prefix: str) -> dict[str, Pair]:

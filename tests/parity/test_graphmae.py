@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.interop import load_official
-from core.tokens import Step
+from core.tokens import ForwardContext
 from tests.parity.graphs import OUTPUTS
 from tests.parity.vectors import Folder, cases
 
@@ -17,35 +17,35 @@ from tests.parity.vectors import Folder, cases
 def test_recorded_seed_gives_the_recorded_mask(case):
     folder = Folder(case[1], case[0])
     method, (batch, _) = folder.load(), folder.replay()
-    tokens = method.tokenizer.views(batch.views)
+    tokens = method.tokenizer.tokenize_views(batch.views)
     torch.manual_seed(folder.meta["mask_seed"])
-    mask = method.draw_mask(Step(batch, tokens))["graph"]
+    mask = method.draw_mask(ForwardContext(batch, tokens))["graph"]
     hidden = folder.io["mask_nodes"]
-    for place in (place for name, place in mask.predict.items() if name.startswith("main")):
+    for place in (place for name, place in mask.queries.items() if name.startswith("main")):
         assert torch.equal(place.rows.index[0], hidden)
 
 
 @pytest.mark.parametrize("case", cases(*OUTPUTS))
 def test_remasked_codes_are_not_read(case):
-    """Other latents at emptied nodes leave every answer as it is; at a visible node they do not."""
+    """Other latents at erased nodes leave every answer as it is; at a visible node they do not."""
     folder = Folder(case[1], case[0])
     method = folder.load().eval()
     batch, draws = folder.replay()
-    tokens = method.tokenizer.views(batch.views)
-    step = Step(batch, tokens)
-    mask = method.draw_mask(step, draws)["graph"]
-    name, place = next(iter(mask.predict.items()))
+    tokens = method.tokenizer.tokenize_views(batch.views)
+    ctx = ForwardContext(batch, tokens)
+    mask = method.draw_mask(ctx, draws)["graph"]
+    name, place = next(iter(mask.queries.items()))
     latent, decoder = (
         method.encode({"graph": tokens["graph"]}, {"graph": mask})["graph"],
         method.readouts["main"].decoder,
     )
     ask = lambda features: decoder(replace(latent, features=features), tokens["graph"].layout, {name: place}, {})[name]  # noqa: E731
-    emptied = place.remask.flag(latent.features.shape[1])
+    erased = place.remask.to_mask(latent.features.shape[1])
     with torch.no_grad():
         plain = ask(latent.features)
-        other = torch.where(emptied[..., None], torch.randn_like(latent.features), latent.features)
+        other = torch.where(erased[..., None], torch.randn_like(latent.features), latent.features)
         assert torch.equal(ask(other), plain)
-        assert not torch.equal(ask(torch.where(emptied[..., None], latent.features, 1.0)), plain)
+        assert not torch.equal(ask(torch.where(erased[..., None], latent.features, 1.0)), plain)
 
 
 @pytest.mark.parametrize("case", cases(*OUTPUTS))

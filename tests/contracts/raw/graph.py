@@ -24,5 +24,5 @@ def batch(method: MaskedAutoencoder, config: dict) -> Batch:
 def scrambled(method: MaskedAutoencoder, batch: Batch, masks: dict[str, Mask]) -> Batch:
     graphs = batch.views["graph"]
     noise = torch.rand(graphs.x.shape, generator=torch.Generator().manual_seed(1))
-    closed = unread(masks["graph"], method.encoder.hide)[0]
+    closed = unread(masks["graph"], method.encoder.masking)[0]
     return Batch({"graph": replace(graphs, x=torch.where(closed[:, None], noise, graphs.x))})

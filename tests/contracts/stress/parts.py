@@ -12,7 +12,7 @@ from core.encoder import AttentionPlan, Encoder
 from core.maskers import Masker, ViewMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokenizers import Tokenizer
-from core.tokens import Batch, Latent, Layout, Mask, Place, Progress, Rows, Seen, Step, Tokens
+from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Layout, Mask, Progress, Query, Rows, Tokens
 from tests.contracts.firewall import alone, firewall, scrambled
 from tests.contracts.pairs import masked
 from tests.contracts.toys import DIM, trunk
@@ -28,7 +28,7 @@ class ByView(Tokenizer):
     def forward(self, data):
         raise NotImplementedError
 
-    def views(self, views: Mapping) -> dict[str, Tokens]:
+    def tokenize_views(self, views: Mapping) -> dict[str, Tokens]:
         return {name: self.parts[name](data) for name, data in views.items() if name in self.parts}
 
 
@@ -38,11 +38,11 @@ class MaskByName(Masker):
     def __init__(self, maskers: Mapping[str, ViewMasker]):
         self.maskers = dict(maskers)
 
-    def draw(self, tokens, generator, step) -> dict:
-        return {name: one.draw_view(tokens[view(name)], generator, step) for name, one in self.maskers.items()}
+    def draw(self, tokens, generator, ctx) -> dict:
+        return {name: one.draw_view(tokens[view(name)], generator, ctx) for name, one in self.maskers.items()}
 
-    def __call__(self, tokens, draws, step) -> dict[str, Mask]:
-        return {name: self.maskers[name].mask_view(tokens[view(name)], drawn, step) for name, drawn in draws.items()}
+    def __call__(self, tokens, draws, ctx) -> dict[str, Mask]:
+        return {name: self.maskers[name].mask_view(tokens[view(name)], drawn, ctx) for name, drawn in draws.items()}
 
 
 class EncodeByView(Encoder):
@@ -53,10 +53,10 @@ class EncodeByView(Encoder):
         self.parts = nn.ModuleDict(encoders)
         self.embed_dim, self.depth = DIM, 2
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         raise NotImplementedError
 
-    def views(self, seen: Mapping[str, Seen], taps: Sequence[str] = ()) -> dict[str, Latent]:
+    def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
         return {name: self.parts[view(name)](one, taps) for name, one in seen.items()}
 
 
@@ -68,11 +68,11 @@ class Inner(Encoder):
         self.trunk = trunk()
         self.embed_dim, self.depth = DIM, 2
 
-    def latent(self, x: Tensor, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def latent(self, x: Tensor, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         x, tapped = self.trunk(x, AttentionPlan.of(seen.layout), taps)
         return Latent(x, seen.layout, seen.rows, None, tapped)
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         raise NotImplementedError
 
 
@@ -86,9 +86,9 @@ class CrossDecoder(Decoder):
         self.memory = nn.Linear(DIM, DIM)
         self.attention = nn.MultiheadAttention(DIM, 2, batch_first=True)
 
-    def forward(self, latent, layout: Layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
+    def forward(self, latent, layout: Layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
         memory, valid = joined([latent, *others.values()] if self.look == "all" else [others[self.look]])
-        return {name: self.answer(place.rows, layout, self.memory(memory), valid) for name, place in places.items()}
+        return {name: self.answer(query.rows, layout, self.memory(memory), valid) for name, query in queries.items()}
 
     def answer(self, rows: Rows, layout: Layout, memory: Tensor, valid: Tensor) -> Tensor:
         query = (self.query + self.positions.at(layout, rows)).expand(memory.shape[0], -1, -1)
@@ -126,7 +126,7 @@ def nothing_hidden(tokens: Tokens) -> Mask:
     """Everything seen; `main` asks for every row."""
     hidden = torch.zeros(tokens.content.shape[0], tokens.layout.count, dtype=torch.bool)
     rows = Rows.all(*hidden.shape)
-    return Mask(hidden, rows, {"main": Place(rows)})
+    return Mask(hidden, rows, {"main": Query(rows)})
 
 
 def tight(method: MaskedAutoencoder, batch: Batch, each_alone: bool = True) -> None:
@@ -135,14 +135,16 @@ def tight(method: MaskedAutoencoder, batch: Batch, each_alone: bool = True) -> N
     other = dict(tokens)
     for name, mask in masks.items():
         if sum(view(key) == view(name) for key in masks) == 1:  # a view seen in several ways hides little from all
-            other[view(name)] = scrambled(tokens[view(name)], mask, method.encoder.hide)
+            other[view(name)] = scrambled(tokens[view(name)], mask, method.encoder.masking)
     firewall(method, tokens, other, masks)
     if each_alone:
         alone(method, tokens, masks)
 
 
-def step_of(method: MaskedAutoencoder, batch: Batch, **more) -> Step:
-    return Step(batch, method.tokenizer.views(batch.views), teachers=method.teachers, method=method, **more)
+def context_of(method: MaskedAutoencoder, batch: Batch, **more) -> ForwardContext:
+    return ForwardContext(
+        batch, method.tokenizer.tokenize_views(batch.views), teachers=method.teachers, method=method, **more
+    )
 
 
 def optimise(method: MaskedAutoencoder, lr: float = 0.1) -> None:

@@ -12,7 +12,7 @@ from core.losses import mse
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Objective, Readout
-from core.tokens import Latent, Place, Seen
+from core.tokens import EncoderInput, Latent, Query
 from tests.contracts.stress.parts import tight
 from tests.contracts.toys import Raw, Zeros, image_batch, patches, run
 
@@ -26,9 +26,9 @@ class Whole(Decoder):
         super().__init__()
         self.dim, self.linear = VALUES, nn.Linear(width, VALUES)
 
-    def forward(self, latent: Latent, layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
-        said = latent.rows.put(self.linear(latent.features), layout.count)
-        return {name: place.rows.take(said) for name, place in places.items()}
+    def forward(self, latent: Latent, layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
+        said = latent.rows.scatter(self.linear(latent.features), layout.count)
+        return {name: query.rows.gather(said) for name, query in queries.items()}
 
 
 class TopK(Encoder):
@@ -39,7 +39,7 @@ class TopK(Encoder):
         self.linear = nn.Linear(VALUES, ATOMS)
         self.embed_dim, self.depth = ATOMS, 1
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         before = torch.relu(self.linear(seen.content.flatten(2)))
         rows = before.shape[0] * before.shape[1]
         least = before.flatten().topk(KEEP * rows).values[-1]
@@ -52,8 +52,8 @@ def size(prediction: Tensor, values: Tensor) -> Tensor:
 
 
 def sparse_autoencoder() -> MaskedAutoencoder:
-    rebuilt = Objective(Raw(VALUES), mse, at=["visible"])
-    sparse = Objective(Zeros(), size, at=["visible"], weight=0.01)
+    rebuilt = Objective(Raw(VALUES), mse, queries=["visible"])
+    sparse = Objective(Zeros(), size, queries=["visible"], weight=0.01)
     readouts = {
         "main": Readout(Whole(ATOMS), {"rebuilt": rebuilt}),
         "code": Readout(None, {"sparse": sparse}, tap="before"),
@@ -64,10 +64,10 @@ def sparse_autoencoder() -> MaskedAutoencoder:
 def test_a_sparse_code_of_everything():
     method, batch = sparse_autoencoder(), image_batch(3)
     out = run(method, batch)
-    code = out.latent["image"].features
-    assert not out.mask["image"].hidden.any() and code.shape == (3, 16, ATOMS)
+    code = out.latents["image"].features
+    assert not out.masks["image"].hidden.any() and code.shape == (3, 16, ATOMS)
     assert (code > 0).sum() == KEEP * 3 * 16
-    before = out.mask["image"].visible.take(out.latent["image"].taps["before"])
+    before = out.masks["image"].visible.gather(out.latents["image"].taps["before"])
     assert torch.allclose(out.terms["sparse"], before.sum(-1).mean(), atol=1e-5)
     assert torch.allclose(out.loss, out.terms["rebuilt"] + 0.01 * out.terms["sparse"])
 
@@ -80,7 +80,7 @@ class Variational(Encoder):
         self.linear = nn.Linear(VALUES, 2 * width)
         self.embed_dim, self.depth = width, 1
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         moments = self.linear(seen.content.flatten(2))
         mean, log_variance = moments.chunk(2, -1)
         noise = torch.randn_like(mean) if self.training else 0.0
@@ -94,8 +94,8 @@ def divergence(prediction: Tensor, values: Tensor) -> Tensor:
 
 
 def vae() -> MaskedAutoencoder:
-    rebuilt = Objective(Raw(VALUES), mse, at=["visible"])
-    normal = Objective(Zeros(), divergence, at=["visible"], weight=0.1)
+    rebuilt = Objective(Raw(VALUES), mse, queries=["visible"])
+    normal = Objective(Zeros(), divergence, queries=["visible"], weight=0.1)
     readouts = {"main": Readout(Whole(2), {"rebuilt": rebuilt}), "code": Readout(None, {"kl": normal}, tap="moments")}
     return MaskedAutoencoder(patches(), RandomMasker(0.0), Variational(), readouts)
 
@@ -103,12 +103,12 @@ def vae() -> MaskedAutoencoder:
 def test_a_code_that_is_drawn():
     method, batch = vae(), image_batch(3)
     out = run(method, batch)
-    assert out.terms["kl"] > 0 and out.latent["image"].features.shape[-1] == 2
+    assert out.terms["kl"] > 0 and out.latents["image"].features.shape[-1] == 2
     torch.manual_seed(1)
-    first = method(batch, mask=out.mask).loss
+    first = method(batch, mask=out.masks).loss
     torch.manual_seed(1)
-    assert torch.equal(first, method(batch, mask=out.mask).loss)
-    assert not torch.equal(first, method(batch, mask=out.mask).loss)
+    assert torch.equal(first, method(batch, mask=out.masks).loss)
+    assert not torch.equal(first, method(batch, mask=out.masks).loss)
     tight(method, batch)
 
 
@@ -120,14 +120,14 @@ class Stack(Encoder):
         self.layers = nn.ModuleList([nn.Linear(VALUES, 3), nn.Linear(3, 2)])
         self.embed_dim, self.depth = 2, 2
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = torch.tanh(self.layers[0](seen.content.flatten(2)))
         return Latent(torch.tanh(self.layers[1](x)), seen.layout, seen.rows, taps={"layer0": x})
 
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_one_layer_after_the_other(stage):
-    rebuilt = Objective(Raw(VALUES), mse, nn.Linear(3 - stage, VALUES), at=["visible"])
+    rebuilt = Objective(Raw(VALUES), mse, nn.Linear(3 - stage, VALUES), queries=["visible"])
     encoder = Stack()
     encoder.layers[0].requires_grad_(stage == 0)
     readout = Readout(None, {"rebuilt": rebuilt}, tap="layer0" if stage == 0 else None)

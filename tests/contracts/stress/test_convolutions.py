@@ -14,7 +14,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Objective, Readout
 from core.targets import Pixels
 from core.tokenizers import Patchify
-from core.tokens import Latent, Layout, Place, Seen, levels
+from core.tokens import EncoderInput, Latent, Layout, Query, levels
 from tests.contracts.firewall import Leak, growth
 from tests.contracts.stress.parts import tight
 from tests.contracts.toys import image_batch, normalise, patches, run
@@ -38,7 +38,7 @@ class ActiveNorm(nn.Module):
 class SparseConvolutions(Encoder):
     """Patches put back into an image, then two strided stages; everything is zero where nothing is seen."""
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self, dense_norm: bool = False):
         super().__init__()
@@ -47,11 +47,11 @@ class SparseConvolutions(Encoder):
         self.norms = nn.ModuleList(ActiveNorm(width, dense_norm) for width in WIDTHS)
         self.embed_dim, self.depth = WIDTHS[0], 2
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         grid = seen.layout.grid
-        emptied = torch.zeros(seen.content.shape[:2], dtype=torch.bool) if seen.emptied is None else seen.emptied
-        active = ~emptied.unflatten(1, grid)
-        content = self.normalise(seen.content).masked_fill(emptied[..., None, None, None], 0)
+        erased = torch.zeros(seen.content.shape[:2], dtype=torch.bool) if seen.erased is None else seen.erased
+        active = ~erased.unflatten(1, grid)
+        content = self.normalise(seen.content).masked_fill(erased[..., None, None, None], 0)
         x = Patchify([PATCH] * 2, [n * PATCH for n in grid], 1).untokenize(content)
         fine = self.stage(self.stem(x), active, 2, 1)
         coarse = self.stage(self.down(fine), active, 1, 0)
@@ -67,7 +67,7 @@ class SparseConvolutions(Encoder):
         return Latent(x.flatten(2).transpose(1, 2), layout, None, finer=finer)
 
 
-class LightUnet(Decoder):
+class SparKDecoder(Decoder):
     """A mask token per scale; ends with its output convolution, then gathers the patches that are asked for."""
 
     dim = PATCH * PATCH
@@ -79,19 +79,19 @@ class LightUnet(Decoder):
         self.up = nn.ModuleList(nn.ConvTranspose2d(8, 8, 2, 2) for _ in WIDTHS)
         self.out = nn.Conv2d(8, 1, 1)
 
-    def forward(self, latent: Latent, layout: Layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
+    def forward(self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
         x = 0
         for level, one in enumerate(levels(latent)):
             features = one.features.transpose(1, 2).unflatten(2, one.layout.grid)
             empty = (features == 0).all(1, keepdim=True)
             x = self.up[level](x + self.project[level](torch.where(empty, self.mask_tokens[level], features)))
         dense = Patchify([PATCH] * 2, x.shape[2:], 1)(self.out(x)).content.flatten(2)
-        return {name: place.among(layout, dense).take(dense) for name, place in places.items()}
+        return {name: query.rows_in(layout, dense).gather(dense) for name, query in queries.items()}
 
 
 def spark(dense_norm: bool = False) -> MaskedAutoencoder:
     target = Pixels([PATCH, PATCH], 1, (4, 4), normalise(), per="patch")
-    readout = Readout(LightUnet(), {"pixels": Objective(target, mse)})
+    readout = Readout(SparKDecoder(), {"pixels": Objective(target, mse)})
     encoder = SparseConvolutions(dense_norm)
     return MaskedAutoencoder(patches((16, 16), PATCH), RandomMasker(0.6), encoder, {"main": readout})
 
@@ -99,12 +99,12 @@ def spark(dense_norm: bool = False) -> MaskedAutoencoder:
 def test_a_pyramid_that_is_zero_where_nothing_is_seen():
     method, batch = spark(), image_batch(3, (16, 16))
     out = run(method, batch)
-    hidden = out.mask["image"].hidden.unflatten(1, (4, 4))
-    coarse, fine = levels(out.latent["image"])
+    hidden = out.masks["image"].hidden.unflatten(1, (4, 4))
+    coarse, fine = levels(out.latents["image"])
     assert coarse.layout.grid == (4, 4) and fine.layout.grid == (8, 8) and coarse.rows is None
     assert (coarse.features.unflatten(1, (4, 4))[hidden] == 0).all()
     assert (fine.features.unflatten(1, (8, 8))[hidden.repeat_interleave(2, 1).repeat_interleave(2, 2)] == 0).all()
-    assert out.predictions["pixels"].shape == (3, out.mask["image"].predict["main"].rows.count, PATCH * PATCH)
+    assert out.predictions["pixels"].shape == (3, out.masks["image"].queries["main"].rows.count, PATCH * PATCH)
 
 
 def test_it_is_tight_and_does_not_feel_growth():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from core.decoders import Decoder, LightDecoder
+from core.decoders import Decoder, MAEDecoder
 from core.embeddings import SinCos
 from core.encoder import Encoder
 from core.losses import mse
@@ -15,7 +15,19 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Target
 from core.tokenizers import Patchify, Tokenizer
-from core.tokens import Batch, Latent, Layout, Mask, Place, Progress, Rows, Seen, Step, Tokens, Truth
+from core.tokens import (
+    Batch,
+    EncoderInput,
+    ForwardContext,
+    Latent,
+    Layout,
+    Mask,
+    Progress,
+    Query,
+    Rows,
+    TargetValues,
+    Tokens,
+)
 from tests.contracts.stress.parts import nothing_hidden, tight
 from tests.contracts.toys import CELLS, DIM, image_batch, light, method, raw_objective, run, trunk
 from tests.contracts.toys import vit as plain_vit
@@ -28,7 +40,7 @@ GRID, VALUES = (4, 4), 4
 class Halves(Patchify):
     """One batch becomes two views: the first samples get noise, the last stay clean."""
 
-    def views(self, views: Mapping) -> dict[str, Tokens]:
+    def tokenize_views(self, views: Mapping) -> dict[str, Tokens]:
         (data,) = views.values()
         half = len(data) // 2
         return {"noised": self(data[:half]), "clean": self(data[half:])}
@@ -43,7 +55,7 @@ class Noise:
 
     def __call__(self, content: Tensor, rows: Rows | None) -> Tensor:
         a = self.share.reshape(-1, *(1,) * (content.dim() - 1))
-        return a.sqrt() * content + (1 - a).sqrt() * (self.values if rows is None else rows.take(self.values))
+        return a.sqrt() * content + (1 - a).sqrt() * (self.values if rows is None else rows.gather(self.values))
 
 
 RATIOS = {"noised": 0.375, "clean": 0.75}
@@ -52,14 +64,14 @@ RATIOS = {"noised": 0.375, "clean": 0.75}
 class NoisyOrMasked(Masker):
     """Noise and a time for one half, as random numbers like those that hide."""
 
-    def draw(self, tokens, generator, step) -> dict:
+    def draw(self, tokens, generator, ctx) -> dict:
         shape = {name: one.content.shape for name, one in tokens.items()}
         drawn = {name: {"order": uniform(size[:2], torch.device("cpu"), generator)} for name, size in shape.items()}
         drawn["noised"]["time"] = uniform(shape["noised"][:1], torch.device("cpu"), generator)
         drawn["noised"]["noise"] = torch.randn(shape["noised"], generator=generator)
         return drawn
 
-    def __call__(self, tokens, draws, step) -> dict[str, Mask]:
+    def __call__(self, tokens, draws, ctx) -> dict[str, Mask]:
         masks = {}
         for name, one in tokens.items():
             time = draws[name].get("time", torch.zeros(len(one.content)))
@@ -76,15 +88,15 @@ class Timed(Encoder):
         super().__init__()
         self.inner, self.time = plain_vit(VALUES, GRID, cls=True), nn.Linear(1, DIM)
         self.embed_dim, self.depth = DIM, 2
-        self.seen: list[Seen] = []
+        self.seen: list[EncoderInput] = []
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         self.seen.append(seen)
         latent = self.inner(seen, taps)
         return replace(latent, features=latent.features + self.time(seen.condition["time"][:, None])[:, None])
 
 
-class TimedDecoder(LightDecoder):
+class TimedDecoder(MAEDecoder):
     def __init__(self):
         super().__init__(DIM, DIM, trunk(1), SinCos(GRID, DIM))
         self.time = nn.Linear(1, DIM)
@@ -100,15 +112,15 @@ class AddedNoise(Target):
 
     out = VALUES
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(place.rows.take(step.masks[view].corrupt.values).flatten(2))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(query.rows.gather(ctx.masks[view].corrupt.values).flatten(2))
 
 
 def umd() -> MaskedAutoencoder:
     decoder = TimedDecoder()
     noised = {
         "clean_of_noised": raw_objective(VALUES, weight=0.25),
-        "noise": Objective(AddedNoise(), mse, Head(DIM, VALUES), at=["visible"], weight=0.25),
+        "noise": Objective(AddedNoise(), mse, Head(DIM, VALUES), queries=["visible"], weight=0.25),
     }
     readouts = {
         "noised": Readout(decoder, noised, reads="noised"),
@@ -120,15 +132,15 @@ def umd() -> MaskedAutoencoder:
 def test_groups_of_one_batch_are_spoilt_and_asked_differently():
     made, batch = umd(), image_batch(6)
     out = run(made, batch)
-    assert [mask.visible.count for mask in out.mask.values()] == [10, 4]
+    assert [mask.visible.count for mask in out.masks.values()] == [10, 4]
     noised, clean = made.encoder.seen
-    content = made.tokenizer.views(batch.views)["clean"].content
-    assert torch.equal(clean.content, out.mask["clean"].visible.take(content)) and clean.condition["time"].sum() == 0
-    noise = out.mask["noised"].corrupt
-    rows = out.mask["noised"].visible
-    truth = made.tokenizer.views(batch.views)["noised"].content
+    content = made.tokenizer.tokenize_views(batch.views)["clean"].content
+    assert torch.equal(clean.content, out.masks["clean"].visible.gather(content)) and clean.condition["time"].sum() == 0
+    noise = out.masks["noised"].corrupt
+    rows = out.masks["noised"].visible
+    truth = made.tokenizer.tokenize_views(batch.views)["noised"].content
     a = noise.share[:, None, None, None, None]
-    assert torch.allclose(noised.content, a.sqrt() * rows.take(truth) + (1 - a).sqrt() * rows.take(noise.values))
+    assert torch.allclose(noised.content, a.sqrt() * rows.gather(truth) + (1 - a).sqrt() * rows.gather(noise.values))
     assert torch.allclose(
         out.loss, 0.25 * out.terms["clean_of_noised"] + 0.25 * out.terms["noise"] + 0.5 * out.terms["clean"]
     )
@@ -138,15 +150,15 @@ def test_groups_of_one_batch_are_spoilt_and_asked_differently():
 
 def test_draws_hold_the_noise_too():
     made, batch = umd(), image_batch(6)
-    step = Step(batch, made.tokenizer.views(batch.views))
-    draws = made.masker.draw(step.tokens, torch.Generator().manual_seed(3), step)
+    ctx = ForwardContext(batch, made.tokenizer.tokenize_views(batch.views))
+    draws = made.masker.draw(ctx.tokens, torch.Generator().manual_seed(3), ctx)
     assert torch.equal(made(batch, draws=draws).loss, made(batch, draws=draws).loss)
 
 
 def test_a_sampling_loop_from_noise():
     """Nothing hidden, contents replaced from step to step: `predict` is all that sampling needs."""
     made, batch = umd(), image_batch(6)
-    tokens = made.tokenizer.views(batch.views)
+    tokens = made.tokenizer.tokenize_views(batch.views)
     x = torch.randn(tokens["clean"].content.shape, generator=torch.Generator().manual_seed(0))
     for time in (1.0, 0.6, 0.3):
         views = dict.fromkeys(("noised", "clean"), replace(tokens["clean"], content=x))
@@ -176,11 +188,11 @@ class LatentPatches(Tokenizer):
 class Growing(ViewMasker):
     """From 15 to 75 % over the first two thirds of training."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
-        share = min(1.0, 1.5 * step.progress.step / step.progress.steps)
+    def mask_view(self, tokens, draws, ctx) -> Mask:
+        share = min(1.0, 1.5 * ctx.progress.step / ctx.progress.steps)
         return keep_lowest(draws, tokens, 0.15 + 0.6 * share)
 
 
@@ -189,7 +201,7 @@ def test_the_ratio_is_a_function_of_progress():
     hidden = []
     for step in (0, 300, 900):
         out = run(made, image_batch(3), progress=Progress(step, 900))
-        hidden.append(int(out.mask["image"].hidden[0].sum()))
+        hidden.append(int(out.masks["image"].hidden[0].sum()))
     assert hidden == [3, 8, 12]
     assert not [name for name, _ in made.tokenizer.named_parameters()]
 
@@ -213,16 +225,16 @@ class Voxels(Tokenizer):
 class ByOccupancy(ViewMasker):
     """Keeps half of what is occupied, at least one, and one empty cell in eight: unequally many in each sample."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((tokens.content.shape[0], CELLS), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         occupied = tokens.side["occupied"]
         keep = (occupied.sum(1, keepdim=True) // 2).clamp(min=1)
         rank = draws.masked_fill(~occupied, 2.0).argsort(1).argsort(1)
         seen = (occupied & (rank < keep)) | (~occupied & (draws < 0.125))
-        mask, told = Mask.hide(~seen), {"time": tokens.side["time"], "where": tokens.side["where"]}
-        return replace(mask, predict={"main": Place(Rows.all(*seen.shape))}, condition=told)
+        mask, told = Mask.from_hidden(~seen), {"time": tokens.side["time"], "where": tokens.side["where"]}
+        return replace(mask, queries={"main": Query(Rows.all(*seen.shape))}, condition=told)
 
 
 class PointNoise(Target):
@@ -230,21 +242,21 @@ class PointNoise(Target):
 
     reveals, out = "layout", 3
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(step.tokens[view].side["noise"])
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(ctx.tokens[view].side["noise"])
 
 
 class Devoxelise(Decoder):
     """Features of cells, read off where the noised points lie."""
 
-    def __init__(self, cells: LightDecoder):
+    def __init__(self, cells: MAEDecoder):
         super().__init__()
         self.dim, self.cells = DIM, cells
 
     def forward(self, latent, layout, places, others) -> dict[str, Tensor]:
         said = self.cells(latent, layout, places, others)
         time = latent.condition["time"][:, None, None]
-        return {name: Rows(latent.condition["where"]).take(x + time) for name, x in said.items()}
+        return {name: Rows(latent.condition["where"]).gather(x + time) for name, x in said.items()}
 
 
 def test_cells_follow_the_noised_points_and_counts_are_ragged():
@@ -257,6 +269,6 @@ def test_cells_follow_the_noised_points_and_counts_are_ragged():
     readouts = {"main": Readout(Devoxelise(light((CELLS,))), {"noise": objective})}
     made = MaskedAutoencoder(Voxels(), ByOccupancy(), plain_vit(3, (CELLS,)), readouts)
     out = run(made, Batch({"point": data}))
-    assert out.mask["point"].visible.valid is not None and out.predictions["noise"].shape == (3, 20, 3)
+    assert out.masks["point"].visible.valid is not None and out.predictions["noise"].shape == (3, 20, 3)
     assert torch.allclose(out.loss, (out.predictions["noise"] - noise).square().mean())
-    assert out.mask["point"].condition["time"] is out.latent["point"].condition["time"]
+    assert out.masks["point"].condition["time"] is out.latents["point"].condition["time"]

@@ -13,9 +13,9 @@ from core.losses import scaled_cosine
 from core.maskers import ViewMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Objective, Readout
-from core.targets import Taught
-from core.teachers import Averaged
-from core.tokens import Batch, Latent, Layout, Mask, Place, Progress, Rows, Seen, Step, Tokens
+from core.targets import TeacherFeatures
+from core.teachers import EMATeacher
+from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Layout, Mask, Progress, Query, Rows, Tokens
 from tests.contracts.pairs import masked
 from tests.contracts.stress.parts import optimise, tight, with_side
 from tests.contracts.toys import DIM, Packed, Raw, ragged_data, run
@@ -42,20 +42,20 @@ class Nodes(ViewMasker):
     def __init__(self, views: int = 0):
         self.views = views
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         orders = [torch.randperm(tokens.layout.count, generator=generator) for _ in range(1 + self.views)]
         return torch.stack(orders)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         count = tokens.layout.count
         chosen, kept = draws[0, : count // 2], draws[0, count // 2 :]
         hidden = torch.zeros(1, count, dtype=torch.bool).index_fill(1, chosen, True)
         source = torch.arange(count).index_fill(0, chosen[2:], -1)
         source[chosen[1]] = chosen[2]
         rows = Rows(chosen[None])
-        places = {f"main/{i}": Place(rows, Rows(draws[i + 1, : count // 2][None])) for i in range(self.views)}
-        places = places or {"main": Place(rows, rows)}
-        places["roots"] = Place(Rows(tokens.side["roots"][None]))
+        places = {f"main/{i}": Query(rows, Rows(draws[i + 1, : count // 2][None])) for i in range(self.views)}
+        places = places or {"main": Query(rows, rows)}
+        places["roots"] = Query(Rows(tokens.side["roots"][None]))
         edges = tokens.layout.edges
         thinned = replace(tokens.layout, edges=edges[:, (edges[0] == edges[1]) | (edges[0] % 2 == 0)])
         return Mask(hidden, Rows(kept[None]), places, source[None], thinned)
@@ -66,24 +66,24 @@ def neighbours(x: Tensor, layout: Layout) -> Tensor:
 
 
 class Gnn(Encoder):
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self):
         super().__init__()
         self.linear, self.mask_token = nn.Linear(C, DIM), nn.Parameter(token(C))
         self.embed_dim, self.depth = DIM, 1
-        self.seen: list[Seen] = []
+        self.seen: list[EncoderInput] = []
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         self.seen.append(seen)
         x = seen.content
-        if seen.emptied is not None:
-            x = torch.where(seen.emptied[..., None], self.mask_token, x)
+        if seen.erased is not None:
+            x = torch.where(seen.erased[..., None], self.mask_token, x)
         return Latent(neighbours(self.linear(x[0]), seen.layout)[None], seen.layout, seen.rows)
 
 
 class GnnDecoder(Decoder):
-    """Codes of `place.remask` are emptied, each place by its own; the decoder sees all edges."""
+    """Codes of `place.remask` are erased, each place by its own; the decoder sees all edges."""
 
     dim = C
 
@@ -93,13 +93,13 @@ class GnnDecoder(Decoder):
         self.mask_token = nn.Parameter(torch.randn(DIM) * 0.1) if learned else None
         self.codes: list[Tensor] = []
 
-    def forward(self, latent: Latent, layout: Layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
-        return {name: place.rows.take(self.decode(latent, layout, place)[None]) for name, place in places.items()}
+    def forward(self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
+        return {name: query.rows.gather(self.decode(latent, layout, query)[None]) for name, query in queries.items()}
 
-    def decode(self, latent: Latent, layout: Layout, place: Place) -> Tensor:
-        emptied = place.remask.flag(layout.count)[0, :, None]
+    def decode(self, latent: Latent, layout: Layout, query: Query) -> Tensor:
+        erased = query.remask.to_mask(layout.count)[0, :, None]
         fill = torch.zeros(DIM) if self.mask_token is None else self.mask_token
-        self.codes.append(torch.where(emptied, fill, self.bridge(latent.features[0])))
+        self.codes.append(torch.where(erased, fill, self.bridge(latent.features[0])))
         return self.linear(neighbours(self.codes[-1], layout))
 
 
@@ -114,13 +114,13 @@ def graphmae() -> MaskedAutoencoder:
 def test_kept_and_swapped_nodes_count_and_codes_are_hidden_again():
     method = graphmae()
     out = run(method, BATCH)
-    mask, content = out.mask["graph"], method.tokenizer(BATCH.views["graph"]).content[0]
-    chosen = mask.predict["main"].rows.index[0]
+    mask, content = out.masks["graph"], method.tokenizer(BATCH.views["graph"]).content[0]
+    chosen = mask.queries["main"].rows.index[0]
     (seen,) = method.encoder.seen
     assert mask.hidden[0, chosen[0]] and torch.equal(seen.content[0, chosen[0]], content[chosen[0]]), "kept, yet hidden"
     assert torch.equal(seen.content[0, chosen[1]], content[chosen[2]]), "swapped"
-    assert seen.emptied[0].nonzero()[:, 0].tolist() == sorted(chosen[2:].tolist())
-    assert torch.equal(out.truths["features"].values[0], content[chosen]), "and all of them are scored"
+    assert seen.erased[0].nonzero()[:, 0].tolist() == sorted(chosen[2:].tolist())
+    assert torch.equal(out.targets["features"].values[0], content[chosen]), "and all of them are scored"
     (codes,) = method.readouts["main"].decoder.codes
     assert (codes[chosen] == 0).all() and (codes[mask.visible.index[0]] != 0).any(1).all()
 
@@ -139,18 +139,20 @@ def test_it_is_tight_and_reads_rows_that_are_swapped_in():
     assert masks["graph"].hidden.sum() > 2
 
 
-class ProjectedTeacher(Averaged):
-    """Averaged codes of every node, nothing hidden."""
+class ProjectedTeacher(EMATeacher):
+    """EMATeacher codes of every node, nothing hidden."""
 
-    def forward(self, step: Step) -> Tensor:
-        return self.copies["head"](self.copies["encoder"](step.tokens["graph"].whole()).features)
+    def forward(self, ctx: ForwardContext) -> Tensor:
+        return self.copies["head"](self.copies["encoder"](ctx.tokens["graph"].unmasked()).features)
 
 
 def graphmae2(momentum: float = 0.9) -> MaskedAutoencoder:
     at = ["main/0", "main/1", "main/2"]
-    latent = Objective(Taught("latent", DIM), scaled_cosine, nn.Linear(DIM, DIM), at=["roots"], weight=0.5)
+    latent = Objective(
+        TeacherFeatures("latent", DIM), scaled_cosine, nn.Linear(DIM, DIM), queries=["roots"], weight=0.5
+    )
     readouts = {
-        "main": Readout(GnnDecoder(learned=True), {"features": Objective(Raw(C), scaled_cosine, at=at)}),
+        "main": Readout(GnnDecoder(learned=True), {"features": Objective(Raw(C), scaled_cosine, queries=at)}),
         "latent": Readout(None, {"latent": latent}),
     }
     parts = {"encoder": "encoder", "head": "readouts.latent.objectives.latent.head"}
@@ -182,7 +184,7 @@ def test_the_teacher_follows_before_the_optimiser_and_is_saved_once():
     expected = before * 0.75 + (student + 1) * 0.25
     assert torch.allclose(teacher.copies["encoder"].linear.weight, expected), "of the weights before the step"
     saved = [key for key in method.state_dict() if key.endswith("encoder.linear.weight")]
-    assert saved == ["encoder.linear.weight", "followers.latent.copies.encoder.linear.weight"]
+    assert saved == ["encoder.linear.weight", "moving_teachers.latent.copies.encoder.linear.weight"]
     assert not any(p.requires_grad for p in teacher.parameters())
 
 

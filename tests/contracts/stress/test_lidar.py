@@ -15,7 +15,7 @@ from core.maskers import ViewMasker, uniform
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Objective, Readout
 from core.targets import Target
-from core.tokens import Batch, Latent, Layout, Mask, Place, Seen, Step, Truth
+from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Layout, Mask, Query, TargetValues
 from tests.contracts.firewall import honest, moved
 from tests.contracts.pairs import masked
 from tests.contracts.stress.parts import tight
@@ -27,13 +27,13 @@ SECTORS = 8
 class Sectors(ViewMasker):
     """Hides whole sectors of the grid, the same in every sample of the batch."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((SECTORS,), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         kept = draws.argsort()[: SECTORS // 2]
         sector = tokens.layout.cells(None) * SECTORS // CELLS
-        return Mask.hide(~torch.isin(sector, kept))
+        return Mask.from_hidden(~torch.isin(sector, kept))
 
 
 class SparseConvolution(Encoder):
@@ -44,7 +44,7 @@ class SparseConvolution(Encoder):
         self.embed, self.down = nn.Linear(3, DIM, bias=False), nn.Conv1d(DIM, DIM, 3, 2, 1, bias=False)
         self.embed_dim, self.depth = DIM, 2
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         layout = seen.layout
         flat = layout.sample * CELLS + layout.cells(None)[0]
         sites = seen.content.new_zeros(layout.samples * CELLS, DIM).index_add(0, flat, self.embed(seen.content[0]))
@@ -60,9 +60,9 @@ class DenseDecoder(Decoder):
         self.up = nn.ConvTranspose1d(DIM, 1, 2, 2)
         self.shown: list[Layout] = []
 
-    def forward(self, latent: Latent, layout: Layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
+    def forward(self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
         self.shown.append(layout)
-        return dict.fromkeys(places, self.up(latent.features.transpose(1, 2)).transpose(1, 2))
+        return dict.fromkeys(queries, self.up(latent.features.transpose(1, 2)).transpose(1, 2))
 
 
 class Occupied(Target):
@@ -70,15 +70,15 @@ class Occupied(Target):
 
     reveals, out = "nothing", 1
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        layout = step.tokens[view].layout
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        layout = ctx.tokens[view].layout
         grid = torch.zeros(layout.samples * CELLS)
         grid[layout.sample * CELLS + layout.cells(None)[0]] = 1
-        return Truth(grid.view(layout.samples, CELLS, 1))
+        return TargetValues(grid.view(layout.samples, CELLS, 1))
 
 
 def r_mae(at: str = "grid") -> MaskedAutoencoder:
-    objective = Objective(Occupied(), binary_cross_entropy, at=[at])
+    objective = Objective(Occupied(), binary_cross_entropy, queries=[at])
     return MaskedAutoencoder(
         Packed(), Sectors(), SparseConvolution(), {"main": Readout(DenseDecoder(), {"occupied": objective})}
     )
@@ -90,8 +90,8 @@ BATCH = Batch({"lidar": ragged_data((5, 0, 9))})
 def test_every_cell_is_predicted_of_ragged_samples():
     method = r_mae()
     out = run(method, BATCH)
-    assert out.predictions["occupied"].shape == out.truths["occupied"].values.shape == (3, CELLS, 1)
-    assert out.truths["occupied"].values.sum((1, 2)).tolist() == [5, 0, 9]
+    assert out.predictions["occupied"].shape == out.targets["occupied"].values.shape == (3, CELLS, 1)
+    assert out.targets["occupied"].values.sum((1, 2)).tolist() == [5, 0, 9]
 
 
 def test_one_mask_for_the_batch():

@@ -16,7 +16,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Target
 from core.tokenizers import Patchify
-from core.tokens import Latent, Layout, Mask, Place, Rows, Seen, Step, Tokens, Truth
+from core.tokens import EncoderInput, ForwardContext, Latent, Layout, Mask, Query, Rows, TargetValues, Tokens
 from tests.contracts.pairs import masked
 from tests.contracts.stress.parts import Inner, tight
 from tests.contracts.toys import DIM, image_batch, normalise, patches, raw_objective, run, trunk
@@ -36,14 +36,14 @@ class Grouped(Patchify):
 class Assignment(ViewMasker):
     """At every place exactly one image of the group is seen, each at as many places."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((tokens.content.shape[0], L), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         source = draws.argsort(1).argsort(1) * GROUP // L
         rows = Rows(source * L + torch.arange(L))
-        hidden = ~rows.flag(GROUP * L)
-        return Mask(hidden, rows, {"main": Place(Rows.where(hidden, (GROUP - 1) * L))})
+        hidden = ~rows.to_mask(GROUP * L)
+        return Mask(hidden, rows, {"main": Query(Rows.from_mask(hidden, (GROUP - 1) * L))})
 
 
 class Mixed(Inner):
@@ -53,7 +53,7 @@ class Mixed(Inner):
         super().__init__()
         self.normalise, self.embed, self.positions = normalise(), nn.Linear(VALUES, DIM), SinCos(GRID, DIM)
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = self.embed(self.normalise(seen.content).flatten(2))
         return self.latent(x + self.positions(seen.cells % L, GRID), seen, taps)
 
@@ -70,12 +70,12 @@ class Unmix(Decoder):
             SinCos(GRID, DIM),
         )
 
-    def forward(self, latent: Latent, layout: Layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
-        seen = latent.rows.flag(layout.count)[..., None]
-        x = torch.where(seen, latent.rows.put(latent.features, layout.count), self.mask_token)
+    def forward(self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
+        seen = latent.rows.to_mask(layout.count)[..., None]
+        x = torch.where(seen, latent.rows.scatter(latent.features, layout.count), self.mask_token)
         x = x.reshape(-1, L, DIM) + self.positions(None, GRID)
         x = self.trunk(x, AttentionPlan())[0].reshape(-1, layout.count, DIM)
-        return {name: place.rows.take(x) for name, place in places.items()}
+        return {name: query.rows.gather(x) for name, query in queries.items()}
 
 
 class Slots(Target):
@@ -83,8 +83,8 @@ class Slots(Target):
 
     out = DIM
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(place.rows.index // L)
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(query.rows.index // L)
 
 
 def homologous(prediction: Tensor, values: Tensor, temperature: float = 0.25) -> Tensor:
@@ -96,7 +96,7 @@ def homologous(prediction: Tensor, values: Tensor, temperature: float = 0.25) ->
 
 
 def mixedae() -> MaskedAutoencoder:
-    contrast = Objective(Slots(), homologous, Head(DIM, DIM), at=["visible"], weight=0.1)
+    contrast = Objective(Slots(), homologous, Head(DIM, DIM), queries=["visible"], weight=0.1)
     readouts = {
         "main": Readout(Unmix(), {"pixels": raw_objective(VALUES)}),
         "contrast": Readout(None, {"homologous": contrast}),
@@ -107,8 +107,8 @@ def mixedae() -> MaskedAutoencoder:
 def test_the_encoder_sees_half_as_many_samples_and_each_image_is_rebuilt():
     method, batch = mixedae(), image_batch(6)
     out = run(method, batch)
-    assert out.latent["image"].features.shape == (3, L, DIM)
-    slots = out.truths["homologous"].values
+    assert out.latents["image"].features.shape == (3, L, DIM)
+    slots = out.targets["homologous"].values
     assert (slots.sum(1) == L // GROUP).all(), "each image gives as many"
     assert out.predictions["pixels"].shape == (3, L, VALUES)
     tight(method, batch)
@@ -118,7 +118,7 @@ def test_the_encoder_sees_half_as_many_samples_and_each_image_is_rebuilt():
 
 
 class FedMaskTokens(Encoder):
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self):
         super().__init__()
@@ -126,8 +126,8 @@ class FedMaskTokens(Encoder):
         self.positions, self.trunk = SinCos(GRID, DIM), trunk()
         self.embed_dim, self.depth = DIM, 2
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
-        x = torch.where(seen.emptied[..., None], self.mask_token, self.embed(seen.content.flatten(2)))
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
+        x = torch.where(seen.erased[..., None], self.mask_token, self.embed(seen.content.flatten(2)))
         x, _ = self.trunk(x + self.positions(seen.cells, seen.layout.grid), AttentionPlan.of(seen.layout))
         return Latent(x, seen.layout, seen.rows)
 
@@ -141,7 +141,7 @@ def crate_mae() -> MaskedAutoencoder:
 def test_the_encoder_computes_every_row_and_predicts_without_a_decoder():
     method, batch = crate_mae(), image_batch(3)
     out = run(method, batch)
-    assert out.latent["image"].features.shape == (3, L, DIM) and out.latent["image"].rows is None
+    assert out.latents["image"].features.shape == (3, L, DIM) and out.latents["image"].rows is None
     assert method.encoder.mask_token.grad.abs().sum() > 0
     tight(method, batch)
 
@@ -152,15 +152,15 @@ def test_the_encoder_computes_every_row_and_predicts_without_a_decoder():
 class Keys(ViewMasker):
     """Every token is seen; the layout the encoder gets has no places; only `keep` tokens may be looked at."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         count = tokens.layout.count
         everything = Rows.all(len(draws), count)
-        keys = Rows(draws.argsort(1)[:, : count // 4]).flag(count)
+        keys = Rows(draws.argsort(1)[:, : count // 4]).to_mask(count)
         hidden = torch.zeros(draws.shape, dtype=torch.bool)
-        places = {"main": Place(everything)}
+        places = {"main": Query(everything)}
         return Mask(hidden, everything, places, layout=Layout(count), condition={"keys": keys})
 
 
@@ -170,7 +170,7 @@ class Unplaced(Encoder):
         self.embed, self.trunk = nn.Linear(VALUES, DIM), Trunk(DIM, 2, 2)
         self.embed_dim, self.depth = DIM, 2
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         assert seen.layout.grid is None and seen.layout.coords is None
         x, _ = self.trunk(self.embed(seen.content.flatten(2)), AttentionPlan(valid=seen.condition["keys"]))
         return Latent(x, seen.layout, seen.rows)
@@ -181,8 +181,8 @@ class Places(Target):
 
     out = L
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(step.tokens[view].layout.cells(place.rows))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(ctx.tokens[view].layout.cells(query.rows))
 
 
 def mp3() -> MaskedAutoencoder:
@@ -193,7 +193,7 @@ def mp3() -> MaskedAutoencoder:
 def test_places_are_predicted_from_content_alone():
     method, batch = mp3(), image_batch(3)
     out = run(method, batch)
-    assert torch.equal(out.truths["where"].values, torch.arange(L).expand(3, L))
+    assert torch.equal(out.targets["where"].values, torch.arange(L).expand(3, L))
     tokens, masks = masked(method, batch)
     keys = masks["image"].condition["keys"]
     assert (keys.sum(1) == L // 4).all()

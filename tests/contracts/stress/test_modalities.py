@@ -12,7 +12,7 @@ from core.maskers import Masker, RandomMasker, uniform
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.tokenizers import Tokenizer
-from core.tokens import Batch, Latent, Layout, Mask, Rows, Seen, Tokens
+from core.tokens import Batch, EncoderInput, Latent, Layout, Mask, Rows, Tokens
 from tests.contracts.stress.parts import ByView, CrossDecoder, MaskByName, joined, tight
 from tests.contracts.stress.test_views import Pooled, contrast
 from tests.contracts.toys import DIM, Ids, Zeros, image_batch, light, normalise, patches, raw_objective, run, trunk, vit
@@ -28,14 +28,14 @@ class Jointly(Masker):
     def __init__(self, keep: int):
         self.keep = keep
 
-    def draw(self, tokens, generator, step) -> dict:
+    def draw(self, tokens, generator, ctx) -> dict:
         count = sum(one.layout.count for one in tokens.values())
         return {"all": uniform((len(next(iter(tokens.values())).content), count), torch.device("cpu"), generator)}
 
-    def __call__(self, tokens, draws, step) -> dict[str, Mask]:
-        hidden = ~Rows(draws["all"].argsort(1)[:, : self.keep]).flag(draws["all"].shape[1])
+    def __call__(self, tokens, draws, ctx) -> dict[str, Mask]:
+        hidden = ~Rows(draws["all"].argsort(1)[:, : self.keep]).to_mask(draws["all"].shape[1])
         parts = hidden.split([one.layout.count for one in tokens.values()], 1)
-        return {name: Mask.hide(part) for name, part in zip(tokens, parts, strict=True)}
+        return {name: Mask.from_hidden(part) for name, part in zip(tokens, parts, strict=True)}
 
 
 class ClassMaps(Tokenizer):
@@ -50,7 +50,7 @@ class ClassEmbed(nn.Module):
         super().__init__()
         self.table, self.positions = nn.Embedding(CLASSES, DIM), SinCos(GRID, DIM)
 
-    def forward(self, seen: Seen) -> Tensor:
+    def forward(self, seen: EncoderInput) -> Tensor:
         return self.table(seen.content) + self.positions(seen.cells, GRID)
 
 
@@ -63,10 +63,10 @@ class OneTrunk(Encoder):
         self.embed, self.trunk = nn.ModuleDict({**pixels, "classes": ClassEmbed()}), trunk()
         self.embed_dim, self.depth = DIM, 2
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         raise NotImplementedError
 
-    def views(self, seen: Mapping[str, Seen], taps: Sequence[str] = ()) -> dict[str, Latent]:
+    def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
         embedded = [Latent(self.embed[name](one), one.layout, one.rows) for name, one in seen.items()]
         x, valid = joined(embedded)
         x, _ = self.trunk(x, AttentionPlan(valid=valid))
@@ -94,9 +94,9 @@ def aligned(count: int = 3) -> Batch:
 def test_a_joint_mask_over_unlike_tokens():
     method, batch = multimae(), aligned()
     out = run(method, batch)
-    seen = torch.stack([(~mask.hidden).sum(1) for mask in out.mask.values()])
+    seen = torch.stack([(~mask.hidden).sum(1) for mask in out.masks.values()])
     assert (seen.sum(0) == 12).all() and len(set(seen.flatten().tolist())) > 1
-    assert out.truths["classes"].values.dtype == torch.long
+    assert out.targets["classes"].values.dtype == torch.long
     assert torch.allclose(out.loss, sum(out.terms.values()))
     tight(method, batch)
 
@@ -105,7 +105,7 @@ def test_one_modality_speaks_for_another():
     method, batch = multimae(), aligned()
     out = method(batch, generator=torch.Generator().manual_seed(0))
     other = Batch({**batch.views, "rgb": batch.views["rgb"].flip(-1)})
-    assert not torch.allclose(method(other, mask=out.mask).predictions["classes"], out.predictions["classes"])
+    assert not torch.allclose(method(other, mask=out.masks).predictions["classes"], out.predictions["classes"])
 
 
 # CROMA: two sensors with masks of their own; positions are distances; a third latent joins them -----------------------
@@ -119,11 +119,11 @@ class Distances(Encoder):
         self.embed, self.look = nn.Linear(4, DIM), nn.MultiheadAttention(DIM, 2, batch_first=True)
         self.embed_dim, self.depth = DIM, 1
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = self.embed(seen.content.flatten(2))
         return Latent(x + self.attend(x, x, seen, seen), seen.layout, seen.rows)
 
-    def attend(self, x: Tensor, memory: Tensor, seen: Seen, other: Seen) -> Tensor:
+    def attend(self, x: Tensor, memory: Tensor, seen: EncoderInput, other: EncoderInput) -> Tensor:
         where = [torch.stack([one.cells // 4, one.cells % 4], -1).float() for one in (seen, other)]
         bias = -torch.cdist(*where).repeat_interleave(2, 0)
         return self.look(x, memory, memory, attn_mask=bias, need_weights=False)[0]
@@ -138,10 +138,10 @@ class TwoSensors(Encoder):
         self.join = Distances()
         self.embed_dim, self.depth = DIM, 1
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         return self.parts["radar"](seen, taps)
 
-    def views(self, seen: Mapping[str, Seen], taps: Sequence[str] = ()) -> dict[str, Latent]:
+    def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
         said = {name: self.parts[name](one, taps) for name, one in seen.items()}
         x, y = said["radar"].features, said["optical"].features
         both = x + self.join.attend(x, y, seen["radar"], seen["optical"])
@@ -149,10 +149,10 @@ class TwoSensors(Encoder):
 
 
 def croma() -> MaskedAutoencoder:
-    tie = Objective(Zeros(), contrast, Head(DIM, DIM), at=["visible"])
+    tie = Objective(Zeros(), contrast, Head(DIM, DIM), queries=["visible"])
     readouts = {
-        "radar": Readout(light(GRID, "query"), {"radar": raw_objective(4)}, reads="joint", view="radar"),
-        "optical": Readout(light(GRID, "query"), {"optical": raw_objective(4)}, reads="joint", view="optical"),
+        "radar": Readout(light(GRID, "mask_token"), {"radar": raw_objective(4)}, reads="joint", view="radar"),
+        "optical": Readout(light(GRID, "mask_token"), {"optical": raw_objective(4)}, reads="joint", view="optical"),
         "tie": Readout(Pooled("optical"), {"tie": tie}, reads="radar"),
     }
     masker = MaskByName({"radar": RandomMasker(0.75), "optical": RandomMasker(0.75)})
@@ -163,11 +163,11 @@ def test_a_latent_that_is_no_view():
     method = croma()
     batch = Batch({**image_batch(3, view="radar").views, **image_batch(3, view="optical", seed=1).views})
     out = run(method, batch, idle=["encoder.join.embed"])
-    assert set(out.latent) == {"radar", "optical", "joint"} and set(out.mask) == {"radar", "optical"}
-    assert not torch.equal(out.mask["radar"].hidden, out.mask["optical"].hidden)
-    rows = out.mask["optical"].predict["main"].rows
+    assert set(out.latents) == {"radar", "optical", "joint"} and set(out.masks) == {"radar", "optical"}
+    assert not torch.equal(out.masks["radar"].hidden, out.masks["optical"].hidden)
+    rows = out.masks["optical"].queries["main"].rows
     content = method.tokenizer(batch.views["optical"]).content.flatten(2)
-    assert torch.equal(out.truths["optical"].values, rows.take(content))
+    assert torch.equal(out.targets["optical"].values, rows.gather(content))
 
 
 # M3AE: two passes a step, each with one modality masked; image and text read at different depths ----------------------
@@ -181,21 +181,21 @@ class Text(Tokenizer):
 
 
 class Words(nn.Module):
-    """Word ids with the mask's id where they are emptied; every row stays."""
+    """Word ids with the mask's id where they are erased; every row stays."""
 
     def __init__(self, length: int = 6):
         super().__init__()
         self.table, self.positions = nn.Embedding(VOCABULARY + 1, DIM), SinCos((length,), DIM)
 
-    def forward(self, seen: Seen) -> Tensor:
-        ids = seen.content.masked_fill(seen.emptied, VOCABULARY)
+    def forward(self, seen: EncoderInput) -> Tensor:
+        ids = seen.content.masked_fill(seen.erased, VOCABULARY)
         return self.table(ids) + self.positions(seen.cells, seen.layout.grid)
 
 
 class CoAttention(Encoder):
     """Image and text of the same pass look at each other, twice; `taps` give the depths."""
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self):
         super().__init__()
@@ -204,14 +204,14 @@ class CoAttention(Encoder):
         self.look = nn.ModuleList(nn.MultiheadAttention(DIM, 2, batch_first=True) for _ in range(4))
         self.embed_dim, self.depth = DIM, 2
 
-    def forward(self, seen: Seen, taps: Sequence[str] = ()) -> Latent:
+    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         raise NotImplementedError
 
-    def views(self, seen: Mapping[str, Seen], taps: Sequence[str] = ()) -> dict[str, Latent]:
+    def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
         said = {}
         for part in dict.fromkeys(name.partition("/")[2] for name in seen):
             image, text = seen[f"image/{part}"], seen[f"text/{part}"]
-            x = torch.where(image.emptied[..., None], self.mask_token, self.image(image))
+            x = torch.where(image.erased[..., None], self.mask_token, self.image(image))
             y, padding, tapped = self.text(text), ~text.layout.valid, {}
             for i in range(2):
                 a, b = self.look[2 * i], self.look[2 * i + 1]
@@ -242,11 +242,11 @@ def captioned() -> Batch:
 def test_two_passes_with_one_side_masked_each():
     method, batch = m3ae(), captioned()
     out = run(method, batch, idle=["encoder.look.2"])
-    assert set(out.latent) == {"image/mlm", "text/mlm", "image/mim", "text/mim"}
-    assert not out.mask["image/mlm"].hidden.any() and out.mask["image/mim"].hidden.any()
-    assert out.truths["words"].values.shape == out.predictions["words"].shape[:2]
-    asked = out.mask["text/mlm"].predict["main"].rows
-    assert asked.valid is not None and (asked.take(batch.views["text"])[asked.valid] > 0).all(), (
+    assert set(out.latents) == {"image/mlm", "text/mlm", "image/mim", "text/mim"}
+    assert not out.masks["image/mlm"].hidden.any() and out.masks["image/mim"].hidden.any()
+    assert out.targets["words"].values.shape == out.predictions["words"].shape[:2]
+    asked = out.masks["text/mlm"].queries["main"].rows
+    assert asked.valid is not None and (asked.gather(batch.views["text"])[asked.valid] > 0).all(), (
         "padding is no question"
     )
 
@@ -255,6 +255,6 @@ def test_the_picture_is_read_at_half_the_depth():
     method, batch = m3ae(), captioned()
     assert method.taps == ("image0",)
     out = method(batch, generator=torch.Generator().manual_seed(0))
-    tap, head = out.latent["image/mim"].taps["image0"], method.readouts["mim"].objectives["pixels"].head
-    expected = head(out.mask["image/mim"].predict["main"].rows.take(tap))
+    tap, head = out.latents["image/mim"].taps["image0"], method.readouts["mim"].objectives["pixels"].head
+    expected = head(out.masks["image/mim"].queries["main"].rows.gather(tap))
     assert torch.allclose(out.predictions["pixels"], expected, atol=1e-6)

@@ -10,7 +10,7 @@ from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.tokenizers import Tokenizer
-from core.tokens import Batch, Latent, Layout, Rows, Seen, Tokens
+from core.tokens import Batch, EncoderInput, Latent, Layout, Rows, Tokens
 from tests.contracts.firewall import Leak
 from tests.contracts.stress.parts import Inner, tight
 from tests.contracts.stress.test_pyramids import chamfer
@@ -35,16 +35,16 @@ class PointEncoder(Inner):
 
     def __init__(self, embed: str):
         super().__init__()
-        self.hide = "keep" if embed == "seen" else "expose"
+        self.masking = "drop" if embed == "seen" else "leak"
         self.points, self.norm, self.position = nn.Linear(3, DIM), nn.BatchNorm1d(DIM), nn.Linear(3, DIM)
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = self.points(seen.content)
         x = self.norm(x.flatten(0, 2)).view(x.shape).amax(2)
-        if self.hide == "keep":
+        if self.masking == "drop":
             return self.latent(x + self.position(seen.layout.coords), seen, taps)
-        layout = seen.layout.take(seen.rows)
-        x, _ = self.trunk(seen.rows.take(x) + self.position(layout.coords), AttentionPlan.of(layout))
+        layout = seen.layout.gather(seen.rows)
+        x, _ = self.trunk(seen.rows.gather(x) + self.position(layout.coords), AttentionPlan.of(layout))
         return Latent(x, layout, seen.rows)
 
 
@@ -59,7 +59,7 @@ class PointDecoder(nn.Module):
 
     def forward(self, latent: Latent, layout: Layout, places, others) -> dict:
         ((name, place),) = places.items()
-        queries = self.mask_token + self.position(place.rows.take(layout.coords))
+        queries = self.mask_token + self.position(place.rows.gather(layout.coords))
         x = torch.cat([latent.features + self.position(latent.layout.coords), queries], 1)
         return {name: self.trunk(x, AttentionPlan())[0][:, latent.rows.count :]}
 
@@ -76,7 +76,7 @@ BATCH = Batch({"point": torch.randn(3, 30, 3, generator=torch.Generator().manual
 @pytest.mark.parametrize("embed", ["seen", "all"])
 def test_both_ways_train(embed):
     out = run(point_mae(embed), BATCH)
-    assert out.latent["point"].features.shape == (3, 3, DIM) and isinstance(out.latent["point"].rows, Rows)
+    assert out.latents["point"].features.shape == (3, 3, DIM) and isinstance(out.latents["point"].rows, Rows)
 
 
 def test_ours_is_tight_and_the_official_one_is_not():

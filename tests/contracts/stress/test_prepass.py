@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.decoders import Decoder, LightDecoder
+from core.decoders import Decoder, MAEDecoder
 from core.embeddings import SinCos
 from core.losses import mse, smooth_l1
 from core.maskers import ViewMasker, keep_lowest, uniform
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
-from core.targets import Target, Taught
-from core.teachers import Averaged
-from core.tokens import Latent, Mask, Place, Progress, Step, Truth
-from tests.contracts.stress.parts import Slice, nothing_hidden, optimise, step_of, tight
+from core.targets import Target, TeacherFeatures
+from core.teachers import EMATeacher
+from core.tokens import ForwardContext, Latent, Mask, Progress, Query, TargetValues
+from tests.contracts.stress.parts import Slice, context_of, nothing_hidden, optimise, tight
 from tests.contracts.toys import DIM, Raw, image_batch, light, method, patches, run, trunk, vit
 
 GRID, VALUES = (4, 4), 4
@@ -23,7 +23,7 @@ GRID, VALUES = (4, 4), 4
 # HPM: an average of the model predicts every patch's loss; the hardest are hidden, more of them as time goes on -----
 
 
-class Branches(LightDecoder):
+class Branches(MAEDecoder):
     """Two branches over one decoder input, side by side; the objectives' heads take their own."""
 
     def __init__(self):
@@ -40,9 +40,9 @@ class Difficulty(Target):
 
     out = 1
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        error = step.errors["pixels"].detach()
-        return Truth(error, (error[:, :, None] != error[:, None]).float())
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        error = ctx.errors["pixels"].detach()
+        return TargetValues(error, (error[:, :, None] != error[:, None]).float())
 
 
 def ranking(prediction: Tensor, values: Tensor) -> Tensor:
@@ -52,31 +52,31 @@ def ranking(prediction: Tensor, values: Tensor) -> Tensor:
     return -torch.where(values[:, :, None] > values[:, None], F.logsigmoid(margin), F.logsigmoid(-margin))
 
 
-class Hardness(Averaged):
+class Hardness(EMATeacher):
     """What the average of encoder and decoder thinks of every row of the whole sample: (B, N)."""
 
     calls = 0
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, ctx: ForwardContext) -> Tensor:
         self.calls += 1
-        tokens = step.tokens["image"]
+        tokens = ctx.tokens["image"]
         model = MaskedAutoencoder(
-            step.method.tokenizer, step.method.masker, self.copies["encoder"], dict(self.copies["readouts"].items())
+            ctx.method.tokenizer, ctx.method.masker, self.copies["encoder"], dict(self.copies["readouts"].items())
         )
-        _, said = model.predict(step.tokens, {"image": nothing_hidden(tokens)}, names={"hardness"})
+        _, said = model.predict(ctx.tokens, {"image": nothing_hidden(tokens)}, names={"hardness"})
         return said["hardness"][..., 0]
 
 
 class EasyToHard(ViewMasker):
     """Of M hidden rows the α · M that are thought hardest are certain, the rest random; α grows to a half."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         hidden = 3 * tokens.layout.count // 4
-        certain = int(hidden * 0.5 * (int(step.progress.epoch) + 1) / step.progress.epochs)
-        order = step.taught("hardness").argsort(1, descending=True)
+        certain = int(hidden * 0.5 * (int(ctx.progress.epoch) + 1) / ctx.progress.epochs)
+        order = ctx.teacher_output("hardness").argsort(1, descending=True)
         score = draws.scatter(1, order[:, :certain], 2.0)
         return keep_lowest(score, tokens, keep=tokens.layout.count - hidden)
 
@@ -93,10 +93,10 @@ def test_hard_patches_are_hidden_as_training_goes_on():
     made, batch = hpm(), image_batch(3)
     for epoch, certain in ((0, 0), (9, 6)):
         out = run(made, batch, progress=Progress(0, 10, epoch, 10.0))
-        thought = step_of(made, batch).taught("hardness")
+        thought = context_of(made, batch).teacher_output("hardness")
         hardest = thought.argsort(1, descending=True)[:, :certain]
-        assert out.mask["image"].hidden.gather(1, hardest).all()
-        assert out.mask["image"].hidden.sum(1).tolist() == [12] * 3
+        assert out.masks["image"].hidden.gather(1, hardest).all()
+        assert out.masks["image"].hidden.sum(1).tolist() == [12] * 3
     made.teachers["hardness"].calls = 0
     run(made, batch)
     assert made.teachers["hardness"].calls == 1
@@ -106,10 +106,10 @@ def test_hard_patches_are_hidden_as_training_goes_on():
 def test_the_second_branch_learns_the_errors_of_the_first():
     made, batch = hpm(), image_batch(3)
     out = run(made, batch)
-    error = (out.predictions["pixels"] - out.truths["pixels"].values).square().mean(-1)
-    assert torch.allclose(out.truths["hardness"].values, error) and not out.truths["hardness"].values.requires_grad
-    assert out.truths["hardness"].weight.shape == (3, 12, 12)
-    assert (out.truths["hardness"].weight.diagonal(dim1=1, dim2=2) == 0).all()
+    error = (out.predictions["pixels"] - out.targets["pixels"].values).square().mean(-1)
+    assert torch.allclose(out.targets["hardness"].values, error) and not out.targets["hardness"].values.requires_grad
+    assert out.targets["hardness"].weight.shape == (3, 12, 12)
+    assert (out.targets["hardness"].weight.diagonal(dim1=1, dim2=2) == 0).all()
     head = made.readouts["main"].objectives["hardness"].head.linear.weight
     assert head.grad.abs().sum() > 0
     optimise(made)
@@ -128,8 +128,8 @@ class Strong(nn.Module):
         super().__init__()
         self.layers, self.drop = nn.ModuleList([nn.Linear(VALUES, 6), nn.Linear(6, 6)]), nn.Dropout(0.5)
 
-    def forward(self, step: Step) -> dict[str, Tensor]:
-        x, said = step.tokens["image"].content.flatten(2) * 2 - 1, []
+    def forward(self, ctx: ForwardContext) -> dict[str, Tensor]:
+        x, said = ctx.tokens["image"].content.flatten(2) * 2 - 1, []
         for layer in self.layers:
             x = torch.tanh(layer(self.drop(x)))
             said.append(F.layer_norm(torch.cat([x.mean(1, keepdim=True), x], 1), (6,)))
@@ -139,12 +139,12 @@ class Strong(nn.Module):
 class Attended(ViewMasker):
     """Keeps patches without replacement, in proportion to attention."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         gumbel = -torch.log(-torch.log(draws.clamp(1e-6, 1 - 1e-6)))
-        return keep_lowest(-(step.taught("strong")["attention"].log() + gumbel), tokens, 0.7)
+        return keep_lowest(-(ctx.teacher_output("strong")["attention"].log() + gumbel), tokens, 0.7)
 
 
 class Alignment(Decoder):
@@ -157,22 +157,22 @@ class Alignment(Decoder):
         super().__init__()
         self.mixture = nn.Parameter(torch.eye(2) + 0.01)
 
-    def forward(self, latent: Latent, layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
+    def forward(self, latent: Latent, layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
         blocks = [torch.cat([latent.taps[f"block{i}/cls"][:, None], latent.taps[f"block{i}"]], 1) for i in (0, 1)]
         mixed = torch.einsum("ts,sbnd->bntd", self.mixture, torch.stack(blocks))
-        return dict.fromkeys(places, mixed.flatten(2))
+        return dict.fromkeys(queries, mixed.flatten(2))
 
 
 class StrongFeatures(Target):
     out = 12
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        said = step.taught("strong")["layers"]
-        return Truth(torch.cat([said[:, :1], place.rows.take(said[:, 1:])], 1))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        said = ctx.teacher_output("strong")["layers"]
+        return TargetValues(torch.cat([said[:, :1], query.rows.gather(said[:, 1:])], 1))
 
 
 def maskalign() -> MaskedAutoencoder:
-    align = Objective(StrongFeatures(), smooth_l1, Head(2 * DIM, 12), at=["visible"], weight=2.0)
+    align = Objective(StrongFeatures(), smooth_l1, Head(2 * DIM, 12), queries=["visible"], weight=2.0)
     readouts = {"align": Readout(Alignment(), {"align": align})}
     return MaskedAutoencoder(patches(), Attended(), vit(VALUES, GRID, cls=True), readouts, {"strong": Strong()})
 
@@ -182,17 +182,17 @@ def test_layers_of_the_student_meet_layers_of_the_teacher():
     out = run(made, batch, idle=["encoder.trunk.norm"])
     assert made.taps == ("block0", "block0/cls", "block1", "block1/cls")
     assert out.predictions["align"].shape == (3, 1 + 4, 12), "cls and the seen rows"
-    assert torch.allclose(out.loss, 2 * F.smooth_l1_loss(out.predictions["align"], out.truths["align"].values))
+    assert torch.allclose(out.loss, 2 * F.smooth_l1_loss(out.predictions["align"], out.targets["align"].values))
     tight(made, batch)
 
 
 def test_attended_patches_are_seen_more_often():
     made, batch = maskalign(), image_batch(1)
-    attention = step_of(made, batch).taught("strong")["attention"][0]
+    attention = context_of(made, batch).teacher_output("strong")["attention"][0]
     seen = torch.zeros(16)
     for seed in range(100):
-        step = step_of(made, batch, generator=torch.Generator().manual_seed(seed))
-        mask = made.draw_mask(step)["image"]
+        ctx = context_of(made, batch, generator=torch.Generator().manual_seed(seed))
+        mask = made.draw_mask(ctx)["image"]
         seen += (~mask.hidden[0]).float()
     order = attention.argsort()
     assert seen[order[-4:]].sum() > seen[order[:4]].sum()
@@ -221,19 +221,19 @@ class Mimicked(nn.Module):
         super().__init__()
         self.layer = nn.Linear(VALUES, 6)
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, ctx: ForwardContext) -> Tensor:
         self.calls += 1
-        return self.layer(step.tokens["image"].content.flatten(2))
+        return self.layer(ctx.tokens["image"].content.flatten(2))
 
 
 class Salient(Attended):
-    def mask_view(self, tokens, draws, step) -> Mask:
-        return keep_lowest(draws - 0.1 * step.taught("clip").square().sum(-1), tokens, 0.75)
+    def mask_view(self, tokens, draws, ctx) -> Mask:
+        return keep_lowest(draws - 0.1 * ctx.teacher_output("clip").square().sum(-1), tokens, 0.75)
 
 
 def mr_mae() -> MaskedAutoencoder:
     made = method(patches(), vit(VALUES, GRID), light(GRID), VALUES, Salient())
-    mimic = Objective(Taught("clip", 6), mse, Head(DIM, 6), at=["visible"])
+    mimic = Objective(TeacherFeatures("clip", 6), mse, Head(DIM, 6), queries=["visible"])
     readouts = {**dict(made.readouts.items()), "mimic": Readout(None, {"mimic": mimic})}
     return MaskedAutoencoder(made.tokenizer, Salient(), made.encoder, readouts, {"clip": Mimicked()})
 
@@ -242,8 +242,8 @@ def test_two_objectives_never_meet_on_a_token():
     made, batch = mr_mae(), image_batch(3)
     out = run(made, batch)
     assert made.teachers["clip"].calls == 1, "masker and target share one pass"
-    questions = made.questions(out.mask)
-    rows = {name: place.rows.flag(16) for name, (_, _, place) in questions.items()}
+    questions = made.prediction_tasks(out.masks)
+    rows = {name: query.rows.to_mask(16) for name, (_, _, query) in questions.items()}
     assert not (rows["content"] & rows["mimic"]).any() and (rows["content"] | rows["mimic"]).all()
     assert torch.allclose(out.loss, out.terms["content"] + out.terms["mimic"])
     tight(made, batch)

@@ -15,7 +15,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Target
 from core.tokenizers import Tokenizer
-from core.tokens import Batch, Latent, Layout, Place, Seen, Step, Tokens, Truth, levels
+from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Layout, Query, TargetValues, Tokens, levels
 from tests.contracts.firewall import scrambled
 from tests.contracts.pairs import masked
 from tests.contracts.stress.parts import tight
@@ -47,13 +47,13 @@ class DepthMaps(nn.Module):
         super().__init__()
         self.look = nn.Linear(3, WIDTH)
 
-    def forward(self, step: Step) -> Tensor:
-        return self.look(levels(step.tokens["point"])[2].layout.coords)
+    def forward(self, ctx: ForwardContext) -> Tensor:
+        return self.look(levels(ctx.tokens["point"])[2].layout.coords)
 
 
 class Saliency(nn.Module):
-    def forward(self, step: Step) -> Tensor:
-        return step.tokens["point"].layout.coords[..., 2]
+    def forward(self, ctx: ForwardContext) -> Tensor:
+        return ctx.tokens["point"].layout.coords[..., 2]
 
 
 class Hierarchical(Encoder):
@@ -66,7 +66,7 @@ class Hierarchical(Encoder):
         self.trunks = nn.ModuleList(trunk(1) for _ in GROUPS)
         self.embed_dim, self.depth = DIM, 3
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         below = None
         for level, one in reversed(list(enumerate(levels(seen)))):
             x = one.content if below is None else self.members(below.features, one.layout.children)
@@ -91,17 +91,17 @@ class Upwards(Decoder):
         self.position, self.fuse = nn.Linear(3, DIM), nn.Linear(2 * DIM, DIM)
         self.shown: list[Layout] = []
 
-    def forward(self, latent: Latent, layout: Layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
+    def forward(self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
         self.shown.append(layout)
-        hidden = ~latent.rows.flag(layout.count)[..., None]
-        x = torch.where(hidden, self.mask_token, latent.rows.put(latent.features, layout.count))
+        hidden = ~latent.rows.to_mask(layout.count)[..., None]
+        x = torch.where(hidden, self.mask_token, latent.rows.scatter(latent.features, layout.count))
         x, _ = self.trunk(x + self.position(layout.coords), AttentionPlan())
         fine, skip = layout.finer, latent.finer
         near = torch.cdist(fine.coords, layout.coords).topk(3, largest=False)
         share = F.normalize(1 / (near.values + 1e-8), p=1, dim=-1)[..., None]
         x = (Hierarchical.members(x, near.indices) * share).sum(2)
-        x = self.fuse(torch.cat([skip.rows.put(skip.features, fine.count), x], -1))
-        return {name: place.rows.take(x) for name, place in places.items()}
+        x = self.fuse(torch.cat([skip.rows.scatter(skip.features, fine.count), x], -1))
+        return {name: query.rows.gather(x) for name, query in queries.items()}
 
 
 class Members(Target):
@@ -109,18 +109,20 @@ class Members(Target):
 
     out = NEAREST[1] * 3
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(place.rows.take(levels(step.tokens[view])[place.level].content).flatten(2))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(query.rows.gather(levels(ctx.tokens[view])[query.level].content).flatten(2))
 
 
 class ImageFeatures(Target):
-    """What the image teacher says of each of a group's members: several truths a token, (B, V, K · T)."""
+    """What the image teacher says of each of a group's members: several targets a token, (B, V, K · T)."""
 
     out = NEAREST[1] * WIDTH
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        layout = levels(step.tokens[view])[place.level].layout
-        return Truth(Hierarchical.members(step.taught("image"), place.rows.take(layout.children)).flatten(2))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        layout = levels(ctx.tokens[view])[query.level].layout
+        return TargetValues(
+            Hierarchical.members(ctx.teacher_output("image"), query.rows.gather(layout.children)).flatten(2)
+        )
 
 
 def chamfer(prediction: Tensor, values: Tensor) -> Tensor:
@@ -129,8 +131,8 @@ def chamfer(prediction: Tensor, values: Tensor) -> Tensor:
 
 
 def i2p_mae() -> MaskedAutoencoder:
-    shape = Objective(Members(), chamfer, Head(DIM, Members.out), at=["main@1"])
-    image = Objective(ImageFeatures(), mse, Head(DIM, ImageFeatures.out), at=["visible@1"])
+    shape = Objective(Members(), chamfer, Head(DIM, Members.out), queries=["main@1"])
+    image = Objective(ImageFeatures(), mse, Head(DIM, ImageFeatures.out), queries=["visible@1"])
     return MaskedAutoencoder(
         Pyramid(),
         ScoreMasker(0.5, "saliency", randomness=0.3),
@@ -146,7 +148,7 @@ def clouds(count: int = 3) -> Batch:
 
 def test_three_levels_with_unequal_visible_counts():
     out = run(i2p_mae(), clouds())
-    masks, latents = levels(out.mask["point"]), levels(out.latent["point"])
+    masks, latents = levels(out.masks["point"]), levels(out.latents["point"])
     assert len(masks) == len(latents) == 3
     assert masks[0].visible.valid is None and masks[1].visible.valid is not None, "samples see unequally many"
     for mask, latent in zip(masks, latents, strict=True):
@@ -168,9 +170,9 @@ def test_a_finer_token_is_visible_iff_a_visible_group_lists_it():
 def test_each_objective_asks_its_rows_of_the_same_level():
     method, batch = i2p_mae(), clouds()
     out = run(method, batch)
-    fine = levels(out.mask["point"])[1]
-    assert out.predictions["shape"].shape[1] == fine.predict["main"].rows.count
-    assert out.truths["image"].values.shape == (3, fine.visible.count, NEAREST[1] * WIDTH)
+    fine = levels(out.masks["point"])[1]
+    assert out.predictions["shape"].shape[1] == fine.queries["main"].rows.count
+    assert out.targets["image"].values.shape == (3, fine.visible.count, NEAREST[1] * WIDTH)
     (shown,) = method.readouts["main"].decoder.shown
     assert shown.finer is not None and shown.finer.finer is None and shown.finer.children is None, (
         "the finest stays shut"
@@ -181,7 +183,7 @@ def test_it_is_tight():
     method, batch = i2p_mae(), clouds()
     tight(method, batch)
     tokens, masks = masked(method, batch)
-    other = levels(scrambled(tokens["point"], masks["point"], "keep"))
+    other = levels(scrambled(tokens["point"], masks["point"], "drop"))
     assert all((a.content != b.content).any() for a, b in zip(levels(tokens["point"]), other, strict=True))
 
 
@@ -189,12 +191,12 @@ def test_padded_groups_name_rows_that_exist():
     """Children of padding must not point before the first row."""
     method, batch = i2p_mae(), clouds()
     tokens, masks = masked(method, batch)
-    for seen in levels(tokens["point"].keep(masks["point"]))[:2]:
+    for seen in levels(tokens["point"].drop_masked(masks["point"]))[:2]:
         assert (seen.layout.children >= 0).all() and (seen.layout.children < seen.finer.rows.count).all()
 
 
 def test_everything_seen_propagates_too():
     method, batch = i2p_mae(), clouds()
-    latent = method.encoder(method.tokenizer.views(batch.views)["point"].whole())
+    latent = method.encoder(method.tokenizer.tokenize_views(batch.views)["point"].unmasked())
     assert [one.features.shape[1] for one in levels(latent)] == list(GROUPS)
     assert all(one.rows is None for one in levels(latent))

@@ -23,19 +23,19 @@ def videomaev2() -> MaskedAutoencoder:
         patches((4, 8, 8)),
         DualMasker(0.75, 0.5),
         ViT(trunk(), embed),
-        {"main": Readout(light(GRID, "query"), {"pixels": pixels})},
+        {"main": Readout(light(GRID, "mask_token"), {"pixels": pixels})},
     )
 
 
 def test_a_token_may_be_neither_seen_nor_predicted_and_predicted_without_counting():
     method, batch = videomaev2(), image_batch(3, (4, 8, 8), view="video")
     out = run(method, batch)
-    mask, weight = out.mask["video"], out.truths["pixels"].weight
+    mask, weight = out.masks["video"], out.targets["pixels"].weight
     count = mask.hidden.shape[1]
-    seen, asked = mask.visible.flag(count), mask.predict["main"].rows.flag(count)
+    seen, asked = mask.visible.to_mask(count), mask.queries["main"].rows.to_mask(count)
     assert (~seen & ~asked).any() and (seen & asked).any() and (~seen & asked).any()
-    assert torch.equal(weight.bool(), ~mask.predict["main"].rows.take(seen))
-    error = (out.predictions["pixels"] - out.truths["pixels"].values).square().mean(-1)
+    assert torch.equal(weight.bool(), ~mask.queries["main"].rows.gather(seen))
+    error = (out.predictions["pixels"] - out.targets["pixels"].values).square().mean(-1)
     assert torch.allclose(out.loss, error[weight.bool()].mean())
     tight(method, batch)
 
@@ -44,5 +44,5 @@ def test_what_does_not_count_has_no_gradient():
     method, batch = videomaev2(), image_batch(3, (4, 8, 8), view="video")
     out = method(batch, generator=torch.Generator().manual_seed(0))
     (gradient,) = torch.autograd.grad(out.loss, out.predictions["pixels"])
-    counted = out.truths["pixels"].weight.bool()
+    counted = out.targets["pixels"].weight.bool()
     assert (gradient[~counted] == 0).all() and (gradient[counted] != 0).any()

@@ -11,8 +11,8 @@ from core.losses import mse
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
-from core.targets import Taught
-from core.tokens import Batch, Latent, Place, Step, Truth
+from core.targets import TeacherFeatures
+from core.tokens import Batch, ForwardContext, Latent, Query, TargetValues
 from tests.contracts.pairs import masked
 from tests.contracts.stress.parts import ByView, CrossDecoder, EncodeByView, MaskByName, pooled, tight
 from tests.contracts.toys import DIM, Zeros, light, patches, raw_objective, run, vit
@@ -34,10 +34,10 @@ def cropmae() -> MaskedAutoencoder:
 def test_one_view_is_whole_and_the_other_answers_from_it():
     method, batch = cropmae(), Batch(data("source", "target"))
     out = run(method, batch)
-    assert out.latent["source"].features.shape[1] == 16 and out.latent["target"].features.shape[1] == 4
-    assert out.mask["source"].predict["main"].rows.count == 0, "nothing is asked of the source"
+    assert out.latents["source"].features.shape[1] == 16 and out.latents["target"].features.shape[1] == 4
+    assert out.masks["source"].queries["main"].rows.count == 0, "nothing is asked of the source"
     other = Batch({**batch.views, "source": batch.views["source"].flip(-1)})
-    assert not torch.allclose(method(other, mask=out.mask).predictions["pixels"], out.predictions["pixels"])
+    assert not torch.allclose(method(other, mask=out.masks).predictions["pixels"], out.predictions["pixels"])
     tight(method, batch)
 
 
@@ -53,9 +53,9 @@ class Pooled(Decoder):
         super().__init__()
         self.others = others
 
-    def forward(self, latent: Latent, layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
+    def forward(self, latent: Latent, layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
         return dict.fromkeys(
-            places, torch.stack([pooled(one) for one in (latent, *(others[n] for n in self.others))], 1)
+            queries, torch.stack([pooled(one) for one in (latent, *(others[n] for n in self.others))], 1)
         )
 
 
@@ -76,24 +76,24 @@ class FrozenImages(torch.nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, step: Step) -> Tensor:
-        return pooled(self.encoder(step.tokens["still"].whole()))[:, None]
+    def forward(self, ctx: ForwardContext) -> Tensor:
+        return pooled(self.encoder(ctx.tokens["still"].unmasked()))[:, None]
 
 
-class Whole(Taught):
+class Whole(TeacherFeatures):
     """The teacher's one vector of each sample, whatever rows are asked."""
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(step.taught(self.teacher))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(ctx.teacher_output(self.teacher))
 
 
 def crossvideomae() -> MaskedAutoencoder:
     video, grid = patches((4, 8, 8)), (2, 4, 4)
     clips, frames = vit(8, grid), vit(VALUES, GRID)
     rebuild, decoder = raw_objective(8), light(grid)
-    within = Objective(Zeros(), contrast, Head(DIM, DIM), at=["visible"])
-    across = Objective(Zeros(), contrast, Head(DIM, DIM), at=["visible"])
-    still = Objective(Whole("image", DIM), mse, Head(DIM, DIM), at=["visible"], weight=0.1)
+    within = Objective(Zeros(), contrast, Head(DIM, DIM), queries=["visible"])
+    across = Objective(Zeros(), contrast, Head(DIM, DIM), queries=["visible"])
+    still = Objective(Whole("image", DIM), mse, Head(DIM, DIM), queries=["visible"], weight=0.1)
     readouts = {
         "clip": Readout(decoder, {"clip": rebuild}, reads="clip"),
         "again": Readout(decoder, {"again": raw_objective(8)}, reads="again"),
@@ -119,7 +119,7 @@ def test_three_streams_and_what_ties_them():
     assert set(step_tokens) == {"clip", "again", "frame", "still"} and set(masks) == {"clip", "again", "frame"}
     out = run(method, batch)
     assert set(out.terms) == {"clip", "again", "frame", "within", "across", "still"}
-    assert out.latent["frame"].features.shape[1] == 8 and out.latent["clip"].features.shape[1] == 8
-    assert not torch.equal(out.mask["clip"].hidden, out.mask["again"].hidden)
+    assert out.latents["frame"].features.shape[1] == 8 and out.latents["clip"].features.shape[1] == 8
+    assert not torch.equal(out.masks["clip"].hidden, out.masks["again"].hidden)
     decoders = [method.readouts[name].decoder for name in ("clip", "again")]
     assert decoders[0] is decoders[1] and method.encoder.parts["clip"] is method.encoder.parts["again"]

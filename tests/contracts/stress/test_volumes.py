@@ -15,7 +15,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Objective, Readout
 from core.targets import Target
 from core.tokenizers import Patchify
-from core.tokens import Batch, Latent, Layout, Mask, Place, Seen, Step, Tokens, Truth
+from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Layout, Mask, Query, TargetValues, Tokens
 from tests.contracts.pairs import masked
 from tests.contracts.stress.parts import tight, with_side
 from tests.contracts.toys import DIM, run
@@ -34,20 +34,20 @@ class PaddedVolumes(Patchify):
 class Cubes(ViewMasker):
     """Every window of 2 × 2 × 2 tokens is hidden by its own coin; the same for the whole batch."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((2, 2, 2), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         hidden = draws < 0.6
         for axis in range(3):
             hidden = hidden.repeat_interleave(2, axis)
-        return Mask.hide(hidden.flatten().expand(tokens.content.shape[0], -1))
+        return Mask.from_hidden(hidden.flatten().expand(tokens.content.shape[0], -1))
 
 
 class Windowed(Encoder):
     """Stands for a 3D Swin: hidden tokens become a mask token; a second stage merges 2 × 2 × 2 of them."""
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self):
         super().__init__()
@@ -55,10 +55,10 @@ class Windowed(Encoder):
         self.mask_token, self.merge = nn.Parameter(token(DIM)), nn.Conv3d(DIM, 2 * DIM, 2, 2)
         self.embed_dim, self.depth = 2 * DIM, 2
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = self.norm(self.embed(seen.content.flatten(2)))
-        if seen.emptied is not None:
-            x = torch.where(seen.emptied[..., None], self.mask_token, x)
+        if seen.erased is not None:
+            x = torch.where(seen.erased[..., None], self.mask_token, x)
         fine = x.transpose(1, 2).unflatten(2, seen.layout.grid)
         coarse = self.merge(fine)
         layout = Layout(coarse[0, 0].numel(), tuple(coarse.shape[2:]))
@@ -74,10 +74,10 @@ class Upsampler(Decoder):
         super().__init__()
         self.up, self.out = nn.ConvTranspose3d(2 * DIM, DIM, 2, 2), nn.Linear(2 * DIM, VOXELS * 4)
 
-    def forward(self, latent: Latent, layout: Layout, places: Mapping[str, Place], others) -> dict[str, Tensor]:
+    def forward(self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others) -> dict[str, Tensor]:
         x = self.up(latent.features.transpose(1, 2).unflatten(2, latent.layout.grid)).flatten(2).transpose(1, 2)
         dense = self.out(torch.cat([x, latent.finer.features], -1)).unflatten(2, (VOXELS, 4))
-        return {name: place.among(layout, dense).take(dense) for name, place in places.items()}
+        return {name: query.rows_in(layout, dense).gather(dense) for name, query in queries.items()}
 
 
 class Channels(nn.Module):
@@ -98,16 +98,16 @@ class Voxels(Target):
         super().__init__()
         self.start, self.stop, self.count = start, stop, count
 
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        tokens = step.tokens[view]
-        rows = place.among(tokens.layout, tokens.content)
-        values = rows.take(tokens.content).flatten(2, 4)
-        weight = values[..., 3:] > 0.5 if self.count == "occupied" else rows.take(tokens.side["real"])
-        return Truth(values[..., self.start : self.stop], weight.float())
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        tokens = ctx.tokens[view]
+        rows = query.rows_in(tokens.layout, tokens.content)
+        values = rows.gather(tokens.content).flatten(2, 4)
+        weight = values[..., 3:] > 0.5 if self.count == "occupied" else rows.gather(tokens.side["real"])
+        return TargetValues(values[..., self.start : self.stop], weight.float())
 
 
 def nerf_mae() -> MaskedAutoencoder:
-    colour = Objective(Voxels(0, 3, "occupied"), squared, Channels(0, 3), at=["grid"], weight=3.0)
+    colour = Objective(Voxels(0, 3, "occupied"), squared, Channels(0, 3), queries=["grid"], weight=3.0)
     density = Objective(Voxels(3, 4, "real"), lambda p, v: squared(p.sigmoid(), v), Channels(3, 4))
     readout = Readout(Upsampler(), {"colour": colour, "density": density})
     return MaskedAutoencoder(PaddedVolumes([PATCH] * 3, [8] * 3, 4), Cubes(), Windowed(), {"main": readout})
@@ -127,12 +127,12 @@ def test_weights_are_per_voxel_and_colour_counts_where_it_is_seen():
     occupied = content[..., 3:] > 0.5
     error = (out.predictions["colour"] - content[..., :3]).square()
     assert torch.allclose(out.terms["colour"] * 3, (error * occupied).sum() / occupied.sum())
-    gradient = torch.autograd.grad(method(batch, mask=out.mask).loss, method.readouts["main"].decoder.out.weight)
+    gradient = torch.autograd.grad(method(batch, mask=out.masks).loss, method.readouts["main"].decoder.out.weight)
     assert gradient[0].abs().sum() > 0
-    rows = out.mask["voxel"].predict["main"].rows
-    real = rows.take(method.tokenizer(batch.views["voxel"]).side["real"])[..., 0]
+    rows = out.masks["voxel"].queries["main"].rows
+    real = rows.gather(method.tokenizer(batch.views["voxel"]).side["real"])[..., 0]
     assert not real.all(), "some hidden tokens hold padding, within them too"
-    error = (out.predictions["density"].sigmoid() - rows.take(content)[..., 3:]).square()[..., 0]
+    error = (out.predictions["density"].sigmoid() - rows.gather(content)[..., 3:]).square()[..., 0]
     assert torch.allclose(out.terms["density"], error[real].mean())
 
 
@@ -151,7 +151,7 @@ def test_one_mask_for_the_batch_with_a_count_by_chance():
     counts = set()
     for seed in range(6):
         out = method(batch, generator=torch.Generator().manual_seed(seed))
-        hidden = out.mask["voxel"].hidden
+        hidden = out.masks["voxel"].hidden
         assert (hidden == hidden[:1]).all() and hidden.shape == (3, 64)
         counts.add(int(hidden[0].sum()))
     assert len(counts) > 1

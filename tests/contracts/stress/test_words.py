@@ -8,9 +8,9 @@ from core.losses import cross_entropy
 from core.maskers import RandomMasker, ViewMasker, keep_lowest, uniform
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
-from core.targets import Taught
-from core.tokens import Batch, Latent, Mask, Place, Rows, Seen, Step, Truth
-from tests.contracts.stress.parts import step_of, tight
+from core.targets import TeacherFeatures
+from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Mask, Query, Rows, TargetValues
+from tests.contracts.stress.parts import context_of, tight
 from tests.contracts.stress.test_modalities import VOCABULARY, Text, Words
 from tests.contracts.stress.test_views import Pooled
 from tests.contracts.toys import DIM, Ids, image_batch, light, patches, raw_objective, run, trunk, vit
@@ -24,28 +24,28 @@ SENTENCES = Batch({"text": torch.randint(1, VOCABULARY, (3, LENGTH), generator=t
 class Causal(Encoder):
     """Words look back only; hidden ones are the mask's word."""
 
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self):
         super().__init__()
         self.words, self.look = Words(), nn.MultiheadAttention(DIM, 2, batch_first=True)
         self.embed_dim, self.depth = DIM, 1
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x = self.words(seen)
         ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
         return Latent(x + self.look(x, x, x, attn_mask=ahead, need_weights=False)[0], seen.layout, None)
 
 
 class AllButLast(RandomMasker):
-    def mask_view(self, tokens, draws, step) -> Mask:
-        mask = super().mask_view(tokens, draws, step)
-        return Mask(mask.hidden, mask.visible, {"main": Place(Rows.all(len(draws), tokens.layout.count - 1))})
+    def mask_view(self, tokens, draws, ctx) -> Mask:
+        mask = super().mask_view(tokens, draws, ctx)
+        return Mask(mask.hidden, mask.visible, {"main": Query(Rows.all(len(draws), tokens.layout.count - 1))})
 
 
 class NextWord(Ids):
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(Rows(place.rows.index + 1).take(step.tokens[view].content))
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(Rows(query.rows.index + 1).gather(ctx.tokens[view].content))
 
 
 def meap() -> MaskedAutoencoder:
@@ -56,8 +56,8 @@ def meap() -> MaskedAutoencoder:
 def test_next_words_are_scored_at_seen_and_hidden_rows():
     method = meap()
     out = run(method, SENTENCES)
-    assert out.mask["text"].hidden.any() and out.predictions["words"].shape == (3, LENGTH - 1, VOCABULARY)
-    assert torch.equal(out.truths["words"].values, SENTENCES.views["text"][:, 1:])
+    assert out.masks["text"].hidden.any() and out.predictions["words"].shape == (3, LENGTH - 1, VOCABULARY)
+    assert torch.equal(out.targets["words"].values, SENTENCES.views["text"][:, 1:])
     tight(method, SENTENCES)
 
 
@@ -76,14 +76,14 @@ class Cut(nn.Module):
 
 
 class WordTrunk(Encoder):
-    hide = "blank"
+    masking = "replace"
 
     def __init__(self):
         super().__init__()
         self.words, self.trunk = Words(), trunk()
         self.embed_dim, self.depth = DIM, 2
 
-    def forward(self, seen: Seen, taps=()) -> Latent:
+    def forward(self, seen: EncoderInput, taps=()) -> Latent:
         x, tapped = self.trunk(self.words(seen), AttentionPlan.of(seen.layout), taps)
         return Latent(x, seen.layout, None, taps=tapped)
 
@@ -99,10 +99,10 @@ def test_every_rung_of_the_ladder_answers():
     method = starbucks()
     out = run(method, SENTENCES)
     assert set(out.terms) == {"small", "large"} and torch.allclose(out.loss, sum(out.terms.values()) / 2)
-    cut = out.latent["text"].taps["block0"][..., : DIM // 2]
+    cut = out.latents["text"].taps["block0"][..., : DIM // 2]
     expected = method.readouts["small"].objectives["small"].head.linear(cut)
-    asked = out.mask["text"].predict["main"].rows
-    assert torch.allclose(out.predictions["small"], asked.take(expected), atol=1e-6)
+    asked = out.masks["text"].queries["main"].rows
+    assert torch.allclose(out.predictions["small"], asked.gather(expected), atol=1e-6)
     tight(method, SENTENCES)
 
 
@@ -116,28 +116,28 @@ class Caption(nn.Module):
         super().__init__()
         self.words, self.pixels = nn.Embedding(VOCABULARY, DIM), nn.Linear(8, DIM)
 
-    def forward(self, step: Step) -> dict[str, Tensor]:
-        text = self.words(step.batch.views["text"]).mean(1)
-        near = (self.pixels(step.tokens["video"].content.flatten(2)) * text[:, None]).sum(-1)
+    def forward(self, ctx: ForwardContext) -> dict[str, Tensor]:
+        text = self.words(ctx.batch.views["text"]).mean(1)
+        near = (self.pixels(ctx.tokens["video"].content.flatten(2)) * text[:, None]).sum(-1)
         return {"text": text, "near": near}
 
 
 class Spoken(ViewMasker):
     """Hides the half of each time slot that is nearest to the caption: equally many in each."""
 
-    def draw_view(self, tokens, generator, step) -> Tensor:
+    def draw_view(self, tokens, generator, ctx) -> Tensor:
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
-    def mask_view(self, tokens, draws, step) -> Mask:
+    def mask_view(self, tokens, draws, ctx) -> Mask:
         slots = tokens.layout.grid[0]
-        near = step.taught("caption")["near"].unflatten(1, (slots, -1))
+        near = ctx.teacher_output("caption")["near"].unflatten(1, (slots, -1))
         rank = near.argsort(2).argsort(2).flatten(1)
         return keep_lowest(rank + draws * 0.5, tokens, keep=tokens.layout.count // 2)
 
 
-class CaptionVector(Taught):
-    def forward(self, step: Step, view: str, place: Place) -> Truth:
-        return Truth(step.taught(self.teacher)["text"])
+class CaptionVector(TeacherFeatures):
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        return TargetValues(ctx.teacher_output(self.teacher)["text"])
 
 
 def info_nce(prediction: Tensor, values: Tensor) -> Tensor:
@@ -153,14 +153,14 @@ class Clips(nn.Module):
         super().__init__()
         self.patches = patches((4, 8, 8))
 
-    def views(self, views) -> dict:
+    def tokenize_views(self, views) -> dict:
         return {"video": self.patches(views["video"])}
 
 
 def tgm() -> MaskedAutoencoder:
-    tie = Objective(CaptionVector("caption", DIM), info_nce, Head(DIM, DIM), at=["visible"])
+    tie = Objective(CaptionVector("caption", DIM), info_nce, Head(DIM, DIM), queries=["visible"])
     readouts = {
-        "main": Readout(light((2, 4, 4), "query"), {"pixels": raw_objective(8)}),
+        "main": Readout(light((2, 4, 4), "mask_token"), {"pixels": raw_objective(8)}),
         "tie": Readout(Pooled(), {"tie": tie}),
     }
     return MaskedAutoencoder(Clips(), Spoken(), vit(8, (2, 4, 4)), readouts, {"caption": Caption()})
@@ -170,8 +170,8 @@ def test_the_caption_chooses_and_is_tied_without_a_second_pass():
     method = tgm()
     batch = Batch({**image_batch(3, (4, 8, 8), view="video").views, **SENTENCES.views})
     out = run(method, batch)
-    hidden = out.mask["video"].hidden.unflatten(1, (2, 16))
+    hidden = out.masks["video"].hidden.unflatten(1, (2, 16))
     assert (hidden.sum(2) == 8).all(), "as many in each slot"
-    near = step_of(method, batch).taught("caption")["near"].unflatten(1, (2, 16))
+    near = context_of(method, batch).teacher_output("caption")["near"].unflatten(1, (2, 16))
     assert (near.masked_fill(~hidden, torch.inf).amin(2) >= near.masked_fill(hidden, -torch.inf).amax(2)).all()
-    assert set(out.latent) == {"video"} and torch.allclose(out.loss, out.terms["pixels"] + out.terms["tie"])
+    assert set(out.latents) == {"video"} and torch.allclose(out.loss, out.terms["pixels"] + out.terms["tie"])

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.engine import checkpoint
-from core.engine.average import Average
+from core.engine.average import WeightEMA
 from core.engine.checkpoint import Checkpoints, Position
 from core.engine.optim import AdamW
 from core.errors import UserError
@@ -22,7 +22,7 @@ class Run:
         torch.manual_seed(0)
         self.method = ToyMethod(width)
         self.optimizer = AdamW(lr=0.1).optimizer(self.method)
-        self.average = Average(self.method, 0.9)
+        self.average = WeightEMA(self.method, 0.9)
         self.checkpoints = Checkpoints(folder, keep)
         for _ in range(steps):
             for p in self.method.parameters():

@@ -8,7 +8,7 @@ import socket
 import torch
 from safetensors.torch import load_file
 
-from core.engine.distributed import World, connect
+from core.engine.distributed import Distributed, connect
 from core.engine.optim import AdamW
 from core.errors import UserError
 from tests.core.engine import toy
@@ -22,9 +22,9 @@ def train_rank(run_dir, rank, port, poison):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with connect() as world:
+    with connect() as distributed:
         try:
-            toy.train_toy(run_dir, world=world, poison=poison, recipe=AdamW(lr=1e-2, accumulate=2))
+            toy.train_toy(run_dir, distributed=distributed, poison=poison, recipe=AdamW(lr=1e-2, accumulate=2))
         except UserError as error:
             (run_dir / f"error{rank}").write_text(str(error))
 
@@ -68,8 +68,8 @@ def test_a_nan_on_both_ranks_names_the_samples_of_both(tmp_path):
 
 
 def test_a_world_of_one_passes_values_through():
-    world = World()
+    distributed = Distributed()
     method = toy.ToyMethod()
-    assert world.wrap(method) is method and world.main
-    assert world.any(True) and not world.any(False)
-    assert world.gather("x") == ["x"] and world.from_main(3) == 3
+    assert distributed.wrap(method) is method and distributed.main
+    assert distributed.any(True) and not distributed.any(False)
+    assert distributed.gather("x") == ["x"] and distributed.from_main(3) == 3

@@ -7,11 +7,11 @@ import torch
 from core.engine.checkpoint import MODEL, STATE, Position, write_folder
 from core.engine.initial import initialise
 from core.export import SavedEncoder, save_encoder
-from core.methods.masked_autoencoder import Follower, MaskedAutoencoder
+from core.methods.masked_autoencoder import MaskedAutoencoder, MovingTeacher
 from tests.core.test_masked_autoencoder import method
 
 
-class Copy(Follower):
+class Copy(MovingTeacher):
     """Keeps the encoder as it was when told to follow."""
 
     def follow(self, method: MaskedAutoencoder) -> None:
@@ -51,7 +51,7 @@ def test_a_teacher_that_was_loaded_stays(tmp_path):
 
 def test_a_teacher_that_is_lacking_among_the_loaded_follows():
     source, made = shaken(1), shaken(2)
-    weights = {name: value for name, value in source.state_dict().items() if not name.startswith("followers.")}
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith("moving_teachers.")}
     made.load_state_dict(weights, strict=False)
     made.follow(weights)
     assert same(made.followers["f"].copy, source.encoder)

@@ -4,7 +4,7 @@ import json
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from core.engine.metrics import Metrics, forget
+from core.engine.metrics import Metrics, truncate_log
 from core.engine.progress import NoDisplay, PlainDisplay, TerminalDisplay, open_display, spell
 
 LINE = {
@@ -57,7 +57,7 @@ def test_a_terminal_gets_a_bar_with_all_figures():
 def test_a_resumed_run_forgets_what_it_takes_again(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"kind": "train", "step": 5}\n{"kind": "skip", "step": 6}\n{"kind": "train", "st')
-    forget(file, 5)
+    truncate_log(file, 5)
     assert file.read_text() == '{"kind": "train", "step": 5}\n'
 
 

@@ -17,22 +17,22 @@ CONFIG = {
 
 
 def test_config_is_saved_and_accepted_again(tmp_path):
-    run_dir.settle_config(tmp_path, CONFIG)
-    run_dir.settle_config(tmp_path, CONFIG)
+    run_dir.write_or_check_config(tmp_path, CONFIG)
+    run_dir.write_or_check_config(tmp_path, CONFIG)
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == CONFIG
 
 
 def test_engine_may_change(tmp_path):
-    run_dir.settle_config(tmp_path, CONFIG)
-    run_dir.settle_config(tmp_path, {**CONFIG, "engine": {"workers": 0, "keep": 3}, "run_dir": "elsewhere/a"})
+    run_dir.write_or_check_config(tmp_path, CONFIG)
+    run_dir.write_or_check_config(tmp_path, {**CONFIG, "engine": {"workers": 0, "keep": 3}, "run_dir": "elsewhere/a"})
     assert OmegaConf.load(tmp_path / "config.yaml").engine.keep == 3
 
 
 def test_differing_keys_are_named(tmp_path):
-    run_dir.settle_config(tmp_path, CONFIG)
+    run_dir.write_or_check_config(tmp_path, CONFIG)
     other = {**CONFIG, "size": {"name": "tiny", "dim": 192}, "betas": [0.9, 0.999], "seed": 1}
     with pytest.raises(UserError) as caught:
-        run_dir.settle_config(tmp_path, other)
+        run_dir.write_or_check_config(tmp_path, other)
     message = str(caught.value)
     for line in ("size.name: nano -> tiny", "size.dim: 128 -> 192", "betas.1: 0.95 -> 0.999", "seed: (none) -> 1"):
         assert line in message
@@ -42,7 +42,10 @@ def test_differing_keys_are_named(tmp_path):
 
 def test_a_file_in_the_way_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"Cannot write .*file/run.*run_dir="), run_dir.claim(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(UserError, match=r"Cannot write .*file/run.*run_dir="),
+        run_dir.lock_run_dir(tmp_path / "file" / "run"),
+    ):
         pass
 
 
@@ -51,27 +54,27 @@ def test_unwritable_directory(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(UserError, match="Permission denied"), run_dir.claim(tmp_path):
+    with pytest.raises(UserError, match="Permission denied"), run_dir.lock_run_dir(tmp_path):
         pass
 
 
 def claim_elsewhere(path, answer):
     try:
-        with run_dir.claim(path):
-            answer.put("claimed")
+        with run_dir.lock_run_dir(path):
+            answer.scatter("claimed")
     except UserError as error:
-        answer.put(str(error))
+        answer.scatter(str(error))
 
 
 def test_two_processes_cannot_share_a_run(tmp_path):
     context = multiprocessing.get_context("forkserver")
     answer = context.SimpleQueue()
-    with run_dir.claim(tmp_path):
+    with run_dir.lock_run_dir(tmp_path):
         child = context.Process(target=claim_elsewhere, args=(tmp_path, answer))
         child.start()
         assert "Another process" in answer.get()
         child.join()
-    with run_dir.claim(tmp_path):
+    with run_dir.lock_run_dir(tmp_path):
         pass
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from core.engine import flops
-from core.engine.precision import Rehearsal, choose, compare, product_rate
+from core.engine.precision import DryRun, choose, compare, product_rate
 from core.settings import Plan
 from core.tokens import Progress
 from tests.core.engine.toy import CPU, ToyBatches, ToyMethod, same, train_toy
 
 
 def rehearsal(method):
-    return Rehearsal(method, next(iter(ToyBatches())), Progress(), CPU.device)
+    return DryRun(method, next(iter(ToyBatches())), Progress(), CPU.device)
 
 
 def test_a_rehearsal_leaves_no_trace():

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core.engine.distributed import World
+from core.engine.distributed import Distributed
 from core.engine.loop import train
 from core.engine.optim import AdamW
 from core.settings import Engine, Plan
 from core.tokens import Batch, Progress
 
-CPU = World()
+CPU = Distributed()
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def train_toy(
     run_dir: Path,
     steps: int = 20,
     width: int = 16,
-    world: World = CPU,
+    distributed: Distributed = CPU,
     poison: int | None = None,
     recipe=None,
     plan=None,
@@ -86,11 +86,19 @@ def train_toy(
     torch.manual_seed(0)
     method = ToyMethod(width)
     recipe = recipe or AdamW(lr=1e-2, warmup_steps=5, ema=0.9)
-    size = 8 // world.size // recipe.accumulate
+    size = 8 // distributed.size // recipe.accumulate
     settings = Engine(**{"workers": 0, "checkpoint_every": 5, **engine})
     plan = plan or Plan(batch_size=8, seed=1, steps=steps, precision="fp32")
     run_dir.mkdir(parents=True, exist_ok=True)
-    train(method, lambda k: ToyBatches(k, size, 10, world.rank, poison), recipe, plan, settings, run_dir, world)
+    train(
+        method,
+        lambda k: ToyBatches(k, size, 10, distributed.rank, poison),
+        recipe,
+        plan,
+        settings,
+        run_dir,
+        distributed,
+    )
     return method
 
 

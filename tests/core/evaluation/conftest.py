@@ -8,7 +8,7 @@ import torch
 
 from core.data.reader import Reader
 from core.data.sources import Item, Source
-from core.decoders import LightDecoder
+from core.decoders import MAEDecoder
 from core.embeddings import PatchEmbed, SinCos
 from core.encoder import Trunk, ViT
 from core.errors import BadSample
@@ -83,7 +83,7 @@ def make_method():
         tokenizer = Patchify(patch, (SIZE, SIZE))
         encoder = ViT(embed=PatchEmbed(48, 24, normalise, SinCos(grid, 24)), trunk=Trunk(24, 2, 2))
         objective = Objective(Pixels(patch, 3, grid, normalise, per, **target), mse, Head(16, 48))
-        decoder = LightDecoder(24, 16, trunk=Trunk(16, 1, 2), positions=SinCos(grid, 16))
+        decoder = MAEDecoder(24, 16, trunk=Trunk(16, 1, 2), positions=SinCos(grid, 16))
         return MaskedAutoencoder(
             tokenizer,
             masker or RandomMasker(ratio),

@@ -6,7 +6,7 @@ from core.evaluation.features import Reading
 from core.evaluation.fillers import HarmonicFiller
 from core.evaluation.reconstruction import evaluate_reconstruction
 from core.maskers import ViewMasker
-from core.tokens import Mask, Place, Rows
+from core.tokens import Mask, Query, Rows
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def answering(method, monkeypatch, answer):
     """The method, made to predict `answer(objective, step, view, place)`."""
 
     def predict(tokens, mask, names=None, step=None):
-        return {}, {name: answer(*asked[:1], step, *asked[1:]) for name, asked in method.questions(mask).items()}
+        return {}, {name: answer(*asked[:1], step, *asked[1:]) for name, asked in method.prediction_tasks(mask).items()}
 
     monkeypatch.setattr(method, "predict", predict)
     return method
@@ -31,12 +31,12 @@ def truth(objective, step, view, place):
     return objective.target(step, view, place).values
 
 
-def filled(objective, step, view, place):
+def filled(objective, ctx, view, place):
     """What the filler's picture looks like through the objective's target, computed apart from the code under test."""
     picture = HarmonicFiller().fill(
-        step.method.tokenizer, step.batch.views[view], step.tokens[view], step.masks[view].hidden
+        ctx.method.tokenizer, ctx.batch.views[view], ctx.tokens[view], ctx.masks[view].hidden
     )
-    content = place.rows.take(step.method.tokenizer(picture).content)
+    content = place.rows.gather(ctx.method.tokenizer(picture).content)
     values = objective.target.values(content)
     mean, std = objective.target.statistics(values)
     return ((values - mean) / std).flatten(2)
@@ -81,11 +81,11 @@ def test_object_and_background_are_told_apart(make_method, evaluate, monkeypatch
     """Tokens at least half covered by the square are answered by zero, all others rightly."""
     covered = []
 
-    def only_background(objective, step, view, place):
-        values = truth(objective, step, view, place)
-        bright = step.batch.views[view].float().mean(1, keepdim=True) > 95
-        shares = step.method.tokenizer(bright.expand(-1, 3, -1, -1)).content.float().mean((2, 3, 4))
-        is_object = place.rows.take(shares) >= 0.5
+    def only_background(objective, ctx, view, place):
+        values = truth(objective, ctx, view, place)
+        bright = ctx.batch.views[view].float().mean(1, keepdim=True) > 95
+        shares = ctx.method.tokenizer(bright.expand(-1, 3, -1, -1)).content.float().mean((2, 3, 4))
+        is_object = place.rows.gather(shares) >= 0.5
         covered.append(int(is_object.sum()))
         return torch.where(is_object[..., None], 0.0, values)
 
@@ -106,21 +106,21 @@ def test_without_known_objects_only_the_total_is_given(make_method, evaluate, sq
 class Overlapping(ViewMasker):
     """Hides the first half of the rows, and asks for the middle half: rows that the encoder saw among them."""
 
-    def draw_view(self, tokens, generator, step):
+    def draw_view(self, tokens, generator, ctx):
         return None
 
-    def mask_view(self, tokens, draws, step):
+    def mask_view(self, tokens, draws, ctx):
         batch, count = tokens.content.shape[0], tokens.layout.count
         hidden = (torch.arange(count) < count // 2).expand(batch, count)
         rows = Rows(torch.arange(count // 4, count * 3 // 4).expand(batch, -1))
-        return Mask(hidden, Rows.where(~hidden), {"main": Place(rows)})
+        return Mask(hidden, Rows.from_mask(~hidden), {"main": Query(rows)})
 
 
 @pytest.mark.parametrize("count", ["all", "hidden"])
 def test_rows_that_were_seen_do_not_count(make_method, evaluate, monkeypatch, count):
-    def seen_rows_wrong(objective, step, view, place):
-        values = truth(objective, step, view, place)
-        hidden = place.rows.take(step.masks[view].hidden)
+    def seen_rows_wrong(objective, ctx, view, place):
+        values = truth(objective, ctx, view, place)
+        hidden = place.rows.gather(ctx.masks[view].hidden)
         return torch.where(hidden[..., None], values, 100.0)
 
     method = answering(make_method(masker=Overlapping(), count=count), monkeypatch, seen_rows_wrong)

@@ -28,7 +28,7 @@ def write(folder, **texts):
 
 
 def dense(graph: Graphs):
-    return to_dense(graph.x, graph.features) if graph.is_bag else graph.x
+    return to_dense(graph.x, graph.features) if graph.is_sparse else graph.x
 
 
 def test_edge_list_with_features(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from core.errors import UserError
 from core.tokens import Rows
 from modalities.graph.geometric import geometric
-from modalities.graph.graphs import Graphs, in_order, join, of_pyg, to_bag, to_dense
+from modalities.graph.graphs import Graphs, in_order, join, of_pyg, to_dense, to_sparse
 from modalities.graph.tokenizer import Nodes
 
 
@@ -63,10 +63,10 @@ def test_edges_between_graphs_and_wrong_counts_are_refused():
 
 def test_bags_hold_what_the_rows_hold():
     x = torch.rand(5, 40) * (torch.rand(5, 40) < 0.1)
-    assert torch.equal(to_dense(to_bag(x), 40), x)
+    assert torch.equal(to_dense(to_sparse(x), 40), x)
     graphs = Graphs.of(x, edges((0, 1))).compact()
-    assert graphs.is_bag and graphs.features == 40
-    assert not Graphs.of(torch.rand(5, 4), edges()).compact().is_bag
+    assert graphs.is_sparse and graphs.features == 40
+    assert not Graphs.of(torch.rand(5, 4), edges()).compact().is_sparse
 
 
 def test_joined_graphs_keep_edges_apart_and_in_order():
@@ -75,7 +75,9 @@ def test_joined_graphs_keep_edges_apart_and_in_order():
     both = join([sparse, dense])
     assert both.counts == (3, 2) and both.sample.tolist() == [0, 0, 0, 1, 1]
     assert torch.equal(both.edge_index, in_order(both.edge_index, 5)[0])
-    assert torch.equal(to_dense(both.x, 9), torch.cat([torch.eye(9)[:3], to_dense(to_bag(to_dense(both.x, 9)[3:]), 9)]))
+    assert torch.equal(
+        to_dense(both.x, 9), torch.cat([torch.eye(9)[:3], to_dense(to_sparse(to_dense(both.x, 9)[3:]), 9)])
+    )
     with pytest.raises(UserError, match="features per node"):
         join([sparse, Graphs.of(torch.ones(1, 3), edges())])
 
@@ -99,5 +101,5 @@ def test_another_width_is_named():
 def test_layout_takes_rows():
     """Edges of packed rows are renumbered, as `Layout.take` promises."""
     tokens = Nodes(1)(Graphs.of(torch.ones(4, 1), edges((0, 1), (2, 3)), (2, 2)))
-    taken = tokens.layout.take(Rows(torch.tensor([[1, 2, 3]])))
+    taken = tokens.layout.gather(Rows(torch.tensor([[1, 2, 3]])))
     assert taken.counts == (1, 2) and taken.edges.T.tolist() == [[0, 0], [1, 1], [1, 2], [2, 2]]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core.tokens import Step
+from core.tokens import ForwardContext
 from modalities.graph.graphs import Graphs
 from modalities.graph.masks import AtomMasker, NodeMasker, drop_edges
 from modalities.graph.tokenizer import Nodes
@@ -16,12 +16,12 @@ def tokens(*counts: int, links: int = 0):
 
 
 def mask(masker, found):
-    step = Step(None, found)
-    return masker(found, masker.draw(found, torch.Generator().manual_seed(1), step), step)["graph"]
+    ctx = ForwardContext(None, found)
+    return masker(found, masker.draw(found, torch.Generator().manual_seed(1), ctx), ctx)["graph"]
 
 
 def test_counts_are_the_published_ones():
-    """Cora: 1354 hidden, 1286 emptied, 67 with other features, one untouched."""
+    """Cora: 1354 hidden, 1286 erased, 67 with other features, one untouched."""
     found = mask(NodeMasker(0.5, replace=0.05), tokens(2708))
     source = found.content_from[0]
     hidden = found.hidden[0]
@@ -29,7 +29,7 @@ def test_counts_are_the_published_ones():
     assert int(hidden.sum()) == 1354 and int((source < 0).sum()) == 1286
     assert int((hidden & ~own & (source >= 0)).sum()) in (66, 67)  # a node may be given its own features
     assert own[~hidden].all() and found.visible.count == 1354
-    place = found.predict["main"]
+    place = found.queries["main"]
     assert torch.equal(place.rows.index, place.remask.index)
 
 
@@ -41,10 +41,10 @@ def test_tiny_graphs_have_something_to_predict(counts):
 
 def test_random_remasks_are_drawn_from_all_nodes():
     found = mask(NodeMasker(0.5, remask="random", views=3, remask_ratio=0.4, latent=True), tokens(10))
-    assert list(found.predict) == ["main/0", "main/1", "main/2", "latent"]
-    emptied = [found.predict[f"main/{i}"].remask.index[0] for i in range(3)]
-    assert all(len(e) == 4 for e in emptied) and not torch.equal(emptied[0].sort().values, emptied[1].sort().values)
-    assert found.predict["latent"].rows.count == 10
+    assert list(found.queries) == ["main/0", "main/1", "main/2", "latent"]
+    erased = [found.queries[f"main/{i}"].remask.index[0] for i in range(3)]
+    assert all(len(e) == 4 for e in erased) and not torch.equal(erased[0].sort().values, erased[1].sort().values)
+    assert found.queries["latent"].rows.count == 10
 
 
 @pytest.mark.parametrize("loops", ["doubled", "single"])

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from core.tokens import Layout
-from modalities.graph.messages import Links, edge_softmax, neighbour_sum, plain_weighted_sum, weighted_sum
+from modalities.graph.messages import EdgeIndex, edge_softmax, neighbour_sum, plain_weighted_sum, weighted_sum
 
 
-def links(nodes: int, rows: int, count: int) -> Links:
+def links(nodes: int, rows: int, count: int) -> EdgeIndex:
     drawn = torch.Generator().manual_seed(0)
     source = torch.randint(nodes, (count,), generator=drawn)
-    return Links(source, torch.randint(rows, (count,), generator=drawn), nodes, rows)
+    return EdgeIndex(source, torch.randint(rows, (count,), generator=drawn), nodes, rows)
 
 
 @pytest.mark.parametrize("heads", [1, 3])
@@ -45,9 +45,9 @@ def test_softmax_sums_to_one_at_every_row_that_has_edges():
 
 def test_plans_are_made_once_and_forgotten_with_their_edges():
     layout = Layout(3, edges=torch.tensor([[1, 0], [0, 2]]))
-    plan = Links.of(layout)
+    plan = EdgeIndex.of(layout)
     plan.bags(2)
-    assert Links.of(layout) is plan
+    assert EdgeIndex.of(layout) is plan
     known = weakref.ref(plan)
     del plan, layout
     gc.collect()
@@ -57,8 +57,8 @@ def test_plans_are_made_once_and_forgotten_with_their_edges():
 def test_plans_of_an_evaluation_serve_training():
     layout, weight = Layout(3, edges=torch.tensor([[1, 0], [0, 2]])), torch.rand(2, 1, requires_grad=True)
     with torch.inference_mode():
-        Links.of(layout).bags(1)
-    plan = Links.of(layout)
+        EdgeIndex.of(layout).bags(1)
+    plan = EdgeIndex.of(layout)
     x = torch.rand(3, 1, 4, requires_grad=True)
     (weighted_sum(x, weight, plan).sum() + x[plan.source].square().sum()).backward()
     assert x.grad is not None and weight.grad is not None

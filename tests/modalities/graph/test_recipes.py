@@ -49,7 +49,7 @@ def test_recipes_of_large_graphs_sample(name, features, heads, attn_drop):
 
 
 def module(text: str) -> str:
-    return f"method.encoder={{_target_: modalities.graph.gnn.Messages, width: 16, module: {{{text}}}}}"
+    return f"method.encoder={{_target_: modalities.graph.gnn.PyGEncoder, width: 16, module: {{{text}}}}}"
 
 
 @pytest.mark.parametrize(

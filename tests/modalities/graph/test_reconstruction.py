@@ -9,7 +9,7 @@ from core.config.build import build_method
 from core.data.sources import Source
 from core.evaluation.features import Reading
 from core.evaluation.reconstruction import evaluate_reconstruction, hidden_rows
-from core.tokens import Batch, Step
+from core.tokens import Batch, ForwardContext
 from modalities.graph import files
 from modalities.graph.data import GraphReader, GraphSource
 from modalities.graph.graphs import Graphs, to_dense
@@ -43,7 +43,7 @@ def test_without_visible_neighbours_the_graph_then_the_batch_counts():
 def test_bags_are_filled_like_dense_features():
     x = torch.eye(24)[:4]
     graphs = Graphs.of(x, PATH).compact()
-    assert graphs.is_bag
+    assert graphs.is_sparse
     assert torch.equal(filled(graphs, 1), filled(Graphs.of(x, PATH), 1))
 
 
@@ -87,7 +87,7 @@ def skill(graphs, answer, monkeypatch, *overrides: str) -> dict:
     method = build_method(compose(["modality=graph", "size=nano", "method.encoder.width=16", *overrides]))
 
     def predict(tokens, mask, names=None, step=None):
-        return {}, {name: answer(step, *asked) for name, asked in method.questions(mask).items()}
+        return {}, {name: answer(step, *asked) for name, asked in method.prediction_tasks(mask).items()}
 
     monkeypatch.setattr(method, "predict", predict)
     source = Given(graphs)
@@ -99,10 +99,10 @@ def right(step, objective, view, place):
     return objective.target(step, view, place).values
 
 
-def by_filler(step, objective, view, place):
+def by_filler(ctx, objective, view, place):
     """Means over visible neighbours, written anew, node by node."""
-    data, hidden = step.batch.views[view], hidden_rows(step.masks, view)[0]
-    x = to_dense(data.x, data.features) if data.is_bag else data.x
+    data, hidden = ctx.batch.views[view], hidden_rows(ctx.masks, view)[0]
+    x = to_dense(data.x, data.features) if data.is_sparse else data.x
     rows = []
     for node in place.rows.index[0].tolist():
         near = [int(a) for a, b in data.edge_index.T if b == node and not hidden[a] and a != node]
@@ -133,11 +133,13 @@ def test_of_one_graph_the_nodes_are_drawn_again(monkeypatch):
 
 
 def test_nodes_whose_content_is_read_do_not_count():
-    """Of 60 nodes 30 are hidden: 28 emptied, 1 replaced, 1 left as it is by rounding (replace=0.06)."""
+    """Of 60 nodes 30 are hidden: 28 erased, 1 replaced, 1 left as it is by rounding (replace=0.06)."""
     method = build_method(compose(["modality=graph", "method.masker.replace=0.06", "method.encoder.width=16"]))
     batch = Batch({"graph": graph(60, 0)})
-    step = Step(batch, method.tokenizer.views(batch.views), generator=torch.Generator().manual_seed(0), method=method)
-    masks = method.draw_mask(step)
+    ctx = ForwardContext(
+        batch, method.tokenizer.tokenize_views(batch.views), generator=torch.Generator().manual_seed(0), method=method
+    )
+    masks = method.draw_mask(ctx)
     source = masks["graph"].content_from[0]
     hidden, counted = masks["graph"].hidden[0], hidden_rows(masks, "graph")[0]
     own = (source == torch.arange(60)) & hidden

@@ -12,7 +12,7 @@ from core.export import SavedEncoder
 from core.tokens import Batch, Progress
 from modalities.graph.decoders import MLPDecoder
 from modalities.graph.geometric import geometric
-from modalities.graph.gnn import GAT, Input, Messages
+from modalities.graph.gnn import GAT, MaskedInput, PyGEncoder
 from modalities.graph.graphs import Graphs, to_dense
 from modalities.graph.tokenizer import Nodes
 
@@ -48,7 +48,7 @@ def test_recipes_have_the_published_sizes(name):
 @pytest.mark.parametrize("method", ["graphmae", "graphmae_gin", "graphmae2"])
 def test_bags_give_what_dense_features_give(method):
     graph = sparse_graph()
-    assert graph.is_bag
+    assert graph.is_sparse
     found = []
     for one in (graph, replace(graph, x=to_dense(graph.x, graph.features))):
         model = small(method, "modality.features=40", "method.encoder.feat_drop=0.0").eval()
@@ -62,7 +62,7 @@ def test_bags_give_what_dense_features_give(method):
 
 def test_dropout_on_bags_has_the_right_mean():
     graph, weight = sparse_graph(), torch.rand(3, 40)
-    layer, seen = Input(40), Nodes(40)(graph).whole()
+    layer, seen = MaskedInput(40), Nodes(40)(graph).unmasked()
     mean = torch.stack([layer.project(seen, weight, 0.5) for _ in range(2000)]).mean(0)
     assert torch.allclose(mean, layer.eval().project(seen, weight, 0.5), atol=0.15)
 
@@ -99,7 +99,7 @@ def test_graphmae2_without_its_additions_is_graphmae():
     overrides = [
         "modality.features=40", "method.masker.remask=hidden",
         "method.encoder.norm=none", "method.encoder.residual=none",
-        "method.readouts.main.decoder.mask_token=idle", "method.readouts.main.objectives.features.at=[main]",
+        "method.readouts.main.decoder.mask_token=idle", "method.readouts.main.objectives.features.queries=[main]",
         "method.readouts.latent.objectives.latent.weight=0.0",
     ]  # fmt: skip
     second = small("graphmae2", *overrides).eval()
@@ -117,7 +117,10 @@ def test_teacher_copies_or_stays(momentum):
         method.encoder.layers[0].linear.weight.add_(1.0)
     method.before_step(Progress())
     assert torch.equal(copied, start if momentum else method.encoder.layers[0].linear.weight)
-    assert not copied.requires_grad and "followers.latent.copies.encoder.layers.0.linear.weight" in method.state_dict()
+    assert (
+        not copied.requires_grad
+        and "moving_teachers.latent.copies.encoder.layers.0.linear.weight" in method.state_dict()
+    )
 
 
 def test_decoder_of_each_nodes_own_code():
@@ -130,7 +133,7 @@ def test_decoder_of_each_nodes_own_code():
 def test_modules_of_torch_geometric_are_encoders():
     module = geometric().nn.SAGEConv(6, 16)
     method = small("graphmae")
-    method.encoder = Messages(module, features=6, width=16)
+    method.encoder = PyGEncoder(module, features=6, width=16)
     loss = method(Batch({"graph": Graphs.of(torch.rand(9, 6), torch.randint(9, (2, 20)))})).loss
     loss.backward()
     assert module.lin_l.weight.grad is not None

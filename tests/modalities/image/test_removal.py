@@ -1,4 +1,4 @@
-"""Removal curves and LIME, on a network that was taught to look at one thing: the colour of a square."""
+"""Removal curves and LIME, on a network that was teacher_output to look at one thing: the colour of a square."""
 
 import pytest
 import timm

@@ -19,9 +19,9 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Objective, Readout
 from core.targets import Pixels
 from core.tokenizers import Normalise, Patchify
-from core.tokens import Batch, Mask, Place, Rows, Step, levels
+from core.tokens import Batch, ForwardContext, Mask, Query, Rows, levels
 from modalities.image.convnet import ConvNet
-from modalities.image.unet import LightUnet
+from modalities.image.unet import SparKDecoder
 from modalities.image.windows import Visible, only
 from tests.contracts.firewall import Leak, firewall, growth, scrambled
 
@@ -64,7 +64,7 @@ def encoder(backbone: str, stride: int = 32, hidden: str = "absent", **options) 
 
 def method(made: ConvNet, side: int = 96) -> MaskedAutoencoder:
     patch = list(made.patch)
-    decoder = LightUnet(64, made.provides["widths"], made.provides["norm"], made.provides["stride"], patch, 3)
+    decoder = SparKDecoder(64, made.provides["widths"], made.provides["norm"], made.provides["stride"], patch, 3)
     grid = (side // patch[0],) * 2
     target = Pixels(patch, 3, grid, Normalise([0.5], [0.5]), per="patch")
     readout = Readout(decoder, {"pixels": Objective(target, mse)})
@@ -89,9 +89,9 @@ def pictures(batch: int, side: int) -> torch.Tensor:
 def test_nothing_hidden_is_seen_and_more_of_it_changes_nothing(backbone, stride):
     made, side = awake(encoder(backbone, stride)), 2 * stride
     whole, data = method(made, side).double(), pictures(2, side).double()
-    tokens = whole.tokenizer.views({"image": data})
-    mask = Mask.hide(torch.tensor([[True, False, False, True], [False, False, True, True]]), 2)
-    other = {"image": scrambled(tokens["image"], mask, "keep")}
+    tokens = whole.tokenizer.tokenize_views({"image": data})
+    mask = Mask.from_hidden(torch.tensor([[True, False, False, True], [False, False, True, True]]), 2)
+    other = {"image": scrambled(tokens["image"], mask, "drop")}
     firewall(whole, tokens, other, {"image": mask})
     growth(whole, data, mask.hidden.unflatten(1, (2, 2)))
 
@@ -100,9 +100,9 @@ def test_nothing_hidden_is_seen_and_more_of_it_changes_nothing(backbone, stride)
 def test_with_all_masking_off_only_growth_tells(backbone):
     """The paper's ablation, zeros in an ordinary network, is the leak that is planted."""
     whole, data = method(awake(encoder(backbone, hidden="zeroed")), 64).double(), pictures(2, 64).double()
-    tokens = whole.tokenizer.views({"image": data})
-    mask = Mask.hide(torch.tensor([[True, False, False, True], [False, False, True, True]]), 2)
-    firewall(whole, tokens, {"image": scrambled(tokens["image"], mask, "keep")}, {"image": mask})
+    tokens = whole.tokenizer.tokenize_views({"image": data})
+    mask = Mask.from_hidden(torch.tensor([[True, False, False, True], [False, False, True, True]]), 2)
+    firewall(whole, tokens, {"image": scrambled(tokens["image"], mask, "drop")}, {"image": mask})
     with pytest.raises(Leak, match="hidden cells appended, eval mode"):
         growth(whole, data, mask.hidden.unflatten(1, (2, 2)))
 
@@ -121,7 +121,7 @@ def test_timm_loads_what_is_exported(backbone, tmp_path):
 def test_visible_features_are_those_of_dense_maps_times_a_mask():
     """The published way to compute it, for one overlapping convolution and pooling."""
     hidden = torch.tensor([[True, False, False, True]])
-    visible = Visible(Rows.where(~hidden).index.flip(1), (2, 2))
+    visible = Visible(Rows.from_mask(~hidden).index.flip(1), (2, 2))
     made = encoder("resnet10t").network
     x = torch.randn(1, 3, 64, 64)
     keep = (~hidden).view(1, 1, 2, 2).float()
@@ -135,19 +135,19 @@ def test_visible_features_are_those_of_dense_maps_times_a_mask():
 def test_all_visible_is_the_ordinary_network():
     made = encoder("convnextv2_atto").eval()
     tokens = Patchify([32, 32], [64, 64])(pictures(2, 64))
-    seen, all_rows = tokens.whole(), tokens.keep(Mask.hide(torch.zeros(2, 4, dtype=torch.bool), 0))
+    seen, all_rows = tokens.unmasked(), tokens.drop_masked(Mask.from_hidden(torch.zeros(2, 4, dtype=torch.bool), 0))
     with torch.no_grad():
         for whole, stacked in zip(levels(made(seen)), levels(made(all_rows)), strict=True):
             assert whole.rows is None
             count = whole.layout.count
-            assert torch.allclose(whole.features, stacked.rows.put(stacked.features, count), atol=1e-5)
+            assert torch.allclose(whole.features, stacked.rows.scatter(stacked.features, count), atol=1e-5)
 
 
 def test_exact_zeros_where_nothing_is_seen():
     made = encoder("resnet10t")
     tokens = Patchify([32, 32], [64, 64])(pictures(2, 64))
     hidden = torch.tensor([[True, False, False, True], [False, True, True, True]])[:1].expand(2, -1)
-    for one in levels(made(tokens.blank(Mask.hide(hidden)))):
+    for one in levels(made(tokens.replace_masked(Mask.from_hidden(hidden)))):
         seen = (one.features != 0).any(2).unflatten(1, one.layout.grid)
         k = one.layout.grid[0] // 2
         expected = (~hidden).unflatten(1, (2, 2)).repeat_interleave(k, 1).repeat_interleave(k, 2)
@@ -162,7 +162,7 @@ def test_blocks_that_timm_computes_again_see_the_same_mask(backbone):
     made = encoder(backbone).train()
     tokens = Patchify([32, 32], [96, 96])(pictures(2, 96))
     hidden = torch.tensor([[1, 0, 0, 1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 1, 0, 1]]).bool()
-    masks = [Mask.hide(row.expand(2, -1), 4) for row in hidden]
+    masks = [Mask.from_hidden(row.expand(2, -1), 4) for row in hidden]
 
     def gradients() -> tuple[int, list[torch.Tensor]]:
         made.zero_grad()
@@ -170,7 +170,7 @@ def test_blocks_that_timm_computes_again_see_the_same_mask(backbone):
         windows = [layer for layer in made.network.modules() if "Visible" in type(layer).__name__]
         handles = [layer.register_forward_hook(lambda *_: called.append(1)) for layer in windows]
         torch.manual_seed(0)
-        maps = [one.features for mask in masks for one in levels(made(tokens.keep(mask)))]
+        maps = [one.features for mask in masks for one in levels(made(tokens.drop_masked(mask)))]
         sum(x.square().mean() for x in maps).backward()
         for handle in handles:
             handle.remove()
@@ -188,21 +188,21 @@ def test_blocks_that_timm_computes_again_see_the_same_mask(backbone):
 def test_the_mask_is_gone_after_the_call_and_checkpointing_gives_the_same_gradients():
     made = encoder("test_convnext")
     tokens = Patchify([32, 32], [64, 64])(pictures(2, 64))
-    first, second = (Mask.hide(torch.tensor([row, row]), 2) for row in ([1, 0, 0, 1], [0, 0, 1, 1]))
-    first, second = (Mask.hide(mask.hidden.bool(), 2) for mask in (first, second))
+    first, second = (Mask.from_hidden(torch.tensor([row, row]), 2) for row in ([1, 0, 0, 1], [0, 0, 1, 1]))
+    first, second = (Mask.from_hidden(mask.hidden.bool(), 2) for mask in (first, second))
 
     def gradients(call) -> list[torch.Tensor]:
         made.zero_grad()
         # Two calls of different masks before any gradient.
-        sum(call(tokens.keep(mask)).features.square().sum() for mask in (first, second)).backward()
+        sum(call(tokens.drop_masked(mask)).features.square().sum() for mask in (first, second)).backward()
         return [p.grad.clone() for p in made.parameters() if p.grad is not None]
 
     plain, again = gradients(made), gradients(lambda seen: checkpoint(made, seen, use_reentrant=False))
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
     twin = copy.deepcopy(made)
     with torch.no_grad():
-        dense = made(tokens.whole()).features
-        assert dense.shape[1] == 4 and torch.equal(twin(tokens.whole()).features, dense)
+        dense = made(tokens.unmasked()).features
+        assert dense.shape[1] == 4 and torch.equal(twin(tokens.unmasked()).features, dense)
 
 
 REFUSED = {
@@ -247,9 +247,9 @@ def test_unequal_and_empty_masks_are_refused():
     for first in ([True, False, False, True], [True, True, True, True]):
         unequal = torch.tensor([first, [False, True, True, True]])
         with pytest.raises(UserError, match="same number of visible patches"):
-            made(tokens.keep(Mask.hide(unequal)))
+            made(tokens.drop_masked(Mask.from_hidden(unequal)))
     with pytest.raises(UserError, match="leaves nothing visible"):
-        made(tokens.keep(Mask.hide(torch.ones(2, 4, dtype=torch.bool), 4)))
+        made(tokens.drop_masked(Mask.from_hidden(torch.ones(2, 4, dtype=torch.bool), 4)))
 
 
 def test_the_count_is_rounded_as_published():
@@ -284,7 +284,7 @@ def test_published_sizes(size, backbone, encoder_count, rest):
     count = lambda part: sum(p.numel() for p in part.parameters() if p.requires_grad)  # noqa: E731
     assert count(made.encoder) == encoder_count
     assert count(made.readouts) == rest
-    assert made.undecayed and made.no_weight_decay() == set(made.undecayed)
+    assert made.no_weight_decay and made.no_weight_decay() == set(made.no_weight_decay)
 
 
 def test_the_first_loss_is_one():
@@ -303,10 +303,10 @@ def test_a_released_file_says_its_settings_in_words_too():
 def test_predicted_patches_are_cut_where_they_lie():
     made = method(encoder("test_convnext"), 64).eval()
     batch = Batch({"image": pictures(1, 64)})
-    tokens = made.tokenizer.views(batch.views)
-    mask = made.draw_mask(Step(batch, tokens, generator=torch.Generator().manual_seed(0)))["image"]
-    everywhere = Mask(mask.hidden, mask.visible, {"main": Place(Rows.all(1, 4))})
+    tokens = made.tokenizer.tokenize_views(batch.views)
+    mask = made.draw_mask(ForwardContext(batch, tokens, generator=torch.Generator().manual_seed(0)))["image"]
+    everywhere = Mask(mask.hidden, mask.visible, {"main": Query(Rows.all(1, 4))})
     with torch.no_grad():
         _, some = made.predict(tokens, {"image": mask})
         _, whole = made.predict(tokens, {"image": everywhere})
-    assert torch.equal(some["pixels"], mask.predict["main"].rows.take(whole["pixels"]))
+    assert torch.equal(some["pixels"], mask.queries["main"].rows.gather(whole["pixels"]))

@@ -9,7 +9,7 @@ import torch
 import configs
 from core.config import compose
 from core.config.build import build
-from core.engine.average import Average
+from core.engine.average import WeightEMA
 from core.engine.checkpoint import collect, restore
 from core.engine.clock import Clock
 
@@ -80,10 +80,10 @@ def test_lamb_goes_on_from_a_checkpoint_as_if_it_had_not_stopped():
     optimizer, other = recipe.optimizer(layer), recipe.optimizer(again)
     steps(layer, optimizer, range(3))
     weights = {name: value.clone() for name, value in layer.state_dict().items()}
-    saved = {name: value.clone() for name, value in collect(layer, optimizer, Average(layer, None)).items()}
+    saved = {name: value.clone() for name, value in collect(layer, optimizer, WeightEMA(layer, None)).items()}
     steps(layer, optimizer, range(3, 5))
     again.load_state_dict(weights)
-    restore(saved, again, other, Average(again, None))
+    restore(saved, again, other, WeightEMA(again, None))
     steps(again, other, range(3, 5))
     for a, b in zip(layer.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)

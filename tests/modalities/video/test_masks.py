@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.tokens import Batch, Layout, Mask, Step, Tokens
+from core.tokens import Batch, ForwardContext, Layout, Mask, Tokens
 from modalities.video.masks import DualMasker, TubeMasker, running_cell
 
 
@@ -14,8 +14,8 @@ def clip_tokens(grid=(8, 14, 14), batch=3) -> Tokens:
 
 
 def mask_of(masker, tokens: Tokens, seed: int = 0) -> Mask:
-    step = Step(Batch({}), {"video": tokens})
-    return masker(step.tokens, masker.draw(step.tokens, torch.Generator().manual_seed(seed), step), step)["video"]
+    ctx = ForwardContext(Batch({}), {"video": tokens})
+    return masker(ctx.tokens, masker.draw(ctx.tokens, torch.Generator().manual_seed(seed), ctx), ctx)["video"]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_tubes_hide_the_same_cells_in_every_slot(grid, ratio, per_slot):
     assert (hidden == hidden[:, :1]).all() and hidden[:, 0].sum(1).tolist() == [per_slot] * 3
     cells = grid[1] * grid[2]
     assert mask.visible.count == grid[0] * (cells - per_slot) and mask.visible.valid is None
-    assert (mask.visible.index.diff(dim=1) > 0).all() and (mask.predict["main"].rows.index.diff(dim=1) > 0).all()
+    assert (mask.visible.index.diff(dim=1) > 0).all() and (mask.queries["main"].rows.index.diff(dim=1) > 0).all()
     assert not torch.equal(mask.hidden[0], mask.hidden[1])
 
 
@@ -62,19 +62,19 @@ def test_counted_tokens_are_704_in_every_sample():
     masker = DualMasker(0.9, 0.5)
     for seed in range(4):
         mask = mask_of(masker, clip_tokens(batch=5), seed)
-        rows = mask.predict["main"].rows
+        rows = mask.queries["main"].rows
         assert rows.count == 784 and rows.valid is None
-        assert rows.take(mask.hidden).sum(1).tolist() == [704] * 5
+        assert rows.gather(mask.hidden).sum(1).tolist() == [704] * 5
 
 
 def test_all_four_phases_occur_and_draws_replay():
     masker, tokens = DualMasker(0.75, 0.5), clip_tokens((4, 4, 4), 64)
-    step = Step(Batch({}), {"video": tokens})
-    draws = masker.draw(step.tokens, torch.Generator().manual_seed(0), step)
+    ctx = ForwardContext(Batch({}), {"video": tokens})
+    draws = masker.draw(ctx.tokens, torch.Generator().manual_seed(0), ctx)
     assert set(draws["video"]["phase"].tolist()) == {0, 1, 2, 3}
-    one, two = (masker(step.tokens, draws, step)["video"] for _ in range(2))
+    one, two = (masker(ctx.tokens, draws, ctx)["video"] for _ in range(2))
     assert torch.equal(one.hidden, two.hidden)
-    assert torch.equal(one.predict["main"].rows.index, two.predict["main"].rows.index)
+    assert torch.equal(one.queries["main"].rows.index, two.queries["main"].rows.index)
 
 
 @pytest.mark.parametrize("grid", [(8, 15, 14), (8, 14, 15), (4, 1, 2)])
@@ -95,4 +95,4 @@ def test_a_decoder_ratio_of_zero_is_videomae():
         mask_of(TubeMasker(0.75), clip_tokens((2, 4, 4))),
     )
     assert torch.equal(dual.hidden, tube.hidden)
-    assert torch.equal(dual.predict["main"].rows.index, tube.predict["main"].rows.index)
+    assert torch.equal(dual.queries["main"].rows.index, tube.queries["main"].rows.index)
