@@ -10,7 +10,7 @@ import torch
 
 from core.errors import UserError
 from core.tokenizers import Normalise
-from modalities.image.convnet import ConvNet
+from modalities.image.nn.convnet import ConvNet
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "convnets.md"
 # fmt: off

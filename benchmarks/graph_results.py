@@ -17,9 +17,9 @@ from benchmarks import results_table
 from benchmarks.results import evaluate
 from benchmarks.turns import keep, queue
 from core.data.sources import Item
-from core.evaluation.baselines import RANDOM
+from core.evaluation.compare import RANDOM
 from core.evaluation.published import evaluate_published
-from core.evaluation.record import describe
+from core.evaluation.record import describe, hash_items
 from core.export import load_encoder
 from core.runs import open_config
 from modalities.graph.evaluation import raw_accuracy, supervised_accuracy
@@ -52,7 +52,8 @@ def one_seed(name: str, entry: dict, seed: int, runs: Path) -> dict:
         figures["supervised GAT"] = supervised_accuracy(read(root), load_encoder(run).config["encoder"], seed)
     files = [p for p in sorted(Path(root).rglob("*")) if p.is_file()] or [Path(root)]
     items = [Item(p.name, str(p)) for p in files]
-    record = {**describe(f"python -m core.train {' '.join(train)}", seed, items, start), "figures": figures}
+    command = f"python -m core.train {' '.join(train)}"
+    record = {**describe(command, seed=seed, data_hash=hash_items(items), start=start), "figures": figures}
     done.write_text(json.dumps(record, indent=1) + "\n")
     return record
 

@@ -1,6 +1,6 @@
 """The part of docs/results.md on graphs: published figures, run again. Records: docs/results/graph/."""
 
-from core.evaluation.baselines import RANDOM
+from core.evaluation.compare import RANDOM
 from core.evaluation.published import spread
 
 HEADER = """## Graphs: published figures, run again

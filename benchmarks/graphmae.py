@@ -19,15 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measure import printed_by, ratio, record, take_turns
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.engine.meter import memory_mb
 from core.engine.optim import Adam
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch, ForwardContext, Progress
 from modalities.graph.formats.files import read
 from modalities.graph.graphs import Graphs, to_dense
-from modalities.graph.nn.decoders import GATDecoder
 from modalities.graph.nn.layers import GATLayer
 from modalities.graph.nn.message_passing import EdgeIndex, edge_softmax, plain_weighted_sum, weighted_sum
 
@@ -71,12 +70,12 @@ def plain_loss(method: MaskedAutoencoder, x: Tensor, ctx: ForwardContext, sum_of
         )
     codes = decoder.bridge(h)
     codes[hidden] = 0.0
-    answer = attend(decoder, F.dropout(codes, decoder.feat_drop, method.training), links, sum_of)
+    answer = attend(decoder.layers[-1], F.dropout(codes, decoder.feat_drop, method.training), links, sum_of)
     prediction, truth = F.normalize(answer[hidden], dim=-1), F.normalize(x[hidden], dim=-1)
     return (1 - (prediction * truth).sum(-1)).pow(GAMMA).mean()
 
 
-def attend(part: GATLayer | GATDecoder, h: Tensor, edges: EdgeIndex, sum_of: Callable) -> Tensor:
+def attend(part: GATLayer, h: Tensor, edges: EdgeIndex, sum_of: Callable) -> Tensor:
     f = part.linear(h).unflatten(1, (part.heads, -1))
     sent, received = (f * part.sender).sum(2), (f * part.receiver).sum(2)
     attention = edge_softmax(F.leaky_relu(sent[edges.source] + received[edges.row], part.slope), edges)

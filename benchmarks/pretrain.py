@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.measure import printed_by, ratio, record, take_turns
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.engine.meter import memory_mb
 from core.tokens import Batch
 

@@ -81,7 +81,7 @@ def collect(name: str, entry: dict, seeds: int, runs: Path) -> None:
     settings = list(entry.get("settings", []))
     if "beside" in entry:
         record["beside"] = entry["beside"]
-        settings.append(listed("beside", [runs / f"{entry['beside']}_seed{seed}" for seed in range(seeds)]))
+        settings.append(listed("compare_to", [runs / f"{entry['beside']}_seed{seed}" for seed in range(seeds)]))
     for task in entry.get("evaluate", []):
         record[task] = evaluate(task, paths, settings)
     keep(record, RECORDS / f"{name}.json", runs, "runs/results")
@@ -89,7 +89,7 @@ def collect(name: str, entry: dict, seeds: int, runs: Path) -> None:
 
 
 def evaluate(task: str, paths: list[Path], settings: list[str]) -> dict:
-    command = [sys.executable, "-m", "core.evaluate", listed("run", paths), f"task={task}", *settings]
+    command = [sys.executable, "-m", "core.evaluate", listed("run", paths), f"task={task}", *settings, "--json"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

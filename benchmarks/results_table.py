@@ -6,7 +6,7 @@ import yaml
 
 from benchmarks import graph_table
 from benchmarks.table import records
-from core.evaluation.classification import OPEN, SUPERVISED
+from core.evaluation.compare import OPEN, SUPERVISED
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ENTRIES = yaml.safe_load((Path(__file__).resolve().parent / "results.yaml").read_text())

@@ -3,9 +3,10 @@
     python -m benchmarks.spark
 
 "ordinary": the network of timm on whole pictures. "straightforward": the published structure, dense maps, a mask after
-every layer, norms over positions that are gathered and scattered. "ours": `modalities.image.convnet.ConvNet`. "floor":
-the ordinary network on smaller pictures of as many patches as are visible: what is left where hidden regions cost
-nothing. All share weights; that the two masked ones give equal maps and gradients is checked before anything is timed.
+every layer, norms over positions that are gathered and scattered. "ours": `modalities.image.nn.convnet.ConvNet`.
+"floor": the ordinary network on smaller pictures of as many patches as are visible: what is left where hidden regions
+cost nothing. All share weights; that the two masked ones give equal maps and gradients is checked before anything is
+timed.
 The sides take turns; a ratio is the median of a side / ordinary.
 Writes docs/benchmarks/spark.json and renders docs/benchmarks.md.
 """
@@ -25,7 +26,7 @@ from benchmarks.measure import ratio, record, take_turns
 from core.maskers import keep_lowest
 from core.tokenizers import Normalise, Patchify
 from core.tokens import Mask, levels
-from modalities.image.convnet import ConvNet
+from modalities.image.nn.convnet import ConvNet
 
 SIDES = ("ordinary", "straightforward", "ours", "floor")
 PATCH, RATIO = 32, 0.6

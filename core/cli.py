@@ -12,9 +12,8 @@ from textwrap import shorten
 from types import ModuleType
 from typing import Any
 
-from core.composition.choices import describe_choices
-from core.composition.suggest import suggestion
-from core.errors import UserError
+from core.config.files import describe_choices
+from core.errors import UserError, suggestion
 
 COMMANDS = {
     "train": "learn an encoder by filling gaps",

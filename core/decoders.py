@@ -25,7 +25,7 @@ class Decoder(nn.Module, ABC):
     taps: tuple[str, ...] = ()
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.dim}
 
     @abstractmethod

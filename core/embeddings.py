@@ -95,7 +95,7 @@ class Separable(Positions):
     Source: facebookresearch/mae_st (sep_pos_embed).
     """
 
-    need: ClassVar = {"axes": 3}
+    requires: ClassVar = {"axes": 3}
 
     def __init__(self, grid: Sequence[int], dim: int):
         super().__init__(grid, dim)

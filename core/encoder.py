@@ -200,7 +200,7 @@ class Trunk(nn.Module):
         initialise(self)
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"dim": self.dim}
 
     def forward(
@@ -241,7 +241,7 @@ class ViT(Encoder):
         self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:

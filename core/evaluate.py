@@ -1,211 +1,100 @@
-"""`python -m core.evaluate`: measures what a run has learned, beside what it costs nothing to reach.
+"""`python -m core.evaluate`: measures a run's encoder or reconstruction, beside baselines that need no training.
 
   python -m core.evaluate run=runs/mine task=knn
   python -m core.evaluate run=runs/mine task=linear data.root=flowers shots=10
-  python -m core.evaluate run=[runs/s0,runs/s1,runs/s2,runs/s3,runs/s4] task=linear
+  python -m core.evaluate run=[runs/s0,runs/s1,runs/s2,runs/s3,runs/s4] task=linear compare_to=runs/other
 
-task=knn             classes by nearest neighbours, beside untrained encoders and components of the raw input
-task=linear          classes by logistic regression, beside the same
+task=knn             labels by nearest neighbours, beside untrained encoders and components of the raw input
+task=linear          labels by linear probes (logistic or ridge regression), beside the same
 task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same
-task=finetune        classes by training the whole encoder on labels, beside the same training from random weights, as
-                     long and for the compute of pre-training on top
-task=reconstruction  error at hidden tokens, beside interpolation from the visible ones
+task=retrieval       samples of the same class among the training samples, ranked by cosine, beside the same
+task=finetune        labels by training the whole encoder on them, beside the same training from random weights,
+                     as long and for the compute of pre-training on top
+task=reconstruction  error at hidden tokens, beside a baseline without learning (such as interpolation)
 task=published       as the paper measured it, where the run's experiment says how
 
   run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
-  beside=      another run, or several that differ in seed, to compare with: all but the last two say by how much
+  metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several
+               questions, as which classes may count too, micro_f1 (default), map or roc_auc; of values r2
+               (default) or rmse; of retrieval retrieval_map (default) or retrieval_top1
+  compare_to=  another run, or several that differ in seed, to compare with, by all but the last two tasks
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
-  pool=mean    features of a sample: mean, max, sum, first (token), cls, or axis0 (what changes along the first axis,
-               such as time)
+  pool=mean    features of a sample: mean, max, sum, first (token), cls, or axis0 (the change along the first
+               axis, such as time)
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
-  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data set no
-               samples aside to test; 0: the given split. For svm 10
+  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data
+               set no samples aside to test; 0: the given split. For svm 10
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
-  supervised=  true: knn, linear, svm beside supervised training at equal compute too, which takes long and "wins" needs
+  supervised=  true: probes beside supervised training at equal compute too: long, and "wins" needs it
   samples=1024 test samples at most, for reconstruction
   batch_size=  workers=  device=
+  --json       prints the record as the last line
 
-Writes <run>/evaluation/<task>.json and prints it as the last line. Exit codes: 0 done; 2 the input was wrong."""
+Prints a table and writes <run>/evaluation/<task>.json. Exit codes: 0 done; 2 the input was wrong.
+In Python: `core.evaluation.run_task("runs/mine", "knn", seeds=5)` returns the same as an object."""
 
 import json
 import shlex
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from core.cli import command
+from core.cli import CallableModule, command
 from core.errors import UserError
 
+if TYPE_CHECKING:
+    from core.evaluation.result import Result
+    from core.runs import Run
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line may say beside the data."""
-
-    run: str | list[str]
-    task: Literal["knn", "linear", "svm", "finetune", "reconstruction", "published"]
-    beside: str | list[str] | None = None
-    seed: int = 0
-    pool: Literal["mean", "max", "sum", "first", "cls", "axis0"] = "mean"
-    train: int | Literal["all"] = "all"
-    shots: int | Literal["all"] = "all"
-    folds: int | None = None
-    seeds: int = 3
-    epochs: float = 10.0
-    supervised: bool = False
-    samples: int = 1024
-    batch_size: int | None = None
-    workers: int | None = None
-    device: str | None = None
-
-    def __post_init__(self):
-        for name, least in (("train", 1), ("samples", 1), ("batch_size", 1), ("workers", 0)):
-            value = getattr(self, name)
-            if value not in (None, "all") and value < least:
-                raise UserError(f"{name}={value} must be at least {least}.")
-        if not self.epochs > 0:
-            raise UserError(f"epochs={self.epochs:g} must be above 0.")
-
-    @property
-    def runs(self) -> list[Path]:
-        return _paths(self.run)
+JSON_FLAG = "--json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    return command(argv, lambda: __doc__ or "", lambda given: print(json.dumps(evaluate(given))))
+    return command(argv, lambda: __doc__ or "", evaluate)
 
 
-def evaluate(argv: Sequence[str]) -> dict[str, Any]:
-    """Carries out the command, prints its table and returns what was written. Raises UserError."""
-    # Loaded late: --help and typing errors should not wait for them.
-    from core.evaluation import tables
-    from core.runs import open_config
+def function(run: "Run | str | Path | list", task: str, *overrides: str, **settings: Any) -> "Result":
+    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`; `run` may be a `Run`, or several."""
+    from core.evaluation.tasks import run_task
 
-    start = time.monotonic()
-    settings, overrides = read(argv)
-    config = open_config(settings.runs[0], overrides)
-    given = f"python -m core.evaluate {shlex.join(argv)}"
-    perform = {"reconstruction": _reconstruct, "published": _as_published}.get(settings.task, _classify)
-    record = perform(settings, config, given, start)
-    print(tables.show(record))
-    return record
+    runs = run if isinstance(run, list) else [run]
+    return run_task([getattr(one, "path", one) for one in runs], task, *overrides, **settings)
 
 
-def read(argv: Sequence[str]) -> tuple[Settings, list[str]]:
-    """The command's own settings, and the overrides of the data."""
+def evaluate(argv: Sequence[str]) -> None:
+    """Carries out the command: prints its table, and with `--json` the record. Raises UserError."""
+    # Loaded late: --help should not wait for them.
+    from rich.console import Console
+
     from core.config import options
+    from core.evaluation import tasks
+    from core.evaluation.settings import EvaluationSettings
 
-    hints = {name: field.type for name, field in Settings.__dataclass_fields__.items()}
-    own, overrides = options(argv, hints)
-    lacking = [f"{name}=" for name in ("run", "task") if name not in own]
-    if lacking:
-        raise UserError(f"Give {' and '.join(lacking)}, as in: python -m core.evaluate run=runs/mine task=knn")
-    return Settings(**own), overrides
+    words = [word for word in argv if word != JSON_FLAG]
+    settings, overrides = options(words, {field.name: field.type for field in fields(EvaluationSettings)})
+    for name in ("run", "task"):
+        if name not in settings:
+            raise UserError(f"Give {name}=, as in: python -m core.evaluate run=runs/mine task=knn")
 
+    line = f"python -m core.evaluate {shlex.join(words)}"
+    result = tasks.evaluate(EvaluationSettings(**settings), overrides, line)
 
-def _reconstruct(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
-    from core.evaluation import reconstruction
-    from core.runs import open_method
-
-    if len(settings.runs) > 1:
-        raise UserError("task=reconstruction takes one run at a time.")
-    if settings.beside is not None:
-        raise UserError("task=reconstruction knows no beside=: ask each run by itself; their records compare.")
-    method = open_method(settings.runs[0], config).to(_device(settings))
-    wanted = reconstruction.Settings(settings.samples, settings.batch_size or 32, settings.seed)
-    return reconstruction.measure(settings.runs[0], method, config, command, wanted, start, settings.workers)
-
-
-def _as_published(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
-    from core.data.opening import open_source
-    from core.evaluation import record
-    from core.evaluation.published import evaluate_published
-
-    if settings.beside is not None:
-        raise UserError("task=published knows no beside=: ask each run by itself; their records compare.")
-    result = evaluate_published(settings.runs, config, settings.seed, _device(settings))
-    found = {**_head(settings, config), **result}
-    found |= record.describe(command, settings.seed, open_source(config)[1].items("train"), start)
-    record.save(settings.runs[0], found)
-    return found
-
-
-def _head(settings: Settings, config: dict) -> dict[str, Any]:
-    runs = [str(run) for run in settings.runs]
-    return {"task": settings.task, "run": runs[0] if len(runs) == 1 else runs, "data": config["data"]["name"]}
-
-
-def _classify(settings: Settings, config: dict, command: str, start: float) -> dict[str, Any]:
-    from core.evaluation import record
-    from core.evaluation.finetune import evaluate_finetune
-    from core.evaluation.knn import Neighbours
-    from core.evaluation.linear import Logistic
-    from core.evaluation.probing import evaluate_probe
-    from core.evaluation.svm import SupportVectors
-
-    question = _question(settings, config)
-    if settings.task == "finetune":
-        result = evaluate_finetune(question)
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(result)
     else:
-        probe = {"knn": Neighbours, "linear": Logistic, "svm": SupportVectors}[settings.task]()
-        result = evaluate_probe(question, probe, settings.supervised)
-    found = {**_head(settings, config), "beside": [str(run) for run in question.beside], **result}
-    found |= record.describe(command, settings.seed, question.items, start)
-    record.save(settings.runs[0], found)
-    return found
+        print(result, end="")
+    if JSON_FLAG in argv:
+        print(json.dumps(result.record))
 
 
-def _question(settings: Settings, config: dict):
-    from core.data.opening import open_source
-    from core.data.reader import CachedReader, WholeReader
-    from core.evaluation.features import Reading
-    from core.evaluation.labelled import Question
-    from core.evaluation.protocol import Options
-    from core.runs import loader_workers
-
-    reader, source = open_source(config)
-    beside = _paths(settings.beside or [])
-    workers = loader_workers(config) if settings.workers is None else settings.workers
-    megabytes = config["data"]["cache_mb"] / max(1, workers)
-    trains = settings.task == "finetune" or settings.supervised
-    if trains and megabytes and isinstance(reader, WholeReader):
-        reader = CachedReader(reader, megabytes)  # every epoch reads them again
-    return Question(
-        runs=settings.runs,
-        source=source,
-        reading=Reading(reader, settings.batch_size or 64, workers, _device(settings)),
-        reader=config["modality"]["reader"],
-        options=Options(
-            shots=None if settings.shots == "all" else settings.shots,
-            folds=settings.folds if settings.folds is not None else 10 if settings.task == "svm" else 5,
-            seeds=max(settings.seeds, len(settings.runs), len(beside)),  # every training counts
-            seed=settings.seed,
-        ),
-        pool=settings.pool,
-        train=None if settings.train == "all" else settings.train,
-        epochs=settings.epochs,
-        beside=beside,
-    )
-
-
-def _paths(runs: str | list[str]) -> list[Path]:
-    return [Path(run) for run in ([runs] if isinstance(runs, str) else runs)]
-
-
-def _device(settings: Settings):
-    import torch
-
-    try:
-        return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise UserError(f"device={settings.device} is no device: {error}") from None
-
+sys.modules[__name__].__class__ = CallableModule
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from core.build import build, build_method, checked_targets
 from core.config import compose
+from core.config.allowed import checked_targets
+from core.config.build import build, build_method
 from core.encoder import Encoder
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
@@ -121,7 +122,7 @@ def load_encoder(path: str | Path, pretrained: bool = True) -> SavedEncoder:
     nodes = {key: deepcopy(config[key]) for key in ("tokenizer", "encoder")}
     checked_targets(nodes)
     tokenizer = build(nodes["tokenizer"], key="tokenizer", kind=Tokenizer)
-    scope = getattr(tokenizer, "give", {})
+    scope = getattr(tokenizer, "provides", {})
     encoder = build(nodes["encoder"], scope, key="encoder", kind=Encoder)
 
     saved = SavedEncoder(tokenizer, encoder, config)

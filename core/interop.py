@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.build import build_method, load_target
 from core.config import compose, official_names
+from core.config.allowed import load_target
+from core.config.build import build_method
 from core.errors import UserError
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch

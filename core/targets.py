@@ -23,7 +23,7 @@ class Target(nn.Module, ABC):
     out: int  # values per row
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"out": self.out}
 
     @abstractmethod

@@ -66,7 +66,7 @@ class Patchify(Tokenizer):
         self.grid = self._grid(self.size)
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {
             "grid": self.grid,
             "axes": len(self.grid),

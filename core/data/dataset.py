@@ -18,10 +18,10 @@ MOST_REASONS = 10  # bad samples that a message lists
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample after reading. `data` is None where an evaluation could not read it."""
+    """One sample after reading. `views` is None where an evaluation could not read it."""
 
     key: str
-    data: Any
+    views: Mapping[str, Any] | None
     _: KW_ONLY
     labels: Mapping[str, int]
     skipped: list[tuple[str, str]]  # key and reason of each bad sample at this index
@@ -31,7 +31,7 @@ class Samples(torch.utils.data.Dataset):
     """Reads sample `index` of `epoch`, a pure function of (seed, epoch, index).
 
     For training, a bad sample is replaced by another one drawn from (seed, epoch, index, attempt). In
-    evaluation nothing is replaced: its `data` are None.
+    evaluation nothing is replaced: its `views` are None.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class Samples(torch.utils.data.Dataset):
         self.items, self.reader, self.seed, self.train = items, reader, seed, train
         self.attempts = attempts if train else 1
 
+        # Several answers to one label are no class number; who needs them reads them from the items.
         names: set[str] = set()
         for item in items:
-            names.update(item.labels)
+            names.update(name for name, value in item.labels.items() if isinstance(value, int))
         self.label_names = sorted(names)
 
     def __len__(self) -> int:
@@ -61,8 +62,8 @@ class Samples(torch.utils.data.Dataset):
             item = self.items[self._item_index(epoch, index, attempt)]
             try:
                 with seeding.seeded(self.seed, SAMPLE, epoch, index, attempt):
-                    data = self.reader.read(item, self.train)
-                return Sample(item.key, data, labels=item.labels, skipped=skipped)
+                    views = self.reader.read_views(item, self.train)
+                return Sample(item.key, views, labels=item.labels, skipped=skipped)
             except BadSample as error:
                 skipped.append((item.key, str(error)))
 
@@ -72,30 +73,30 @@ class Samples(torch.utils.data.Dataset):
 
     def batch(
         self, positions: Sequence[tuple[int, int]]
-    ) -> tuple[Any, list[str], dict[str, Tensor], list[tuple[str, str]]]:
-        """Data, keys, labels (B,) with -1 for unknown, and skipped samples, at these (epoch, index).
+    ) -> tuple[dict[str, Any], list[str], dict[str, Tensor], list[tuple[str, str]]]:
+        """Data by view, keys, labels (B,) with -1 for unknown, and skipped samples, at these (epoch, index).
 
-        Samples without data are left out; data are None where no sample has any.
+        Samples without data are left out; there are no views where no sample has any.
         """
         samples: list[Sample] = []
         skipped: list[tuple[str, str]] = []
         for position in positions:
             sample = self[position]
             skipped.extend(sample.skipped)
-            if sample.data is not None:
+            if sample.views is not None:
                 samples.append(sample)
 
         # A batch of nothing keeps the names of what it skipped.
-        data = None
+        views = {}
         if samples:
-            data = self.reader.collate([sample.data for sample in samples])
+            views = self.reader.collate_views([sample.views for sample in samples])
 
         keys = [sample.key for sample in samples]
         labels = {}
         for name in self.label_names:
             numbers = [sample.labels.get(name, -1) for sample in samples]
             labels[name] = torch.tensor(numbers, dtype=torch.long)
-        return data, keys, labels, skipped
+        return views, keys, labels, skipped
 
     def _item_index(self, epoch: int, index: int, attempt: int) -> int:
         if attempt == 0:

@@ -155,10 +155,7 @@ def _batches(samples: Samples, order: Iterable[list[tuple[int, int]]], workers: 
         if isinstance(parts, UserError):
             raise parts
 
-        data, keys, labels, skipped = parts
-        views = {}
-        if keys:
-            views[samples.reader.view] = data
+        views, keys, labels, skipped = parts
         yield Batch(views, keys, labels=labels, skipped=skipped)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.build import build
+from core.config.build import build
 from core.data.reader import Reader
 from core.data.sources import Source
 

@@ -15,19 +15,20 @@ from core.data.sources import Item
 class TokenLabels:
     """Classes of a sample's tokens."""
 
-    classes: Tensor  # (N,) class numbers, -1 unknown
+    classes: Tensor  # (N,) class numbers, -1 unknown; or (N, L) of L labels: 1 yes, 0 no, -1 unknown
     splits: Mapping[str, Tensor] = field(default_factory=dict)  # (N,) bool, by "train" and "test"
     _: KW_ONLY
-    names: Sequence[str] = ()  # of the classes, the same for every sample; empty: their numbers
+    names: Sequence[str] = ()  # of the classes or labels, the same for every sample; empty: their numbers
 
 
 class Reader(ABC):
     """Reads one item. The config node `modality.reader`.
 
+    Written for one view (a modality, a crop, a frame of a sample); readers that make several override `read_views`.
     All randomness comes from torch's global CPU generator, which the dataset seeds for every sample.
     """
 
-    view: ClassVar[str]  # name of the view it makes: "image", "video", …
+    view: ClassVar[str]  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: ClassVar[tuple[str, ...]]  # of the files it reads; lower case, with dot
 
     @abstractmethod
@@ -40,8 +41,16 @@ class Reader(ABC):
         """
 
     def collate(self, samples: list[Any]) -> Any:
-        """The data of many samples as one batch: joined along R."""
+        """One view of many samples as one batch: joined along R."""
         return torch.cat(samples)
+
+    def read_views(self, item: Item, train: bool) -> dict[str, Any]:
+        """Raw data of one item by view. Raises: BadSample with the reason."""
+        return {self.view: self.read(item, train)}
+
+    def collate_views(self, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
+        """Many samples, all with the same views, as one batch by view."""
+        return {view: self.collate([sample[view] for sample in samples]) for view in samples[0]}
 
     def objects(self, item: Item) -> Tensor | None:
         """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None: unknown."""
@@ -72,8 +81,15 @@ class WholeReader(Reader):
     def augment(self, raw: Any, train: bool) -> Any:
         """The result of `read`, drawn from a decoded sample, which stays unchanged."""
 
+    def augment_views(self, raw: Any, train: bool) -> dict[str, Any]:
+        """The result of `read_views`; readers that make several views override it."""
+        return {self.view: self.augment(raw, train)}
+
     def read(self, item: Item, train: bool) -> Any:
         return self.augment(self.decode(item), train)
+
+    def read_views(self, item: Item, train: bool) -> dict[str, Any]:
+        return self.augment_views(self.decode(item), train)
 
 
 class CachedReader(Reader):
@@ -90,10 +106,13 @@ class CachedReader(Reader):
         self.cache: dict[tuple[str, str | None], Any] = {}
 
     def read(self, item: Item, train: bool) -> Any:
+        return self.read_views(item, train)[self.view]
+
+    def read_views(self, item: Item, train: bool) -> dict[str, Any]:
         key = (item.path, item.member)
         raw = self.cache.get(key)
         if raw is None and not self.free_bytes:
-            return self.reader.read(item, train)  # decodes no more than it needs
+            return self.reader.read_views(item, train)  # decodes no more than it needs
 
         if raw is None:
             raw = self.reader.decode(item)
@@ -102,10 +121,13 @@ class CachedReader(Reader):
                 self.free_bytes -= size(raw)
             else:
                 self.free_bytes = 0  # full: smaller samples are not tried
-        return self.reader.augment(raw, train)
+        return self.reader.augment_views(raw, train)
 
     def collate(self, samples: list[Any]) -> Any:
         return self.reader.collate(samples)
+
+    def collate_views(self, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
+        return self.reader.collate_views(samples)
 
     def objects(self, item: Item) -> Tensor | None:
         return self.reader.objects(item)

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,7 +21,8 @@ class Item:
     path: str  # the file that holds it
     _: KW_ONLY
     member: str | None = None  # its name inside the archive at `path`, or the row of the array file ("17")
-    labels: Mapping[str, int] = field(default_factory=dict)  # {"label": 3}; empty when unlabelled
+    # Class numbers {"label": 3}, or several answers {"label": (1, 0, -1)}, -1 unknown; empty: unlabelled.
+    labels: Mapping[str, int | tuple[float, ...]] = field(default_factory=dict)
     aux: Mapping[str, str] = field(default_factory=dict)  # its further files: {"object": "…/17.object.npy"}
     group: str | None = None  # samples of one group (scene, person) belong on one side of a split
     span: tuple[int, int] | None = None  # offset and size of a member of a tar, in bytes
@@ -80,11 +82,13 @@ class Source(ABC):
     """Where items come from; the config group `data`.
 
     `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split;
-    available after the first call of `items`. `held_out`: how the items of "test" are new to a method, for
-    reports. `keep_last`: the last, smaller batch of an epoch counts too.
+    available after the first call of `items`. `questions`: names of the yes/no questions of each label that has
+    several, likewise. `held_out`: how the items of "test" are new to a method, for reports. `keep_last`: the
+    last, smaller batch of an epoch counts too.
     """
 
     classes: dict[str, list[str]]
+    questions: Mapping[str, list[str]] = MappingProxyType({})
     held_out: str = "samples that training does not read"
     keep_last: bool = False
 

@@ -14,17 +14,18 @@ from torch import nn
 from core.engine import flops
 from core.engine.average import WeightEMA
 from core.engine.checkpoint import Checkpoints
+from core.engine.clock import Clock
 from core.engine.compiling import compile_blocks
 from core.engine.distributed import Distributed
 from core.engine.meter import Failure, Meter
 from core.engine.metrics import Metrics
 from core.engine.optim import Recipe
 from core.engine.precision import DryRun, Precision, autocast, choose
-from core.engine.settings import Clock, Engine, Plan
 from core.engine.stopping import Interrupted, Stop
 from core.errors import UserError
 from core.files import read_json, write_json
 from core.seeding import deterministic, seed_part
+from core.settings import Engine, Plan
 from core.tokens import Batch
 
 NAMED = 20  # sample keys that a message spells out

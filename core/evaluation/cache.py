@@ -1,4 +1,4 @@
-"""What was computed once and need not be again, on disk: features, and what baselines got right."""
+"""Results on disk that need not be computed again: features of models, and scores of baselines."""
 
 import hashlib
 import io
@@ -15,25 +15,28 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached(key: Mapping, compute: Callable[[], Arrays]) -> Arrays:
-    """What `compute` returns, computed once for everything that `key` (plain JSON) and this package's code say."""
-    found = recall(key)
-    if found is None:
-        found = compute()
-        keep(key, found)
-    return found
+    """The result of `compute`, once for each `key` (plain JSON) and version of this package's code."""
+    arrays = recall(key)
+    if arrays is None:
+        arrays = compute()
+        store(key, arrays)
+    return arrays
 
 
 def recall(key: Mapping) -> Arrays | None:
-    """What was kept under `key`, or None."""
+    """The arrays stored under `key`, or None."""
     file = _file(key)
     if not file.exists():
         return None
-    with np.load(file, allow_pickle=False) as kept:
-        return dict(kept)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
-def keep(key: Mapping, arrays: Arrays) -> None:
-    """Kept in `$LACUNA_CACHE/evaluation` (default `~/.cache/lacuna`); no error where that cannot be written."""
+def store(key: Mapping, arrays: Arrays) -> None:
+    """Writes arrays to `$LACUNA_CACHE/evaluation` (default `~/.cache/lacuna`).
+
+    No error where that is read-only.
+    """
     content = io.BytesIO()
     np.savez(content, **arrays)
     with suppress(OSError):

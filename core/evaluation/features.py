@@ -1,8 +1,10 @@
-"""What models say of every sample of a data set, read once."""
+"""extract: one feature vector of every model for every sample or token, each batch read once."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -10,133 +12,135 @@ import torch
 from torch import Tensor
 
 from core.data.loader import evaluation_batches
-from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import UserError
-from core.evaluation.cache import keep, recall
-from core.evaluation.tokens import TokenItems
+from core.evaluation.cache import recall, store
+from core.evaluation.labelled import LabelledData, TokenItems, pick
+from core.evaluation.settings import LoaderSettings, Pool
 from core.export import Features, SavedEncoder
 
-Pool = Literal["mean", "max", "sum", "first", "cls", "axis0", "token"]
 Extractor = Callable[[Any], Tensor]  # raw data of a batch -> (B, D)
-FIRST = 16  # samples whose answer a model is known by
-LARGEST = 2**30  # bytes of features that are kept on disk
+FINGERPRINT_SAMPLES = 16  # samples whose features identify a model
+MOST_BYTES = 2**30  # of features that are kept on disk
 
 
 @dataclass(frozen=True)
-class Table:
-    """One row per item that could be read: `features` (S, D) by model, the items, and what was skipped and why."""
+class FeatureTable:
+    """A row per item that could be read: `features` (S, D) by model, `items`, and (key, reason) of skipped ones."""
 
     features: Mapping[str, np.ndarray]
     items: Sequence[Item]
     skipped: Sequence[tuple[str, str]]
 
-    def labels(self, name: str) -> np.ndarray:
-        """Class numbers (S,), -1 where unknown."""
-        return np.array([item.labels.get(name, -1) for item in self.items])
 
-
-@dataclass(frozen=True)
-class Reading:
-    """How samples are read for an evaluation."""
-
-    reader: Reader
-    batch_size: int = 64
-    workers: int = 0
-    device: torch.device | str = "cpu"
-
-
-@torch.no_grad()  # not inference mode: what samples in memory keep from it could not be trained through
+@torch.no_grad()  # not inference mode: samples in memory keep tensors, which are trained through later
 def extract(
-    models: Mapping[str, Extractor], samples: Sequence[Item], reading: Reading, tokens: TokenItems | None = None
-) -> Table:
-    """Runs every model over all samples, each batch read once; the table has their `tokens`, where those are given.
-
-    Raises: UserError when no sample can be read, or a model does not answer for every token.
-    """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in models}
-    kept, skipped = [], []
-    by_key = {item.key: [item] for item in samples} if tokens is None else tokens.by_sample
-    for batch in evaluation_batches(samples, reading.reader, reading.batch_size, reading.workers):
-        skipped += batch.skipped
-        rows = [item for key in batch.keys for item in by_key[key]]
-        kept += rows
-        data = batch.to(reading.device).views[reading.reader.view]
-        for name, model in models.items():
-            answer = model(data).float().cpu().numpy()
-            if len(answer) != len(rows):
-                raise UserError(f"The encoder gives {len(answer)} features for {len(rows)} labelled tokens.")
-            parts[name].append(answer)
-    return Table({name: np.concatenate(rows) for name, rows in parts.items()}, kept, skipped)
-
-
-def extract_once(
     models: Mapping[str, Extractor],
     samples: Sequence[Item],
-    reading: Reading,
-    data: str,
+    loader: LoaderSettings,
     tokens: TokenItems | None = None,
-) -> Table:
-    """As `extract`, but what a model said of the same samples before, in this or another command, is read from disk.
+) -> FeatureTable:
+    """Runs every model over all samples; the table has their `tokens`, where those are given.
 
-    `data`: the hash of the items. A model is known by its answer to the first of them: with other weights, another
-    code or other ways of reading it answers differently.
+    Raises: UserError when no sample can be read, or a model's features are not one per token.
     """
-    items = samples if tokens is None else [item for found in tokens.by_sample.values() for item in found]
-    answers = fingerprints(models, samples, reading)
-    keys = {name: {"data": data, "answer": answer} for name, answer in answers.items()}
-    known = {name: found for name, key in keys.items() if (found := recall(key)) is not None}
-    lacking = {name: model for name, model in models.items() if name not in known}
-    if lacking:
-        table = extract(lacking, samples, reading, tokens)
-        places = {item.key: place for place, item in enumerate(items)}
-        rows = np.array([places[item.key] for item in table.items])
+    by_key = {item.key: [item] for item in samples}
+    if tokens is not None:
+        by_key = tokens.by_sample
+
+    parts, items, skipped = defaultdict(list), [], []
+    for batch in evaluation_batches(samples, loader.reader, loader.batch_size, loader.workers):
+        rows = list(chain.from_iterable(map(by_key.__getitem__, batch.keys)))
+        items += rows
+        skipped += batch.skipped
+
+        data = batch.to(loader.device).views[loader.reader.view]
+        for name, model in models.items():
+            features = model(data).float().cpu().numpy()
+            if len(features) != len(rows):
+                raise UserError(f"The encoder gives {len(features)} features for {len(rows)} labelled tokens.")
+            parts[name].append(features)
+
+    joined = {name: np.concatenate(rows) for name, rows in parts.items()}
+    return FeatureTable(joined, items, skipped)
+
+
+def extract_cached(models: Mapping[str, Extractor], data: LabelledData, loader: LoaderSettings) -> FeatureTable:
+    """As `extract`, but computed once for the same samples and model, in this or another command.
+
+    A model is identified by its features of the first samples: other weights, other code or another reader
+    give others.
+    """
+    keys = {}
+    for name, fingerprint in fingerprints(models, data.samples, loader).items():
+        keys[name] = {"data": data.hash, "answer": fingerprint}
+
+    stored, missing = {}, {}
+    for name, key in keys.items():
+        arrays = recall(key)
+        if arrays is None:
+            missing[name] = models[name]
+        else:
+            stored[name] = arrays
+
+    if missing:
+        table = extract(missing, data.samples, loader, data.tokens)
+        numbers = {item.key: number for number, item in enumerate(data.items)}
+        rows = np.array([numbers[item.key] for item in table.items])
         for name, features in table.features.items():
-            known[name] = {"features": features, "rows": rows, "skipped": np.array(table.skipped, dtype=str)}
-            if features.nbytes <= LARGEST:
-                keep(keys[name], known[name])
-    first = next(iter(known.values()))
-    skipped = [(key, reason) for key, reason in first["skipped"].tolist()]
-    features = {name: known[name]["features"] for name in models}
-    return Table(features, [items[row] for row in first["rows"]], skipped)
+            stored[name] = {"features": features, "rows": rows, "skipped": np.array(table.skipped, dtype=str)}
+            if features.nbytes <= MOST_BYTES:
+                store(keys[name], stored[name])
+
+    arrays = next(iter(stored.values()))
+    features = {name: stored[name]["features"] for name in models}
+    skipped = list(map(tuple, arrays["skipped"].tolist()))
+    return FeatureTable(features, pick(data.items, arrays["rows"]), skipped)
 
 
 @torch.no_grad()
-def fingerprints(models: Mapping[str, Extractor], items: Sequence[Item], reading: Reading) -> dict[str, str]:
-    """A hash of what each model says of the first samples."""
-    batch = next(iter(evaluation_batches(items, reading.reader, FIRST, 0)))
-    data = batch.to(reading.device).views[reading.reader.view]
-    answers = {name: model(data).float().cpu().contiguous().numpy() for name, model in models.items()}
-    return {name: hashlib.sha256(answer.tobytes()).hexdigest()[:32] for name, answer in answers.items()}
+def fingerprints(models: Mapping[str, Extractor], samples: Sequence[Item], loader: LoaderSettings) -> dict[str, str]:
+    """A hash of each model's features of the first samples."""
+    batch = next(iter(evaluation_batches(samples, loader.reader, FINGERPRINT_SAMPLES, 0)))
+    data = batch.to(loader.device).views[loader.reader.view]
+    hashes = {}
+    for name, model in models.items():
+        features = model(data).float().cpu().contiguous().numpy()
+        hashes[name] = hashlib.sha256(features.tobytes()).hexdigest()[:32]
+    return hashes
 
 
-def extractor(encoder: SavedEncoder, pool: Pool = "mean", device: torch.device | str = "cpu") -> Extractor:
-    """An encoder as a function from raw data to one feature vector per sample."""
+def extractor(encoder: SavedEncoder, pool: Pool | Literal["token"], device: torch.device | str = "cpu") -> Extractor:
+    """An encoder as a function from raw data to one feature vector per sample, or per token."""
     encoder = encoder.to(device).eval()
     return lambda data: pooled(encoder(data), pool)
 
 
-def pooled(features: Features, pool: Pool) -> Tensor:
-    """(B, D). "mean", "max", "sum": over all valid tokens. "first": the first token. "cls": the class token. "token":
-    every valid token, (N, D).
+def pooled(features: Features, pool: Pool | Literal["token"]) -> Tensor:
+    """(B, D). "mean", "max", "sum": over all valid tokens. "first": the first token. "cls": the class
+    token. "token": every valid token, (N, D).
 
-    "axis0": what changes along the first axis of the grid (time): the mean absolute difference of neighbouring slots,
-    each slot averaged over the other axes. An average over time says nothing of motion; signed differences, or slots
-    side by side, depend on when a motion begins; beside the mean, small changes are lost to a cosine.
-    Raises UserError where the encoder has no class token, or no full grid of at least two slots.
+    "axis0": the change along the first axis of the grid (time): the mean absolute difference of
+    neighbouring slots, each slot averaged over the other axes. An average over time hides motion; signed
+    differences, or slots side by side, depend on when a motion begins; next to the mean, small changes are
+    lost to a cosine. Raises UserError where the encoder has no class token, or no full grid of at least two
+    slots.
     """
     if pool == "mean":
         return features.pooled
     if pool == "token":
-        return features.tokens.flatten(0, 1) if features.valid is None else features.tokens[features.valid]
+        if features.valid is None:
+            return features.tokens.flatten(0, 1)
+        return features.tokens[features.valid]
     if pool == "first":
-        return _first(features)
+        return _first_token(features)
     if pool in ("max", "sum"):
         return _over_tokens(features, {"max": "amax", "sum": "sum"}[pool])
     if pool == "cls":
         if features.cls is None:
             raise UserError("pool=cls: this encoder has no class token; use pool=mean.")
         return features.cls
+
     grid = features.grid
     if grid is None or grid[0] < 2 or features.valid is not None or features.tokens.shape[1] != np.prod(grid):
         raise UserError(f"pool=axis0 needs tokens on a full grid, two slots or more along its first axis, not {grid}.")
@@ -144,7 +148,7 @@ def pooled(features: Features, pool: Pool) -> Tensor:
     return slots.diff(dim=1).abs().mean(1)
 
 
-def _first(features: Features) -> Tensor:
+def _first_token(features: Features) -> Tensor:
     if features.sample is None:
         return features.tokens[:, 0]
     samples = torch.arange(len(features.pooled), device=features.sample.device)
@@ -156,9 +160,11 @@ def _over_tokens(features: Features, reduce: Literal["amax", "sum"]) -> Tensor:
     x, sample, samples = features.tokens, features.sample, len(features.pooled)
     if sample is None:
         sample = torch.arange(samples, device=x.device).repeat_interleave(x.shape[1])
+
     x = x.flatten(0, 1)
     if features.valid is not None:
         valid = features.valid.flatten()
         x, sample = x[valid], sample[valid]
+
     out = x.new_zeros(samples, x.shape[1])
     return out.scatter_reduce(0, sample[:, None].expand_as(x), x, reduce, include_self=False)

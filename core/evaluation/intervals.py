@@ -1,13 +1,16 @@
-"""Bootstrap intervals: 95 %, percentile, over test samples (whole groups of them) and over seeds at the same time."""
+"""Bootstrap intervals: 95 %, percentile, over test units (whole groups of them) and over seeds at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from core.reconstruction.skill import skill
+
 DRAWS = 2000
 LEVEL = 0.95
 CHUNK = 200  # draws held in memory at a time
+Statistic = Callable[[np.ndarray], np.ndarray]  # weights (W, T) of units -> figures (R, W) by seed
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,10 @@ class Interval:
 
     @classmethod
     def of(cls, value: float, draws: np.ndarray) -> "Interval":
+        """From bootstrap draws (W,); draws without a figure (NaN) do not count."""
+        draws = draws[~np.isnan(draws)]
+        if not len(draws):
+            return cls(float(value), float("nan"), float("nan"))
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return cls(float(value), float(low), float(high))
 
@@ -30,43 +37,45 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def mean_interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> Interval:
-    """Mean of `values` (R, T) over R seeds and T test samples, both redrawn, independently of each other.
+def bootstrap(
+    statistic: Statistic, *, units: int, seeds: int, groups: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
+    """Draws (2000,) of a statistic whose T test units and R seeds are redrawn, independently of each other.
 
-    For a paired comparison `values` are differences. `groups` (T,): samples that are redrawn together (clips of a
-    scene). With one seed only the samples are redrawn.
+    The mean over the seeds of a draw. `groups` (T,): units that are redrawn together (clips of a scene).
+    With one seed only the units are redrawn. The same `seed` redraws the same units: paired.
     """
-    values = np.atleast_2d(np.asarray(values, dtype=np.float64))
     rng = np.random.default_rng(seed)
     draws = []
-    for weights in _redraw(values.shape[1], groups, rng):
-        by_seed = values @ weights.T / weights.sum(1)  # (R, draws)
-        seeds = rng.multinomial(values.shape[0], np.full(values.shape[0], 1 / values.shape[0]), size=len(weights))
-        draws.append((by_seed.T * seeds).sum(1) / values.shape[0])
-    return Interval.of(values.mean(), np.concatenate(draws))
+    for weights in _redraw(units, groups, rng):
+        by_seed = statistic(weights)
+        repeats = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(weights))
+        draws.append((by_seed.T * repeats).sum(1) / seeds)
+    return np.concatenate(draws)
 
 
-def skill_interval(error: np.ndarray, fillers: np.ndarray, seed: int = 0) -> Interval:
-    """skill = 1 - Σ error / min over fillers of Σ error of the filler.
+def skill_interval(error: np.ndarray, references: np.ndarray, seed: int = 0) -> Interval:
+    """skill = 1 - Σ error / min over references of Σ error of the reference.
 
-    error (S,) and fillers (F, S): sums over each sample's tokens. The best filler is found anew in every draw.
-    Raises ValueError where no filler makes any error (there is nothing to gain).
+    error (S,) and references (F, S): sums over each sample's tokens. The best reference is searched anew in
+    every draw. Raises ValueError where no reference makes any error (there is nothing to gain).
     """
-    error, fillers = np.asarray(error, dtype=np.float64), np.asarray(fillers, dtype=np.float64)
-    if not fillers.sum(1).min() > 0:
-        raise ValueError("a filler without any error leaves no room for skill")
-    rng = np.random.default_rng(seed)
-    tiny = np.finfo(np.float64).tiny  # a draw may consist of samples that the filler answers without error
-    ratios = []
-    for weights in _redraw(len(error), None, rng):
-        ratios.append(weights @ error / np.maximum((fillers @ weights.T).min(0), tiny))
-    return Interval.of(1 - error.sum() / fillers.sum(1).min(), 1 - np.concatenate(ratios))
+    error, references = np.asarray(error, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    totals = references.sum(1)
+    if not totals.min() > 0:
+        raise ValueError("a reference without any error leaves no room for skill")
+
+    def redrawn(weights: np.ndarray) -> np.ndarray:
+        return skill(weights @ error, references @ weights.T)[None]
+
+    draws = bootstrap(redrawn, units=len(error), seeds=1, seed=seed)
+    return Interval.of(skill(error.sum(), totals), draws)
 
 
 def _redraw(count: int, groups: np.ndarray | None, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each of `count` samples is drawn, (draws, count) at a time."""
+    """How often each of `count` units is drawn, (draws, count) at a time."""
     member = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
-    units = int(member.max()) + 1
+    size = int(member.max()) + 1
     for start in range(0, DRAWS, CHUNK):
-        size = min(CHUNK, DRAWS - start)
-        yield rng.multinomial(units, np.full(units, 1 / units), size=size)[:, member].astype(np.float64)
+        draws = min(CHUNK, DRAWS - start)
+        yield rng.multinomial(size, np.full(size, 1 / size), size=draws)[:, member].astype(np.float64)

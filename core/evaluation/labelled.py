@@ -1,211 +1,492 @@
-"""What every labelled task shares: which samples or tokens are asked about, and the record, a section per label."""
+"""load_labelled: the samples or tokens of a labelled task, their labels, and the rows that train and test."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from itertools import chain, compress, islice, starmap
+from typing import Literal
 
 import numpy as np
+import torch
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+from torch import Tensor
 
-from core.data.sources import Item, Source
-from core.errors import UserError
-from core.evaluation.classification import Scores, Task, accuracy, compare, judge
-from core.evaluation.features import Pool, Reading, Table
-from core.evaluation.protocol import Options, check_classes, groups_of, label_names, make_folds
+from core.data.reader import Reader, TokenLabels
+from core.data.sources import Item
+from core.errors import BadSample, UserError
+from core.evaluation.metrics import DEFAULTS, METRICS, LabelKind, Metric
 from core.evaluation.record import hash_items
-from core.evaluation.tokens import LABEL, TokenItems, token_items
-from core.export import load_encoder
+from core.evaluation.settings import LabelledTask, MetricName, Pool, ProtocolOptions, encoder_nodes
 
-Right = dict[str, dict[str, np.ndarray]]  # what was right (R, T), by label and baseline
+TOKEN_LABEL = "token"  # the name of a label that tokens carry
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked: of which runs (one per training seed), on which data, how set.
+class Label:
+    """A label of samples or tokens.
 
-    `beside`: runs of another training, which are asked the same. `reader`: its config, for the cache. `train`: training
-    samples used at most, drawn at random; None: all. `epochs` of fine-tuning; supervised training from scratch gets
-    them on top of what pre-training took.
+    `names`: of its classes, of its questions, or of its values. `metric`: its own.
     """
 
-    runs: Sequence[Path]
-    source: Source
-    reading: Reading
-    reader: Mapping
-    options: Options
-    pool: Pool = "mean"
-    train: int | None = None
-    epochs: float = 10.0
-    beside: Sequence[Path] = ()
-
-    def __post_init__(self):
-        for name, runs in (("run", self.runs), ("beside", self.beside)):
-            nodes = [_nodes(run) for run in runs]
-            for run, other in zip(runs, nodes, strict=True):
-                if other != nodes[0]:
-                    raise UserError(
-                        f"{name}={run} has another encoder than {runs[0]}; only runs that differ in seed go together."
-                    )
-
-    @cached_property
-    def fit_items(self) -> list[Item]:
-        items = self.source.items("train")
-        chosen = np.random.default_rng([self.options.seed, 3]).permutation(len(items))[: self.train]
-        return [items[i] for i in np.sort(chosen)]
-
-    @cached_property
-    def samples(self) -> list[Item]:
-        """All that is read, each sample once: those to train on come first."""
-        return list({item.key: item for item in [*self.fit_items, *self.source.items("test")]}.values())
-
-    @cached_property
-    def tokens(self) -> TokenItems | None:
-        """Where tokens carry the labels and samples do not."""
-        if any(item.labels for item in self.samples):
-            return None
-        found = token_items(self.reading.reader, self.samples, {item.key for item in self.fit_items})
-        if found is not None and self.train is not None:
-            raise UserError(f"train={self.train} counts samples, but here their tokens carry the labels; give shots=.")
-        return found
-
-    @cached_property
-    def items(self) -> list[Item]:
-        """All that is asked about: samples, or tokens where those carry the labels."""
-        if self.tokens is None:
-            return self.samples
-        return [token for tokens in self.tokens.by_sample.values() for token in tokens]
-
-    @cached_property
-    def tested(self) -> frozenset[str]:
-        """Keys of the items to test; empty where the data set none aside."""
-        if self.tokens is not None:
-            return self.tokens.tested
-        return frozenset(item.key for item in self.items) - {item.key for item in self.fit_items}
-
-    @cached_property
-    def data(self) -> str:
-        return hash_items(self.items)
-
-    @cached_property
-    def classes(self) -> dict[str, list[str]]:
-        """Names of the classes, by label. Raises UserError where nothing is labelled."""
-        if self.tokens is None:
-            return {name: self.source.classes[name] for name in label_names(self.items, self.source.classes)}
-        return {LABEL: self.tokens.classes}
-
-    def names(self) -> list[str]:
-        """Of the labels. Raises UserError where there are none."""
-        return list(self.classes)
+    name: str
+    kind: LabelKind
+    names: Sequence[str] = field(kw_only=True)
+    metric: Metric = field(kw_only=True)
 
     @property
-    def pooling(self) -> Pool:
-        return self.pool if self.tokens is None else "token"
+    def unknown(self) -> int | tuple[float, ...]:
+        """An item's label where it has none."""
+        if self.kind == "classes":
+            return -1
+        return (float("nan"),) * len(self.names)
 
-    def key(self) -> dict:
-        """What every baseline depends on; the number of seeds is not among it."""
-        return {
-            "data": self.data,
-            "reader": dict(self.reader),
-            "nodes": _nodes(self.runs[0]),
-            "pool": self.pooling,
-            "options": asdict(self.options) | {"seeds": None},
-            "tokens": None if self.tokens is None else sorted(self.tested),
-        }
+    def values(self, items: Sequence[Item]) -> np.ndarray:
+        """Class numbers (S,), -1 where unknown; of the other kinds (S, L), NaN where unknown."""
+        rows = [item.labels.get(self.name, self.unknown) for item in items]
+        if self.kind == "classes":
+            return np.array(rows)
 
-    def tasks(self, table: Table) -> dict[str, Task]:
-        """By label. Raises UserError where there are too few samples to learn from or to test."""
-        is_test = np.array([item.key in self.tested for item in table.items])
-        groups, tasks = groups_of(table.items), {}
-        for name in self.names():
-            y = table.labels(name)
-            folds = make_folds(is_test, y, groups, self.options)
-            for fold in folds:
-                check_classes(name, y, fold)
-            tasks[name] = Task(y, folds, groups, self.options)
-        return tasks
+        y = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.names))
+        if self.kind == "answers":
+            y[y < 0] = np.nan  # -1 in an item
+        return y
+
+    def is_known(self, y: np.ndarray) -> np.ndarray:
+        """(S,) bool: rows of `values` with a label, or some of its answers."""
+        if self.kind == "classes":
+            return y >= 0
+        return ~np.isnan(y).all(1)
+
+    def classes(self, y: np.ndarray) -> np.ndarray | None:
+        """`values` (S,) for draws by class; None for labels of another kind."""
+        if self.kind == "classes":
+            return y
+        return None
 
 
-def report(
-    question: Question,
-    table: Table,
-    tasks: Mapping[str, Task],
-    ours: Mapping[str, Mapping[str, Scores]],
-    others: Right,
-    beside: Mapping[str, np.ndarray],
-    protocol: Mapping[str, str],
-) -> dict:
-    """Figures, baselines and verdict of every label, counts and skipped samples. `ours`: by label and form.
+@dataclass(frozen=True)
+class Fold:
+    """Rows of the table of items: `fit`, whose features and labels may be used, and `test`."""
 
-    `beside`: what the other training got right (R, T), by label; empty where there is none.
+    fit: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelSplit:
+    """One label of the items that could be read: y (S,) or (S, L), folds, and groups (S,) or None."""
+
+    label: Label
+    y: np.ndarray
+    folds: Sequence[Fold] = field(kw_only=True)
+    groups: np.ndarray | None = field(kw_only=True, default=None)
+    options: ProtocolOptions = field(kw_only=True)
+
+    @property
+    def metric(self) -> Metric:
+        return self.label.metric
+
+    @cached_property
+    def is_known(self) -> np.ndarray:
+        return self.label.is_known(self.y)
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Class numbers (S,), for draws by class; None for labels of another kind."""
+        return self.label.classes(self.y)
+
+    @cached_property
+    def tested(self) -> np.ndarray:
+        """Rows that are tested, in the order of every score."""
+        return np.concatenate(list(map(self.test_rows, self.folds)))
+
+    @property
+    def tested_groups(self) -> np.ndarray | None:
+        if self.groups is None:
+            return None
+        return self.groups[self.tested]
+
+    def test_rows(self, fold: Fold) -> np.ndarray:
+        return fold.test[self.is_known[fold.test]]
+
+    def fit_rows(self, fold: Fold) -> np.ndarray:
+        return fold.fit[self.is_known[fold.fit]]
+
+
+@dataclass(frozen=True)
+class TokenItems:
+    """Samples, the tokens of each by its key, and the keys of those that are tested.
+
+    `kind` and `names` of their label: classes, or answers to several questions.
     """
-    first = next(iter(tasks.values()))
-    asked = [item.key for item in table.items if question.tokens is None or item.labels]
-    test = sum(key in question.tested for key in asked)
-    figures = {
-        name: _section(question.classes[name], task, ours[name], others[name], len(question.runs))
-        for name, task in tasks.items()
-    }
-    for name, right in beside.items():
-        figures[name]["beside"] = compare(ours[name]["chosen"].right, right, tasks[name], len(question.beside))
+
+    samples: Sequence[Item]
+    by_sample: Mapping[str, Sequence[Item]]
+    tested: frozenset[str] = field(kw_only=True)
+    kind: LabelKind = field(kw_only=True, default="classes")
+    names: Sequence[str] = field(kw_only=True)
+
+    @property
+    def items(self) -> list[Item]:
+        return list(chain.from_iterable(self.by_sample.values()))
+
+    def select(self, tokens: Sequence[Item]) -> tuple[list[Item], dict[str, Tensor]]:
+        """The samples of these tokens, and by their keys a flag per token (N,): whether it is one of these."""
+        selected_keys = keys_of(tokens)
+        samples, flags = [], {}
+        for sample in self.samples:
+            selected = torch.tensor([token.key in selected_keys for token in self.by_sample[sample.key]])
+            if selected.any():
+                samples.append(sample)
+                flags[sample.key] = selected
+        return samples, flags
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """Everything that a labelled task reads.
+
+    `samples`: each once, those to train on (`fit_samples`) first. `items`: samples, or tokens where those
+    carry the labels. `tested`: keys of the items to test; empty where the data set none aside. `hash`: of
+    the items.
+    """
+
+    fit_samples: Sequence[Item]
+    samples: Sequence[Item]
+    items: Sequence[Item]
+    tested: frozenset[str]
+    labels: Sequence[Label]
+    hash: str
+    tokens: TokenItems | None = None
+
+    def pool(self, task: LabelledTask) -> Pool | Literal["token"]:
+        """How tokens become one vector per item."""
+        if self.tokens is None:
+            return task.pool
+        return "token"
+
+    def splits(self, items: Sequence[Item], options: ProtocolOptions) -> dict[str, LabelSplit]:
+        """The split of every label over the items that could be read, by its name.
+
+        Raises UserError where there are too few samples to learn from or to test.
+        """
+        is_test = np.array([item.key in self.tested for item in items])
+        groups = groups_of(items)
+        splits = {}
+        for label in self.labels:
+            y = label.values(items)
+            folds = make_folds(is_test, label.is_known(y), classes=label.classes(y), groups=groups, options=options)
+            split = LabelSplit(label, y, folds=folds, groups=groups, options=options)
+            for fold in folds:
+                check_fold(split, fold)
+            splits[label.name] = split
+        return splits
+
+
+def load_labelled(task: LabelledTask) -> LabelledData:
+    """The items and labels of a task.
+
+    Raises: UserError where there are no labels, or none that fit its metric.
+    """
+    fit_samples = draw_items(task.source.items("train"), task.train, seed=[task.options.seed, 3])
+    fit_keys = keys_of(fit_samples)
+    samples = list(_by_key([*fit_samples, *task.source.items("test")]).values())
+
+    # Tokens carry the labels where samples do not.
+    tokens = None
+    if not any(item.labels for item in samples):
+        tokens = token_items(task.loader.reader, samples, fit_keys)
+    if tokens is not None and task.train is not None:
+        raise UserError(f"train={task.train} counts samples, but here their tokens carry the labels; give shots=.")
+
+    if tokens is None:
+        items, tested = samples, frozenset(keys_of(samples) - fit_keys)
+        names = label_names(samples, task.source.classes, task.source.questions)
+        kinds = {**dict.fromkeys(names, "classes"), **dict.fromkeys(task.source.questions, "answers")}
+    else:
+        items, tested = tokens.items, tokens.tested
+        names, kinds = {TOKEN_LABEL: tokens.names}, {TOKEN_LABEL: tokens.kind}
+
+    # Labels as their metric takes them.
+    data_hash = hash_items(items)
+    labels = []
+    for name, parts in names.items():
+        label, items = _as_metric(items, name, kinds[name], parts, task.metric)
+        labels.append(label)
+    if tokens is None:
+        samples = items
+    else:
+        tokens = _with_items(tokens, items)
+
+    return LabelledData(
+        fit_samples=fit_samples,
+        samples=samples,
+        items=items,
+        tested=tested,
+        labels=labels,
+        hash=data_hash,
+        tokens=tokens,
+    )
+
+
+def keys_of(items: Sequence[Item]) -> set[str]:
+    return {item.key for item in items}
+
+
+def pick(items: Sequence[Item], rows: Iterable[int]) -> list[Item]:
+    return [items[row] for row in rows]
+
+
+def items_of(items: Sequence[Item], keys: Iterable[str]) -> list[Item]:
+    """The items with these keys, in their order."""
+    by_key = _by_key(items)
+    return [by_key[key] for key in keys]
+
+
+def draw_items(items: Sequence[Item], count: int | None, *, seed: int | Sequence[int]) -> list[Item]:
+    """At most `count` items (None: all) at random, in their order."""
+    rows = np.random.default_rng(seed).permutation(len(items))[:count]
+    return pick(items, np.sort(rows))
+
+
+def cache_key(task: LabelledTask, data: LabelledData) -> dict:
+    """Everything that scores of a task's baselines depend on, but the number of seeds; plain JSON."""
     return {
-        "figures": figures,
-        "protocol": {**_protocol(question, first), **protocol},
-        "counts": {"train": len(asked) - test, "test": test, "skipped": len(table.skipped)},
-        "skipped": [list(entry) for entry in table.skipped],
+        "data": data.hash,
+        "reader": dict(task.reader_node),
+        "nodes": encoder_nodes(task.runs[0]),
+        "pool": data.pool(task),
+        "options": asdict(task.options) | {"seeds": None},
+        "tested": sorted(data.tested),
+        "metrics": {label.name: label.metric.name for label in data.labels},
     }
 
 
-def _nodes(run: Path) -> dict:
-    """What its encoder is built from."""
-    config = load_encoder(run, pretrained=False).config
-    return {name: config[name] for name in ("tokenizer", "encoder")}
+def label_names(
+    items: Sequence[Item], classes: Mapping[str, list[str]], questions: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """Names of classes or questions by label. Raises UserError where there are no labels."""
+    labelled = set()
+    for item in items:
+        labelled |= item.labels.keys()
+
+    present = {}
+    for name, parts in {**classes, **questions}.items():
+        if name in labelled:
+            present[name] = parts
+    if not present:
+        raise UserError(
+            "The data have no labels, which task=knn, linear, svm, retrieval and finetune need. Labels come from class "
+            "folders (train/cat/1.jpg) or from a csv list with a column `label`, given as data.root. "
+            "Without labels, task=reconstruction can be measured."
+        )
+    return present
 
 
-def _section(
-    classes: Sequence[str], task: Task, ours: Mapping[str, Scores], others: Mapping[str, np.ndarray], trainings: int
-) -> dict:
-    absent = {
-        classes[number]
-        for fold in task.folds
-        for number in set(task.y[fold.test]) - set(task.y[fold.fit])
-        if number >= 0
-    }
-    return {
-        "accuracy": accuracy(ours["chosen"].right, task),
-        "trained": {
-            name: accuracy(scores.right, task) | {"settings": _settings(scores)} for name, scores in ours.items()
-        },
-        "baselines": {name: accuracy(right, task) for name, right in others.items()},
-        "verdict": judge(ours["chosen"].right, others, task, trainings),
-        "classes": len(classes),
-        "absent_from_train": sorted(absent),  # their test samples count as wrong
-        "tested": len(task.tested),
-        "unlabelled": int((task.y < 0).sum()),
-    }
+def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -> TokenItems | None:
+    """None where the first sample's tokens have no labels. `fit`: keys of the samples to train on.
+
+    Tokens without a split of their own belong where their sample does; those of neither part of a split
+    (validation) lose their label. Samples that cannot be read are left out.
+    Raises: UserError where only some samples have labelled tokens.
+    """
+    readable, by_sample, tested = [], {}, set()
+    kind, names, count = "classes", [], 0
+    for sample in samples:
+        try:
+            labels = reader.token_labels(sample)
+        except BadSample:
+            continue
+        if labels is None:
+            if by_sample:
+                raise UserError(f"{sample.key}: its tokens carry no labels, though those of other samples do.")
+            return None
+
+        readable.append(sample)
+        tokens, is_tested = _tokens(sample, labels, sample.key in fit)
+        by_sample[sample.key] = tokens
+        tested |= keys_of(list(compress(tokens, is_tested)))
+        names = list(labels.names) or names
+        if labels.classes.dim() > 1:
+            kind, count = "answers", labels.classes.shape[1]
+
+    if kind == "classes":
+        count = _class_count(by_sample)
+    names = names or list(map(str, range(count)))
+    return TokenItems(readable, by_sample, tested=frozenset(tested), kind=kind, names=names)
 
 
-def _settings(scores: Scores) -> list[dict]:
-    """What was chosen on validation, and how often."""
-    counts = Counter((choice.form, choice.setting, choice.accuracy is not None) for choice in scores.choices)
-    return [
-        {"form": form, "setting": setting, "chosen_on_validation": chosen, "times": times}
-        for (form, setting, chosen), times in counts.most_common()
-    ]
+def groups_of(items: Sequence[Item]) -> np.ndarray | None:
+    """The group of each item (S,), or None unless every item carries one."""
+    groups = [item.group for item in items]
+    if None in groups or not groups:
+        return None
+    return np.unique(groups, return_inverse=True)[1]
 
 
-def _protocol(question: Question, task: Task) -> dict:
-    options, folds = question.options, len(task.folds)
-    split = "as given"
-    if folds > 1 and task.groups is not None:
-        split = f"{folds} folds of whole groups ({len(np.unique(task.groups))} groups) over all samples"
-    elif folds > 1:
-        split = f"{folds} folds over all of them, by class; the data set none aside"
-    return {
-        "pool": question.pooling,
-        "split": split,
-        "train": question.train or "all",
-        "shots": options.shots or "all",
-        "seeds": options.seeds,
-        "interval": "95 %, percentile bootstrap over test samples (whole groups where they carry one) and seeds",
-    }
+def make_folds(
+    is_test: np.ndarray,
+    is_known: np.ndarray,
+    *,
+    classes: np.ndarray | None,
+    groups: np.ndarray | None,
+    options: ProtocolOptions,
+) -> list[Fold]:
+    """The given split as one fold.
+
+    Where samples carry groups, every sample tested once in folds of whole groups; where none is set aside
+    to test, in shuffled folds of labelled samples, with their share of every class if they have one.
+
+    Flags, classes and groups are (S,). Raises UserError where there are fewer groups, or samples of every
+    class, than folds.
+    """
+    rows, folds = np.arange(len(is_test)), options.folds
+    if groups is not None and folds:
+        count = len(np.unique(groups))
+        if folds < 2 or count < folds:
+            raise UserError(f"folds={folds} does not fit {count} groups; choose 2 to {count}, or 0 to keep the split.")
+        return list(starmap(Fold, GroupKFold(folds).split(rows, groups=groups)))
+
+    if is_test.any():
+        return [Fold(rows[~is_test], rows[is_test])]
+
+    rows = rows[is_known]
+    most, part = len(rows), "the labels are of"
+    if classes is not None:
+        most, part = int(np.bincount(classes[rows]).max(initial=0)), "the largest class has"
+    if folds < 2 or most < folds:
+        raise UserError(
+            f"folds={folds}: the data set no samples aside to test, and {part} {most} samples; choose "
+            "folds from 2 to that number."
+        )
+
+    if classes is None:
+        parts = KFold(folds, shuffle=True, random_state=options.seed).split(rows)
+    else:
+        parts = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(rows, classes[rows])
+    return [Fold(rows[fit], rows[test]) for fit, test in parts]
+
+
+def check_fold(split: LabelSplit, fold: Fold) -> None:
+    """Raises UserError where a fold's labels leave nothing to learn or nothing to test."""
+    fit, test = split.y[split.fit_rows(fold)], split.y[split.test_rows(fold)]
+    name = split.label.name
+    if split.label.kind != "classes":
+        for part, rows in (("training", fit), ("test", test)):
+            if len(rows) < 2:
+                raise UserError(f"Label {name!r}: {len(rows)} {part} samples are labelled; at least two are needed.")
+        return
+
+    if len(set(fit)) < 2:
+        raise UserError(f"Label {name!r}: the training samples have {len(set(fit))} classes; at least two are needed.")
+    if not set(fit) & set(test):
+        raise UserError(
+            f"Label {name!r}: no class of the test samples occurs in training; check how data.root is split."
+        )
+
+
+def draw_shots(split: LabelSplit, fold: Fold, replicate: int) -> np.ndarray:
+    """Labelled training rows; with `shots`, so many of each class (or all), drawn anew for each replicate.
+
+    Raises UserError for shots of labels that are no classes.
+    """
+    rows, options = split.fit_rows(fold), split.options
+    if options.shots is None:
+        return rows
+    if split.classes is None:
+        raise UserError(f"shots= counts samples of a class, and label {split.label.name!r} has none; give train=.")
+
+    order = np.random.default_rng([options.seed, replicate, 2]).permutation(rows)
+    shots = [order[split.y[order] == number][: options.shots] for number in np.unique(split.y[rows])]
+    return np.sort(np.concatenate(shots))
+
+
+def _tokens(sample: Item, labels: TokenLabels, fits: bool) -> tuple[list[Item], list[bool]]:
+    """A sample's tokens, and a flag for each: whether it is tested."""
+    count = len(labels.classes)
+    test = labels.splits.get("test", torch.full((count,), not fits))
+    train = labels.splits.get("train", ~test)
+    values, is_known = labels.classes.tolist(), labels.classes >= 0
+    if labels.classes.dim() > 1:
+        values, is_known = list(map(tuple, values)), is_known.any(1)
+
+    items = []
+    rows = zip(values, (is_known & (train | test)).tolist(), strict=True)
+    for number, (value, has_label) in enumerate(rows):
+        token = replace(sample, key=f"{sample.key}/{number}", labels={})
+        if has_label:
+            token = replace(token, labels={TOKEN_LABEL: value})
+        items.append(token)
+    return items, test.tolist()
+
+
+def _class_count(by_sample: Mapping[str, Sequence[Item]]) -> int:
+    """The largest class number that occurs, and one."""
+    largest = -1
+    for token in chain.from_iterable(by_sample.values()):
+        largest = max(largest, token.labels.get(TOKEN_LABEL, -1))
+    return largest + 1
+
+
+def _as_metric(
+    items: Sequence[Item], name: str, kind: LabelKind, names: Sequence[str], metric_name: MetricName | None
+) -> tuple[Label, Sequence[Item]]:
+    """The label as its metric takes it, and the items with such labels: classes become answers, or numbers
+    values.
+
+    Without a metric, classes whose names are numbers with decimals are values.
+    Raises: UserError where the metric does not fit the kind of label.
+    """
+    numbers = None
+    if kind == "classes":
+        numbers = _as_numbers(names)
+    if metric_name is None and numbers is not None and not all(map(float.is_integer, numbers)):
+        metric_name = DEFAULTS["values"]
+    metric = METRICS[metric_name or DEFAULTS[kind]]()
+
+    if kind in metric.kinds:
+        return Label(name, kind, names=names, metric=metric), items
+    if kind == "classes" and "answers" in metric.kinds:
+        rows = np.eye(len(names)).tolist()
+        items = _relabelled(items, name, list(map(tuple, rows)))
+        return Label(name, "answers", names=names, metric=metric), items
+    if numbers is not None and "values" in metric.kinds:
+        items = _relabelled(items, name, list(zip(numbers, strict=True)))
+        return Label(name, "values", names=[name], metric=metric), items
+
+    text = kind
+    if kind == "classes":
+        text = "classes whose names are no numbers"
+    raise UserError(
+        f"metric={metric.name} takes {' or '.join(metric.kinds)}, and label {name!r} has {text}; choose metric="
+        f"{DEFAULTS[kind]}, or see python -m core.evaluate --help."
+    )
+
+
+def _as_numbers(names: Sequence[str]) -> list[float] | None:
+    try:
+        return list(map(float, names))
+    except ValueError:
+        return None
+
+
+def _relabelled(items: Sequence[Item], name: str, values: Sequence[tuple[float, ...]]) -> list[Item]:
+    """Items whose class number has become a tuple of values."""
+    relabelled = []
+    for item in items:
+        if name in item.labels:
+            item = replace(item, labels={**item.labels, name: values[item.labels[name]]})
+        relabelled.append(item)
+    return relabelled
+
+
+def _with_items(tokens: TokenItems, items: Sequence[Item]) -> TokenItems:
+    """The same tokens with other labels."""
+    remaining, by_sample = iter(items), {}
+    for key, part in tokens.by_sample.items():
+        by_sample[key] = list(islice(remaining, len(part)))
+    return replace(tokens, by_sample=by_sample)
+
+
+def _by_key(items: Sequence[Item]) -> dict[str, Item]:
+    return {item.key: item for item in items}

@@ -12,7 +12,7 @@ OVERSAMPLE, PASSES = 16, 3  # of the randomised range finder (Halko, Martinsson,
 
 @dataclass(frozen=True)
 class Components:
-    """Leading principal components: mean (P,), basis (P, K) orthonormal, scale (K,) standard deviations, descending."""
+    """Leading principal components: mean (P,), orthonormal basis (P, K), scale (K,): deviations, descending."""
 
     mean: Tensor
     basis: Tensor
@@ -24,7 +24,7 @@ class Components:
 
 
 def fit_components(rows: Tensor, count: int, seed: int = 0) -> Components:
-    """The `count` leading components (fewer where the data have fewer) of rows (S, P) of any type, kept as they are.
+    """The `count` leading components (or as many as the data have) of rows (S, P) of any type.
 
     Exact where P is small, else by a randomised range finder with subspace iteration.
     """
@@ -32,6 +32,7 @@ def fit_components(rows: Tensor, count: int, seed: int = 0) -> Components:
     for part in rows.split(CHUNK):
         mean += part.double().sum(0)
     mean = (mean / len(rows)).float()
+
     count = min(count, len(rows) - 1, rows.shape[1])
     width = min(count + OVERSAMPLE, rows.shape[1])
     if width == rows.shape[1]:
@@ -40,10 +41,14 @@ def fit_components(rows: Tensor, count: int, seed: int = 0) -> Components:
         basis = torch.randn(rows.shape[1], width, generator=torch.Generator().manual_seed(seed))
         for _ in range(PASSES):
             basis = torch.linalg.qr(_covariance_times(rows, mean, basis)).Q
-    inside = torch.cat([(part.float() - mean) @ basis for part in rows.split(CHUNK)]).double()
-    values, vectors = torch.linalg.eigh(inside.T @ inside / max(len(rows) - 1, 1))
+
+    # The components within the range that was found.
+    projected = torch.cat([(part.float() - mean) @ basis for part in rows.split(CHUNK)]).double()
+    values, vectors = torch.linalg.eigh(projected.T @ projected / max(len(rows) - 1, 1))
     scale = values.flip(0)[:count].clamp(min=0).sqrt()
-    full = int((scale > 1e-6 * scale[:1]).sum())  # directions in which the data do not vary cannot be whitened
+
+    # Directions in which the data do not vary cannot be whitened.
+    full = int((scale > 1e-6 * scale[:1]).sum())
     vectors = vectors.flip(1)[:, :full].float()
     return Components(mean, basis @ vectors, scale[:full].float())
 
@@ -60,7 +65,8 @@ def _covariance_times(rows: Tensor, mean: Tensor, basis: Tensor) -> Tensor:
 def whiten(features: np.ndarray, fit: np.ndarray) -> np.ndarray:
     """All whitened principal components of features (S, D), descending, fitted on rows `fit` alone.
 
-    The first K columns are the whitening to K components. Features that never differ give one column of zeros.
+    The first K columns are the whitening to K components. Features that never differ give one column of
+    zeros.
     """
     x = torch.from_numpy(features)
     components = fit_components(x[torch.from_numpy(fit)], features.shape[1])
@@ -76,5 +82,8 @@ def standardise(features: np.ndarray, fit: np.ndarray) -> np.ndarray:
 
 
 def scale_overall(features: np.ndarray, fit: np.ndarray) -> np.ndarray:
-    """Divided by one number: the root mean square over rows `fit`. Keeps angles and the weight of each direction."""
+    """Divided by one number: the root mean square over rows `fit`.
+
+    Keeps angles and the weight of each direction.
+    """
     return features / max(float(np.sqrt(np.square(features[fit], dtype=np.float64).mean())), 1e-30)

@@ -8,35 +8,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.build import build
+from core.config.build import build
 from core.data.opening import open_source
 from core.data.reader import Reader
 from core.data.sources import Source
 from core.errors import UserError
-from core.evaluation.baselines import RANDOM, random_encoder
+from core.evaluation.compare import RANDOM, random_encoder
 from core.export import SavedEncoder, load_encoder
 
 Figures = dict[str, float | list[float]]
 
 
 class Published(ABC):
-    """A paper's way of measuring; its constructor takes the settings that the paper gives for the data set."""
+    """A paper's protocol; its constructor takes the settings that the paper gives for the data set."""
 
     @abstractmethod
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
-        """Figures by name, from 0 to 1; "final" is the one that is compared. A list says what a figure is the mean of.
+        """Figures by name, from 0 to 1; "final" is the one that is compared.
 
-        The encoder is left as it is. `seed`: of whatever is random in it. Raises: UserError for data that do not fit.
+        A list: the parts that a figure averages.
+
+        The encoder is left as it is. `seed`: of whatever is random in it. Raises: UserError for data that
+        do not fit.
         """
 
 
 def evaluate_published(
     runs: Sequence[Path], config: Mapping[str, Any], seed: int = 0, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """The record of runs that differ in their seed: figures of `each`, of each one's shape untrained, their `spread`.
+    """The record of runs that differ in seed: figures of `each`, of each one untrained, their spread.
 
     `config`: of such a run, with the data to measure on.
-    Raises: UserError where the config names no way of measuring, or the data do not fit it.
+    Raises: UserError where the config names no protocol, or the data do not fit it.
     """
     if config.get("published") is None:
         raise UserError(
@@ -44,26 +47,30 @@ def evaluate_published(
             "experiment=graphmae_cora; to another run give published={_target_: …, …} as an experiment has it, or "
             "choose task=knn or linear."
         )
-    way = build(dict(config["published"]), key="published", kind=Published)
+
+    protocol = build(dict(config["published"]), key="published", kind=Published)
     reader, source = open_source(config)
-    each = [way(load_encoder(run).to(device), reader, source, seed) for run in runs]
-    untrained = [way(random_encoder(run, seed, i).to(device), reader, source, seed) for i, run in enumerate(runs)]
+    trained, untrained = [], []
+    for number, run in enumerate(runs):
+        trained.append(protocol(load_encoder(run).to(device), reader, source, seed))
+        untrained.append(protocol(random_encoder(run, seed, number).to(device), reader, source, seed))
+
     return {
-        "figures": _spread(each),
-        RANDOM: _spread(untrained),
-        "each": each,
+        "figures": _spread_by_name(trained),
+        RANDOM: _spread_by_name(untrained),
+        "each": trained,
         f"each, {RANDOM}": untrained,
         "protocol": config["published"],
     }
 
 
-def _spread(each: Sequence[Figures]) -> dict[str, dict[str, float | None]]:
-    names = [name for name, value in each[0].items() if not isinstance(value, list)]
-    return {name: spread([figures[name] for figures in each]) for name in names}
+def _spread_by_name(runs: Sequence[Figures]) -> dict[str, dict[str, float | None]]:
+    names = [name for name, value in runs[0].items() if not isinstance(value, list)]
+    return {name: spread([figures[name] for figures in runs]) for name in names}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, population deviation (as papers give it), and half the 95 % interval of the mean (t distribution)."""
+    """Mean, population deviation (as papers give it), and half the mean's 95 % interval (t distribution)."""
     from scipy.stats import t
 
     n = len(values)

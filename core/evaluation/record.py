@@ -1,4 +1,4 @@
-"""What every evaluation leaves behind: one JSON file that says where its figures come from."""
+"""write: one JSON file per evaluation, with the origin of its figures."""
 
 import hashlib
 import os
@@ -17,22 +17,26 @@ from core.files import explain_write_errors, write_json
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def describe(command: str, seed: int, items: Iterable[Item], start: float) -> dict:
-    """Command, seed, commit, machine, data and how long it took since `start` (`time.monotonic()`)."""
+def describe(command: str, *, seed: int, data_hash: str, start: float) -> dict:
+    """Command, seed, commit, machine, `hash_items` of the data, and the time since `start`
+    (`time.monotonic()`)."""
     return {
         "command": command,
         "seed": seed,
         "commit": commit(),
         "torch": torch.__version__,
         "hardware": hardware(),
-        "data_hash": hash_items(items),
+        "data_hash": data_hash,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.monotonic() - start, 1),
     }
 
 
 def save(run: Path, record: dict) -> Path:
-    """Writes `<run>/evaluation/<task>.json`, whole or not at all. Raises UserError where that cannot be written."""
+    """Writes `<run>/evaluation/<task>.json`, whole or not at all.
+
+    Raises UserError where that cannot be written.
+    """
     file = run / "evaluation" / f"{record['task']}.json"
     with explain_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,20 +50,22 @@ def hash_items(items: Iterable[Item]) -> str:
     sizes: dict[str, int] = {}
     for item in items:
         if item.path not in sizes:
-            sizes[item.path] = os.path.getsize(item.path) if os.path.exists(item.path) else -1
-        size = item.span[1] if item.span is not None else sizes[item.path]
+            sizes[item.path] = _file_size(item.path)
+        size = sizes[item.path]
+        if item.span is not None:
+            size = item.span[1]
         digest.update(f"{item.key}\0{size}\0{sorted(item.labels.items())}\0{item.group}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def hardware() -> dict[str, str | int | None]:
     """Names of processor and accelerator, and how many cores and threads this process may use."""
-    return {
-        "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+    cores, gpu = os.cpu_count(), None
+    if sys.platform == "linux":
+        cores = len(os.sched_getaffinity(0))
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
+    return {"cpu": _processor(), "cores": cores, "threads": torch.get_num_threads(), "gpu": gpu}
 
 
 def commit() -> str | None:
@@ -74,8 +80,17 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
+def _file_size(path: str) -> int:
+    """Bytes; -1 where there is no file."""
+    if os.path.exists(path):
+        return os.path.getsize(path)
+    return -1
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

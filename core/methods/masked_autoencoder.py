@@ -1,5 +1,6 @@
 """The method class: a composition of parts. Its `forward` is the picture of the design, read from top to bottom."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -103,10 +104,16 @@ class MaskedAutoencoder(nn.Module):
         masks = self.draw_mask(ctx, draws) if masks is None else masks
         ctx.masks.update(masks)
 
+        tasks = self.prediction_tasks(masks)
+        if not tasks:
+            raise UserError(
+                f"No readout of the method reads any of the masks {', '.join(masks)}; check `view`, `reads`."
+            )
+
         latents, predictions = self.predict(ctx.tokens, masks, ctx=ctx)
         targets, terms, loss = {}, {}, 0.0
 
-        for name, (objective, view, query) in self.prediction_tasks(masks).items():
+        for name, (objective, view, query) in tasks.items():
             target = objective.target(ctx, view, query)
             error = objective.loss(predictions[name], target.values)
             term = objective.reduce(error, target.weight, query.rows)
@@ -174,14 +181,21 @@ class MaskedAutoencoder(nn.Module):
         return latents, predictions
 
     def prediction_tasks(self, masks: Mapping[str, Mask], readout: str | None = None) -> dict[str, PredictionTask]:
-        """All tasks (of one readout) by name: `objective`, or `objective/query` where it has several queries."""
+        """All tasks (of one readout) by name: `objective`, or `objective/query` where it has several queries.
+
+        A readout whose view has no mask in this batch has none.
+        """
         readouts = self.readouts if readout is None else {readout: self.readouts[readout]}
         tasks = {}
 
-        for part in readouts.values():
+        for readout_name, part in readouts.items():
             latent_name = part.latent_name(masks)
             view = part.view or view_of(latent_name)
-            mask = masks[part.view or latent_name]
+            mask = masks.get(part.view or latent_name)
+            if mask is None:  # normal in joint training; a typing error elsewhere
+                text = f"Readout {readout_name!r} is skipped in batches without a mask of {part.view or latent_name!r}."
+                warnings.warn(text, stacklevel=2)  # shown once
+                continue
 
             for name, objective in part.objectives.items():
                 for query in objective.queries:

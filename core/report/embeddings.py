@@ -11,7 +11,7 @@ import torch
 from core import seeding
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
-from core.data.reader import Reader
+from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.projection import fit_components
@@ -105,7 +105,7 @@ def _points(run: Run) -> Points:
     items, _ = held_out(source)
     order = torch.randperm(len(items), generator=seeding.generator(0))[:SAMPLES].tolist()
     sample = [items[i] for i in order]
-    if len(items) == 1 or reader.token_labels(items[0]) is not None:
+    if len(items) == 1 or _class_labels(reader, items[0]) is not None:
         return _points_of_tokens(encoder, reader, sample, device)
 
     label = next(iter(source.classes), None)
@@ -132,7 +132,7 @@ def _points_of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Ite
         features.append(tokens)
         count += len(tokens)
 
-        labels = reader.token_labels(by_key[batch.keys[0]])
+        labels = _class_labels(reader, by_key[batch.keys[0]])
         if labels is None:
             classes.append(torch.full((len(tokens),), -1))
         else:
@@ -149,6 +149,14 @@ def _points_of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Ite
     note = f"Features of {len(rows)} tokens out of {len(x)}"
     note += ", coloured by their labels." if names else "."
     return Points(x[rows].numpy(), y[rows].numpy(), names=names, note=note)
+
+
+def _class_labels(reader: Reader, item: Item) -> TokenLabels | None:
+    """Labels of a sample's tokens where each has one class; None without labels, or where they are several tasks'."""
+    labels = reader.token_labels(item)
+    if labels is None or labels.classes.dim() != 1:
+        return None
+    return labels
 
 
 def _components(x: np.ndarray) -> tuple[np.ndarray, float]:

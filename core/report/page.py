@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from core.build import build_method
+from core.config.build import build_method
 from core.files import explain_write_errors, read_json, write_atomic
-from core.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
+from core.reconstruction.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
 from core.report import tables
 from core.report.curves import chart
 from core.report.embeddings import embeddings

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from core import seeding
-from core.build import build
+from core.config.build import build
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.sources import Item, Source
 from core.errors import UserError
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import Gallery, Pictures
+from core.reconstruction.pictures import Gallery, Pictures
 from core.runs import Run, open_method
 from core.tokens import Batch
 

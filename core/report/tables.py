@@ -1,100 +1,105 @@
-"""Evaluations, skipped files and facts as tables."""
+"""Evaluations, skipped files and facts as HTML tables."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from core.evaluation.baselines import RANDOM
+from core.evaluation.compare import RANDOM, WINS
+from core.evaluation.result import label_size
 from core.report.curves import show
 
 LISTED = 200  # skipped files that are named
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+def table(head: Sequence[str], rows: Iterable[Iterable[str]], numbers: int = 0) -> str:
     """Cells are HTML already; columns from `numbers` on hold figures (0: none)."""
-    kind = lambda i: ' class="n"' if numbers and i >= numbers else ""  # noqa: E731
-    top = "".join(f'<th scope="col"{kind(i)}>{escape(name)}</th>' for i, name in enumerate(head))
-    body = ("<tr>" + "".join(f"<td{kind(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    top = _cells('th scope="col"', map(escape, head), numbers)
+    body = ""
+    for row in rows:
+        body += f"<tr>{_cells('td', row, numbers)}</tr>"
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def facts(values: Mapping[str, str]) -> str:
-    pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in values.items())
+    pairs = ""
+    for name, value in values.items():
+        pairs += f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
     return f'<dl class="facts">{pairs}</dl>'
 
 
-def evaluation(task: str, result: Mapping[str, Any]) -> str:
+def evaluation(task: str, record: Mapping[str, Any]) -> str:
     """One file of `<run>/evaluation`: tables for the shapes known here, its JSON below."""
     parts = [f"<h3>{escape(task)}</h3>"]
-    if "reason" in result:
-        parts.append(f"<p>Not measured: {escape(str(result['reason']))}</p>")
+    if "reason" in record:
+        parts.append(f"<p>Not measured: {escape(str(record['reason']))}</p>")
     if task == "published":
-        parts.append(published(result))
-    for name, figures in result.get("figures", {}).items():
-        if _is_skill(figures):
+        parts.append(published(record))
+    for name, figures in record.get("figures", {}).items():
+        if "verdict" in figures:
+            parts.append(label_figures(name, figures))
+        elif _is_skill(figures):
             parts.append(skills(name, figures))
-        elif "accuracy" in figures:
-            parts.append(accuracies(name, figures))
-    protocol = result.get("protocol", {})
-    if protocol:
-        said = "".join(f"<li>{escape(str(key))}: {escape(str(value))}</li>" for key, value in protocol.items())
-        parts.append(f"<details><summary>How this was measured</summary><ul>{said}</ul></details>")
-    whole = escape(json.dumps({k: v for k, v in result.items() if k != "skipped"}, indent=1))
-    parts.append(f"<details><summary>All figures (JSON)</summary><pre>{whole}</pre></details>")
+
+    lines = ""
+    for key, value in record.get("protocol", {}).items():
+        lines += f"<li>{escape(str(key))}: {escape(str(value))}</li>"
+    if lines:
+        parts.append(f"<details><summary>How this was measured</summary><ul>{lines}</ul></details>")
+
+    entries = dict(record)
+    entries.pop("skipped", None)
+    text = escape(json.dumps(entries, indent=1))
+    parts.append(f"<details><summary>All figures (JSON)</summary><pre>{text}</pre></details>")
     return "".join(parts)
 
 
-def published(result: Mapping[str, Any]) -> str:
-    """What the paper's own way of measuring gives, in %, and what it gives of the network untrained."""
-    rows = [
-        [escape(name), _percent(found), _percent(result[RANDOM].get(name))] for name, found in result["figures"].items()
-    ]
+def published(record: Mapping[str, Any]) -> str:
+    """Figures by the paper's own protocol, in %, of the run and of the network untrained."""
+    rows = []
+    for name, figure in record["figures"].items():
+        rows.append([escape(name), _percent(figure), _percent(record[RANDOM].get(name))])
     return table(("figure, %", "this run", RANDOM), rows, numbers=1)
 
 
 def skills(objective: str, regions: Mapping[str, Mapping[str, Any]]) -> str:
-    """Skill = 1 - error / error of the better of filler and zero, by region of the samples."""
+    """Skill = 1 - error / error of the better of baseline and zero, by region of the samples."""
     rows = []
-    for region, found in regions.items():
-        errors = found.get("error", {})
-        rows.append(
-            [
-                escape(region),
-                interval(found["skill"]) if "skill" in found else "-",
-                verdict(found.get("result", "no tokens here")),
-                *(show(errors[part]) if part in errors else "-" for part in ("prediction", "filler", "zero")),
-                interval(found["codec_ceiling"]) if "codec_ceiling" in found else "-",
-                str(found.get("samples", "-")),
-                str(found.get("tokens", "-")),
-            ]
-        )
-    head = ("region", "skill [95 %]", "result", "error", "filler's", "zero's", "codec's ceiling", "samples", "tokens")
+    for region, figures in regions.items():
+        errors = figures.get("error", {})
+        row = [escape(region), _or_dash(figures.get("skill"), interval)]
+        row.append(verdict(figures.get("result", "no tokens here")))
+        for part in ("prediction", "filler", "zero"):
+            row.append(_or_dash(errors.get(part), show))
+        row.append(_or_dash(figures.get("codec_ceiling"), interval))
+        rows.append([*row, str(figures.get("samples", "-")), str(figures.get("tokens", "-"))])
+
+    head = ("region", "skill [95 %]", "result", "error", "baseline's", "zero's", "codec's ceiling", "samples", "tokens")
     return f"<h4>{escape(objective)}: skill on hidden tokens</h4>" + table(head, rows, numbers=3)
 
 
-def accuracies(label: str, figures: Mapping[str, Any]) -> str:
-    """A probe beside its baselines, best first, and the verdict."""
-    judged = figures["verdict"]
-    entries = [("this run", figures["accuracy"]), *figures["baselines"].items()]
-    entries.sort(key=lambda entry: -entry[1]["value"])
-    gaps = judged["differences"]
-    rows = [
-        [
-            f"<strong>{escape(name)}</strong>" if name == "this run" else escape(name),
-            interval(value),
-            interval(gaps[name]) if name in gaps else "",
-        ]
-        for name, value in entries
+def label_figures(label: str, figures: Mapping[str, Any]) -> str:
+    """A metric of one label beside its baselines, best first, and the verdict."""
+    metric, judgement = figures.get("metric", "accuracy"), figures["verdict"]
+    entries = [("", figures[metric]), *figures["baselines"].items()]
+    entries.sort(key=lambda entry: entry[1]["value"], reverse=metric != "rmse")
+
+    rows = []
+    for name, figure in entries:
+        if name:
+            rows.append([escape(name), interval(figure), interval(judgement["differences"][name])])
+        else:
+            rows.append(["<strong>this run</strong>", interval(figure), ""])
+
+    sentences = [
+        f"{verdict(judgement['result'])} against the best baseline ({escape(judgement['best_baseline'])}).",
+        f"{label_size(figures)}, {figures['tested']} test samples.",
     ]
-    said = [
-        f"{verdict(judged['result'])} against the best baseline ({escape(judged['best_baseline'])}).",
-        f"{figures['classes']} classes, {figures['tested']} test samples.",
-    ]
-    if judged["check"]:
-        said.append(f"A check, not a headline figure: {judged['trainings']} training(s).")
-    head = ("accuracy of", "value [95 %]", "this run minus it [95 %]")
-    return f"<h4>{escape(label)}</h4>" + table(head, rows, numbers=1) + f"<p>{' '.join(said)}</p>"
+    if judgement["check"]:
+        sentences.append(f"A check, not a headline figure: {judgement['trainings']} training(s).")
+
+    head = (f"{metric} of", "value [95 %]", "this run better by [95 %]")
+    return f"<h4>{escape(label)}</h4>" + table(head, rows, numbers=1) + f"<p>{' '.join(sentences)}</p>"
 
 
 def interval(figure: Mapping[str, float]) -> str:
@@ -102,7 +107,9 @@ def interval(figure: Mapping[str, float]) -> str:
 
 
 def verdict(result: str) -> str:
-    kind = "good" if result == "wins" else "plain"
+    kind = "plain"
+    if result == WINS:
+        kind = "good"
     return f'<span class="verdict {kind}">{escape(result)}</span>'
 
 
@@ -110,19 +117,42 @@ def skipped(entries: Sequence[tuple[str, str, str]]) -> str:
     """(when, key, reason) of samples that could not be used; each key once."""
     if not entries:
         return "<p>None.</p>"
+
     once = {key: (when, key, reason) for when, key, reason in reversed(entries)}
     rows = list(reversed(once.values()))
-    more = f"<p>{len(rows) - LISTED} more are in metrics.jsonl.</p>" if len(rows) > LISTED else ""
-    count = f"<p>{len(rows)} sample(s) were skipped, {len(entries)} time(s) in all.</p>"
-    return count + table(("when", "sample", "reason"), [[escape(c) for c in row] for row in rows[:LISTED]]) + more
+    cells = [map(escape, row) for row in rows[:LISTED]]
+    text = f"<p>{len(rows)} sample(s) were skipped, {len(entries)} time(s) in all.</p>"
+    text += table(("when", "sample", "reason"), cells)
+    if len(rows) > LISTED:
+        text += f"<p>{len(rows) - LISTED} more are in metrics.jsonl.</p>"
+    return text
 
 
-def _percent(found: Mapping[str, float | None] | None) -> str:
-    if found is None:
+def _cells(tag: str, contents: Iterable[str], numbers: int) -> str:
+    """Cells of a row; `tag`: with its attributes."""
+    cells = ""
+    for column, content in enumerate(contents):
+        kind = ""
+        if numbers and column >= numbers:
+            kind = ' class="n"'
+        cells += f"<{tag}{kind}>{content}</{tag.partition(' ')[0]}>"
+    return cells
+
+
+def _or_dash(value: Any, text: Callable[[Any], str]) -> str:
+    if value is None:
         return "-"
-    spread = "" if found["half_interval"] is None else f" ± {100 * found['deviation']:.2f}"
-    return f"{100 * found['mean']:.2f}{spread}"
+    return text(value)
+
+
+def _percent(figure: Mapping[str, float | None] | None) -> str:
+    if figure is None:
+        return "-"
+    text = f"{100 * figure['mean']:.2f}"
+    if figure["half_interval"] is not None:
+        text += f" ± {100 * figure['deviation']:.2f}"
+    return text
 
 
 def _is_skill(figures: Mapping[str, Any]) -> bool:
-    return "accuracy" not in figures and all(isinstance(v, Mapping) and "tokens" in v for v in figures.values())
+    return all(isinstance(value, Mapping) and "tokens" in value for value in figures.values())

@@ -1,4 +1,4 @@
-"""Graphs as line drawings (SVG): part of a big one cut out, nodes laid out by their distances, colours by node."""
+"""Graphs as line drawings (SVG): a part is cut out, nodes are laid out by distances and coloured."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -17,7 +17,8 @@ EDGE = "#8a929b"
 class Sketch:
     """A graph to be drawn.
 
-    `nodes` (n,): their numbers in the batch; `links` (2, e) between them, each pair once; `positions` (n, 2) in [0, 1].
+    `nodes` (n,): their numbers in the batch; `links` (2, e) between them, each pair once; `positions` (n, 2)
+    in [0, 1].
     """
 
     nodes: np.ndarray
@@ -28,9 +29,11 @@ class Sketch:
     @classmethod
     def of(cls, edge_index: np.ndarray, nodes: np.ndarray) -> "Sketch":
         """The part of a graph (edges (2, E)) between these nodes."""
+        # -1: a node that is not drawn.
         number = np.full(max(int(edge_index.max(initial=-1)), int(nodes.max())) + 1, -1)
         number[nodes] = np.arange(len(nodes))
 
+        # Both directions of a link become one, self-loops none.
         links = number[edge_index]
         links = links[:, (links >= 0).all(0) & (links[0] != links[1])]
         links = np.unique(np.sort(links, axis=0), axis=1)
@@ -47,8 +50,12 @@ def neighbourhood(edge_index: np.ndarray, root: int, most: int) -> np.ndarray:
         senders = np.unique(edge_index[0][np.isin(edge_index[1], front)])
         front = np.setdiff1d(senders, nodes)
         if len(nodes) + len(front) > most:
-            return nodes if len(nodes) > 1 else np.concatenate([nodes, front[: most - 1]])
+            break
         nodes = np.concatenate([nodes, front])
+
+    # Where even its neighbours are too many, some of them.
+    if len(nodes) == 1:
+        nodes = np.concatenate([nodes, front[: most - 1]])
     return nodes
 
 
@@ -99,7 +106,10 @@ def _laplacian(weight: np.ndarray) -> np.ndarray:
 
 
 def svg(sketch: Sketch, fill: Sequence[str], marked: np.ndarray, scale: Sequence[str] = ()) -> bytes:
-    """The drawing. `fill`: a colour a node; `marked` (n,): nodes with a bold outline; `scale`: colours of a legend."""
+    """The drawing, as a file's content.
+
+    `fill`: a colour a node. `marked` (n,): nodes with a bold outline. `scale`: colours of a legend.
+    """
     points = MARGIN + sketch.positions * (SIDE - 2 * MARGIN)
     radius = float(np.clip(60 / max(len(points), 1) ** 0.5, 3.5, 9))
 
@@ -110,7 +120,9 @@ def svg(sketch: Sketch, fill: Sequence[str], marked: np.ndarray, scale: Sequence
 
     dots = []
     for node in np.argsort(marked, kind="stable"):  # marked nodes last, on top
-        outline = 'stroke="#111" stroke-width="1.6"' if marked[node] else f'stroke="{EDGE}" stroke-width="0.8"'
+        outline = f'stroke="{EDGE}" stroke-width="0.8"'
+        if marked[node]:
+            outline = 'stroke="#111" stroke-width="1.6"'
         x, y = points[node]
         dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill[node]}" {outline}/>')
 

@@ -1,20 +1,22 @@
-"""Graph encoders measured as their papers measure them: linear probes of nodes, support vectors of pooled graphs."""
+"""Graph encoders as their papers measure them: linear probes of nodes, support vectors of pooled graphs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from core.data.reader import Reader
 from core.data.sources import Source
 from core.encoder import Encoder
 from core.errors import UserError
-from core.evaluation.adam_probe import adam_probe, check_parts, random_parts
-from core.evaluation.features import Pool, pooled
+from core.evaluation.features import pooled
+from core.evaluation.probes import ProbeResult, adam_probe, check_parts, random_parts, svm_folds
 from core.evaluation.published import Figures, Published
-from core.evaluation.svm import svm_folds
+from core.evaluation.settings import Pool
 from core.export import Features, SavedEncoder
 from core.tokenizers import Tokenizer
 from modalities.graph.formats.collection import Collection
@@ -25,12 +27,13 @@ from modalities.graph.reader import collection
 from modalities.graph.tokenizer import Nodes
 
 SHARES = (0.1, 0.1)  # training and validation, where no split is published
-TOGETHER = 256  # graphs encoded at a time
+GRAPHS_ENCODED = 256  # at a time
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # C of the logistic regression of raw features
 
 
 @dataclass(frozen=True)
 class NodeProbe(Published):
-    """A linear probe of frozen node features by Adam: accuracy, or micro-F1 where a node may have several labels."""
+    """A linear probe of frozen node features by Adam: accuracy, or micro-F1 of several labels a node."""
 
     lr: float
     weight_decay: float
@@ -39,9 +42,10 @@ class NodeProbe(Published):
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         data = collection(reader, source)
         if source.inductive:
-            return node_accuracy(encoder, data, self.lr, self.weight_decay, self.epochs, seed, inductive=True)
-        probe = node_f1 if data.nodes is not None and data.nodes.dim() == 2 else node_accuracy
-        return probe(encoder, data, self.lr, self.weight_decay, self.epochs, seed)
+            return node_accuracy(encoder, data, **asdict(self), seed=seed, inductive=True)
+        if data.nodes is not None and data.nodes.dim() == 2:
+            return node_f1(encoder, data, **asdict(self), seed=seed)
+        return node_accuracy(encoder, data, **asdict(self), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -57,29 +61,31 @@ class PooledVectors(Published):
 def node_accuracy(
     encoder: SavedEncoder,
     data: Collection,
+    *,
     lr: float,
     weight_decay: float,
     epochs: int,
     seed: int = 0,
     inductive: bool = False,
 ) -> Figures:
-    """Test accuracy of a linear probe on frozen node features, after the last epoch and at the best validation epoch.
+    """Test accuracy of a linear probe on frozen node features, at the last and at the best validation epoch.
 
-    The published split where there is one, else a random one of 10/10/80, drawn by `seed`. `inductive`: features of
-    training nodes come from the graph of those alone (Reddit).
+    The published split where there is one, else a random one of 10/10/80, drawn by `seed`. `inductive`:
+    features of training nodes come from the graph of those alone (Reddit).
     Raises: UserError where nodes carry no labels or a split is empty.
     """
     if data.nodes is None or data.nodes.dim() != 1 or len(data.graphs) != 1:
         raise UserError("A probe of nodes needs one graph with a class per node.")
+
     x = features(encoder, data.graphs)[0]
     if inductive:
         x[data.splits["train"]] = features(encoder, [data.training])[0]
-    found = adam_probe(x, data.nodes, parts(data, seed), lr, weight_decay, epochs, seed)
-    return {"final": found.final, "chosen_on_validation": found.chosen}
+    parts = node_parts(data, seed)
+    return _figures(adam_probe(x, data.nodes, parts, lr=lr, weight_decay=weight_decay, epochs=epochs, seed=seed))
 
 
 def node_f1(
-    encoder: SavedEncoder, data: Collection, lr: float, weight_decay: float, epochs: int, seed: int = 0
+    encoder: SavedEncoder, data: Collection, *, lr: float, weight_decay: float, epochs: int, seed: int = 0
 ) -> Figures:
     """Micro-F1 of a linear probe on graphs whose nodes have several labels (PPI); whole graphs are split.
 
@@ -87,10 +93,10 @@ def node_f1(
     """
     if data.nodes is None or data.nodes.dim() != 2 or not data.splits:
         raise UserError("Micro-F1 needs several labels a node, (N, T), and graphs that are split.")
-    x, y = features(encoder, data.graphs), data.by_graph(data.nodes)
-    parts = {name: [(x[i], y[i]) for i in data.within(name)] for name in data.splits}
-    found = multilabel_probe(parts, lr, weight_decay, epochs, seed)
-    return {"final": found.final, "chosen_on_validation": found.chosen}
+
+    pairs = list(zip(features(encoder, data.graphs), data.by_graph(data.nodes), strict=True))
+    parts = {name: [pairs[number] for number in data.within(name)] for name in data.splits}
+    return _figures(multilabel_probe(parts, lr=lr, weight_decay=weight_decay, epochs=epochs, seed=seed))
 
 
 def graph_accuracy(encoder: SavedEncoder, data: Collection, pool: Pool) -> Figures:
@@ -100,76 +106,98 @@ def graph_accuracy(encoder: SavedEncoder, data: Collection, pool: Pool) -> Figur
     """
     if data.labels is None or data.labels.dim() != 1:
         raise UserError("Support vectors of graphs need a class per graph.")
-    x = torch.cat([pooled(found, pool) for _, found in _encoded(encoder, data.graphs)])
-    found = svm_folds(x.cpu().numpy(), data.labels.numpy())
-    return {"final": found.mean, "folds": list(found.folds)}
+
+    x = torch.cat([pooled(encoded, pool) for _, encoded in _encoded(encoder, data.graphs)])
+    folds = svm_folds(x.cpu().numpy(), data.labels.numpy())
+    return {"final": float(np.mean(folds)), "folds": folds}
 
 
-def parts(data: Collection, seed: int) -> dict[str, Tensor]:
-    return dict(data.splits) if data.splits else random_parts(data.nodes, SHARES, seed)
+def node_parts(data: Collection, seed: int) -> dict[str, Tensor]:
+    """Flags (N,) of training, validation and test nodes."""
+    if data.splits:
+        return dict(data.splits)
+    return random_parts(data.nodes, SHARES, seed)
 
 
 def features(encoder: SavedEncoder, graphs: Sequence[Graphs]) -> list[Tensor]:
     """Node features (n, D) of every graph, in eval mode."""
-    return [x for batch, found in _encoded(encoder, graphs) for x in found.tokens[0].cpu().split(batch.counts)]
+    nodes = []
+    for batch, encoded in _encoded(encoder, graphs):
+        nodes += encoded.tokens[0].cpu().split(batch.counts)
+    return nodes
 
 
 @torch.no_grad()
 def _encoded(encoder: SavedEncoder, graphs: Sequence[Graphs]) -> Iterator[tuple[Graphs, Features]]:
     encoder.eval()
     device = next(encoder.parameters()).device
-    for start in range(0, len(graphs), TOGETHER):
-        batch = join(graphs[start : start + TOGETHER]).to(device)
+    for start in range(0, len(graphs), GRAPHS_ENCODED):
+        batch = join(graphs[start : start + GRAPHS_ENCODED]).to(device)
         yield batch, encoder(batch)
+
+
+def _figures(result: ProbeResult) -> Figures:
+    return {"final": result.final, "chosen_on_validation": result.selected}
 
 
 def raw_accuracy(data: Collection, seed: int = 0) -> float:
     """Logistic regression on raw node features, its strength chosen on validation."""
-    from sklearn.linear_model import LogisticRegression
+    graph, parts = data.graphs[0], node_parts(data, seed)
+    check_parts(data.nodes, parts)
+    x, y = graph.x, data.nodes.numpy()
+    if graph.is_sparse:
+        x = to_dense(x, graph.features)
+    x, rows = x.numpy(), {name: flags.numpy() for name, flags in parts.items()}
 
-    graph, split = data.graphs[0], parts(data, seed)
-    check_parts(data.nodes, split)
-    x = (to_dense(graph.x, graph.features) if graph.is_sparse else graph.x).numpy()
-    y, rows = data.nodes.numpy(), {name: flag.numpy() for name, flag in split.items()}
     best, test = -1.0, 0.0
-    for strength in (0.1, 1.0, 10.0, 100.0):
+    for strength in STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=2000).fit(x[rows["train"]], y[rows["train"]])
-        score = model.score(x[rows["validation"]], y[rows["validation"]])
-        if score > best:
-            best, test = score, model.score(x[rows["test"]], y[rows["test"]])
+        validation = model.score(x[rows["validation"]], y[rows["validation"]])
+        if validation > best:
+            best, test = validation, model.score(x[rows["test"]], y[rows["test"]])
     return float(test)
 
 
 def supervised_accuracy(data: Collection, settings: Mapping, seed: int = 0, epochs: int = 200) -> float:
     """The same GAT trained on the labels from scratch: test accuracy at the best validation epoch.
 
-    `settings`: the encoder's constructor arguments. Adam 5e-3, decay 5e-4, dropout 0.6, as GAT (Veličković et al.).
+    `settings`: the encoder's constructor arguments. Adam 5e-3, decay 5e-4, dropout 0.6, as GAT (Veličković
+    et al.).
     """
-    graph, split = data.graphs[0], parts(data, seed)
-    check_parts(data.nodes, split)
+    graph, parts = data.graphs[0], node_parts(data, seed)
+    check_parts(data.nodes, parts)
+    arguments = {key: value for key, value in settings.items() if not key.startswith("_")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        chosen = {k: v for k, v in settings.items() if not k.startswith("_")} | {"feat_drop": 0.6, "attn_drop": 0.6}
-        encoder = GAT(**chosen)
+        encoder = GAT(**{**arguments, "feat_drop": 0.6, "attn_drop": 0.6})
         head = nn.Linear(encoder.embed_dim, int(data.nodes.max()) + 1)
-        return _fit(encoder, head, Nodes(graph.features), graph, data.nodes, split, epochs)
+        return _train_supervised(encoder, head, Nodes(graph.features), graph, data.nodes, parts, epochs)
 
 
-def _fit(
-    encoder: Encoder, head: nn.Module, tokenizer: Tokenizer, graph: Graphs, y: Tensor, split: Mapping, epochs: int
+def _train_supervised(
+    encoder: Encoder,
+    head: nn.Module,
+    tokenizer: Tokenizer,
+    graph: Graphs,
+    y: Tensor,
+    parts: Mapping[str, Tensor],
+    epochs: int,
 ) -> float:
-    both = nn.ModuleList([encoder, head])
-    trained = [p for p in both.parameters() if p is not encoder.input.mask_token]
-    optimizer = torch.optim.Adam(trained, lr=5e-3, weight_decay=5e-4)
-    seen, best, test = tokenizer(graph).unmasked(), -1.0, 0.0
+    network = nn.ModuleList([encoder, head])
+    parameters = [p for p in network.parameters() if p is not encoder.input.mask_token]
+    optimizer = torch.optim.Adam(parameters, lr=5e-3, weight_decay=5e-4)
+    inputs, best, test = tokenizer(graph).unmasked(), -1.0, 0.0
     for _ in range(epochs):
-        both.train()
+        network.train()
         optimizer.zero_grad()
-        F.cross_entropy(head(encoder(seen).features[0])[split["train"]], y[split["train"]]).backward()
+        logits = head(encoder(inputs).features[0])
+        F.cross_entropy(logits[parts["train"]], y[parts["train"]]).backward()
         optimizer.step()
-        both.eval()
+
+        network.eval()
         with torch.no_grad():
-            right = (head(encoder(seen).features[0]).argmax(1) == y).double()
-        if (score := float(right[split["validation"]].mean())) > best:
-            best, test = score, float(right[split["test"]].mean())
+            correct = (head(encoder(inputs).features[0]).argmax(1) == y).double()
+        validation = float(correct[parts["validation"]].mean())
+        if validation > best:
+            best, test = validation, float(correct[parts["test"]].mean())
     return test

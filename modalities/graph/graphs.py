@@ -18,12 +18,10 @@ SPARSE_GAIN = 4  # features are kept sparse where that takes a quarter of the me
 class Graphs:
     """Graphs packed one after another. Made by `Graphs.of`, which sorts the edges, and by `join`.
 
-    x: node features, dense (N, C) float or long, or sparse (N, 2, K): up to K values that are not zero, and their
-    columns.
-    edge_index (2, E): (from, to), sorted by `to`; one self-loop per node, the last of its edges.
-    counts: nodes of each graph. features: C.
-    edge_attr (E, …) of the edges. position (N, A): encodings of a node's place in its graph.
-    roots (R,): nodes that sampled subgraphs grew from.
+    x: node features, dense (N, C) float or long, or sparse (N, 2, K): up to K values that are not zero, and
+    their columns. edge_index (2, E): (from, to), sorted by `to`; one self-loop per node, the last of its
+    edges. counts: nodes of each graph. features: C. edge_attr (E, …) of the edges. position (N, A): encodings
+    of a node's place in its graph. roots (R,): nodes that sampled subgraphs grew from.
     """
 
     x: Tensor
@@ -41,7 +39,6 @@ class Graphs:
         x: Tensor,
         edge_index: Tensor,
         counts: Sequence[int] | None = None,
-        *,
         edge_attr: Tensor | None = None,
         loop: Sequence[int] | None = None,
         position: Tensor | None = None,
@@ -51,7 +48,9 @@ class Graphs:
         `counts`: nodes of each graph, one graph by default. `loop`: a self-loop's edge_attr, 0 by default.
         Raises: UserError for features that are not finite, edges out of range or between graphs.
         """
-        counts = (len(x),) if counts is None else tuple(counts)
+        if counts is None:
+            counts = (len(x),)
+        counts = tuple(counts)
         check(x, edge_index, counts)
         edges, edge_attr = sort_edges(edge_index, len(x), edge_attr, loop)
         return cls(x, edges, counts=counts, features=x.shape[1], edge_attr=edge_attr, position=position)
@@ -89,8 +88,12 @@ class Graphs:
         """The same with sparse features, where most are zero."""
         if self.is_sparse or not self.x.is_floating_point() or not len(self.x):
             return self
+
+        # A sparse row holds a column's number beside each of its values.
         width = _most_nonzero(self.x)
-        return replace(self, x=to_sparse(self.x, width)) if width * SPARSE_GAIN <= self.features else self
+        if width * SPARSE_GAIN > self.features:
+            return self
+        return replace(self, x=to_sparse(self.x, width))
 
 
 def join(parts: Sequence[Graphs]) -> Graphs:
@@ -103,20 +106,24 @@ def join(parts: Sequence[Graphs]) -> Graphs:
 
     # Nodes are numbered anew: those of a part begin behind the parts before it.
     edges, roots, start = [], [], 0
+    counts, edge_attrs, positions = [], [], []
     for part in parts:
         edges.append(part.edge_index + start)
         if part.roots is not None:
             roots.append(part.roots + start)
         start += len(part.x)
+        counts += part.counts
+        edge_attrs.append(part.edge_attr)
+        positions.append(part.position)
 
     return Graphs(
         _join_features(parts),
         torch.cat(edges, 1),
-        counts=tuple(count for part in parts for count in part.counts),
+        counts=tuple(counts),
         features=parts[0].features,
-        edge_attr=_cat([part.edge_attr for part in parts]),
-        position=_cat([part.position for part in parts]),
-        roots=torch.cat(roots) if roots else None,
+        edge_attr=_cat(edge_attrs),
+        position=_cat(positions),
+        roots=_cat(roots),
     )
 
 
@@ -153,14 +160,20 @@ def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
             raise UserError("The nodes of a batch of graphs must be sorted by graph (`batch` must not decrease).")
         counts = torch.bincount(data.batch, minlength=data.num_graphs).tolist()
 
-    x = data.x.unsqueeze(1) if data.x.dim() == 1 else data.x
-    position = data.get("position") if "position" in data else None
+    x = data.x
+    if x.dim() == 1:  # one number per node
+        x = x.unsqueeze(1)
+    position = getattr(data, "position", None)
     return Graphs.of(x, data.edge_index, counts, edge_attr=data.edge_attr, loop=loop, position=position)
 
 
 def to_sparse(x: Tensor, width: int | None = None) -> Tensor:
-    """Dense (N, C) -> sparse (N, 2, K): up to K = `width` values that are not zero, and their columns (as floats)."""
-    width = max(_most_nonzero(x) if width is None else width, 1)
+    """Dense (N, C) -> sparse (N, 2, K): up to K = `width` values other than zero, and their columns, as floats."""
+    if width is None:
+        width = _most_nonzero(x)
+    width = max(width, 1)
+
+    # A stable sort of flags brings the columns of a row's values to the front, in their order.
     column = (x != 0).to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :width]
     return torch.stack([x.gather(1, column), column.to(x.dtype)], 1)
 
@@ -233,12 +246,18 @@ def _unique(key: Tensor) -> tuple[Tensor, Tensor]:
 
 def _join_features(parts: Sequence[Graphs]) -> Tensor:
     """Features of all parts, sparse where some are."""
-    if not any(part.is_sparse for part in parts):
-        return torch.cat([part.x for part in parts])
+    features, is_sparse = [], any(part.is_sparse for part in parts)
+    for part in parts:
+        if is_sparse and not part.is_sparse:
+            features.append(to_sparse(part.x))
+        else:
+            features.append(part.x)
 
-    features = [part.x if part.is_sparse else to_sparse(part.x) for part in parts]
-    width = max(x.shape[2] for x in features)
-    return torch.cat([F.pad(x, (0, width - x.shape[2])) for x in features])
+    # Sparse rows are padded with zeros of column 0, which add nothing.
+    if is_sparse:
+        width = max(x.shape[2] for x in features)
+        features = [F.pad(x, (0, width - x.shape[2])) for x in features]
+    return torch.cat(features)
 
 
 def _most_nonzero(x: Tensor) -> int:
@@ -247,4 +266,7 @@ def _most_nonzero(x: Tensor) -> int:
 
 
 def _cat(parts: list[Tensor | None]) -> Tensor | None:
-    return None if any(part is None for part in parts) else torch.cat(parts)
+    """The parts one after another; None where there is none or one is missing."""
+    if not parts or any(part is None for part in parts):
+        return None
+    return torch.cat(parts)

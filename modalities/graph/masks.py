@@ -14,18 +14,20 @@ from core.tokens import ForwardContext, Layout, Mask, Query, Rows, Tokens
 class NodeMasker(Masker):
     """Hides int(N · ratio) nodes, drawn over all graphs of a batch together; at least one.
 
-    Of the M hidden nodes int(M · (1 − replace)) are erased and int(M · replace) get the features of random nodes; the
-    nodes that rounding leaves over keep their features (as published) and count in the loss like the others.
+    Of the M hidden nodes int(M · (1 − replace)) are erased and int(M · replace) get the features of random
+    nodes; the nodes that rounding leaves over keep their features (as published) and count in the loss like
+    the others.
 
-    `remask`: the nodes erased again before decoding. "hidden": the hidden ones (GraphMAE); "random": `decodings` sets
-    of int(N · remask_ratio) nodes drawn from all (GraphMAE2), for the queries main/0, main/1, …; "none" (MLP decoder).
+    `remask`: the nodes erased again before decoding. "hidden": the hidden ones (GraphMAE); "random":
+    `decodings` sets of int(N · remask_ratio) nodes drawn from all (GraphMAE2), for the queries main/0,
+    main/1, …; "none" (MLP decoder).
     `latent`: adds the query "latent": the roots of sampled subgraphs, or all nodes (GraphMAE2).
-    `drop_edges`: share of edges hidden from the encoder. `loops`: GraphMAE drops self-loops like other edges and adds
-    a new one to every node, so that most have two ("doubled"); GraphMAE2 has one ("single").
+    `drop_edges`: share of edges hidden from the encoder. `loops`: GraphMAE drops self-loops like other edges
+    and adds a new one to every node, so that most have two ("doubled"); GraphMAE2 has one ("single").
     `view`: the only one that is masked.
 
-    Draws, in the published order: permutations of all nodes, of the hidden ones and of all again (where replace > 0),
-    edges; then a permutation per decoding of "random".
+    Draws, in the published order: permutations of all nodes, of the hidden ones and of all again (where
+    replace > 0), edges; then a permutation per decoding of "random".
     Shapes: tokens (1, N, …) -> Mask with visible (1, N − M), queries (1, M).
     Source: THUDM/GraphMAE, THUDM/GraphMAE2.
     """
@@ -48,7 +50,7 @@ class NodeMasker(Masker):
         self.latent, self.view = latent, view
 
     def hidden_count(self, nodes: int) -> int:
-        """The published int(N · ratio), but no fewer than one: a graph of one node has something to predict too."""
+        """The published int(N · ratio), but at least one, so that a graph of one node trains too."""
         return max(int(nodes * self.ratio), min(nodes, 1))
 
     def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext) -> dict:
@@ -77,13 +79,18 @@ class NodeMasker(Masker):
             roots = tokens[self.view].side.get("roots")
             queries["latent"] = Query(Rows.all(1, count, device) if roots is None else Rows(roots[None]))
 
+        # The encoder's own layout, where edges are hidden from it.
+        encoded = None
+        if "edges" in draw:
+            encoded = drop_edges(layout, draw["edges"], self.loops)
+
         flags = torch.zeros(count, dtype=torch.bool, device=device).index_fill(0, hidden, True)
         mask = Mask(
             flags[None],
             Rows(visible[None]),
             queries=queries,
             content_from=self._content_from(hidden, count, draw)[None],
-            layout=drop_edges(layout, draw["edges"], self.loops) if "edges" in draw else None,
+            layout=encoded,
         )
         return {self.view: mask}
 
@@ -111,7 +118,8 @@ class NodeMasker(Masker):
 class AtomMasker(Masker):
     """Hides int(n · ratio + 1) atoms of each molecule of n; they are erased, and again before decoding.
 
-    Draws: noise (N,), the lowest of each molecule are hidden; or the hidden nodes themselves (long), to replay.
+    Draws: noise (N,), the lowest of each molecule are hidden; or the hidden nodes themselves (long), to
+    replay.
     Shapes: tokens (1, N, …) -> Mask with visible (1, N − M), query `main` (1, M).
     Source: THUDM/GraphMAE, folder chem.
     """
@@ -120,11 +128,14 @@ class AtomMasker(Masker):
         self.ratio, self.view = checked_ratio(ratio), view
 
     def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext) -> dict:
-        return {self.view: uniform((tokens[self.view].layout.count,), tokens[self.view].content.device, generator)}
+        layout, device = tokens[self.view].layout, tokens[self.view].content.device
+        return {self.view: uniform((layout.count,), device, generator)}
 
     def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, ctx: ForwardContext) -> dict[str, Mask]:
         layout, draw = tokens[self.view].layout, draws[self.view]
-        atoms = self._lowest(draw, layout) if draw.is_floating_point() else draw
+        atoms = draw
+        if draw.is_floating_point():
+            atoms = self._lowest(draw, layout)
 
         hidden = torch.zeros(layout.count, dtype=torch.bool, device=atoms.device).index_fill(0, atoms, True)
         visible = Rows.from_mask(~hidden[None], layout.count - len(atoms))
@@ -151,6 +162,7 @@ def drop_edges(layout: Layout, remaining: Tensor, loops: Literal["doubled", "sin
     if loops == "single":
         remaining = remaining & ~is_loop
 
+    # Edges stay sorted by destination, new loops last.
     new_loops = torch.arange(layout.count, device=remaining.device).expand(2, -1)
     edges = torch.cat([layout.edges[:, remaining], new_loops], 1)
     order = edges[1].argsort(stable=True)

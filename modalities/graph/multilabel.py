@@ -1,54 +1,60 @@
 """A linear probe where a node may have several labels: binary cross entropy, micro-F1."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.errors import UserError
-from core.evaluation.adam_probe import PARTS, ProbeResult
+from core.evaluation.metrics import MicroF1
+from core.evaluation.probes import PARTS, ProbeResult, seeded_linear, train_probe
 
-TOGETHER = 2  # graphs of one step, as published for PPI
+GRAPHS_PER_STEP = 2  # as published for PPI
 
 
 def multilabel_probe(
-    parts: Mapping[str, Sequence[tuple[Tensor, Tensor]]], lr: float, weight_decay: float, epochs: int, seed: int = 0
+    parts: Mapping[str, Sequence[tuple[Tensor, Tensor]]],
+    *,
+    lr: float,
+    weight_decay: float,
+    epochs: int,
+    seed: int = 0,
 ) -> ProbeResult:
-    """One Adam step for every two training graphs, in fixed order; a label is given where its logit is 0 or more.
+    """One Adam step for every two training graphs, in fixed order.
 
-    `parts`: by "train", "validation", "test", each graph's features (n, D) and labels (n, T) of 0 and 1, all known.
+    A label is given where its logit is 0 or more.
+
+    `parts`: by "train", "validation", "test", each graph's features (n, D) and labels (n, L) of 0 and 1,
+    all known.
     Raises: UserError where a part is missing or empty.
     Source: THUDM/GraphMAE (inductive node classification).
     """
     for name in PARTS:
         if not parts.get(name):
             raise UserError(f"The {name} split has no graph; a probe needs train, validation and test.")
-    joined = {name: _joined(parts[name], len(parts[name])) for name in PARTS[1:]}
-    steps = _joined(parts["train"], TOGETHER)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layer = nn.Linear(steps[0][0].shape[1], steps[0][1].shape[1])
-    optimizer = torch.optim.Adam(layer.parameters(), lr=lr, weight_decay=weight_decay)
-    best, chosen, epoch_of_best, test = -1.0, 0.0, 0, 0.0
-    for epoch in range(epochs):
-        for x, y in steps:
-            optimizer.zero_grad()
-            F.binary_cross_entropy_with_logits(layer(x), y).backward()
-            optimizer.step()
-        with torch.no_grad():
-            validation, test = (micro_f1(layer(x) >= 0, y > 0) for ((x, y),) in joined.values())
-        if validation >= best:
-            best, chosen, epoch_of_best = validation, test, epoch
-    return ProbeResult(test, chosen, epoch_of_best, best)
+
+    metric = MicroF1()
+    graphs = {name: _joined(parts[name]) for name in PARTS[1:]}
+    losses = []
+    for start in range(0, len(parts["train"]), GRAPHS_PER_STEP):
+        losses.append(partial(_loss, *_joined(parts["train"][start : start + GRAPHS_PER_STEP])))
+
+    def micro_f1(layer: nn.Linear, part: str) -> float:
+        x, y = graphs[part]
+        return metric.value(metric.score(y.numpy(), layer(x).numpy())[None])
+
+    x, y = graphs["test"]
+    layer = seeded_linear(x.shape[1], y.shape[1], seed)
+    return train_probe(layer, losses, micro_f1, lr=lr, weight_decay=weight_decay, epochs=epochs)
 
 
-def micro_f1(given: Tensor, right: Tensor) -> float:
-    """F1 over all labels of all nodes together, both bool; 0 where nothing is given and nothing right."""
-    hits = int((given & right).sum())
-    return 2 * hits / max(int(given.sum()) + int(right.sum()), 1)
+def _loss(x: Tensor, y: Tensor, layer: nn.Linear) -> Tensor:
+    return F.binary_cross_entropy_with_logits(layer(x), y)
 
 
-def _joined(graphs: Sequence[tuple[Tensor, Tensor]], together: int) -> list[tuple[Tensor, Tensor]]:
-    groups = [graphs[start : start + together] for start in range(0, len(graphs), together)]
-    return [(torch.cat([x for x, _ in group]), torch.cat([y for _, y in group])) for group in groups]
+def _joined(graphs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Features and labels of several graphs as one."""
+    features, labels = zip(*graphs, strict=True)
+    return torch.cat(features), torch.cat(labels)

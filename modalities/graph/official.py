@@ -1,18 +1,18 @@
 """Official graph checkpoints: GraphMAE (node level, graph level, molecules) and GraphMAE2 (THUDM).
 
-Options of the official constructors; T: seen from the tensors, M: `meta` says it, else the official default counts.
+Options of the official constructors. T: read from the tensors; M: from `meta`, else the official default counts.
 
 | option | read | loaded |
 |---|---|---|
 | encoder_type | T | gat, dotgat, gcn, gin; mlp and linear are refused (no forward). GraphMAE2: gat, tsgat |
-| decoder_type | T | those, mlp, linear. GraphMAE2: gat, tsgat, of any num_dec_layers; others are refused (no forward) |
+| decoder_type | T | those, mlp, linear. GraphMAE2: gat, tsgat of any num_dec_layers; others refused (no forward) |
 | in_dim, num_hidden, num_layers | T | any |
 | nhead | T; M for dotgat | any; a warning where it is not visible |
 | nhead_out | T | 1; more are refused: predictions would be so many times as wide as features |
-| activation | T for prelu, else M | prelu, relu, elu, gelu, selu, silu, None; a warning where it is not visible |
+| activation | T for prelu, else M | prelu, relu, elu, gelu, selu, silu, None; a warning where not visible |
 | norm | T | None, batchnorm, layernorm, any unknown name (identity); graphnorm is refused (cannot be built) |
 | residual | T; M where all widths are equal | any; a warning where it is not visible |
-| concat_hidden | T | both; the encoder's latent is the last layer's output all the same, as `embed` returns it |
+| concat_hidden | T | both; the encoder's latent is the last layer's output either way, as `embed` returns it |
 | loss_fn | M | sce, mse; others are refused |
 | feat_drop, attn_drop, negative_slope, mask_rate, replace_rate, drop_edge_rate, alpha_l | M | any |
 | remask_method, remask_rate, num_remasking, lam, momentum, delayed_ema_epoch | M | any |
@@ -53,7 +53,7 @@ DECODERS = {
 ACTIVATIONS = ("prelu", "relu", "elu", "gelu", "selu", "silu", "none")
 LAYERS = {"gat": "gat_layers", "dotgat": "gat_layers", "gcn": "gcn_layers", "gin": "layers"}
 
-# GraphMAE and GraphMAE2 ----------------------------------------------------------------------------------------------
+# GraphMAE and GraphMAE2 ---------------------------------------------------------------------------
 
 
 def _graphmae(state: State, settings: Settings) -> list[str]:
@@ -81,33 +81,43 @@ def _graphmae2(state: State, settings: Settings) -> list[str]:
     encoder, decoder = _kind(state, "encoder"), _kind(state, "decoder")
     if encoder != "gat" or decoder != "gat":
         raise UserError(
-            f"encoder_type={encoder!r} with decoder_type={decoder!r} is refused: of its encoders and decoders the "
-            "official GraphMAE2 can run the GAT alone."
+            f"encoder_type={encoder!r} with decoder_type={decoder!r} is refused: of its encoders and decoders "
+            "the official GraphMAE2 can run the GAT alone."
         )
     _refuse_unbuildable(state, settings, encoder, decoder)
-    remask = settings.get("remask_method", "random")
-    if remask not in ("random", "fixed"):
-        raise UserError(f"remask_method={remask!r} is refused: the official GraphMAE2 has 'random' and 'fixed'.")
-
-    views = settings.get("num_remasking", 3)
-    at = ",".join(f"main/{i}" for i in range(views)) if remask == "random" else "main"
-    # Where widths agree its layers have no skip at all, so that a residual is visible wherever it does anything.
+    # Where widths agree its layers have no skip at all: a residual is visible wherever it does anything.
     residual = "unequal" if _has(state, r"(encoder|decoder)\.gat_layers\.\d+\.res_fc\.weight") else "none"
+
     return [
         *_common(state, settings, encoder, decoder),
         *_override("method.encoder", residual=residual),
-        *_override(f"method.{DECODER}", residual=residual, mask_token="learned" if remask == "random" else "idle"),
-        *_override(
-            "method.masker",
-            replace=0.0,
-            remask="random" if remask == "random" else "hidden",
-            decodings=views,
-            remask_ratio=settings.get("remask_rate", 0.5),
-        ),
-        f"method.readouts.main.objectives.features.queries=[{at}]",
+        *_override(f"method.{DECODER}", residual=residual),
+        *_override("method.masker", replace=0.0),
+        *_remask(settings),
         f"method.readouts.latent.objectives.latent.weight={float(settings.get('lam', 1.0))}",
         f"method.teachers.latent.momentum={float(settings.get('momentum', 0.996))}",
         f"method.teachers.latent.delay={float(settings.get('delayed_ema_epoch', 0))}",
+    ]
+
+
+def _remask(settings: Settings) -> list[str]:
+    """GraphMAE2's decodings of one latent: several with random nodes erased, or one with the hidden ones."""
+    method, queries = settings.get("remask_method", "random"), "method.readouts.main.objectives.features.queries"
+    views, ratio = settings.get("num_remasking", 3), settings.get("remask_rate", 0.5)
+    if method == "fixed":
+        return [
+            *_override("method.masker", remask="hidden", decodings=views, remask_ratio=ratio),
+            f"method.{DECODER}.mask_token=idle",
+            f"{queries}=[main]",
+        ]
+    if method != "random":
+        raise UserError(f"remask_method={method!r} is refused: the official GraphMAE2 has 'random' and 'fixed'.")
+
+    names = ",".join(f"main/{i}" for i in range(views))
+    return [
+        *_override("method.masker", remask="random", decodings=views, remask_ratio=ratio),
+        f"method.{DECODER}.mask_token=learned",
+        f"{queries}=[{names}]",
     ]
 
 
@@ -128,7 +138,7 @@ def _common(state: State, settings: Settings, encoder: str, decoder: str) -> lis
 
 
 def _encoder(state: State, settings: Settings, kind: str, activation: str) -> list[str]:
-    first = f"encoder.{LAYERS[kind]}.0"
+    layer = f"encoder.{LAYERS[kind]}.0"
     depth = _depth(state, f"encoder.{LAYERS[kind]}")
     options = {"depth": depth, "feat_drop": settings.get("feat_drop", 0.2), "activation": activation}
 
@@ -140,8 +150,8 @@ def _encoder(state: State, settings: Settings, kind: str, activation: str) -> li
         options["width"] = _tensor(state, f"{mlp}.linears.1.weight").shape[0]
         options["norm"] = "none" if is_bare else _norm(state, f"{last}.norm", absent="identity")
     else:
-        options["width"] = _tensor(state, f"{first}.fc.weight").shape[0]
-        options["norm"] = _norm(state, f"{first}.norm")
+        options["width"] = _tensor(state, f"{layer}.fc.weight").shape[0]
+        options["norm"] = _norm(state, f"{layer}.norm")
 
     if kind in ("gat", "dotgat"):
         options["attn_drop"] = settings.get("attn_drop", 0.1)
@@ -166,10 +176,10 @@ def _decoder(state: State, settings: Settings, kind: str, activation: str) -> li
         depth = _depth(state, "decoder.gat_layers")
         options |= {"depth": depth, "slope": settings.get("negative_slope", 0.2)}
         if depth > 1:
-            first = "decoder.gat_layers.0"
-            options["hidden"] = _tensor(state, f"{first}.fc.weight").shape[0]
-            options["hidden_heads"] = _tensor(state, f"{first}.attn_l").shape[1]
-            options["norm"] = _norm(state, f"{first}.norm")
+            layer = "decoder.gat_layers.0"
+            options["hidden"] = _tensor(state, f"{layer}.fc.weight").shape[0]
+            options["hidden_heads"] = _tensor(state, f"{layer}.attn_l").shape[1]
+            options["norm"] = _norm(state, f"{layer}.norm")
             options["activation"] = activation
     return _part(f"method.{DECODER}", f"modalities.graph.nn.decoders.{DECODERS[kind]}", options)
 
@@ -190,8 +200,8 @@ def _kind(state: State, part: str) -> str:
 
     if _has(state, rf"{part}\.(gat_layers\.0\.(lin|att)_src|layers\.0\.nn\.).*"):
         raise UserError(
-            f"The checkpoint's {part} comes from the branch 'pyg' of THUDM/GraphMAE, which computes something else "
-            "(it decodes over dropped edges, among others); only checkpoints of its branch 'main' are read."
+            f"The checkpoint's {part} comes from the branch 'pyg' of THUDM/GraphMAE, which computes something "
+            "else (it decodes over dropped edges, among others); only checkpoints of its branch 'main' are read."
         )
     names = sorted(key for key in state if key.startswith(f"{part}."))
     shown = ", ".join(names[:4]) or f"no tensor starts with '{part}.'"
@@ -202,8 +212,8 @@ def _refuse_unbuildable(state: State, settings: Settings, encoder: str, decoder:
     """Raises UserError for options that the official constructor takes but cannot build or run."""
     if encoder in ("mlp", "linear"):
         raise UserError(
-            f"encoder_type={encoder!r} is refused: the official code builds such an encoder but cannot run it on a "
-            "graph. Encoders that are read: gat, dotgat, gcn, gin."
+            f"encoder_type={encoder!r} is refused: the official code builds such an encoder but cannot run it "
+            "on a graph. Encoders that are read: gat, dotgat, gcn, gin."
         )
     if settings.get("norm") == "graphnorm" or _has(state, r".*norms?(\.\d+)?\.mean_scale"):
         raise UserError(
@@ -217,8 +227,8 @@ def _refuse_unbuildable(state: State, settings: Settings, encoder: str, decoder:
         width = _tensor(state, last).shape[0]
         if width > features and width % features == 0:
             raise UserError(
-                f"nhead_out={width // features} is refused: predictions of {width} values cannot be compared with "
-                f"{features} features, in the official code neither. Decoders that are read have nhead_out=1."
+                f"nhead_out={width // features} is refused: predictions of {width} values cannot be compared "
+                f"with {features} features, in the official code neither. Decoders that are read have nhead_out=1."
             )
 
 
@@ -228,9 +238,9 @@ def _input_layers(state: State, settings: Settings) -> int:
     layers = width // inner
     if layers > 1 and "concat_hidden" not in settings:
         _warn(
-            f"The checkpoint was trained with concat_hidden: its decoder reads the outputs of all {layers} layers side "
-            f"by side. The encoder's latent is the last layer's output alone, of width {inner}, as the official "
-            "`embed` returns it for probing; the other layers are its taps."
+            f"The checkpoint was trained with concat_hidden: its decoder reads the outputs of all {layers} layers "
+            f"side by side. The encoder's latent is the last layer's output alone, of width {inner}, as the "
+            "official `embed` returns it for probing; the other layers are its taps."
         )
     return layers
 
@@ -247,9 +257,8 @@ def _activation(state: State, settings: Settings, encoder: str, decoder: str) ->
         return "none"
 
     if "activation" not in settings:
-        _assume(
-            "activation", "relu", "PReLU alone has weights: the tensors do not show which other activation this is."
-        )
+        reason = "PReLU alone has weights: the tensors do not show which other activation this is."
+        _assume("activation", "relu", reason)
         return "relu"
     name = settings["activation"] or "none"
     if name not in ACTIVATIONS:
@@ -267,9 +276,9 @@ def _residual(state: State, settings: Settings, encoder: str) -> str:
 
     is_residual = is_linear
     if _tensor(state, "enc_mask_token").shape[1] == width:
-        if "residual" not in settings:
-            _assume("residual", False, "Features are as many as the width: the tensors show no residual.")
         is_residual = bool(settings.get("residual", False))
+        if "residual" not in settings:
+            _assume("residual", False, "There are as many features as channels: tensors do not show a residual.")
     if encoder == "gin":
         return str(is_residual).lower()
     return "identity" if is_residual else "none"
@@ -300,15 +309,15 @@ def _loss(settings: Settings) -> list[str]:
     return [f"{loss}.gamma={float(settings['alpha_l'])}"] if "alpha_l" in settings else []
 
 
-# Molecules -----------------------------------------------------------------------------------------------------------
+# Molecules ----------------------------------------------------------------------------------------
 
 
 def _molecules(state: State, settings: Settings) -> list[str]:
     prefix = "gnn." if "gnn.x_embedding1.weight" in state else ""
     if f"{prefix}x_embedding1.weight" not in state:
         raise UserError(
-            "These are no official GraphMAE tensors: neither enc_mask_token (nodes, graphs) nor x_embedding1.weight "
-            "(molecules) is there. Pass the whole model's state_dict."
+            "These are no official GraphMAE tensors: neither enc_mask_token (nodes, graphs) nor "
+            "x_embedding1.weight (molecules) is there. Pass the whole model's state_dict."
         )
     _refuse_molecules(state, settings, prefix)
 
@@ -326,7 +335,8 @@ def _molecules(state: State, settings: Settings) -> list[str]:
     ]
     loss = "method.readouts.main.objectives.atoms.loss"
     if settings.get("loss_fn", "sce") != "sce":
-        overrides.append(f"{loss}={{_target_: modalities.graph.nn.molecules.type_cross_entropy, _partial_: true}}")
+        target = "modalities.graph.nn.molecules.type_cross_entropy"
+        overrides.append(f"{loss}={{_target_: {target}, _partial_: true}}")
     elif "alpha_l" in settings:
         overrides.append(f"{loss}.gamma={float(settings['alpha_l'])}")
     return overrides
@@ -335,24 +345,31 @@ def _molecules(state: State, settings: Settings) -> list[str]:
 def _refuse_molecules(state: State, settings: Settings, prefix: str) -> None:
     """Raises UserError for options of the official molecule code that it cannot build or run."""
     stack = re.escape(f"{prefix}gnns.0.")
-    marks = {"gat": rf"{stack}(att|weight_linear\.weight)", "gcn or graphsage": rf"{stack}linear\.weight"}
-    for name, pattern in marks.items():
+    encoders = {"gat": rf"{stack}(att|weight_linear\.weight)", "gcn or graphsage": rf"{stack}linear\.weight"}
+    for name, pattern in encoders.items():
         if _has(state, pattern):
-            raise UserError(f"gnn_type={name} is refused: the official code cannot run such a molecule encoder.")
+            raise UserError(
+                f"gnn_type={name} is refused: the official code cannot run such a molecule encoder. Read is: gin."
+            )
 
-    for name, pattern in {"gcn": r"decoder\.conv\.linear\.weight", "linear": r"decoder\.dec\.weight"}.items():
+    decoders = {"gcn": r"decoder\.conv\.linear\.weight", "linear": r"decoder\.dec\.weight"}
+    for name, pattern in decoders.items():
         if _has(state, pattern):
-            raise UserError(f"A decoder of gnn_type={name} is refused: no official molecule encoder goes with it.")
+            raise UserError(
+                f"A decoder of gnn_type={name} is refused: the official code has no encoder that goes with it. "
+                "Read is: gin."
+            )
+
     if settings.get("JK", "last") not in ("last", "sum", "max"):
         raise UserError(
             f"JK={settings['JK']!r} is refused: the official decoder reads latents of the embedding's width. "
             "Read are: last, sum, max."
         )
     if settings.get("mask_edge"):
-        raise UserError("mask_edge=1 is refused: the official code cannot run the decoder of its hidden bonds.")
+        raise UserError("mask_edge=1 is refused: the official code cannot run the decoder of hidden bonds.")
 
 
-# Pieces --------------------------------------------------------------------------------------------------------------
+# Pieces -------------------------------------------------------------------------------------------
 
 
 def _part(node: str, target: str, options: Mapping[str, Any]) -> list[str]:
@@ -377,7 +394,7 @@ def _tensor(state: State, key: str) -> Tensor:
 def _depth(state: State, blocks: str) -> int:
     numbers = [int(m[1]) for key in state if (m := re.match(re.escape(blocks) + r"\.(\d+)\.", key))]
     if not numbers:
-        raise UserError(f"The checkpoint has no tensors named {blocks}.0.…: pass the whole model's state_dict.")
+        raise UserError(f"The checkpoint has no tensor {blocks}.0.…: pass the whole model's state_dict.")
     return 1 + max(numbers)
 
 
@@ -389,56 +406,61 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=8)  # that of who calls load_official
 
 
-# Recorded vectors ----------------------------------------------------------------------------------------------------
+# Recorded vectors ---------------------------------------------------------------------------------
 
 
-def _replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
+def _replay(io: State, settings: Settings) -> tuple[Batch, dict]:
+    counts = io["graph_id"].bincount().tolist() if "graph_id" in io else None
     if "masked_atom_indices" in io:
-        counts = io["graph_id"].bincount().tolist()
         graphs = Graphs.of(io["x_original"], io["edge_index"], counts, io["edge_attr"], SELF_LOOP)
         return Batch({"graph": graphs}), {"graph": io["masked_atom_indices"]}
-    counts = io["graph_id"].bincount().tolist() if "graph_id" in io else None
+
     graphs = Graphs.of(io["x"], io["edge_index"], counts)
     draws = {"nodes": io["randperm_0_nodes"]}
     if "randperm_1_masked" in io:
         draws |= {"masked": io["randperm_1_masked"], "noise": io["randperm_2_noise"]}
     if "dropped_edge_index" in io:
         # Its last columns are the fresh self-loops.
-        draws["edges"] = _kept(graphs, io["dropped_edge_index"][:, : -len(io["x"])])
+        draws["edges"] = _is_among(graphs, io["dropped_edge_index"][:, : -len(io["x"])])
     return Batch({"graph": graphs}), {"graph": draws}
 
 
-def _replay2(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
+def _replay2(io: State, settings: Settings) -> tuple[Batch, dict]:
     graphs, count = Graphs.of(io["x"], io["edge_index"]), len(io["x"])
     views, draws = {"graph": graphs}, {"nodes": _permutation(io["mask_nodes"], count)}
     if "view1_edge_index" in io:
-        draws["edges"] = _kept(graphs, io["view1_edge_index"])
+        draws["edges"] = _is_among(graphs, io["view1_edge_index"])
     if "view2_edge_index" in io:
         views["teacher"] = Graphs.of(io["x"], io["view2_edge_index"])
-    erased = [io[f"remask_nodes_{i}"] for i in range(settings.get("num_remasking", 0)) if f"remask_nodes_{i}" in io]
+
+    names = [f"remask_nodes_{i}" for i in range(settings.get("num_remasking", 0))]
+    erased = [_permutation(io[name], count) for name in names if name in io]
     if erased:
-        draws["remask"] = torch.stack([_permutation(nodes, count) for nodes in erased])
+        draws["remask"] = torch.stack(erased)
+
     if "targets" in io:
         views["graph"] = graphs.rooted(io["targets"])
     elif len(io.get("latent_target", io["x"])) < count:
         # A forward without targets predicts the latents of visible nodes.
-        views["graph"] = graphs.rooted(io.get("keep_nodes", draws["nodes"][len(io["mask_nodes"]) :]))
+        visible = draws["nodes"][len(io["mask_nodes"]) :]
+        views["graph"] = graphs.rooted(io.get("keep_nodes", visible))
     return Batch(views), {"graph": draws}
 
 
-def _permutation(first: Tensor, count: int) -> Tensor:
+def _permutation(start: Tensor, count: int) -> Tensor:
     """A permutation of all nodes that starts with these."""
-    rest = torch.ones(count, dtype=torch.bool).index_fill(0, first, False).nonzero()[:, 0]
-    return torch.cat([first, rest])
+    rest = torch.ones(count, dtype=torch.bool).index_fill(0, start, False).nonzero()[:, 0]
+    return torch.cat([start, rest])
 
 
-def _kept(graphs: Graphs, edges: Tensor) -> Tensor:
-    """Which edges of the graphs are among `edges`."""
-    key = lambda e: e[0] * len(graphs.x) + e[1]  # noqa: E731
-    return torch.isin(key(graphs.edge_index), key(edges))
+def _is_among(graphs: Graphs, edges: Tensor) -> Tensor:
+    """(E,) bool: which edges of the graphs are among `edges`."""
+    count = len(graphs.x)
+    ours = graphs.edge_index[0] * count + graphs.edge_index[1]
+    return torch.isin(ours, edges[0] * count + edges[1])
 
 
-# Key maps ------------------------------------------------------------------------------------------------------------
+# Key maps -----------------------------------------------------------------------------------------
 
 _LAYER = (
     ("fc.weight", "linear.weight"),
@@ -453,14 +475,19 @@ _LAYER = (
 
 
 def _layer_rules(official: str, ours: str) -> tuple[Rule, ...]:
-    """Rules of layers that start with a linear map (GAT, dot-product GAT, GCN); group 1 of `official` is the number."""
+    """Rules of layers that start with a linear map (GAT, dot-product GAT, GCN); group 1 is the layer's number."""
     return (
-        *(Rule(rf"{official}\.{re.escape(name)}", (rf"{ours}.{own}",)) for name, own in _LAYER),
+        *(Rule(rf"{official}\.{re.escape(name)}", (rf"{ours}.{target}",)) for name, target in _LAYER),
         Rule(rf"{official}\.norm\.(\w+)", (rf"{ours}.norm.\2",)),
     )
 
 
-_MLP = (("linears.0", "linear1"), ("linears.1", "linear2"), ("norms.0", "norm"), ("activations.0", "activation"))
+_MLP = (
+    ("linears.0", "linear1"),
+    ("linears.1", "linear2"),
+    ("norms.0", "norm"),
+    ("activations.0", "activation"),
+)
 _CONV = (
     ("mlp.0", "linear1"),
     ("mlp.2", "linear2"),
@@ -470,9 +497,11 @@ _CONV = (
 
 
 def _part_rules(parts: tuple[tuple[str, str], ...], official: str, ours: str) -> tuple[Rule, ...]:
-    """Rules of a layer's parts, by their names there and here; group 1, if there is one, is the layer's number."""
+    """Rules of a layer's parts, by their names there and here; group 1, if any, is the layer's number."""
     last = re.compile(official).groups + 1
-    return tuple(Rule(rf"{official}\.{re.escape(name)}\.(\w+)", (rf"{ours}.{own}.\{last}",)) for name, own in parts)
+    return tuple(
+        Rule(rf"{official}\.{re.escape(name)}\.(\w+)", (rf"{ours}.{target}.\{last}",)) for name, target in parts
+    )
 
 
 _COMMON = (

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.evaluation.reconstruction import Comparison, compare, context_of
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import SCORED, Gallery, Panel, Pictures, Raster
+from core.reconstruction.errors import TokenErrors, context_of, token_errors
+from core.reconstruction.pictures import SCORED, Gallery, Panel, Pictures, Raster
 from core.tokens import Batch, Mask
 from modalities.graph.drawing import SCALE_HEIGHT, SIDE, Sketch, neighbourhood, svg
 from modalities.graph.graphs import Graphs
@@ -36,6 +36,7 @@ class GraphPictures(Pictures):
             errors, darkest = {}, 1.0
             notes = ["This method predicts no features of hidden nodes, so there is no error to show."]
         else:
+            # Nodes whose features are visible elsewhere count as visible here.
             errors = _errors_by_node(comparison, len(graphs.x))
             hidden = ~np.isnan(errors[METHOD])
             darkest = 2 * float(np.nanmean(errors[BASELINE])) or 1.0
@@ -60,14 +61,14 @@ class GraphPictures(Pictures):
 
 
 @torch.no_grad()
-def _compare(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Comparison | None:
+def _compare(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> TokenErrors | None:
     ctx = context_of(method, batch)
     ctx.masks.update(masks)
-    comparisons = compare(method, ctx, NeighbourMean())
+    comparisons = token_errors(method, ctx, NeighbourMean())
     return next((comparison for comparison in comparisons if comparison.view == "graph"), None)
 
 
-def _errors_by_node(comparison: Comparison, nodes: int) -> dict[str, np.ndarray]:
+def _errors_by_node(comparison: TokenErrors, nodes: int) -> dict[str, np.ndarray]:
     """Errors (N,) of the baseline and the method, NaN where a node does not count."""
     rows = comparison.query.rows.index[0]
 
@@ -75,11 +76,11 @@ def _errors_by_node(comparison: Comparison, nodes: int) -> dict[str, np.ndarray]
         error = torch.where(comparison.scored[0], error[0].float(), torch.nan)
         return error.new_full((nodes,), torch.nan).index_copy(0, rows, error).cpu().numpy()
 
-    return {BASELINE: spread(comparison.errors["filler"]), METHOD: spread(comparison.errors["prediction"])}
+    return {BASELINE: spread(comparison.errors["baseline"]), METHOD: spread(comparison.errors["prediction"])}
 
 
 def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[tuple[str, Sketch]]:
-    """Drawings with their titles: each small graph, the parts of each large one."""
+    """Drawings with their titles: each small graph, parts of each large one."""
     edges, start, sketches = graphs.edge_index.cpu().numpy(), 0, []
     for key, count in zip(keys, graphs.counts, strict=True):
         nodes = np.arange(start, start + count)
@@ -88,7 +89,8 @@ def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[t
         if 0 < count <= MOST_NODES:
             sketches.append((key, Sketch.of(edges, nodes)))
         elif count:
-            for root in _roots(edges, nodes[hidden[nodes]] if hidden[nodes].any() else nodes):
+            hidden_nodes = nodes[hidden[nodes]]
+            for root in _roots(edges, hidden_nodes if len(hidden_nodes) else nodes):
                 part = neighbourhood(edges, int(root), PART_NODES)
                 sketches.append((f"{key}, round node {root - nodes[0]}", Sketch.of(edges, part)))
     return sketches
@@ -97,12 +99,14 @@ def _sketches(graphs: Graphs, keys: Sequence[str], hidden: np.ndarray) -> list[t
 def _roots(edges: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """A few nodes, drawn by a fixed seed, of those that have neighbours where any has."""
     linked = nodes[np.isin(nodes, edges[1][edges[0] != edges[1]])]
+    if len(linked):
+        nodes = linked
     rng = np.random.Generator(np.random.PCG64(0))
-    return np.sort(rng.permutation(linked if len(linked) else nodes)[:PARTS])
+    return np.sort(rng.permutation(nodes)[:PARTS])
 
 
 def _mask_raster(sketch: Sketch, marked: np.ndarray, title: str) -> Raster:
-    drawing = svg(sketch, [HIDDEN if flag else VISIBLE for flag in marked], marked)
+    drawing = svg(sketch, np.where(marked, HIDDEN, VISIBLE), marked)
     return Raster("hidden nodes", f"mask of {title}", data=drawing, size=(SIDE, SIDE), mime=SVG)
 
 
@@ -111,7 +115,7 @@ def _error_raster(
 ) -> Raster:
     """Hidden nodes coloured by their errors (n,); those from `darkest` on have the last colour."""
     shade = np.clip(np.nan_to_num(errors) / darkest * (len(SCALE) - 1), 0, len(SCALE) - 1).round().astype(int)
-    fill = [SCALE[i] if flag else VISIBLE for i, flag in zip(shade, marked, strict=True)]
+    fill = np.where(marked, np.array(SCALE)[shade], VISIBLE)
     drawing = svg(sketch, fill, marked, SCALE)
 
     label = f"{name}: error {np.nanmean(errors):.2g}" if marked.any() else name
@@ -119,11 +123,11 @@ def _error_raster(
     return Raster(label, alt, data=drawing, size=(SIDE, SIDE + SCALE_HEIGHT), mime=SVG)
 
 
-def _explain(comparison: Comparison) -> list[str]:
+def _explain(comparison: TokenErrors) -> list[str]:
     zero = float(comparison.errors["zero"][comparison.scored].mean())
     return [
-        f"Errors are those of the objective {comparison.name!r} at hidden nodes (bold outlines); a prediction of zero "
-        f"costs {zero:.2g}. Pale is none, darkest is twice the cost of the mean of neighbours, or more. Grey: visible "
-        "nodes.",
+        f"Errors are those of the objective {comparison.objective!r} at hidden nodes (bold outlines); a prediction of "
+        f"zero costs {zero:.2g}. Pale is none, darkest is twice the cost of the mean of neighbours, or more. "
+        "Grey: visible nodes.",
         f"Mean of neighbours: {NeighbourMean.name}.",
     ]

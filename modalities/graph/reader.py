@@ -21,11 +21,12 @@ from modalities.graph.graphs import Graphs, join, to_dense
 class GraphSource(Source):
     """`data=folder` of graphs: one place that holds them in a known form, or many files of one graph each.
 
-    One place (`formats.files.find_form`): all its graphs are for training, and the same ones for testing, unless
-    `holdout` sets a share of them aside (every k-th): as published, pre-training reads every graph, or the whole of
-    the only one, and no label. Data that split whole graphs (PPI) keep their split. `directed`, `scaling`: as in
-    `formats.files.read`. `inductive`: pre-training reads only the training nodes of one graph and the edges between
-    them (Reddit); testing, all. `keep_last`: the last, smaller batch of an epoch counts too, as published.
+    One place (`formats.files.find_form`): all its graphs are for training, and the same ones for testing,
+    unless `holdout` sets a share of them aside (every k-th): as published, pre-training reads every graph, or
+    the whole of the only one, and no label. Data that split whole graphs (PPI) keep their split. `directed`,
+    `scaling`: as in `formats.files.read`. `inductive`: pre-training reads only the training nodes of one
+    graph and the edges between them (Reddit); testing, all. `keep_last`: the last, smaller batch of an epoch
+    counts too, as published.
 
     Many files (.npz, .pt; a folder, glob, list or archive): split and labels as in `FolderSource`, which gets
     `split_seed`, `labels`, `group` and `holdout`, 0.1 by default; graphs are taken as they are.
@@ -60,8 +61,11 @@ class GraphSource(Source):
         if files.find_form(self.root) is not None:
             return None
 
-        holdout = 0.1 if self.holdout is None else self.holdout
-        source = FolderSource(self.root, npz_pt.SUFFIXES, holdout=holdout, rows=False, **self._table)
+        settings = dict(self._table)
+        if self.holdout is not None:
+            settings["holdout"] = self.holdout
+        # `rows=False`: an array file is one graph, not a row for each sample.
+        source = FolderSource(self.root, npz_pt.SUFFIXES, rows=False, **settings)
         try:
             self.classes = source.classes
         except UserError as error:
@@ -107,15 +111,24 @@ class GraphSource(Source):
             raise UserError(
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
-        return [self._item(f"{number:06d}", str(number), labels[number]) for number in numbers]
+        groups = data.scaffolds or [None] * len(data.graphs)
+        return [self._item(f"{n:06d}", str(n), labels=labels[n], group=groups[n]) for n in numbers]
 
-    def _labels(self, data: Collection) -> list[dict[str, int]]:
-        """The labels of each graph's item; names their classes."""
+    def _labels(self, data: Collection) -> list[dict[str, int | tuple[int, ...]]]:
+        """The labels of each graph's item: a class, or several answers; names their classes or questions."""
         labels = data.labels
-        if labels is None or labels.dim() != 1 or not len(labels):
+        if labels is None or not len(labels):
             return [{}] * len(data.graphs)
-        self.classes = {"label": [str(number) for number in range(int(labels.max()) + 1)]}
-        return [{"label": label} for label in labels.tolist()]
+        if data.scaffolds and labels.dim() == 1:  # molecules have answers, be it to one question
+            labels = labels[:, None]
+
+        if labels.dim() == 1:
+            self.classes = {"label": [str(number) for number in range(int(labels.max()) + 1)]}
+            return [{"label": label} for label in labels.tolist()]
+
+        self.questions = {"label": [str(number) for number in range(labels.shape[1])]}
+        answers = torch.where(labels == 0, -1, (labels > 0).long())  # of 1 yes, -1 no, 0 unknown: 1, 0 and -1
+        return [{"label": tuple(row)} for row in answers.tolist()]
 
     def _numbers(self, data: Collection, split: str) -> Sequence[int]:
         """Numbers of the graphs of one split."""
@@ -124,22 +137,25 @@ class GraphSource(Source):
         if not self.holdout:
             return range(len(data.graphs))
 
+        # The last graph of every `step` is for testing.
         step = round(1 / self.holdout)
-        return [number for number in range(len(data.graphs)) if (number % step == step - 1) == (split == "test")]
+        numbers = np.arange(len(data.graphs))
+        is_test = numbers % step == step - 1
+        return numbers[is_test == (split == "test")].tolist()
 
     def _part(self, data: Collection, split: str) -> Item:
         """The part of the single graph that one split reads."""
         if len(data.graphs) != 1 or "train" not in data.splits or not bool(data.splits["train"].any()):
             raise UserError(
-                f"data.source.inductive=true needs one graph that says which nodes are for training; {self.root} holds "
+                f"data.source.inductive=true needs one graph with a split of its nodes; {self.root} holds "
                 f"{len(data.graphs)} with {' and '.join(data.splits) or 'no'} splits."
             )
-        return self._item(split, f"0:{split}", {})
+        return self._item(split, f"0:{split}")
 
-    def _item(self, name: str, place: str, labels: dict[str, int]) -> Item:
-        """An item whose `member` is all that `GraphReader` must know: how the files are read, and the graph there."""
+    def _item(self, name: str, place: str, **more: Any) -> Item:
+        """An item whose `member` holds all that `GraphReader` needs: how files are read, and the graph there."""
         form = f"{'d' if self.directed else 'u'}:{self.scaling}"
-        return Item(f"{Path(self.root).stem}#{name}", self.root, member=f"{form}:{place}", labels=labels)
+        return Item(f"{Path(self.root).stem}#{name}", self.root, member=f"{form}:{place}", **more)
 
 
 def collection(reader: Reader, source: Source) -> Collection:
@@ -150,7 +166,7 @@ def collection(reader: Reader, source: Source) -> Collection:
 
 
 class GraphReader(Reader):
-    """Reads an item of `GraphSource`, or a .pt or .npz file that holds one graph; the same for training and not.
+    """Reads an item of `GraphSource`, or a .pt or .npz file that holds one graph.
 
     `loop`: edge attributes of self-loops (molecules).
     """
@@ -159,30 +175,36 @@ class GraphReader(Reader):
     extensions = npz_pt.SUFFIXES
 
     def __init__(self, loop: Sequence[int] | None = None):
-        self.loop = None if loop is None else tuple(loop)
+        self.loop = loop
+        if loop is not None:
+            self.loop = tuple(loop)  # hashable: files are cached by it
 
     def read(self, item: Item, train: bool) -> Graphs:
         data, number, part = self._locate(item)
-        return data.training if part == "train" else data.graphs[number]
+        if part == "train":
+            return data.training
+        return data.graphs[number]
 
     def token_labels(self, item: Item) -> TokenLabels | None:
-        """Labels of nodes; None where graphs have labels, or a node may have several."""
+        """Classes of nodes, or answers where a node may have several labels; None where nodes have none."""
         data, number, part = self._locate(item)
-        if data.nodes is None or data.nodes.dim() != 1:
+        if data.nodes is None:
             return None
         if part == "train":
-            return TokenLabels(data.nodes[data.splits["train"]], names=data.classes)
+            return TokenLabels(data.nodes[data.splits["train"]].long(), names=data.classes)
 
         splits = {name: data.of_graph(number, flags) for name, flags in data.splits.items()}
         if part == "test":
             splits["train"] = torch.zeros_like(splits["train"])  # the training part has an item of its own
-        return TokenLabels(data.of_graph(number, data.nodes), splits, names=data.classes)
+        return TokenLabels(data.of_graph(number, data.nodes).long(), splits, names=data.classes)
 
     def raw_features(self, data: Graphs, by_token: bool) -> Tensor | None:
-        """Features (N, C) of nodes, or their mean over each graph (S, C); None where they are class numbers."""
+        """Features (N, C), or their mean over each graph (S, C); None where they are class numbers."""
         if not data.x.is_floating_point():
             return None
-        x = to_dense(data.x, data.features) if data.is_sparse else data.x
+        x = data.x
+        if data.is_sparse:
+            x = to_dense(x, data.features)
         if by_token:
             return x
 
@@ -194,10 +216,13 @@ class GraphReader(Reader):
 
     def objects(self, item: Item) -> Tensor | None:
         """(N,) bool, the nodes that lie on an object."""
-        return torch.from_numpy(np.load(item.aux["object"])) if "object" in item.aux else None
+        if "object" not in item.aux:
+            return None
+        return torch.from_numpy(np.load(item.aux["object"]))
 
     def _locate(self, item: Item) -> tuple[Collection, int, str]:
-        """The collection of an item's graph, its number there, and the split whose part it is ("" for none)."""
+        """The collection of an item's graph, its number there, and the split that it is a part for, or ""."""
+        # One of several graphs in one place: `GraphSource._item` wrote how they are read.
         if item.member is not None and item.member[:2] in ("d:", "u:"):
             form, scaling, number, *part = item.member.split(":")
             data = files.read(item.path, directed=form == "d", scaling=scaling, loop=self.loop)

@@ -19,12 +19,13 @@ LABEL_FILES = ("labels", "train", "test")
 class SampledSource(Source):
     """One big graph as arrays in a folder.
 
-    indptr.npy (N + 1,) and indices.npy (E,): the nodes with an edge to node i are indices[indptr[i] : indptr[i + 1]];
-    features.npy (N, C). Arrays are memory-mapped, never read whole. `write` makes such a folder.
+    indptr.npy (N + 1,) and indices.npy (E,): the nodes with an edge to node i are indices[indptr[i] :
+    indptr[i + 1]]; features.npy (N, C). Arrays are memory-mapped, never read whole. `write` makes such a
+    folder.
 
     An item is a root node; `roots.npy` lists them, else every node is one. `labelled`, for evaluations with
-    pool=first: the roots are the nodes that train.npy and test.npy list, with their classes in labels.npy (N,), -1
-    unknown.
+    pool=first: the roots are the nodes that train.npy and test.npy list, with their classes in labels.npy
+    (N,), -1 unknown.
     """
 
     held_out = "hidden nodes, under masks drawn by a fixed seed; pre-training read the same graph, as published"
@@ -33,9 +34,10 @@ class SampledSource(Source):
         self.root, self.labelled, self.classes = root, labelled, {}
 
     def items(self, split: str) -> Sequence[Item]:
-        """Every root, for training and for testing: as published, pre-training reads the whole graph and no label."""
-        folder = Path(self.root)
-        names = FILES + LABEL_FILES if self.labelled else FILES
+        """Every root, for training and testing: as published, pre-training reads the whole graph and no label."""
+        folder, names = Path(self.root), FILES
+        if self.labelled:
+            names += LABEL_FILES
         if missing := [f"{name}.npy" for name in names if not (folder / f"{name}.npy").exists()]:
             raise UserError(f"data.root: {self.root} lacks {', '.join(missing)}.")
 
@@ -49,7 +51,7 @@ class SampledSource(Source):
 
 
 class Roots(Sequence[Item]):
-    """An item per root node, made on access: a list of millions would outweigh all that training holds in memory."""
+    """An item per root node, made on access: a list of millions would outweigh the rest of a training run."""
 
     def __init__(self, root: str, nodes: Sequence[int], labels: Sequence[int] | None = None):
         self.root, self.nodes, self.labels = root, nodes, labels
@@ -68,10 +70,10 @@ class Roots(Sequence[Item]):
 
 
 class SampledReader(Reader):
-    """The subgraph round a root: of each node reached, at most `fanout[k]` of its neighbours in step k, at random.
+    """The subgraph round a root: in step k at most `fanout[k]` random neighbours of each node reached before.
 
-    All edges between the sampled nodes are in it, so that a node may have more neighbours than were drawn for it. The
-    root is node 0 and `roots` of the result. Memory: the nodes sampled, not the graph.
+    All edges between the sampled nodes are in it, so that a node may have more neighbours than were drawn for
+    it. The root is node 0 and `roots` of the result. Memory: the nodes sampled, not the graph.
     """
 
     view = "graph"
@@ -87,8 +89,11 @@ class SampledReader(Reader):
         except (OSError, ValueError) as error:
             raise BadSample(f"cannot be read: {error}") from error
 
-        seed = int(torch.randint(2**62, ())) if train else int(item.member)
-        nodes = sample_nodes(indptr, indices, int(item.member), self.fanout, np.random.default_rng(seed))
+        # Training draws other neighbours each time, testing the same for the same root.
+        root = seed = int(item.member)
+        if train:
+            seed = int(torch.randint(2**62, ()))
+        nodes = sample_nodes(indptr, indices, root, self.fanout, np.random.default_rng(seed))
         x = torch.from_numpy(np.array(features[nodes], np.float32))
         edges = torch.from_numpy(edges_between(indptr, indices, nodes))
         return Graphs.of(x, edges).compact().rooted(torch.zeros(1, dtype=torch.long))
@@ -141,6 +146,7 @@ def write(folder: str | Path, edge_index: np.ndarray, features: np.ndarray) -> N
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
+    # Edges by receiver; `indptr` counts those of all receivers before.
     order = np.argsort(edge_index[1], kind="stable")
     indptr = np.zeros(len(features) + 1, np.int64)
     np.cumsum(np.bincount(edge_index[1], minlength=len(features)), out=indptr[1:])

@@ -17,5 +17,6 @@ class NodeFeatures(Target):
     @torch.no_grad()
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
         content = query.rows.gather(ctx.tokens[view].content)
-        is_sparse = content.dim() == 4
-        return TargetValues(to_dense(content, self.out) if is_sparse else content.float())
+        if content.dim() == 4:  # sparse, (1, M, 2, K)
+            content = to_dense(content, self.out)
+        return TargetValues(content.float())

@@ -1,4 +1,4 @@
-"""GraphMAE2's latent prediction: the teacher, an average of the encoder that is fed every node, and the head."""
+"""GraphMAE2's latent prediction: the teacher, a running mean of the encoder fed with every node, and the head."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,10 @@ from core.tokens import ForwardContext
 
 
 class LatentTeacher(EMATeacher):
-    """Projected codes (1, N, D) of the whole graph by averaged weights. Dropout is active in it too, as published.
+    """Projected codes (1, N, D) of the whole graph by averaged weights, with dropout, as published.
 
-    Its input is the view "teacher", where the data make one (with other edges dropped), else `view`, the student's.
+    Its input is the view "teacher", where the data make one (with other edges dropped), else `view`, the
+    student's.
     """
 
     def __init__(self, parts: Mapping[str, str], momentum: float, delay: float = 0.0, view: str = "graph"):

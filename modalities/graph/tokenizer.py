@@ -10,7 +10,7 @@ from modalities.graph.graphs import Graphs, from_pyg
 
 
 class Nodes(Tokenizer):
-    """Every node is a token; its content is its raw features: packed, (1, N, C), or (1, N, 2, K) where sparse.
+    """Every node is a token with its raw features as content: packed, (1, N, C), or (1, N, 2, K) where sparse.
 
     Takes `Graphs` and torch_geometric's Data or Batch. `features`: C. `loop`: edge attributes of self-loops
     (molecules), for graphs of torch_geometric. Side: `roots`, the nodes that sampled subgraphs grew from.
@@ -22,11 +22,13 @@ class Nodes(Tokenizer):
         self.features, self.loop = features, loop
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"features": self.features}
 
     def forward(self, data: Any) -> Tokens:
-        graphs = data if isinstance(data, Graphs) else from_pyg(data, self.loop)
+        graphs = data
+        if not isinstance(data, Graphs):
+            graphs = from_pyg(data, self.loop)
         if graphs.features != self.features:
             raise UserError(
                 f"The graphs have {graphs.features} features per node; the method is built for {self.features}. "
@@ -42,5 +44,7 @@ class Nodes(Tokenizer):
             edges=graphs.edge_index,
             edge_content=graphs.edge_attr,
         )
-        side = {} if graphs.roots is None else {"roots": graphs.roots}
+        side = {}
+        if graphs.roots is not None:
+            side["roots"] = graphs.roots
         return Tokens(graphs.x[None], layout, side=side)

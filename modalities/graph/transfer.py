@@ -1,4 +1,4 @@
-"""Molecules: a pre-trained encoder fine-tuned on properties of whole molecules, as transfer learning reports it."""
+"""Molecules: an encoder fine-tuned on properties of whole molecules, as transfer learning reports it."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from core.data.reader import Reader
 from core.data.sources import Source
 from core.errors import UserError
+from core.evaluation.metrics import RocAuc
 from core.evaluation.published import Figures, Published
 from core.export import SavedEncoder
 from modalities.graph.formats.collection import Collection
@@ -22,6 +22,7 @@ from modalities.graph.nn.molecules import MoleculeGIN
 from modalities.graph.reader import collection
 
 SHARES = (0.8, 0.1)  # training and validation
+MOLECULES_ENCODED = 256  # at a time
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def molecule_transfer(
         raise UserError(f"Fine-tuning on molecules is for method=graphmae_chem, not {type(encoder.encoder).__name__}.")
     if data.labels is None or not data.scaffolds:
         raise UserError("Fine-tuning needs answers (1, T) as `y` and a `scaffold` for every molecule.")
-    answers = data.labels if data.labels.dim() == 2 else data.labels[:, None]
+
+    answers = data.labels
+    if answers.dim() == 1:
+        answers = answers[:, None]
     train, validation, test = scaffold_split(data.scaffolds, SHARES)
     parts = {"validation": validation, "test": test}
     with torch.random.fork_rng(devices=[]):
@@ -75,25 +79,30 @@ def molecule_transfer(
         model.encoder.encoder.drop = settings.drop
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.decay_every or settings.epochs, 0.3)
-        best, chosen, auc = -1.0, 0.0, {}
+
+        best, test_at_best, auc = -1.0, 0.0, {}
         for _ in range(settings.epochs):
             _train_epoch(model, optimizer, data.graphs, answers, train, settings.batch_size)
             schedule.step()
-            auc = {name: _auc(model, data.graphs, answers, rows, name) for name, rows in parts.items()}
+            auc = {name: _roc_auc(model, data.graphs, answers, rows, name) for name, rows in parts.items()}
             if auc["validation"] >= best:
-                best, chosen = auc["validation"], auc["test"]
-    return {"final": auc["test"], "chosen_on_validation": chosen}
+                best, test_at_best = auc["validation"], auc["test"]
+    return {"final": auc["test"], "chosen_on_validation": test_at_best}
 
 
-def scaffold_split(scaffolds: Sequence[str], shares: tuple[float, float]) -> tuple[list[int], list[int], list[int]]:
+def scaffold_split(
+    scaffolds: Sequence[str],
+    shares: tuple[float, float],
+) -> tuple[list[int], list[int], list[int]]:
     """Numbers of training, validation and test molecules; those of one scaffold stay together.
 
-    The largest groups come first, of equal ones that whose first molecule comes last; a group goes to the first part
-    it fits into. Source: the published deterministic scaffold split (Hu et al., 2020).
+    The largest groups come first, of equal ones that whose first molecule comes last; a group goes to the
+    first part it fits into. Source: the published deterministic scaffold split (Hu et al., 2020).
     """
     groups = defaultdict(list)
     for number, name in enumerate(scaffolds):
         groups[name].append(number)
+
     ends = (shares[0] * len(scaffolds), sum(shares) * len(scaffolds))
     train, validation, test = [], [], []
     for group in sorted(groups.values(), key=lambda g: (len(g), g[0]), reverse=True):
@@ -107,10 +116,10 @@ def scaffold_split(scaffolds: Sequence[str], shares: tuple[float, float]) -> tup
 
 
 def property_loss(logits: Tensor, answers: Tensor) -> Tensor:
-    """Mean binary cross entropy over known answers (1 yes, -1 no, 0 unknown), both (S, T), in float64 as published."""
-    known = answers != 0
+    """Mean binary cross entropy over known answers (1 yes, -1 no, 0 unknown), (S, T), in float64 as published."""
+    is_known = answers != 0
     error = F.binary_cross_entropy_with_logits(logits.double(), (answers.double() + 1) / 2, reduction="none")
-    return torch.where(known, error, 0).sum() / known.sum().clamp(min=1)
+    return torch.where(is_known, error, 0).sum() / is_known.sum().clamp(min=1)
 
 
 def _train_epoch(
@@ -126,22 +135,30 @@ def _train_epoch(
     order = torch.tensor(rows)[torch.randperm(len(rows))]
     for part in order.split(batch_size):
         optimizer.zero_grad()
-        said = model(join([graphs[i] for i in part.tolist()]).to(device))
-        property_loss(said, answers[part].to(device)).backward()
+        logits = model(join([graphs[i] for i in part.tolist()]).to(device))
+        property_loss(logits, answers[part].to(device)).backward()
         optimizer.step()
 
 
 @torch.no_grad()
-def _auc(model: PropertyHead, graphs: Sequence[Graphs], answers: Tensor, rows: Sequence[int], name: str) -> float:
+def _roc_auc(
+    model: PropertyHead,
+    graphs: Sequence[Graphs],
+    answers: Tensor,
+    rows: Sequence[int],
+    name: str,
+) -> float:
     """Mean over the tasks that have both answers among these molecules."""
     model.eval()
-    batches = (join([graphs[i] for i in rows[start : start + 256]]) for start in range(0, len(rows), 256))
-    parts = [model(batch.to(model.head.weight.device)).cpu() for batch in batches]
-    right, said, found = answers[list(rows)].numpy(), torch.cat(parts).numpy() if parts else np.zeros((0, 1)), []
-    for task in range(right.shape[1]):
-        known = right[:, task] != 0
-        if (right[:, task] > 0).any() and (right[:, task] < 0).any():
-            found.append(roc_auc_score(right[known, task] > 0, said[known, task]))
-    if not found:
+    logits = [torch.zeros(0, answers.shape[1])]
+    for start in range(0, len(rows), MOLECULES_ENCODED):
+        batch = join([graphs[i] for i in rows[start : start + MOLECULES_ENCODED]])
+        logits.append(model(batch.to(model.head.weight.device)).cpu())
+
+    tested = answers[list(rows)].double()
+    y = torch.where(tested == 0, torch.nan, (tested > 0).double())
+    metric = RocAuc()
+    value = metric.value(metric.score(y.numpy(), torch.cat(logits).numpy())[None])
+    if np.isnan(value):
         raise UserError(f"The {name} molecules hold no task with both answers; ROC-AUC has no meaning there.")
-    return float(np.mean(found))
+    return value

@@ -1,4 +1,4 @@
-"""The generated world as graphs: points on each solid's surface, linked to their nearest neighbours, as .npz files."""
+"""The generated world as graphs: points on each solid's surface, linked to their nearest neighbours."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,12 @@ RAY_START = 4.0  # metres from the solid's centre
 
 
 class GraphWorld(WorldSource):
-    """`size` points where random rays meet the solid; features: position about their mean (metres), unit normal.
+    """`size` points where random rays meet the solid, as .npz files.
 
-    The label is the solid's shape. Every node lies on the solid: for test samples `aux["object"]`, bool (N,), is true
-    everywhere; there is no background. Cost: 5 ms a sample on one core at 128 points. `train` and `test` are the
-    numbers of samples, `root` and `seed` as in `WorldSource`.
+    Features: position about the points' mean (metres), unit normal. The label is the solid's shape. Every
+    node lies on the solid: for test samples `aux["object"]`, bool (N,), is true everywhere; there is no
+    background. Cost: 5 ms a sample on one core at 128 points. `train` and `test` are the numbers of samples,
+    `root` and `seed` as in `WorldSource`.
     """
 
     kind = "graph"
@@ -39,7 +40,10 @@ class GraphWorld(WorldSource):
 
 
 def surface_points(scene: Scene, count: int) -> np.ndarray:
-    """(count, 3) points where rays from all sides, aimed at random points within the solid's radius, first meet it."""
+    """(count, 3) points where rays from all sides first meet the solid.
+
+    Rays are aimed at random points of a ball round its centre, as large as the solid.
+    """
     # The scene's own numbers are the seed: the same scene gives the same points.
     seed = [int(2**40 * part) for part in (scene.yaw, scene.scale, scene.proportion)]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))

@@ -4,9 +4,20 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from core.evaluation.fillers import Filler, HarmonicFiller
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import LOSSLESS, Gallery, Panel, Pictures, Raster, encode, look, shrink, tinted, versions
+from core.reconstruction.baseline import Baseline, HarmonicInterpolation
+from core.reconstruction.pictures import (
+    LOSSLESS,
+    Gallery,
+    Panel,
+    Pictures,
+    Raster,
+    colour_versions,
+    encode,
+    grid_views,
+    shrink,
+    tinted,
+)
 from core.tokens import Batch, Mask
 
 SIDE = 224  # pixels of the longer side; larger images are shown smaller
@@ -18,15 +29,15 @@ class ImagePictures(Pictures):
     `shown`: the channels drawn as red, green and blue, or one as grey; by default the first three, of fewer the first.
     """
 
-    def __init__(self, shown: Sequence[int] | None = None, filler: Filler | None = None):
-        self.shown, self.filler = shown, filler or HarmonicFiller()
+    def __init__(self, shown: Sequence[int] | None = None, baseline: Baseline | None = None):
+        self.shown, self.baseline = shown, baseline or HarmonicInterpolation()
 
     def draw(self, method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Gallery:
-        views = look(method, batch, "image", masks, self.filler)
+        views = grid_views(method, batch, "image", masks, self.baseline)
         hidden, panels = [], []
         for index, key in enumerate(batch.keys):
             hidden.append(Panel(key, [_still(tinted(views, index, self.shown), "mask", key)]))
-            rasters = [_still(rgb, label, key) for label, rgb in versions(views, index, self.shown).items()]
+            rasters = [_still(rgb, label, key) for label, rgb in colour_versions(views, index, self.shown).items()]
             panels.append(Panel(key, rasters))
         return Gallery(hidden, panels, views.notes)
 

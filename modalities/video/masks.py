@@ -19,7 +19,7 @@ class TubeMasker(ViewMasker):
     Source: MCG-NJU/VideoMAE.
     """
 
-    need: ClassVar = {"axes": 3}
+    requires: ClassVar = {"axes": 3}
 
     def __init__(self, ratio: float):
         self.ratio = checked_ratio(ratio)
@@ -53,7 +53,7 @@ class DualMasker(ViewMasker):
     Source: OpenGVLab/VideoMAEv2.
     """
 
-    need: ClassVar = {"axes": 3}
+    requires: ClassVar = {"axes": 3}
 
     def __init__(self, ratio: float, decoder_ratio: float):
         if decoder_ratio not in (0, 0.25, 0.5, 0.75):

@@ -6,9 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.evaluation.fillers import Filler, HarmonicFiller
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.pictures import LOSSLESS, Gallery, Panel, Pictures, Raster, encode, look, shrink, tinted, versions
+from core.reconstruction.baseline import Baseline, HarmonicInterpolation
+from core.reconstruction.pictures import (
+    LOSSLESS,
+    Gallery,
+    Panel,
+    Pictures,
+    Raster,
+    colour_versions,
+    encode,
+    grid_views,
+    shrink,
+    tinted,
+)
 from core.tokens import Batch, Mask
 
 SIDE = 112  # pixels of a frame's longer side; larger frames are shown smaller
@@ -22,17 +33,17 @@ class VideoPictures(Pictures):
     `shown`: as for images. `rate`: frames of the animation in a second.
     """
 
-    def __init__(self, shown: Sequence[int] | None = None, rate: float = 8.0, filler: Filler | None = None):
-        self.shown, self.rate, self.filler = shown, rate, filler or HarmonicFiller()
+    def __init__(self, shown: Sequence[int] | None = None, rate: float = 8.0, baseline: Baseline | None = None):
+        self.shown, self.rate, self.baseline = shown, rate, baseline or HarmonicInterpolation()
 
     def draw(self, method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Gallery:
-        views = look(method, batch, "video", masks, self.filler)
+        views = grid_views(method, batch, "video", masks, self.baseline)
         slots = method.tokenizer.patch[0]
         hidden, panels = [], []
         for index, key in enumerate(batch.keys):
             over = tinted(views, index, self.shown)[::slots]  # a mask is the same for all frames of a slot
             hidden.append(Panel(key, [film(over, "mask", f"mask of {key}, first frame of every time slot")], "rows"))
-            clips = versions(views, index, self.shown)
+            clips = colour_versions(views, index, self.shown)
             strips = [film(clip, label, f"{label} of {key}, frame by frame") for label, clip in clips.items()]
             panels.append(Panel(key, [*strips, self._moving(clips, key)], "rows"))
         return Gallery(hidden, panels, [*views.notes, *_say_frames(batch)])
@@ -43,7 +54,8 @@ class VideoPictures(Pictures):
         exact = max(next(iter(clips.values())).shape[1:3]) <= LOSSLESS
         names = ", ".join(clips)
         wide = torch.stack([beside(each) for each in frames])
-        return encode(wide, "the same, moving", f"animation of {key}: {names}", exact, round(1000 / self.rate))
+        alt = f"animation of {key}: {names}"
+        return encode(wide, "the same, moving", alt, exact=exact, milliseconds=round(1000 / self.rate))
 
 
 def film(clip: Tensor, label: str, alt: str) -> Raster:

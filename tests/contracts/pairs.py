@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from core.build import build
-from core.composition.choices import choices
-from core.composition.references import Misfit
-from core.composition.tree import assemble
+from core.config.build import build
+from core.config.compose import assemble
+from core.config.files import choices
+from core.errors import IncompatibleError
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokenizers import Patchify
 from core.tokens import Batch, ForwardContext, Mask, Tokens
@@ -100,6 +100,6 @@ def _refusal(pair: Pair) -> str | None:
     try:
         with torch.device("meta"):
             pair.build()
-    except Misfit as misfit:  # any other error, also one that speaks to the user, says nothing about the pair
-        return str(misfit)
+    except IncompatibleError as error:  # any other error, also a UserError, is not about the pair
+        return str(error)
     return None

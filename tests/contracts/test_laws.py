@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.composition.choices import choices
+from core.config.files import choices
 from core.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,3 +101,12 @@ def test_a_modality_from_outside_trains(signals, tmp_path, capsys):
 
     said = load_encoder(run_dir)(torch.zeros(2, 2, 32))
     assert said.tokens.shape == (2, 8, 128) and said.grid == (8,)
+
+
+def test_what_a_modality_from_outside_lacks_is_blamed_on_the_right_choice(signals, capsys):
+    assert main(["modality=signal", "data=world"]) == 2
+    error = capsys.readouterr().err
+    assert "data=world does not fit modality=signal: " in error and "modality=signal takes data=folder." in error
+    assert main(["modality=signal", "method=videomae", f"data.root={signals}"]) == 2
+    error = capsys.readouterr().err
+    assert "method=videomae cannot take modality=signal" in error and "modality=signal goes with method=mae." in error

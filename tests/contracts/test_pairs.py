@@ -5,9 +5,9 @@ from inspect import isabstract
 import pytest
 import torch
 
-from core.build import build_method
-from core.composition.choices import choices
 from core.config import compose
+from core.config.build import build_method
+from core.config.files import choices
 from core.encoder import Encoder
 from core.errors import UserError
 from core.export import SavedEncoder, export_encoder, load_encoder

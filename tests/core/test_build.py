@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from core.build import build, build_method, checked_targets, compatible, fits, load_target
-from core.composition.references import Misfit
 from core.config import compose
-from core.errors import UserError
+from core.config.allowed import checked_targets, load_target
+from core.config.build import build, build_method
+from core.config.compose import assemble
+from core.config.files import choices, fits
+from core.errors import IncompatibleError, UserError
 from tests.core.config_fixture import TREE, install
 
 TOY = "lacuna_toy.parts."
+SPECIAL = {("graph", "graphmae_chem"): ["modality.features=2"]}  # atoms, which the generated world has not
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +49,7 @@ def message(tree: dict, key: str = "method", **scope) -> str:
 
 def test_method_is_built_in_constructor_order_and_completed(built):
     config = compose([], TREE)
-    method = build_method(config, TREE)
+    method = build_method(config)
     assert built == ["Cutter", "Trunk", "Encoder", "Trunk"]
     readout, embed = method.readouts["main"], config["method"]["encoder"]["embed"]
     assert embed == {"_target_": TOY + "Embed", "values": 18, "dim": 8}
@@ -58,7 +61,7 @@ def test_method_is_built_in_constructor_order_and_completed(built):
 
 def test_completed_nodes_stand_alone():
     config = compose([], TREE)
-    build_method(config, TREE)
+    build_method(config)
     saved = json.loads(json.dumps(config["method"]["encoder"]))
     assert build(saved).embed.values == 18
     assert saved == config["method"]["encoder"]
@@ -142,7 +145,7 @@ def test_layers_of_torch_and_timm():
         (node("RandomMasker", ratio="x"), ["method.ratio=x", "number (float)"]),
         (node("RandomMasker"), ["method.ratio must be set", "RandomMasker needs it"]),
         (node("BlockMasker", block=[1]), ["method.block=[1]", "a list of 2"]),
-        (node("BlockMasker", block=[1, 2.5]), ["method.block.1=2.5", "whole number"]),
+        (node("BlockMasker", block=[1, 2.5]), ["method.block=[1,2.5]", "whole number"]),
         (node("Trunk", dim=4, depth=1, bias="fulll"), ["method.bias=fulll", "Did you mean full"]),
         (node("Trunk", dim=4, depth=1, heads=3), ["method: width 4 is not divisible by 3 heads"]),
         (node("Trunk", dim=4, depth=1, heads=0), ["method: "]),
@@ -156,7 +159,7 @@ def test_layers_of_torch_and_timm():
         ({"a": {"_target_": 5}}, ["method.a._target_", "5"]),
         (node("RandomMaskr"), ["lacuna_toy.parts has no RandomMaskr", "Did you mean RandomMasker"]),
         ({"_target_": "lacuna_toy.prts.Clip"}, ["no module lacuna_toy.prts", "Did you mean parts"]),
-        ({"_target_": "core.build.build_method.x"}, ["core.build.build_method"]),
+        ({"_target_": "core.config.build.build_method.x"}, ["core.config.build.build_method"]),
     ],
 )
 def test_errors_name_the_key_and_what_is_right(tree, words):
@@ -200,32 +203,29 @@ def test_needs_may_depend_on_settings():
     assert build(node("PyramidTarget", levels=3), scope).levels == 3
 
 
-def test_method_that_cannot_take_a_modality_says_why_and_what_fits():
-    config = compose(["modality=toy_image", "method=toy_tube"], TREE)
-    with pytest.raises(UserError) as caught:
-        build_method(config, TREE)
+def test_method_that_cannot_take_a_modality_is_refused_with_what_fits_before_anything_is_built(built):
+    with pytest.raises(IncompatibleError) as caught:
+        compose(["modality=toy_image", "method=toy_tube"], TREE)
     told = str(caught.value)
-    assert "method=toy_tube cannot take modality=toy_image: method.masker (TubeMasker) needs tokens with axes=3" in told
+    assert "method=toy_tube cannot take modality=toy_image." in told
     assert "takes modality=toy_video;" in told
     assert "toy_block" in told.split("goes with")[1]
     assert "toy_tube" not in told.split("goes with")[1]
+    assert built == []
+
+
+def test_a_method_whose_parts_are_replaced_may_take_more_than_its_file_lists():
+    pair = ["modality=toy_image", "method=toy_tube"]
+    with pytest.raises(IncompatibleError, match=r"method\.masker \(TubeMasker\) needs tokens with axes=3"):
+        build_method(compose([*pair, "method.masker.ratio=0.5"], TREE))
+    replaced = compose([*pair, "method.masker={_target_: lacuna_toy.parts.RandomMasker, ratio: 0.5}"], TREE)
+    assert type(build_method(replaced).masker).__name__ == "RandomMasker"
 
 
 def test_a_pair_that_fits_is_not_blamed_for_a_setting():
     config = compose(["method.masker.ratio=null"], TREE)
-    with pytest.raises(Misfit, match=r"method\.masker\.ratio must be set"):
-        build_method(config, TREE)
-
-
-def test_compatible_builds_without_allocating(monkeypatch):
-    assert set(compatible("toy_mae", TREE)) >= {"toy_image", "toy_video", "toy_sound"}
-    assert compatible("toy_frames", TREE) == ["toy_video"]
-    devices = []
-    monkeypatch.setattr(
-        "lacuna_toy.parts.Trunk.give", property(lambda self: devices.append(self.weight.weight.device) or {"dim": 1})
-    )
-    assert fits("toy_image", "toy_mae", TREE)
-    assert {device.type for device in devices} == {"meta"}
+    with pytest.raises(IncompatibleError, match=r"method\.masker\.ratio must be set"):
+        build_method(config)
 
 
 # What a config may name
@@ -251,11 +251,11 @@ def test_compatible_builds_without_allocating(monkeypatch):
         "core",
         "core..x",
         ".core.x",
-        "core.build.",
+        "core.config.build.",
         "core/build.x",
         "core.__main__.x",
-        "core.build.__loader__",
-        "core.build.build.__globals__",
+        "core.config.build.__loader__",
+        "core.config.build.build.__globals__",
         "",
         None,
         7,
@@ -274,10 +274,10 @@ def test_names_outside_the_allowlist_are_refused_before_any_import(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "core.build.inspect",
-        "core.build.partial",
-        "core.composition.allowlist.import_module",
-        "core.composition.allowlist.sys",
+        "core.config.build.inspect",
+        "core.config.build.partial",
+        "core.config.allowed.import_module",
+        "core.config.allowed.sys",
         "lacuna_toy.parts.system",
         "lacuna_toy.parts.BUILT",
         "lacuna_toy.parts.write",
@@ -323,6 +323,25 @@ def test_load_target_takes_objects_defined_in_allowed_packages():
 
 
 # The real tree
+
+
+@pytest.mark.parametrize("modality", sorted(choices("modality")))
+def test_methods_list_the_modalities_that_they_build_for(modality):
+    takes, listed = [], []
+    for method in sorted(choices("method")):
+        if method.startswith("toy") or modality.startswith("toy"):
+            continue
+        overrides = [f"modality={modality}", f"method={method}", "size=nano", *SPECIAL.get((modality, method), [])]
+        listed += [method] if fits(modality, method) else []
+        try:
+            config = assemble(overrides)
+            assert config["method"]["name"] == method
+            with torch.device("meta"):
+                build_method(config)
+        except IncompatibleError:
+            continue
+        takes.append(method)
+    assert takes == listed
 
 
 def test_default_config_builds_and_gives_its_names():

@@ -161,4 +161,4 @@ def test_packed_samples_are_refused():
 
 def test_bias_and_start_of_the_mask_token_are_settings():
     made = decoder("mask_token", project_bias=False, mask_init="zero")
-    assert made.project.bias is None and (made.mask_token == 0).all() and made.give == {"width": DIM}
+    assert made.project.bias is None and (made.mask_token == 0).all() and made.provides == {"width": DIM}

@@ -186,7 +186,7 @@ def test_vit_says_where_its_features_belong(cls):
     if cls:
         assert latent.cls.shape == (2, DIM)
         assert torch.allclose(vit.trunk.norm(latent.taps["block1/cls"]), latent.cls, atol=1e-6)
-    assert vit.give == {"width": DIM} and (vit.embed_dim, vit.depth, vit.masking) == (DIM, 2, "drop")
+    assert vit.provides == {"width": DIM} and (vit.embed_dim, vit.depth, vit.masking) == (DIM, 2, "drop")
 
 
 @pytest.mark.parametrize("cls", [False, True])

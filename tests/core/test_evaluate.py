@@ -1,6 +1,8 @@
 """The command as a user meets it, on a run of two steps with pictures of two classes."""
 
 import json
+import pickle
+import re
 import shutil
 
 import numpy as np
@@ -10,8 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core import evaluate, train
-from core.evaluation.classification import SUPERVISED, Task, compare
-from core.evaluation.protocol import Fold, Options
+from core.errors import UserError
+from core.evaluation import run_task
+from core.evaluation.compare import SUPERVISED
+from core.evaluation.settings import EvaluationSettings
 from core.export import load_encoder
 from core.runs import open_config, open_method
 
@@ -44,9 +48,9 @@ def place(tmp_path_factory):
 
 
 def run(capsys, *argv):
-    """Exit code, what was printed, and the JSON of the last line (None where that is no JSON)."""
+    """Exit code, stderr and stdout of the command, and the JSON of the last line (None where it failed)."""
     capsys.readouterr()
-    code = evaluate.main(list(argv))
+    code = evaluate.main([*argv, "--json"])
     out, err = capsys.readouterr()
     return code, err, out, json.loads(out.splitlines()[-1]) if out.splitlines() and code == 0 else None
 
@@ -57,11 +61,11 @@ def test_another_run_is_asked_the_same(place, capsys, task):
     copy = shutil.copytree(place / "run", place / f"copy_{task}")
     argv = [f"run={place / 'run'}", f"task={task}", "seeds=2", "epochs=1", "batch_size=8"]
     alone = run(capsys, *argv)[3]["figures"]["label"]
-    code, err, out, record = run(capsys, *argv, f"beside={copy}")
+    code, err, out, record = run(capsys, *argv, f"compare_to={copy}")
     assert code == 0, err
     section = record["figures"]["label"]
     beside = section.pop("beside")
-    assert section == alone and record["beside"] == [str(copy)] and "beside: " in out
+    assert section == alone and record["beside"] == [str(copy)] and "compare_to" in out
     assert beside["accuracy"] == section["accuracy"] and beside["trainings"] == 1
     assert beside["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
@@ -74,15 +78,8 @@ def test_another_run_answers_as_it_does_by_itself(place, capsys, task):
     save_file({name: torch.zeros_like(value) for name, value in load_file(weights).items()}, weights)
     argv = [f"task={task}", "seeds=2", "epochs=1", "batch_size=8"]
     itself = run(capsys, f"run={other}", *argv)[3]["figures"]["label"]
-    section = run(capsys, f"run={place / 'run'}", *argv, f"beside={other}")[3]["figures"]["label"]
+    section = run(capsys, f"run={place / 'run'}", *argv, f"compare_to={other}")[3]["figures"]["label"]
     assert section["beside"]["accuracy"] == itself["accuracy"] != section["accuracy"]
-
-
-def test_the_difference_to_another_run_is_paired():
-    task = Task(np.zeros(4, dtype=int), [Fold(np.arange(0), np.arange(4))], None, Options())
-    ours, theirs = np.array([[True, True, True, False]]), np.array([[True, False, False, False]])
-    found = compare(ours, theirs, task, 1)
-    assert found["accuracy"]["value"] == 0.25 and found["difference"]["value"] == 0.5
 
 
 def test_fine_tuning_stands_beside_training_from_scratch(place, capsys):
@@ -238,8 +235,8 @@ def test_flat_pictures_have_no_labels(place, capsys):
         (["run={run}", "task=reconstruction", "samples=0"], "samples=0"),
         (["run={run}", "task=knn", "device=toaster"], "device=toaster"),
         (["run=[{run},{run}]", "task=reconstruction"], "one run"),
-        (["run={run}", "task=reconstruction", "beside={run}"], "beside"),
-        (["run={run}", "task=knn", "beside=nowhere"], "nowhere"),
+        (["run={run}", "task=reconstruction", "compare_to={run}"], "compare_to"),
+        (["run={run}", "task=knn", "compare_to=nowhere"], "nowhere"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_code_2(place, capsys, argv, message):
@@ -250,4 +247,100 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(place, capsys, argv, mes
 def test_help_names_every_setting(capsys):
     assert evaluate.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"{name}=" in shown for name in evaluate.Settings.__dataclass_fields__)
+    assert all(f"{name}=" in shown for name in EvaluationSettings.__dataclass_fields__ if name != "_")
+
+
+def test_json_is_printed_when_asked_for_alone(place, capsys):
+    argv = [f"run={place / 'run'}", "task=knn", "seeds=1"]
+    assert evaluate.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "{" not in out and "shape" not in out and "label: accuracy on 12 test samples, 2 classes" in out
+    record = json.loads((place / "run" / "evaluation" / "knn.json").read_text())
+    assert record["command"] == f"python -m core.evaluate run={place / 'run'} task=knn seeds=1"
+
+
+def test_python_gives_what_the_command_gives(place, capsys):
+    record = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=2", f"data.root={place / 'pictures'}")[3]
+    result = run_task(place / "run", "knn", f"data.root={place / 'pictures'}", seeds=2)
+    assert result.record["figures"] == record["figures"] and capsys.readouterr().out == ""
+    assert result.accuracy == result.value == record["figures"]["label"]["accuracy"]["value"]
+    assert (result.task, result.metric, result.verdict) == ("knn", "accuracy", "not resolvable at this size")
+    assert result.interval.low <= result.value <= result.interval.high
+    assert result.baselines["PCA of raw input"].value == 1 and result.of("label") == result
+    page = result._repr_html_()
+    assert "<pre" in page and "PCA of raw input, whitened" in page
+    with pytest.raises(AttributeError, match="its metric is accuracy"):
+        result.r2  # noqa: B018
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+def test_skill_is_a_result_too(place):
+    result = run_task(str(place / "run"), "reconstruction", samples=8, batch_size=4)
+    assert result.skill == result.record["figures"]["pixels"]["total"]["skill"]["value"]
+    assert result.interval.low <= result.skill and "pixels" in str(result) and result.verdict
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"task": "kn"}, "task=kn: choose knn"),
+        ({"metrik": "map"}, "no setting metrik"),
+        ({"metric": "ap"}, "metric=ap: choose accuracy"),
+        ({"metric": "retrieval_map"}, "go together"),
+        ({"task": "retrieval", "metric": "accuracy"}, "go together"),
+        ({"task": "svm", "metric": "map"}, "task=svm takes classes"),
+        ({"metric": "r2"}, "names are no numbers"),
+        ({"task": "reconstruction", "metric": "map"}, "takes no metric="),
+        ({"metric": "roc_auc", "shots": 3}, "shots= counts samples of a class"),
+    ],
+)
+def test_mistakes_in_python_are_users_errors(place, settings, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        run_task(place / "run", **{"task": "knn", "seeds": 1, **settings})
+
+
+@pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1"])
+def test_samples_of_a_class_are_retrieved(place, capsys, metric):
+    code, err, out, record = run(capsys, f"run={place / 'run'}", "task=retrieval", "seeds=2", f"metric={metric}")
+    assert code == 0, err
+    section = record["figures"]["label"]
+    assert section["baselines"].keys() == {"random order", "random init", "PCA of raw input"}
+    assert section["baselines"]["PCA of raw input"]["value"] > 0.9 > section["baselines"]["random order"]["value"]
+    assert section["metric"] == metric
+    assert f"{metric} on 12 test samples" in out
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "miou", "micro_f1", "map", "roc_auc"])
+def test_other_metrics_of_classes(place, capsys, metric):
+    """The PCA of these pictures tells them apart, by every metric."""
+    for task in ("knn", "linear"):
+        code, err, _, record = run(capsys, f"run={place / 'run'}", f"task={task}", "seeds=1", f"metric={metric}")
+        assert code == 0, err
+        section = record["figures"]["label"]
+        assert section["baselines"]["PCA of raw input"]["value"] == 1 >= section[metric]["value"] > 0
+    constant = "majority class" if metric in ("balanced_accuracy", "miou", "micro_f1") else "share of yes in training"
+    expected = {"balanced_accuracy": 0.5, "miou": 0.25, "micro_f1": 0.5, "map": 0.5, "roc_auc": 0.5}
+    assert section["baselines"][constant]["value"] == expected[metric]
+
+
+def test_values_are_predicted(place, capsys):
+    """Each picture's value is its own: 1.5 for the left class and -2.25 for the right one, and a part of its number."""
+    lines = ["path,label,split"]
+    for file in sorted((place / "pictures").rglob("*.png")):
+        value = (1.5 if file.parent.name == "class0" else -2.25) + int(file.stem) / 1000
+        lines.append(f"{file},{value},{file.parent.parent.name}")
+    table = place / "values.csv"
+    table.write_text("\n".join(lines) + "\n")
+    argv = [f"run={place / 'run'}", f"data.root={table}", "seeds=1"]
+    for task in ("knn", "linear"):
+        code, err, out, record = run(capsys, *argv, f"task={task}")
+        assert code == 0, err
+        section = record["figures"]["label"]
+        assert section["baselines"]["PCA of raw input"]["value"] > 0.9 and "r2 on 12 test samples, 1 values" in out
+        assert section["baselines"]["mean of training"]["value"] == pytest.approx(0, abs=0.01)
+        assert section["r2"]["value"] <= 1
+    error = run(capsys, *argv, "task=linear", "metric=rmse")[3]["figures"]["label"]
+    assert (
+        error["verdict"]["best_baseline"].startswith("PCA of raw input") and error["verdict"]["difference"]["value"] < 0
+    )
+    assert error["baselines"]["mean of training"]["value"] == pytest.approx(1.875, abs=0.01)

@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from core import load_encoder
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.errors import UserError
 from core.export import export_encoder, open_encoder
 
@@ -72,7 +72,7 @@ def test_fresh_weights_differ_from_the_trained(trained):
     assert not torch.equal(fresh.state_dict()[weight], own.state_dict()[weight])
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run", "core.build.torch.hub.load"])
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run", "core.config.build.torch.hub.load"])
 def test_a_target_outside_the_allowed_packages_is_refused(copied, target):
     config = json.loads((copied / "config.json").read_text())
     config["encoder"]["embed"] = {"_target_": target, "command": "true"}

@@ -53,7 +53,7 @@ def test_a_module_first_imported_for_another_device_keeps_its_tensors():
     """Sizes are counted on the meta device, whose tensors hold nothing; what is imported meanwhile is used later."""
     code = """
 import torch
-from core.composition.allowlist import load_target
+from core.config.allowed import load_target
 with torch.device("meta"):
     load_target("modalities.image.data.ImageReader")
 import modalities.image.data

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.errors import UserError
 from core.export import open_encoder
 from core.interop import Official, Rule, find_official, load_official, read_checkpoint, settings

@@ -251,3 +251,22 @@ def test_a_second_pass_of_the_model_itself():
     shuffled = replace(mask["image"], queries={"main": Query(Rows(torch.arange(15, -1, -1).expand(3, 16)))})
     _, turned = made.predict(tokens, {"image": shuffled})
     assert torch.allclose(turned["pixels"].flip(1), said["pixels"], atol=1e-5)
+
+
+def test_a_readout_without_its_view_is_skipped():
+    """Joint training: a batch of one modality trains the readouts of that modality alone."""
+    readouts = {
+        "main": Readout(decoder(), {"x": objective()}),
+        "sound": Readout(decoder(), {"y": objective()}, view="sound"),
+    }
+    made = method(readouts)
+
+    with pytest.warns(UserWarning, match="Readout 'sound' is skipped in batches without a mask of 'sound'"):
+        out = made(batch(), generator=seeded())
+    assert set(out.terms) == {"x"}
+
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(UserError, match="No readout of the method reads any of the masks image"),
+    ):
+        method({"sound": readouts["sound"]})(batch(), generator=seeded())

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from core.build import build
 from core.config import compose
-from core.pictures import Gallery, Panel, Pictures, Raster
+from core.config.build import build
+from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
 from core.report import curves, embeddings, main, tables
 from core.report.page import page, write_report
 from core.report.samples import Samples

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from core.build import build
-from core.composition.tree import assemble
+from core.config.build import build
+from core.config.compose import assemble
 
 # Totals without the frozen position tables; encoders with their cls token and learned positions.
 PUBLISHED = {

@@ -118,7 +118,7 @@ def test_targets_are_float32_without_gradient_and_say_their_width():
     target = Pixels(tokenizer.patch, 3, tokenizer.grid, per="patch")
     truth = ask(target, double, Query(ROWS))
     assert truth.values.dtype == torch.float32 and not truth.values.requires_grad
-    assert target.give == {"out": truth.values.shape[-1]} and target.reveals == "layout"
+    assert target.provides == {"out": truth.values.shape[-1]} and target.reveals == "layout"
 
 
 def test_a_teachers_word_at_the_place():

@@ -39,7 +39,7 @@ def test_other_sizes_are_taken_where_patches_divide_them():
 
 
 def test_it_gives_what_other_parts_ask_for():
-    given = Patchify([2, 4, 4], (4, 8, 16), 3).give
+    given = Patchify([2, 4, 4], (4, 8, 16), 3).provides
     assert given == {"grid": (2, 2, 4), "axes": 3, "patch": (2, 4, 4), "channels": 3, "values": 96}
     assert prod(given["grid"]) == 16
 

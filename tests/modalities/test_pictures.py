@@ -11,12 +11,20 @@ from PIL import Image
 from core.decoders import MAEDecoder
 from core.embeddings import PatchEmbed, SinCos
 from core.encoder import Trunk, ViT
-from core.evaluation.fillers import HarmonicFiller
 from core.losses import mse
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
-from core.pictures import COVER, SCORED, UNASKED, look, tinted, versions, visible_statistics
+from core.reconstruction.baseline import HarmonicInterpolation
+from core.reconstruction.pictures import (
+    COVER,
+    SCORED,
+    UNASKED,
+    colour_versions,
+    grid_views,
+    tinted,
+    visible_statistics,
+)
 from core.targets import Pixels, Target
 from core.tokenizers import Normalise, Patchify
 from core.tokens import Batch, ForwardContext, Progress, TargetValues
@@ -40,7 +48,7 @@ def method_for(
     torch.manual_seed(0)
     patch = patch or PATCH[view]
     tokenizer = Patchify(patch, size or SIZE[view], channels)
-    values, grid = tokenizer.give["values"], tokenizer.grid
+    values, grid = tokenizer.provides["values"], tokenizer.grid
     target = target or Pixels(patch, channels, grid, Normalise([0.4], [0.3]), **settings)
     embed = PatchEmbed(values, 24, Normalise([0.5], [0.25]), SinCos(grid, 24))
     encoder = ViT(trunk=Trunk(24, 1, 2), embed=embed)
@@ -84,14 +92,14 @@ def disturbed(batch: Batch, view: str, cells: torch.Tensor) -> Batch:
 def test_hidden_places_know_nothing_of_what_is_hidden(view, settings):
     method, batch = method_for(view, **settings), batch_for(view)
     masks = masks_for(method, batch)
-    before = look(method, batch, view, masks, HarmonicFiller())
-    after = look(method, disturbed(batch, view, before.hidden), view, masks, HarmonicFiller())
+    before = grid_views(method, batch, view, masks, HarmonicInterpolation())
+    after = grid_views(method, disturbed(batch, view, before.hidden), view, masks, HarmonicInterpolation())
     torch.testing.assert_close(after.reconstruction, before.reconstruction, rtol=0, atol=0)
-    torch.testing.assert_close(after.filled, before.filled, rtol=0, atol=0)
+    torch.testing.assert_close(after.interpolation, before.interpolation, rtol=0, atol=0)
     for name in ("masked", "interpolation", "reconstruction"):
-        assert torch.equal(versions(after, 1)[name], versions(before, 1)[name])
+        assert torch.equal(colour_versions(after, 1)[name], colour_versions(before, 1)[name])
     assert not torch.equal(after.input, before.input)
-    seen = look(method, disturbed(batch, view, ~before.hidden), view, masks, HarmonicFiller())
+    seen = grid_views(method, disturbed(batch, view, ~before.hidden), view, masks, HarmonicInterpolation())
     shown = before.hidden.unsqueeze(1).expand_as(before.input)
     assert (seen.reconstruction - before.reconstruction)[shown].abs().max() > 0.05
 
@@ -99,9 +107,9 @@ def test_hidden_places_know_nothing_of_what_is_hidden(view, settings):
 @pytest.mark.parametrize(("view", "settings"), CASES)
 def test_visible_places_are_the_input_and_no_hidden_one_is_left_open(view, settings):
     method, batch = method_for(view, **settings), batch_for(view)
-    views = look(method, batch, view, masks_for(method, batch), HarmonicFiller())
+    views = grid_views(method, batch, view, masks_for(method, batch), HarmonicInterpolation())
     seen = (~views.hidden).unsqueeze(1).expand_as(views.input)
-    for version in (views.reconstruction, views.filled):
+    for version in (views.reconstruction, views.interpolation):
         torch.testing.assert_close(version[seen], views.input[seen], rtol=0, atol=1e-6)
     patches = method.tokenizer(views.reconstruction).content.flatten(2)
     hidden = method.tokenizer(views.hidden.unsqueeze(1).expand_as(views.input)).content.flatten(2).all(2)
@@ -135,13 +143,13 @@ def test_true_predictions_of_even_patches_come_back():
         return {}, {key: o.target(ctx, v, p).values for key, (o, v, p) in method.prediction_tasks(masks).items()}
 
     method.predict = truth
-    views = look(method, batch, "image", masks, HarmonicFiller())
+    views = grid_views(method, batch, "image", masks, HarmonicInterpolation())
     torch.testing.assert_close(views.reconstruction, views.input, rtol=0, atol=2e-3)
 
 
 def test_frames_that_are_not_predicted_repeat_the_nearest_and_the_page_says_so():
     method, batch = method_for("video", patch=(4, 8, 8), per="none", per_slot=2), batch_for("video")
-    views = look(method, batch, "video", masks_for(method, batch), HarmonicFiller())
+    views = grid_views(method, batch, "video", masks_for(method, batch), HarmonicInterpolation())
     tubes, hidden = (x.unflatten(-3, (2, 4)) for x in (views.reconstruction, views.hidden))
     # Of the frames 0 to 7 the target predicts 0, 2, 4 and 7.
     for tube, frame, shown in [(0, 0, 0), (0, 1, 0), (0, 2, 2), (0, 3, 2), (1, 0, 0), (1, 1, 0), (1, 2, 3), (1, 3, 3)]:
@@ -162,17 +170,17 @@ def test_the_page_says_how_predictions_were_put_back(per, word):
 def test_cells_that_the_decoder_leaves_out_have_their_own_colour():
     method, batch = method_for("video"), batch_for("video")
     masks = masks_for(method, batch)
-    views = look(method, batch, "video", masks, HarmonicFiller())
+    views = grid_views(method, batch, "video", masks, HarmonicInterpolation())
     black = replace(views, input=torch.zeros_like(views.input))
     colours = tinted(black, 0)
-    scored, left_out = (views.hidden & views.answered)[0], (views.hidden & ~views.answered)[0]
+    scored, left_out = (views.hidden & views.predicted)[0], (views.hidden & ~views.predicted)[0]
     assert scored.any() and left_out.any()
     for flag, colour in ((scored, SCORED), (left_out, UNASKED)):
         named = colours[flag] / colours[flag].amax(1, keepdim=True) * max(colour)
         torch.testing.assert_close(named, torch.tensor(colour).expand_as(named), rtol=0, atol=1e-5)
     assert (colours[~views.hidden[0]] == 0).all()
-    assert torch.equal(views.answered[0, ::2, ::8, ::8].flatten(), masks["video"].queries["main"].rows.to_mask(64)[0])
-    assert any("answers all hidden patches" in note for note in views.notes)
+    assert torch.equal(views.predicted[0, ::2, ::8, ::8].flatten(), masks["video"].queries["main"].rows.to_mask(64)[0])
+    assert any("predicts all hidden patches" in note for note in views.notes)
 
 
 def test_a_method_that_predicts_no_pixels_shows_its_mask():
@@ -207,7 +215,7 @@ def test_images_stand_in_columns():
     assert all("sample 1" in r.alt and r.size == (48, 32) for r in panel.rasters)
     pictures = {r.label: torch.from_numpy(decoded(r.data)[0][..., :3]) for r in panel.rasters}
     original = batch.views["image"][1].permute(1, 2, 0)
-    hidden = look(method, batch, "image", masks, HarmonicFiller()).hidden[1]
+    hidden = grid_views(method, batch, "image", masks, HarmonicInterpolation()).hidden[1]
     assert torch.equal(pictures["input"], original)
     assert torch.equal(pictures["masked"][~hidden], original[~hidden])
     assert (pictures["masked"][hidden] == round(COVER[0] * 255)).all()

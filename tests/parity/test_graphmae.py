@@ -8,14 +8,17 @@ from safetensors.torch import load_file
 
 from core.interop import load_official
 from core.tokens import ForwardContext
-from tests.parity.graphs import OUTPUTS
 from tests.parity.vectors import Folder, cases
 
+NODES = ("graphmae", "graphmae-gin", "graphmae2")
+MOLECULES = "graphmae-chem"  # masked by Python's generator: see methods/graphmae_chem.py
 
-# Molecules are masked by Python's generator: see graphs.official_atoms.
-@pytest.mark.parametrize("case", cases(*sorted(OUTPUTS.keys() - {"graphmae-chem"})))
+
+@pytest.mark.parametrize("case", cases(*NODES))
 def test_recorded_seed_gives_the_recorded_mask(case):
     folder = Folder(case[1], case[0])
+    if "mask_seed" not in folder.meta:
+        pytest.skip("the folder names no seed")
     method, (batch, _) = folder.load(), folder.replay()
     tokens = method.tokenizer.tokenize_views(batch.views)
     torch.manual_seed(folder.meta["mask_seed"])
@@ -25,7 +28,7 @@ def test_recorded_seed_gives_the_recorded_mask(case):
         assert torch.equal(place.rows.index[0], hidden)
 
 
-@pytest.mark.parametrize("case", cases(*OUTPUTS))
+@pytest.mark.parametrize("case", cases(*NODES, MOLECULES))
 def test_remasked_codes_are_not_read(case):
     """Other latents at erased nodes leave every answer as it is; at a visible node they do not."""
     folder = Folder(case[1], case[0])
@@ -52,7 +55,7 @@ def test_remasked_codes_are_not_read(case):
         assert not torch.equal(answers(lambda x: torch.where(unread[..., None], x, 1.0)), plain)
 
 
-@pytest.mark.parametrize("case", cases(*OUTPUTS))
+@pytest.mark.parametrize("case", cases(*NODES, MOLECULES))
 @pytest.mark.filterwarnings("ignore:.*(is assumed|concat_hidden)")
 def test_a_user_checkpoint_needs_no_meta(case):
     name, path = case

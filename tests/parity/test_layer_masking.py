@@ -1,6 +1,5 @@
 """Layer masking against the official code's own numbers, in its three modes."""
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -12,9 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from modalities.image.layer_masking import LayerMasking, Region, fill
-from tests.parity.vectors import Pair, cases, check, close, equal, unnoticed
+from modalities.image.interpret.layer_masking import LayerMasking, Region, fill
+from tests.parity.vectors import Comparison, Pair, Recorded, cases, check, unhandled, unnoticed, unnoticed_in_files
 
+INPUTS = "img|mask|label"
 RULES = {"layermask": "fill", "nopad": "zero", "renorm": "coverage"}
 
 
@@ -45,50 +45,55 @@ class NarrowResNet(nn.Module):
 
 
 @cache
-def compare(path: Path) -> tuple[dict[str, Tensor], dict[str, Pair]]:
-    meta, io = json.loads((path / "meta.json").read_text()), load_file(path / "io.safetensors")
-    about, spread = meta["config"], meta["float32_vs_float64_max_rel"]
+def compare(path: Path, factor: float = 1.0) -> tuple[Recorded, dict[str, Pair]]:
+    folder = Recorded(path, factor, INPUTS)
+    about, io = folder.meta["config"], folder.io
     network = NarrowResNet(about["stem"], about["planes"], about["layers"], about["classes"]).eval()
     network.load_state_dict(load_file(path / "state_dict.safetensors"))
-    near = lambda key, ours: close(ours, io[key], max(1e-5, 10 * spread.get(key, 0.0)))  # noqa: E731
-    pairs = {"fill.conv1": close(fill(io["img"], io["mask"], network.conv1.kernel_size[1]), io["fill.conv1"])}
+
+    compared = Comparison(folder)
+    compared.close("fill.conv1", fill(io["img"], io["mask"], network.conv1.kernel_size[1]))
     for mode, rule in {**RULES, "plain": None}.items():
         network.zero_grad()
         hidden = torch.zeros_like(io["mask"][:, 0], dtype=torch.bool) if rule is None else io["mask"][:, 0] == 0
-        logits, said = LayerMasking(network, rule or "fill").eval().run(io["img"], hidden)
+        logits, regions = LayerMasking(network, rule or "fill").eval().run(io["img"], hidden)
         logits = network(io["img"]) if rule is None else logits
         loss = F.cross_entropy(logits, io["label"])
         loss.backward()
-        pairs[f"{mode}.logits"], pairs[f"{mode}.ce"] = near(f"{mode}.logits", logits), near(f"{mode}.ce", loss)
-        pairs[f"{mode}.grad.conv1.weight"] = near(f"{mode}.grad.conv1.weight", network.conv1.weight.grad.clone())
-        pairs |= stages(mode, io, said, near)
-    return io, pairs
+        compared.close(f"{mode}.logits", logits)
+        compared.close(f"{mode}.ce", loss)
+        compared.close(f"{mode}.grad.conv1.weight", network.conv1.weight.grad.clone())
+        stages(compared, mode, regions)
+    return folder, compared.pairs
 
 
-def stages(mode: str, io: dict[str, Tensor], said: dict, near) -> dict[str, Pair]:
-    pairs = {}
-    for key in io:
+def stages(compared: Comparison, mode: str, regions: dict) -> None:
+    for key in list(compared.folder.io):
         match = re.fullmatch(rf"{mode}\.(\w+)\.(feat|mask)", key)
         if match:
-            region: Region = said[match[1] if match[1] in said else _last(said, match[1])]
-            pairs[key] = near(key, region.values) if match[2] == "feat" else equal(region.keep, io[key])
-    if f"{mode}.avgpool" in io:
-        pairs[f"{mode}.avgpool"] = near(f"{mode}.avgpool", said["avgpool"])
-    return pairs
+            region: Region = regions[match[1] if match[1] in regions else _last(regions, match[1])]
+            if match[2] == "feat":
+                compared.close(key, region.values)
+            else:
+                compared.equal(key, region.keep)
+    if f"{mode}.avgpool" in compared.folder.io:
+        compared.close(f"{mode}.avgpool", regions["avgpool"])
 
 
-def _last(said: dict, stage: str) -> str:
-    """The last activation of a stage: what the stage says."""
-    return [name for name in said if name.startswith(f"{stage}.") and name.rpartition(".")[2].startswith("relu")][-1]
+def _last(regions: dict, stage: str) -> str:
+    """The last activation of a stage: its output."""
+    return [name for name in regions if name.startswith(f"{stage}.") and name.rpartition(".")[2].startswith("relu")][-1]
 
 
 @pytest.mark.parametrize("case", cases("layer-masking"))
 def test_numbers_are_the_official_ones(case):
-    io, pairs = compare(case[1])
+    folder, pairs = compare(case[1])
     assert not check(pairs)
-    assert not [key for key in io if key not in pairs and key not in ("img", "mask", "label")]
+    assert not unhandled(folder, pairs, INPUTS)
 
 
 @pytest.mark.parametrize("case", cases("layer-masking"))
 def test_one_per_cent_is_noticed(case):
-    assert not unnoticed(compare(case[1])[1])
+    pairs = compare(case[1])[1]
+    assert not unnoticed(pairs)
+    assert not unnoticed_in_files(pairs, compare(case[1], 1.01)[1])

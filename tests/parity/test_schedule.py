@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from core.engine.clock import Clock
 from core.engine.optim import AdamW, learning_rate
-from core.engine.settings import Clock
 
 
 @pytest.fixture(scope="module")

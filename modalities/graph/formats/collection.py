@@ -1,4 +1,4 @@
-"""`Collection`, the graphs of one place with their labels and splits, and the steps that every file form shares."""
+"""`Collection`: the graphs of one place with labels and splits. Steps that every file form shares."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -101,7 +101,10 @@ def to_undirected(edges: Tensor) -> Tensor:
 
 
 def degree_features(edges: Tensor, count: int) -> Tensor:
-    """One-hot in-degree (N, min(largest, 400) + 1), counted before self-loops are added. Source: THUDM/GraphMAE."""
+    """One-hot in-degree (N, min(largest, 400) + 1), counted before self-loops are added.
+
+    Source: THUDM/GraphMAE.
+    """
     degree = torch.bincount(edges[1], minlength=count).clamp(max=LARGEST_DEGREE)
     return F.one_hot(degree, int(degree.max()) + 1).float()
 

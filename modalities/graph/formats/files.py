@@ -9,14 +9,15 @@ from modalities.graph.formats import npz_pt, planetoid, ppi, tables, tu
 from modalities.graph.formats.collection import Collection
 
 Form = Literal["planetoid", "tu", "ppi", "file", "tables"]
+USUAL_SCALING = {"planetoid": "sum"}
 FORMS = (
-    "Graphs of one place may have these forms: ind.<name>.graph and so on (Planetoid), <name>_A.txt (TU, also in a "
-    "zip), train_graph.json and so on (PPI), one .npz, a .pt, or edges.csv with features.csv."
+    "Graphs of one place may have these forms: ind.<name>.graph and so on (Planetoid), <name>_A.txt (TU, also "
+    "in a zip), train_graph.json and so on (PPI), one .npz, a .pt, or edges.csv with features.csv."
 )
 
 
 def find_form(root: str | Path) -> tuple[Form, Path] | None:
-    """The form of the graphs at `root`, and the file or folder that holds them; None for every other place."""
+    """The form of the graphs at `root`, and the file or folder that holds them; None where there are none."""
     path = Path(root)
     if planetoid.is_here(path):
         return "planetoid", path
@@ -31,7 +32,9 @@ def find_form(root: str | Path) -> tuple[Form, Path] | None:
 
     # A folder with a single array file, as Amazon's graphs are distributed.
     arrays = sorted(path.glob("raw/*.npz")) or sorted(path.glob("*.npz"))
-    return ("file", arrays[0]) if len(arrays) == 1 else None
+    if len(arrays) == 1:
+        return "file", arrays[0]
+    return None
 
 
 @lru_cache(maxsize=8)
@@ -45,7 +48,8 @@ def read(
     """The graphs at `root`, in whatever form `find_form` finds.
 
     `directed`: False adds the reverse of every edge of tables and of npz files in CSR form.
-    `scaling`: of features, see `collection.scale_features`; "auto": "sum" for Planetoid, "none" for the other forms.
+    `scaling`: of features, see `collection.scale_features`; "auto": "sum" for Planetoid, "none" for the other
+    forms.
     `loop`: edge attributes of self-loops.
     Raises: UserError naming the file and its fault.
     """
@@ -56,10 +60,12 @@ def read(
         raise UserError(f"data.root: {root} holds no graphs of a known form. {FORMS}")
 
     form, path = place
-    if form == "planetoid":
-        return planetoid.read(path, "sum" if scaling == "auto" else scaling)
+    if scaling == "auto":
+        scaling = USUAL_SCALING.get(form, "none")
 
-    scaling = "none" if scaling == "auto" else scaling
+    # Of TU data sets the features are one-hot, and only tables and CSR arrays list each edge once.
+    if form == "planetoid":
+        return planetoid.read(path, scaling)
     if form == "tu":
         return tu.read(path)
     if form == "ppi":

@@ -1,4 +1,4 @@
-"""Graphs in one .npz or .pt file: arrays or tensors by name, torch_geometric's Data. Nothing is unpickled freely."""
+"""Graphs in one .npz or .pt file: tensors by name, torch_geometric's Data. Nothing is unpickled freely."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -27,15 +27,16 @@ def parse(
     scaling: Scaling = "none",
     loop: Sequence[int] | None = None,
 ) -> Collection:
-    """The graphs in a file of this content; `suffix`: ".npz" or ".pt". `where`: the file's name, for messages.
+    """The graphs in a file of this content.
 
-    The other arguments are those of `files.read`.
+    `suffix`: ".npz" or ".pt". `where`: the file's name, for messages. The other arguments are those of
+    `files.read`.
     Raises: UserError naming `where`.
     """
     try:
         if suffix == ".npz":
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                arrays = dict(file)
             return _from_arrays(arrays, where, directed, scaling, loop)
         return _from_objects(_load_pt(content), where, scaling, loop)
     except UserError:
@@ -70,7 +71,9 @@ def _from_csr(arrays: Mapping[str, np.ndarray], where: str, directed: bool, scal
     x[rows, arrays["attr_indices"]] = arrays["attr_data"]
 
     graph = make_graph(torch.from_numpy(x), edges, where, scaling)
-    labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
+    labels = arrays.get("labels")
+    if labels is not None:
+        labels = torch.from_numpy(labels)
     return _with_labels(graph, labels, where)
 
 
@@ -91,7 +94,9 @@ def _from_objects(content: Any, where: str, scaling: Scaling, loop: Sequence[int
         parts = [_from_objects(part, f"{where}, graph {i}", scaling, loop) for i, part in enumerate(content)]
         return _concatenate(parts, where)
 
-    values = content if isinstance(content, Mapping) else content.to_dict()
+    values = content
+    if not isinstance(content, Mapping):
+        values = content.to_dict()
     if "edge_index" not in values:
         raise UserError(f"{where} holds no graph: there is no edge_index in it.")
     return _from_values(values, where, scaling, loop)
@@ -102,15 +107,22 @@ def _from_values(values: Mapping[str, Any], where: str, scaling: Scaling, loop: 
     x, edges, labels = values.get("x"), values["edge_index"].long(), values.get("y")
     edge_attr, scaffold = values.get("edge_attr"), values.get("scaffold")
     if x is None:
-        largest = int(edges.max()) + 1 if edges.numel() else 1
-        x = default_features(edges, max(largest, 0 if labels is None else len(labels)), where)
+        # Nodes without edges are known by their labels alone.
+        count = max(1, 0 if labels is None else len(labels))
+        if edges.numel():
+            count = max(count, int(edges.max()) + 1)
+        x = default_features(edges, count, where)
 
     # Molecules, whose edges are bonds, have class numbers for features.
-    x = x.float() if edge_attr is None else x
+    if edge_attr is None:
+        x = x.float()
     graph = make_graph(x, edges, where, scaling, edge_attr=edge_attr, loop=loop)
 
     splits = {name: values[key] for name, key in MASKS.items() if values.get(key) is not None}
-    return _with_labels(graph, labels, where, splits, () if scaffold is None else (str(scaffold),))
+    scaffolds = []
+    if scaffold is not None:
+        scaffolds.append(str(scaffold))
+    return _with_labels(graph, labels, where, splits, scaffolds)
 
 
 def _with_labels(
@@ -132,41 +144,50 @@ def _with_labels(
     if labels.dim() == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
 
+    # Of a graph: answers to several questions, or one class.
     if labels.dim() == 2 and len(labels) == 1 and count > 1:
         return Collection([graph], labels.float(), scaffolds=scaffolds)
     if labels.numel() == 1 and count > 1:
         return Collection([graph], labels.reshape(1).long(), scaffolds=scaffolds)
-    if labels.dim() in (1, 2) and len(labels) == count:
-        labels = labels.long() if labels.dim() == 1 else labels.float()
-        return Collection([graph], nodes=labels, splits=splits)
+
+    # Of nodes: a class each, or several that may hold.
+    if labels.dim() == 1 and len(labels) == count:
+        return Collection([graph], nodes=labels.long(), splits=splits)
+    if labels.dim() == 2 and len(labels) == count:
+        return Collection([graph], nodes=labels.float(), splits=splits)
     raise UserError(f"{where}: {len(labels)} labels for a graph of {count} nodes; give one a node or one in all.")
 
 
 def _concatenate(parts: Sequence[Collection], where: str) -> Collection:
     """Single graphs as one collection; labels and splits that only some of them have are left out."""
-    graphs = [part.graphs[0] for part in parts]
-
-    labels = []
+    graphs, labels, nodes, scaffolds = [], [], [], []
     for part in parts:
-        # The label of a graph of one node looks like a node's.
-        is_node_label = part.labels is None and len(part.graphs[0].x) == 1
-        labels.append(part.nodes if is_node_label else part.labels)
-    if (graph_labels := _cat(labels, where)) is not None:
-        scaffolds = [name for part in parts for name in part.scaffolds]
-        return Collection(graphs, graph_labels, scaffolds=scaffolds if len(scaffolds) == len(graphs) else ())
+        graph, label = part.graphs[0], part.labels
+        if label is None and len(graph.x) == 1:  # a label of one node may be the graph's
+            label = part.nodes
+        graphs.append(graph)
+        labels.append(label)
+        nodes.append(part.nodes)
+        scaffolds += part.scaffolds
+
+    graph_labels = _cat(labels, where)
+    if graph_labels is not None:
+        if len(scaffolds) < len(graphs):
+            scaffolds = []
+        return Collection(graphs, graph_labels, scaffolds=scaffolds)
 
     splits = {}
     for name in MASKS:
         flags = [part.splits[name] for part in parts if name in part.splits]
         if parts and len(flags) == len(parts):
             splits[name] = torch.cat(flags)
-    return Collection(graphs, nodes=_cat([part.nodes for part in parts], where), splits=splits)
+    return Collection(graphs, nodes=_cat(nodes, where), splits=splits)
 
 
 def _cat(parts: Sequence[Tensor | None], where: str) -> Tensor | None:
-    tensors = [part for part in parts if part is not None]
-    if not parts or len(tensors) < len(parts):
+    """The parts one after another; None where one is missing."""
+    if not parts or any(part is None for part in parts):
         return None
-    if len({tensor.shape[1:] for tensor in tensors}) > 1:
+    if len({part.shape[1:] for part in parts}) > 1:
         raise UserError(f"{where}: the graphs have labels of different widths.")
-    return torch.cat(tensors)
+    return torch.cat(list(parts))

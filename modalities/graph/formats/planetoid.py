@@ -1,4 +1,4 @@
-"""Citation graphs as raw Planetoid files (`ind.cora.x`, …): old pickles, of which only nine names are loaded."""
+"""Citation graphs as raw Planetoid files (`ind.cora.x`, …): pickles, of which only nine names are loaded."""
 
 import pickle
 from collections import defaultdict
@@ -59,8 +59,8 @@ def is_here(path: Path) -> bool:
 def read(folder: Path, scaling: Scaling) -> Collection:
     """The citation graph in `folder` or its `raw`, edges both ways, with the public split.
 
-    Training: the first nodes, 20 a class; validation: the 500 behind them; test: as listed. Test nodes that the list
-    leaves out (CiteSeer) have zero features and label 0.
+    Training: the first nodes, 20 a class; validation: the 500 behind them; test: as listed. Test nodes that
+    the list leaves out (CiteSeer) have zero features and label 0.
     Raises: UserError where a file is missing or damaged, or the folder holds several graphs.
     """
     names = _names(folder)
@@ -68,7 +68,9 @@ def read(folder: Path, scaling: Scaling) -> Collection:
         raise UserError(f"data.root: {folder} holds several graphs ({', '.join(names)}); give each a folder.")
 
     name = names[0]
-    raw = folder / "raw" if (folder / "raw" / f"ind.{name}.graph").exists() else folder
+    raw = folder / "raw"
+    if not (raw / f"ind.{name}.graph").exists():
+        raw = folder
     _, tx, allx, y, ty, ally, neighbours = (load(raw / f"ind.{name}.{part}") for part in PARTS)
     test = _test_nodes(raw, name)
 
@@ -96,7 +98,7 @@ def read(folder: Path, scaling: Scaling) -> Collection:
 
 
 def load(path: Path) -> Any:
-    """One file's content. Raises UserError when it is missing, damaged, or holds anything but arrays and lists."""
+    """One file's content. Raises UserError where it is missing, damaged, or holds more than arrays and lists."""
     try:
         with path.open("rb") as file:
             return Unpickler(file, encoding="latin1").load()
@@ -123,6 +125,8 @@ def _test_nodes(folder: Path, name: str) -> np.ndarray:
 
 def _edges(neighbours: dict[int, list[int]]) -> np.ndarray:
     """(2, E), both ways, from each node's list of neighbours."""
-    source = np.repeat(np.fromiter(neighbours, np.int64), [len(nodes) for nodes in neighbours.values()])
-    target = np.concatenate([np.asarray(nodes, np.int64) for nodes in neighbours.values()])
-    return np.stack([np.concatenate([source, target]), np.concatenate([target, source])])
+    source, target = [], []
+    for node, ends in neighbours.items():
+        source += [node] * len(ends)
+        target += ends
+    return np.array([source + target, target + source], dtype=np.int64)

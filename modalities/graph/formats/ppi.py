@@ -19,9 +19,10 @@ def is_here(path: Path) -> bool:
 
 
 def read(folder: Path, scaling: Scaling) -> Collection:
-    """`<part>_graph.json` (node-link form), `_graph_id.npy`, `_feats.npy` and `_labels.npy` of all three parts.
+    """The graphs of all three parts.
 
-    Nodes are the numbers of their rows. Raises: UserError naming a file that is missing or damaged.
+    Files: `<part>_graph.json` (node-link form), `<part>_graph_id.npy`, `_feats.npy` and `_labels.npy`. Nodes
+    are the numbers of their rows. Raises: UserError naming a file that is missing or damaged.
     """
     graphs, labels, parts = [], [], []
     for name, part in PARTS.items():

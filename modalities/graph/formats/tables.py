@@ -1,4 +1,4 @@
-"""Graphs as tables: a folder with edges.csv, and tables of features, labels and a split where there are any."""
+"""Graphs as tables: a folder with edges.csv; features, labels and a split have tables of their own."""
 
 import csv
 from pathlib import Path
@@ -20,8 +20,9 @@ def is_here(path: Path) -> bool:
 
 
 def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
-    """edges.csv (from, to), features.csv or .npy (row per node), labels.csv (node, class), split.csv (node, split).
+    """The graph of edges.csv (from, to) and of the other tables in `folder`, all but edges optional.
 
+    features.csv or .npy (row per node), labels.csv (node, class), split.csv (node, split).
     Classes are numbers, -1 unknown, or names. `directed`: False adds the reverse of every edge.
     Raises: UserError naming the file and its fault.
     """
@@ -32,7 +33,10 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
 
     x = _features(folder)
     if x is None:
-        largest = max([int(edges.max()) if edges.numel() else 0, *(node for node, _ in label_rows)])
+        # Nodes without edges are known by their labels alone.
+        largest = max([0, *(node for node, _ in label_rows)])
+        if edges.numel():
+            largest = max(largest, int(edges.max()))
         x = default_features(edges, largest + 1, str(folder))
 
     labels, classes = None, []
@@ -42,7 +46,9 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
     if (folder / "split.csv").exists():
         splits = _splits(folder / "split.csv", len(x))
 
-    graph = make_graph(x, edges if directed else to_undirected(edges), folder, scaling)
+    if not directed:
+        edges = to_undirected(edges)
+    graph = make_graph(x, edges, folder, scaling)
     return Collection([graph], nodes=labels, splits=splits, classes=classes)
 
 
@@ -60,30 +66,27 @@ def _features(folder: Path) -> Tensor | None:
 
 def _labels(rows: list[tuple[int, str]], count: int, path: Path) -> tuple[Tensor, list[str]]:
     """Classes (N,) of `count` nodes, -1 unknown, and the classes' names."""
-    nodes = _checked_nodes([node for node, _ in rows], count, path)
     classes, names = numbers([{"class": name} for _, name in rows])
 
-    labels = torch.full((count,), -1)
-    labels[nodes] = torch.tensor([row.get("class", -1) for row in classes], dtype=torch.long)
-    return labels, names.get("class", [])
+    labels = [-1] * count
+    for (node, _), row in zip(rows, classes, strict=True):
+        _check_node(node, count, path)
+        labels[node] = row.get("class", -1)
+    return torch.tensor(labels), names.get("class", [])
 
 
 def _splits(path: Path, count: int) -> dict[str, Tensor]:
     """(N,) bool by the split's name."""
     masks = {name: torch.zeros(count, dtype=torch.bool) for name in SPLITS}
     for node, name in _rows_by_node(path, "node and split"):
-        masks[parse_split(name, str(path))][_checked_nodes([node], count, path)] = True
+        _check_node(node, count, path)
+        masks[parse_split(name, str(path))][node] = True
     return masks
 
 
-def _checked_nodes(nodes: list[int], count: int, path: Path) -> Tensor:
-    """The nodes as a tensor. Raises UserError unless all are from 0 to `count` - 1."""
-    smallest, largest = min(nodes, default=0), max(nodes, default=0)
-    if nodes and not 0 <= smallest <= largest < count:
-        raise UserError(
-            f"data.root: {path} names node {smallest if smallest < 0 else largest}, but nodes are 0 to {count - 1}."
-        )
-    return torch.tensor(nodes, dtype=torch.long)
+def _check_node(node: int, count: int, path: Path) -> None:
+    if not 0 <= node < count:
+        raise UserError(f"data.root: {path} names node {node}, but nodes are 0 to {count - 1}.")
 
 
 def _integer_pairs(path: Path, columns: str) -> np.ndarray:
@@ -99,36 +102,38 @@ def _integer_pairs(path: Path, columns: str) -> np.ndarray:
 
 
 def _table(path: Path) -> np.ndarray:
-    """A csv of numbers, with or without a line of names. Raises UserError naming the line."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in csv.reader(file) if line]
-    if lines and not _is_number(lines[0][0]):
-        del lines[0]
-
+    """A csv of numbers (rows, columns). Raises UserError where it holds others."""
     rows = []
     try:
-        for line in lines:
-            rows.append([float(cell) for cell in line])
+        for _, cells in _read_csv(path):
+            rows.append(list(map(float, cells)))
         return np.array(rows, dtype=np.float64)
     except ValueError as error:
         raise UserError(f"data.root: {path} is not a table of numbers: {error}") from None
 
 
 def _rows_by_node(path: Path, columns: str) -> list[tuple[int, str]]:
-    """(node, text) of each line of a csv, with or without a line of names. Raises UserError naming the line."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if line]
-    if lines and not _is_number(lines[0][1][0]):
-        del lines[0]
-
+    """(node, text) of each line of a csv. Raises UserError naming the line."""
     rows = []
-    for number, line in lines:
-        if len(line) < 2 or not (_is_number(line[0]) and float(line[0]).is_integer()):
+    for number, cells in _read_csv(path):
+        if len(cells) < 2 or not (_is_number(cells[0]) and float(cells[0]).is_integer()):
             raise UserError(
                 f"data.root: {path}, line {number}: there must be two columns, {columns}; nodes are numbers."
             )
-        rows.append((int(float(line[0])), line[1].strip()))
+        rows.append((int(float(cells[0])), cells[1].strip()))
     return rows
+
+
+def _read_csv(path: Path) -> list[tuple[int, list[str]]]:
+    """(number, cells) of each line that is not empty; a first line with names of columns is left out."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = [(number, cells) for number, cells in enumerate(csv.reader(file), 1) if cells]
+
+    if lines:
+        _, cells = lines[0]
+        if not _is_number(cells[0]):
+            del lines[0]
+    return lines
 
 
 def _is_number(text: str) -> bool:

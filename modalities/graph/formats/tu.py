@@ -62,7 +62,9 @@ def _read_texts(path: Path) -> dict[str, str]:
     """Contents of the text files by name within the data set's folder."""
     if path.suffix == ".zip":
         return _read_zip(path)
-    folder = path / "raw" if any(path.glob("raw/*_A.txt")) else path
+    folder = path
+    if any(path.glob("raw/*_A.txt")):
+        folder = path / "raw"
     return {file.relative_to(folder).as_posix(): file.read_text() for file in sorted(folder.rglob("*.txt"))}
 
 
@@ -80,8 +82,8 @@ def _read_zip(path: Path) -> dict[str, str]:
 
 def _name_within(name: str) -> str:
     """MUTAG/10fold_idx/test_idx-1.txt -> 10fold_idx/test_idx-1.txt"""
-    parts = name.split("/")
-    return "/".join(parts[-2:]) if "10fold_idx" in name else parts[-1]
+    depth = 2 if "10fold_idx" in name else 1
+    return "/".join(name.split("/")[-depth:])
 
 
 def _numbers(texts: Mapping[str, str], name: str, path: Path) -> np.ndarray:

@@ -54,8 +54,8 @@ class GraphDecoder(Decoder):
     The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token` "learned",
     GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
     `gain`: of the bridge's and the vector's Xavier-normal start; None: a linear layer's usual one, and zero.
-    `width`: of the latent, `inner`: of codes. `input_layers`: the bridge reads the outputs of so many encoder layers
-    side by side, all of that width (the official `concat_hidden`); 1: the latent alone.
+    `width`: of the latent, `inner`: of codes. `input_layers`: the bridge reads the outputs of so many encoder
+    layers side by side, all of that width (the official `concat_hidden`); 1: the latent alone.
     """
 
     def __init__(
@@ -80,8 +80,7 @@ class GraphDecoder(Decoder):
     def forward(
         self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
-        features = self.read(latent)
-        return {name: self.answer(features, layout, query)[None] for name, query in queries.items()}
+        return {name: self.answer(self.read(latent), layout, query)[None] for name, query in queries.items()}
 
     def read(self, latent: Latent) -> Tensor:
         """(N, width · input_layers): what the bridge maps."""
@@ -110,12 +109,12 @@ class GraphDecoder(Decoder):
 
 
 class GATDecoder(GraphDecoder):
-    """GAT layers. The last has no norm, activation or residual, and sums codes before it projects them to features.
+    """GAT layers. The last has no norm, activation or residual, and sums codes before it projects them.
 
     Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide projection is
     computed once for every node asked for, and nothing at all for erased ones.
-    `depth` > 1: layers of `hidden` width and `hidden_heads` come first, over all nodes, with residual, norm and
-    activation as in the encoder.
+    `depth` > 1: layers of `hidden` width and `hidden_heads` come first, over all nodes, with residual, norm
+    and activation as in the encoder.
     Source: THUDM/GraphMAE (depth 1), THUDM/GraphMAE2.
     """
 
@@ -215,7 +214,8 @@ class GCNDecoder(GraphDecoder):
     def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
         whole, layer = EdgeIndex.of(layout), self.layers[0]
         out_degree, in_degree = whole.degrees(codes.values.dtype)
-        values = dropout(codes.values, self.feat_drop, self.training) * out_degree[codes.rows].rsqrt()[:, None]
+        values = dropout(codes.values, self.feat_drop, self.training)
+        values = values * out_degree[codes.rows].rsqrt()[:, None]
 
         summed = neighbour_sum(values, codes.readable(into(whole, asked)[0])[0])
         return F.linear(summed, layer.linear.weight, layer.bias) * in_degree[asked].rsqrt()[:, None]
@@ -270,7 +270,7 @@ class MLPDecoder(GraphDecoder):
 class LinearDecoder(GraphDecoder):
     """A linear map of each node's own code. Goes with masker.remask=none.
 
-    The official code builds it, but a typo stops it in the first forward; without the typo this is what it computes.
+    The official code builds it, but a typo stops its first forward; without the typo it computes this.
     Source: THUDM/GraphMAE (decoder_type "linear").
     """
 

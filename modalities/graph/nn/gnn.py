@@ -25,8 +25,8 @@ from modalities.graph.nn.message_passing import EdgeIndex
 class GNNEncoder(Encoder):
     """Layers one after another over every node, hidden ones as a learned vector.
 
-    The latent is the last layer's output. Decoders that read several layers (the official `concat_hidden`) take the
-    others as taps: also the official `embed` returns the last layer alone, and that is what gets probed and exported.
+    The latent is the last layer's output, which is probed and exported. Decoders that read several layers (the
+    official `concat_hidden`) get the others as taps: the official `embed`, too, returns the last layer alone.
     `token`: the learned vector's start.
     Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Taps: "layer0", ….
     """
@@ -40,7 +40,7 @@ class GNNEncoder(Encoder):
         self.embed_dim, self.depth = width, depth
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
@@ -51,7 +51,7 @@ class GNNEncoder(Encoder):
         return _latent(outs, seen, taps)
 
     def first(self, seen: EncoderInput, edges: EdgeIndex) -> Tensor:
-        """The first layer's output, (N, width). A layer that starts with a linear map leaves bags as they are."""
+        """The first layer's output, (N, width). Where it starts with a linear map, bags stay as they are."""
         layer = self.layers[0]
         if not isinstance(layer, GraphLayer) or layer.is_identity:
             return layer(self.input(seen, self.feat_drop), edges)
@@ -140,8 +140,9 @@ class GCN(GNNEncoder):
 class GIN(GNNEncoder):
     """`depth` GIN layers. Norms see all nodes of the batch.
 
-    With norm="none" the last layer is its MLP alone, without activation, as published; "identity" (any name of a norm
-    that the official code does not have) keeps the activation. Source: THUDM/GraphMAE (graph level).
+    With norm="none" the last layer is its MLP alone, without activation, as published. "identity" keeps the
+    activation, as the official code does for names of norms that it does not have.
+    Source: THUDM/GraphMAE (graph level).
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class PyGEncoder(Encoder):
         self.embed_dim, self.depth = width, 1
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:

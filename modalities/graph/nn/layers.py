@@ -1,4 +1,4 @@
-"""What graph encoders and decoders are made of: input and mask token, layers (GAT, dot-product, GCN, GIN), norms."""
+"""Parts of graph encoders and decoders: input and mask token, layers (GAT, dot-product GAT, GCN, GIN), norms."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -65,8 +65,8 @@ class MaskedInput(nn.Module):
 class GraphLayer(nn.Module, ABC):
     """f = W h, passed along the links by `aggregate`: out = activation(norm(aggregate(f) + residual)).
 
-    `residual`: "identity", h itself or a linear map of it where widths differ (GraphMAE); "unequal", that linear map
-    alone (GraphMAE2).
+    `residual`: "identity", h itself or a linear map of it where widths differ (GraphMAE); "unequal", that linear
+    map alone (GraphMAE2).
     Shapes: h (N, C) -> (N, width).
     """
 
@@ -91,7 +91,9 @@ class GraphLayer(nn.Module, ABC):
     @property
     def weight(self) -> Tensor:
         """Of everything that reads h at once: (width [+ width of the residual], C)."""
-        return self.linear.weight if self.residual is None else torch.cat([self.linear.weight, self.residual.weight])
+        if self.residual is None:
+            return self.linear.weight
+        return torch.cat([self.linear.weight, self.residual.weight])
 
     def propagate(self, projected: Tensor, edges: EdgeIndex, h: Tensor | None) -> Tensor:
         """From h · weightᵀ on; h itself only matters to an identity residual."""
@@ -150,9 +152,9 @@ class GATLayer(GraphLayer):
 
 
 class DotGATLayer(GraphLayer):
-    """Attention by dot products: softmax over incoming edges of f_from · f_to / √D, f = W h; heads side by side.
+    """Attention by dot products: softmax over incoming edges of f_from · f_to / √D; heads side by side.
 
-    Neither W nor the sum has a bias. Every edge's product is held in memory.
+    f = W h; neither W nor the sum has a bias. Every edge's product is held in memory.
     Shapes: h (N, C) -> (N, heads · D). Source: THUDM/GraphMAE (encoder_type "dotgat").
     """
 
@@ -223,8 +225,8 @@ class Mlp(nn.Module):
 class GINLayer(nn.Module):
     """MLP((1 + ε) h + Σ over incoming edges h), then norm, activation, residual; ε is a constant, zero as published.
 
-    A node's self-loop is one of its edges: it counts twice, as published. `bare`: neither norm nor activation follow
-    the MLP, which keeps those inside it.
+    A node's self-loop is one of its edges: it counts twice, as published. `bare`: neither norm nor activation
+    follow the MLP, which keeps its inner ones.
     """
 
     def __init__(

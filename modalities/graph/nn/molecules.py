@@ -15,6 +15,8 @@ from modalities.graph.nn.message_passing import EdgeIndex, neighbour_sum
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, DIRECTIONS = 119, 3, 6, 3
 SELF_LOOP = (4, 0)  # bond type and direction of a node's edge to itself
 
+Jump = Literal["last", "sum", "max"]
+
 
 class BondConv(nn.Module):
     """Σ over incoming edges of (h_from + bond type + direction), then Linear, ReLU, Linear.
@@ -46,15 +48,15 @@ class BondConv(nn.Module):
 class MoleculeGIN(Encoder):
     """Atom type and chirality embeddings, then `depth` convolutions with batch norm, ReLU between them.
 
-    A hidden atom is type 119, chirality 0. `jump`: the latent is the last layer's output, or the sum or maximum over
-    the embedding and all layers' outputs (the official `JK`).
+    A hidden atom is type 119, chirality 0. `jump`: the latent is the last layer's output, or the sum or maximum
+    over the embedding and all layers' outputs (the official `JK`).
     Shapes: EncoderInput (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source: THUDM/GraphMAE, folder chem.
     """
 
     masking = "replace"
-    need: ClassVar = {"features": 2}
+    requires: ClassVar = {"features": 2}
 
-    def __init__(self, width: int, depth: int, drop: float = 0.0, jump: Literal["last", "sum", "max"] = "last"):
+    def __init__(self, width: int, depth: int, drop: float = 0.0, jump: Jump = "last"):
         super().__init__()
         self.drop, self.jump = drop, jump
         self.atoms = nn.Embedding(ATOM_TYPES + 1, width)
@@ -66,7 +68,7 @@ class MoleculeGIN(Encoder):
         self.embed_dim, self.depth = width, depth
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:

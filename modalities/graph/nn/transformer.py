@@ -18,8 +18,8 @@ PROBES = 16  # random vectors of the estimate for larger ones
 class GraphTransformer(Encoder):
     """Linear embedding of features plus one of random-walk return probabilities, then the trunk.
 
-    Attention is planned per graph of the batch (`counts`), never over all nodes. Hidden nodes are a learned vector,
-    with their own edges. `steps`: length of the walks, 0 for none.
+    Attention is planned per graph of the batch (`counts`), never over all nodes. Hidden nodes are a learned
+    vector, with their own edges. `steps`: length of the walks, 0 for none.
     Shapes: EncoderInput (1, N, C) -> Latent (1, N, D).
     Source of the encodings: Dwivedi et al., 2022 (random-walk positions).
     """
@@ -34,7 +34,7 @@ class GraphTransformer(Encoder):
         self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.embed_dim}
 
     def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
@@ -48,10 +48,10 @@ class GraphTransformer(Encoder):
 
 @torch.no_grad()
 def random_walk(layout: Layout, steps: int) -> Tensor:
-    """(N, steps): (Pᵏ)ᵢᵢ for k = 1, …, `steps`, how likely a walk along the edges is back at its node after k steps.
+    """(N, steps): (Pᵏ)ᵢᵢ for k = 1, …, `steps`, the probability that a walk of k edges ends where it began.
 
-    P is the transition matrix, self-loops included. Exact for small graphs; else Hutchinson's estimate, the mean of
-    z ∘ Pᵏ z over fixed random signs z, so that no N × N matrix is made.
+    P is the transition matrix, self-loops included. Exact for small graphs; else Hutchinson's estimate, the
+    mean of z ∘ Pᵏ z over fixed random signs z, so that no N × N matrix is made.
     """
     links, device = EdgeIndex.of(layout), layout.edges.device
     degree = torch.bincount(links.row, minlength=layout.count).clamp(min=1)

@@ -175,3 +175,18 @@ def test_what_is_left_over_may_be_a_batch_of_its_own(items, number_reader):
     assert sum(sizes) == len(items) and sizes[-1] == len(items) % 7
     with pytest.raises(UserError, match="keep_last"):
         Loader(samples, batch_size=6, seed=0, workers=0, world_size=2, keep_last=True)
+
+
+def test_a_reader_may_make_several_views(items, number_reader):
+    """Each view is collated by itself; cached samples give the same views as others."""
+
+    class Twice(number_reader):
+        def augment_views(self, raw, train):
+            return {"number": self.augment(raw, train), "negative": -raw[None]}
+
+    plain = next(iter(Loader(Samples(items, Twice(repeats=2), 1), 4, 1, 0)))
+    cached = next(iter(Loader(Samples(items, CachedReader(Twice(repeats=2), 1.0), 1), 4, 1, 0)))
+    assert plain.views["number"].shape == (8, 1) and plain.views["negative"].shape == (4, 1)
+    assert torch.equal(plain.views["negative"], -plain.views["number"][::2].floor())
+    for view in ("number", "negative"):
+        assert torch.equal(plain.views[view], cached.views[view])

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from core.engine.clock import Clock
 from core.engine.optim import Adam, AdamW
-from core.engine.settings import Clock, Engine, Plan
 from core.errors import UserError
+from core.settings import Engine, Plan
 from core.tokens import Progress
 from tests.core.engine.toy import ToyMethod
 

@@ -7,7 +7,7 @@ import torch
 
 from core.engine import flops
 from core.engine.precision import DryRun, choose, compare, product_rate
-from core.engine.settings import Plan
+from core.settings import Plan
 from core.tokens import Progress
 from tests.core.engine.toy import CPU, ToyBatches, ToyMethod, same, train_toy
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from core.engine.distributed import Distributed
 from core.engine.loop import train_steps
 from core.engine.optim import AdamW
-from core.engine.settings import Engine, Plan
+from core.settings import Engine, Plan
 from core.tokens import Batch, Progress
 
 CPU = Distributed()

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from core.evaluation import finetune
-from core.evaluation.features import Reading, extract
-from core.evaluation.finetune import Contender, compete
-from core.evaluation.labelled import Question
-from core.evaluation.protocol import Options
+from core.evaluation.features import extract
+from core.evaluation.finetune import Contender, Contest, compete
+from core.evaluation.labelled import load_labelled
+from core.evaluation.probes import Scores
+from core.evaluation.settings import LabelledTask, LoaderSettings, ProtocolOptions
 from core.export import SavedEncoder
 
 
@@ -22,10 +23,18 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ask(squares, reader, monkeypatch):
-    monkeypatch.setattr("core.evaluation.labelled._nodes", lambda run: {})
+    monkeypatch.setattr("core.evaluation.settings.encoder_nodes", lambda run: {})
+    monkeypatch.setattr("core.evaluation.labelled.encoder_nodes", lambda run: {})
 
     def make(epochs=1.0, seeds=1, **data):
-        return Question([Path("run")], squares(**data), Reading(reader, 16), {}, Options(seeds=seeds), epochs=epochs)
+        return LabelledTask(
+            runs=[Path("run")],
+            source=squares(**data),
+            loader=LoaderSettings(reader, 16),
+            reader_node={},
+            options=ProtocolOptions(seeds=seeds),
+            epochs=epochs,
+        )
 
     return make
 
@@ -40,16 +49,22 @@ def contender(make_method):
             method = make_method()
             return SavedEncoder(method.tokenizer, method.encoder, {"view": "image"})
 
-        made = Contender("c", begin, lambda size: samples)
+        made = Contender("c", begin, samples=lambda size: samples)
         return made, asked
 
     return make
 
 
-def enter(question, contender):
-    table = extract({}, question.items, question.reading)
-    (task,) = question.tasks(table).values()
-    return compete(contender, question, "side", task, table.items), task
+def contest_of(task):
+    data = load_labelled(task)
+    table = extract({}, data.samples, task.loader)
+    (split,) = data.splits(table.items, task.options).values()
+    return Contest(task=task, data=data, split=split, items=table.items)
+
+
+def enter(task, contender):
+    contest = contest_of(task)
+    return compete(contender, contest), contest.split
 
 
 def test_the_rate_is_chosen_on_validation_at_the_first_seed(ask, contender, monkeypatch):
@@ -57,7 +72,7 @@ def test_the_rate_is_chosen_on_validation_at_the_first_seed(ask, contender, monk
     made, _ = contender(20 * 64.0)
     scores, _ = enter(ask(seeds=2, train=64), made)
     assert [choice.setting for choice in scores.choices] == [2e-3, 2e-3]
-    assert scores.right.shape == (2, 32) and scores.right.mean() > 0.9
+    assert scores.units.shape == (2, 32) and scores.units.mean() > 0.9
 
 
 def test_test_labels_are_never_used(ask, contender, monkeypatch):
@@ -69,12 +84,12 @@ def test_test_labels_are_never_used(ask, contender, monkeypatch):
     flipped = [replace(item, labels={"side": 1 - item.labels["side"]}) for item in given("test")]
     monkeypatch.setattr(question.source, "items", lambda split: flipped if split == "test" else given(split))
     other, _ = enter(question, made)
-    np.testing.assert_array_equal(other.right, ~scores.right)
+    np.testing.assert_array_equal(other.units, ~scores.units)
 
 
 def test_what_was_trained_once_is_not_trained_again(ask, contender, monkeypatch):
     trained = []
-    monkeypatch.setattr(finetune, "fit", lambda *args: trained.append(args) or 0.5)
+    monkeypatch.setattr(finetune, "fit", lambda *args, **more: trained.append(args) or 0.5)
     made, _ = contender()
     enter(ask(seeds=1), made)
     assert len(trained) == len(finetune.RATES)
@@ -85,19 +100,26 @@ def test_what_was_trained_once_is_not_trained_again(ask, contender, monkeypatch)
     assert len(trained) == 2 * len(finetune.RATES) + 1
 
 
+class Unread(torch.nn.Linear):
+    """A network whose compute is given."""
+
+    def set_targets(self, items):
+        return items
+
+
 def test_supervised_training_gets_the_compute_of_pre_training(ask, monkeypatch):
     """1000 FLOPs of pre-training at 10 a sample: 100 samples more; and never more than the cap."""
     question, spent = ask(epochs=2, train=48), []
-    table = extract({}, question.items, question.reading)
+    contest = contest_of(question)
     monkeypatch.setattr(finetune, "random_encoder", lambda *args: None)
-    monkeypatch.setattr(finetune, "Classifier", lambda *args: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(finetune, "LabelledNetwork", lambda *args: Unread(1, 1))
     monkeypatch.setattr(finetune, "flops_per_sample", lambda *args: 10.0)
     monkeypatch.setattr(finetune, "pretraining_flops", lambda *args: 1000.0)
-    right = type("Scores", (), {"right": np.ones((1, 32), dtype=bool)})
-    monkeypatch.setattr(finetune, "compete", lambda contender, *rest: spent.append(contender.samples(44)) or right)
-    _, told = finetune.supervised(question, table.items, question.tasks(table))
+    right = Scores(np.ones((1, 32), dtype=bool))
+    monkeypatch.setattr(finetune, "compete", lambda contender, contest: spent.append(contender.samples(44)) or right)
+    _, told = finetune.supervised_scores(question, {"side": contest})
     monkeypatch.setattr(finetune, "MOST_EPOCHS", 3.0)
-    _, capped = finetune.supervised(question, table.items, question.tasks(table))
+    _, capped = finetune.supervised_scores(question, {"side": contest})
     assert spent == [2 * 44 + 100, 3 * 44]
     assert "for 188 samples" in told and "spent 100%" in told
     assert "for 132 samples" in capped and "spent 70%" in capped

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from core.evaluation import intervals
-from core.evaluation.intervals import mean_interval, skill_interval
+from core.evaluation.intervals import skill_interval
+from core.evaluation.metrics import Accuracy
+
+
+def mean_interval(values, groups=None, seed=0):
+    return Accuracy().interval(np.atleast_2d(values), groups=groups, seed=seed)
 
 
 @pytest.fixture

@@ -2,17 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from core.evaluation.features import Reading
-from core.evaluation.fillers import HarmonicFiller
 from core.evaluation.reconstruction import evaluate_reconstruction
+from core.evaluation.settings import LoaderSettings
 from core.maskers import ViewMasker
+from core.reconstruction.baseline import HarmonicInterpolation
 from core.tokens import Mask, Query, Rows
 
 
 @pytest.fixture
 def evaluate(reader, squares):
     def run(method, source=None, samples=32, seed=0, batch_size=8):
-        return evaluate_reconstruction(method, source or squares(), Reading(reader, batch_size), samples, seed)
+        loader = LoaderSettings(reader, batch_size)
+        return evaluate_reconstruction(method, source or squares(), loader, samples=samples, seed=seed)
 
     return run
 
@@ -33,7 +34,7 @@ def truth(objective, step, view, place):
 
 def filled(objective, ctx, view, place):
     """What the filler's picture looks like through the objective's target, computed apart from the code under test."""
-    picture = HarmonicFiller().fill(
+    picture = HarmonicInterpolation().predict(
         ctx.method.tokenizer, ctx.batch.views[view], ctx.tokens[view], ctx.masks[view].hidden
     )
     content = place.rows.gather(ctx.method.tokenizer(picture).content)

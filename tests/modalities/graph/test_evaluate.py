@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from sklearn.linear_model import LogisticRegression
 
 from core import evaluate, load_encoder, train
-from core.build import build
-from core.composition.choices import choices
 from core.config import compose
-from core.evaluation.classification import SUPERVISED
+from core.config.build import build
+from core.config.files import choices
+from core.evaluation.compare import SUPERVISED
 from core.evaluation.published import Published, spread
 from modalities.graph.evaluation import PooledVectors, features, node_accuracy
 from modalities.graph.formats.files import read
@@ -60,7 +60,7 @@ def place(tmp_path_factory):
 def run(capsys, *argv):
     """Exit code, what went to stderr and stdout, and the JSON of the last line."""
     capsys.readouterr()
-    code = evaluate.main(list(argv))
+    code = evaluate.main([*argv, "--json"])
     out, err = capsys.readouterr()
     return code, err, out, json.loads(out.splitlines()[-1]) if code == 0 else None
 
@@ -125,7 +125,7 @@ def test_published_figures_of_several_runs(place, capsys):
     final = record["figures"]["final"]
     assert final == {"mean": record["each"][0]["final"], "deviation": 0.0, "half_interval": 0.0}
     assert final["mean"] > 0.5 and len(record["each, random init"]) == 2 and "final" in record["random init"]
-    assert f"final {100 * final['mean']:.2f} ± 0.00 over 2 runs" in " ".join(out.split())
+    assert "mean of 2 run(s)" in out and f"final {100 * final['mean']:.2f} ± 0.00" in " ".join(out.split())
 
 
 def test_settings_of_a_protocol_can_be_changed(place, capsys):
@@ -140,7 +140,7 @@ def test_settings_of_a_protocol_can_be_changed(place, capsys):
     [
         ("nodes", ["task=knn", "train=5"], "train=5 counts samples"),
         ("many", ["task=linear", "folds=30"], "the largest class has 20"),
-        ("nodes", ["task=published", "beside=x"], "knows no beside="),
+        ("nodes", ["task=published", "compare_to=x"], "takes no compare_to="),
         ("nodes", ["task=published", "published=null"], "does not say how a paper measured it"),
         ("many", ["task=published", PROBE], "one graph with a class per node"),
         ("nodes", ["task=published", VECTORS], "a class per graph"),
@@ -178,6 +178,62 @@ def test_molecules_are_fine_tuned_by_the_command(tmp_path, capsys, monkeypatch):
     assert record["figures"]["final"]["mean"] > 0.9
 
 
+def test_several_labels_a_node_have_baselines_intervals_and_a_verdict(tmp_path, capsys, monkeypatch):
+    """Two labels which two features tell, and one that nothing tells; whole graphs are split, as in PPI."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    rng, graphs = np.random.default_rng(0), []
+    for i in range(10):
+        y = (rng.random((30, 3)) < 0.4).astype("f4")
+        x = np.concatenate([y[:, :2] + rng.normal(0, 0.2, (30, 2)), rng.normal(0, 1, (30, 1))], 1)
+        part = "train" if i < 6 else "val" if i < 7 else "test"
+        flags = {f"{name}_mask": torch.full((30,), name == part) for name in ("train", "val", "test")}
+        edges = torch.zeros(2, 0, dtype=torch.long)
+        graphs.append({"x": torch.from_numpy(x).float(), "edge_index": edges, "y": torch.from_numpy(y), **flags})
+    torch.save(graphs, tmp_path / "ppi.pt")
+    given = [f"data.root={tmp_path / 'ppi.pt'}", "modality.features=3", "steps=2", f"run_dir={tmp_path / 'run'}", PROBE]
+    assert train.main([*TINY, *given]) == 0
+    argv = [f"run={tmp_path / 'run'}", "seeds=1", "epochs=5"]
+    for task in ("knn", "linear", "finetune"):
+        code, err, out, record = run(capsys, *argv, f"task={task}")
+        assert code == 0, err
+        section = record["figures"]["token"]
+        assert record["counts"] == {"train": 180, "test": 90, "skipped": 0}
+        assert section["metric"] == "micro_f1" and section["answers"] == 3 and section["verdict"]["result"]
+        assert {"share of yes in training", "random init"} < section["baselines"].keys()
+        assert "token: micro_f1 on 90 test samples, 3 answers" in out
+        if task != "finetune":
+            raw = section["baselines"]["PCA of raw input"]
+            assert raw["value"] > 0.7 > section["baselines"]["share of yes in training"]["value"] == 0
+            assert raw["low"] < raw["value"] < raw["high"]
+    told = run(capsys, *argv, "task=linear", "metric=roc_auc")[3]["figures"]["token"]
+    assert told["baselines"]["PCA of raw input"]["value"] == pytest.approx(2.5 / 3, abs=0.08)  # 1, 1 and a coin
+    assert told["baselines"]["share of yes in training"]["value"] == 0.5
+
+
+def test_molecules_have_baselines_intervals_and_a_verdict(tmp_path, capsys, monkeypatch):
+    """Folds and intervals are of whole scaffolds; the second question is rarely answered."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    rng, dicts = np.random.default_rng(0), []
+    for i in range(60):
+        one = molecule([7 if i % 2 else 5, *rng.choice([5, 6], 4).tolist()])
+        kept = one.edge_index[0] != one.edge_index[1]
+        answers = [1.0 if i % 2 else -1.0, float(rng.choice([-1, 0, 0, 1]))]
+        parts = {"x": one.x, "edge_index": one.edge_index[:, kept], "edge_attr": one.edge_attr[kept]}
+        dicts.append({**parts, "y": torch.tensor([answers]), "scaffold": str(i // 3)})
+    torch.save(dicts, tmp_path / "molecules.pt")
+    data = ["data=folder", f"data.root={tmp_path / 'molecules.pt'}", "batch_size=20", "steps=2", "engine.workers=0"]
+    assert train.main(["experiment=graphmae_zinc", *data, "method.encoder.width=16", f"run_dir={tmp_path / 'r'}"]) == 0
+    argv = [f"run={tmp_path / 'r'}", "metric=roc_auc", "seeds=1"]
+    code, err, _, record = run(capsys, *argv, "task=linear")
+    assert code == 0, err
+    section = record["figures"]["label"]
+    assert record["protocol"]["split"].startswith("5 folds of whole groups (20 groups)") and section["tested"] == 60
+    assert 0.5 < section["roc_auc"]["low"] < section["roc_auc"]["high"]
+    assert section["baselines"].keys() == {"share of yes in training", "random init", "random init, whitened"}
+    tuned = run(capsys, *argv, "task=finetune", "epochs=1", "folds=2")[3]
+    assert 0 < tuned["figures"]["label"]["roc_auc"]["value"] <= 1
+
+
 EXPERIMENTS = [name for name in choices("experiment") if name.startswith("graphmae")]
 
 
@@ -207,7 +263,7 @@ def test_inductive_data_keep_nodes_from_training(place, capsys):
     assert record["counts"] == {"train": 30, "test": 30, "skipped": 0} and record["figures"]["token"]["tested"] == 30
     figures = run(capsys, f"run={place / 'inductive'}", "task=published")[3]["each"][0]
     encoder = load_encoder(place / "inductive")
-    assert figures == node_accuracy(encoder, data, 0.05, 0.0, 40, inductive=True)
+    assert figures == node_accuracy(encoder, data, lr=0.05, weight_decay=0.0, epochs=40, inductive=True)
     code, err, _, _ = run(capsys, f"run={place / 'inductive'}", "task=knn", f"data.root={place / 'many.pt'}")
     assert code == 2 and "holds 40 with no splits" in err
 

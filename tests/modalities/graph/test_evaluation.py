@@ -5,13 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
 
 from benchmarks import results_table
 from benchmarks.turns import turns
 from core.errors import UserError
-from core.evaluation.adam_probe import adam_probe, random_parts
-from core.evaluation.svm import svm_folds
+from core.evaluation.probes import adam_probe, random_parts, svm_folds
 from core.export import SavedEncoder
 from modalities.graph.evaluation import (
     graph_accuracy,
@@ -22,7 +20,6 @@ from modalities.graph.evaluation import (
 )  # fmt: skip
 from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs
-from modalities.graph.multilabel import micro_f1
 from modalities.graph.nn.gnn import GAT
 from modalities.graph.nn.molecules import SELF_LOOP, MoleculeGIN
 from modalities.graph.tokenizer import Nodes
@@ -50,7 +47,7 @@ def encoder() -> SavedEncoder:
 
 
 def test_probe_of_nodes(nodes, encoder):
-    found = node_accuracy(encoder, nodes, 0.1, 0.0, 60)
+    found = node_accuracy(encoder, nodes, lr=0.1, weight_decay=0.0, epochs=60)
     assert found == {"final": 1.0, "chosen_on_validation": 1.0}
     assert raw_accuracy(nodes) == 1.0
     settings = {"_target_": "x", "features": 3, "width": 8, "depth": 1, "heads": 2}
@@ -59,8 +56,8 @@ def test_probe_of_nodes(nodes, encoder):
 
 def test_latest_of_the_best_epochs_is_chosen():
     x, y = torch.eye(4)[torch.arange(12) % 4], torch.arange(12) % 2
-    found = adam_probe(x, y, flags(range(4), range(4, 8), range(8, 12), count=12), 0.1, 0.0, 30)
-    assert found.final == found.chosen == 1.0 and found.chosen_epoch == 29
+    found = adam_probe(x, y, flags(range(4), range(4, 8), range(8, 12), count=12), lr=0.1, weight_decay=0.0, epochs=30)
+    assert found.final == found.selected == 1.0 and found.selected_epoch == 29
 
 
 @pytest.mark.parametrize(
@@ -73,7 +70,7 @@ def test_latest_of_the_best_epochs_is_chosen():
 )
 def test_empty_splits_and_absent_classes_are_refused(nodes, spans, said):
     with pytest.raises(UserError, match=said):
-        adam_probe(torch.rand(60, 2), nodes.nodes, flags(*spans), 0.1, 0.0, 1)
+        adam_probe(torch.rand(60, 2), nodes.nodes, flags(*spans), lr=0.1, weight_decay=0.0, epochs=1)
 
 
 def test_random_parts_cover_everything_once():
@@ -92,21 +89,19 @@ def test_probe_of_several_labels_a_node(encoder):
         labels.append(y)
     part = torch.arange(6).repeat_interleave(20)
     splits = {"train": part < 4, "validation": part == 4, "test": part == 5}
-    data = Collection(graphs, nodes=torch.cat(labels), splits=splits)
-    found = node_f1(encoder, data, 0.1, 0.0, 80)
-    assert found["final"] > 0.95 and found == node_f1(encoder, data, 0.1, 0.0, 80)
+    data = Collection(graphs, None, torch.cat(labels), splits)
+    found = node_f1(encoder, data, lr=0.1, weight_decay=0.0, epochs=80)
+    assert found["final"] > 0.95 and found == node_f1(encoder, data, lr=0.1, weight_decay=0.0, epochs=80)
     with pytest.raises(UserError, match="train split has no graph"):
-        node_f1(encoder, Collection(graphs, nodes=data.nodes, splits=splits | {"train": part < 0}), 0.1, 0.0, 1)
+        node_f1(
+            encoder,
+            Collection(graphs, None, data.nodes, splits | {"train": part < 0}),
+            lr=0.1,
+            weight_decay=0.0,
+            epochs=1,
+        )
     with pytest.raises(UserError, match="several labels"):
-        node_f1(encoder, Collection(graphs, nodes=data.nodes[:, 0], splits=splits), 0.1, 0.0, 1)
-
-
-def test_micro_f1_is_sklearns():
-    drawn = np.random.default_rng(0)
-    right, given = drawn.random((30, 5)) < 0.3, drawn.random((30, 5)) < 0.5
-    expected = f1_score(right, given, average="micro")
-    assert micro_f1(torch.from_numpy(given), torch.from_numpy(right)) == pytest.approx(expected)
-    assert micro_f1(torch.zeros(2, 2).bool(), torch.zeros(2, 2).bool()) == 0
+        node_f1(encoder, Collection(graphs, None, data.nodes[:, 0], splits), lr=0.1, weight_decay=0.0, epochs=1)
 
 
 def molecule(kinds: list[int]) -> Graphs:

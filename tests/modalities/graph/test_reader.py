@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from core import train
-from core.build import build
 from core.config import compose
+from core.config.build import build
 from core.data.opening import open_source
 from core.errors import BadSample, UserError
 from modalities.graph.formats import files
@@ -125,5 +125,5 @@ def test_published_figures_need_one_place(many):
 
 
 def test_the_name_of_before_leads_to_the_new_one():
-    with pytest.raises(UserError, match=r"data=graph: there is no such data\..*folder"):
+    with pytest.raises(UserError, match=r"data=graph: there is no such data\. It is data=folder"):
         compose(["modality=graph", "data=graph", "data.root=x"])

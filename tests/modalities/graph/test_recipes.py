@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from core.build import build, build_method
 from core.config import compose
+from core.config.build import build, build_method
 from core.errors import UserError
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs

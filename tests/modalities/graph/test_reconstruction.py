@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.data.sources import Source
-from core.evaluation.features import Reading
-from core.evaluation.reconstruction import evaluate_reconstruction, hidden_rows
+from core.evaluation.reconstruction import evaluate_reconstruction
+from core.evaluation.settings import LoaderSettings
+from core.reconstruction.errors import hidden_rows
 from core.tokens import Batch, ForwardContext
 from modalities.graph.formats import files
 from modalities.graph.graphs import Graphs, to_dense
@@ -23,7 +24,7 @@ def filled(graphs: Graphs, *hidden: int) -> torch.Tensor:
     flag = torch.zeros(1, len(graphs.x), dtype=torch.bool)
     flag[0, list(hidden)] = True
     tokenizer = Nodes(graphs.features)
-    return NeighbourMean().fill(tokenizer, graphs, tokenizer(graphs), flag).x
+    return NeighbourMean().predict(tokenizer, graphs, tokenizer(graphs), flag).x
 
 
 def test_hidden_nodes_get_the_mean_of_visible_neighbours():
@@ -91,7 +92,9 @@ def skill(graphs, answer, monkeypatch, *overrides: str) -> dict:
 
     monkeypatch.setattr(method, "predict", predict)
     source = Given(graphs)
-    result = evaluate_reconstruction(method, source, Reading(Look(source), 4), 100, 0, NeighbourMean())
+    result = evaluate_reconstruction(
+        method, source, LoaderSettings(Look(source), 4), samples=100, seed=0, baseline=NeighbourMean()
+    )
     return result | {"total": result["figures"]["features"]["total"]}
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from core import seeding
-from core.build import build, build_method
 from core.config import compose
+from core.config.build import build, build_method
 from core.errors import BadSample, UserError
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.engine.optim import Adam
 from core.export import SavedEncoder
 from core.tokens import Batch, Progress
@@ -45,13 +45,21 @@ def test_recipes_have_the_published_sizes(name):
     assert sum(p.numel() for p in method.parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("method", ["graphmae", "graphmae_gin", "graphmae2"])
-def test_bags_give_what_dense_features_give(method):
-    graph = sparse_graph()
+ENCODERS = {
+    "graphmae": [], "graphmae_gin": [], "graphmae2": [],
+    "gcn": ["method.encoder={_target_: modalities.graph.nn.gnn.GCN, width: 16, depth: 2}"],
+    "dotgat": ["method.encoder={_target_: modalities.graph.nn.gnn.DotGAT, width: 16, depth: 2, heads: 4}"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_bags_give_what_dense_features_give(name):
+    graph, method = sparse_graph(), name if name.startswith("graphmae") else "graphmae"
     assert graph.is_sparse
     found = []
     for one in (graph, replace(graph, x=to_dense(graph.x, graph.features))):
-        model = small(method, "modality.features=40", "method.encoder.feat_drop=0.0").eval()
+        settings = ["modality.features=40", *ENCODERS[name], "method.encoder.feat_drop=0.0"]
+        model = small(method, *settings).eval()
         out = model(Batch({"graph": one}), generator=torch.Generator().manual_seed(0))
         out.loss.backward()
         found.append([out.loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])

@@ -9,22 +9,22 @@ from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.spark import Bench
-from core.build import build_method
 from core.config import compose
+from core.config.build import build_method
 from core.errors import UserError
 from core.interop import unwrap
 from core.losses import mse
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Objective, Readout
+from core.sparse import VisiblePatches, masked_to
 from core.targets import Pixels
 from core.tokenizers import Normalise, Patchify
 from core.tokens import Batch, ForwardContext, Mask, Query, Rows, levels
-from modalities.image.convnet import ConvNet
+from modalities.image.nn.convnet import ConvNet
 from modalities.image.unet import SparKDecoder
-from modalities.image.windows import Visible, only
 from tests.contracts.firewall import Leak, firewall, growth, scrambled
-from tests.modalities.image.networks import encoder
+from tests.modalities.image.networks import awake, encoder, pictures
 
 FAMILIES = [
     ("resnet10t", 32),
@@ -54,31 +54,18 @@ FAMILIES = [
     ("inception_next_atto", 32),
     ("poolformer_s12", 32),  # a pooling minus its input
     ("skresnet18", 32),  # a normalisation inside a gate
+    ("ecaresnet26t", 32),  # convolutions along channels
 ]
 LOADED = ["resnet18", "resnetv2_18", "convnextv2_atto", "efficientnet_b0", "regnety_002", "mobilenetv3_small_050"]
 
 
 def method(made: ConvNet, side: int = 96) -> MaskedAutoencoder:
     patch = list(made.patch)
-    decoder = SparKDecoder(64, made.give["widths"], made.give["norm"], made.give["stride"], patch, 3)
+    decoder = SparKDecoder(64, made.provides["widths"], made.provides["norm"], made.provides["stride"], patch, 3)
     grid = (side // patch[0],) * 2
     target = Pixels(patch, 3, grid, Normalise([0.5], [0.5]), per="patch")
     readout = Readout(decoder, {"pixels": Objective(target, mse)})
     return MaskedAutoencoder(Patchify(patch, [side, side]), RandomMasker(0.6, "nearest"), made, {"main": readout})
-
-
-def awake(made: ConvNet) -> ConvNet:
-    """With all weights at work: gains near zero, as ConvNeXt's at the start, would hide what their branches do."""
-    drawn = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in made.parameters():
-            if p.dim() < 2 or not p.any():
-                p.copy_(torch.rand(p.shape, generator=drawn) + 0.5)
-    return made
-
-
-def pictures(batch: int, side: int) -> torch.Tensor:
-    return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("backbone", "stride"), FAMILIES, ids=[f"{name}/{stride}" for name, stride in FAMILIES])
@@ -117,15 +104,15 @@ def test_timm_loads_what_is_exported(backbone, tmp_path):
 def test_visible_features_are_those_of_dense_maps_times_a_mask():
     """The published way to compute it, for one overlapping convolution and pooling."""
     hidden = torch.tensor([[True, False, False, True]])
-    visible = Visible(Rows.from_mask(~hidden).index.flip(1), (2, 2))
+    patches = VisiblePatches(Rows.from_mask(~hidden).index.flip(1), (2, 2))
     made = encoder("resnet10t").network
     x = torch.randn(1, 3, 64, 64)
     keep = (~hidden).view(1, 1, 2, 2).float()
     dense = made.conv1[0](x * keep.repeat_interleave(32, 2).repeat_interleave(32, 3))
-    with only(visible):
-        sparse = made.conv1[0](visible.gather(x))
+    with masked_to(patches):
+        stack = made.conv1[0](patches.gather(x))
     shown = keep.repeat_interleave(16, 2).repeat_interleave(16, 3)
-    assert torch.allclose(visible.spread(sparse), dense * shown, atol=1e-6)
+    assert torch.allclose(patches.scatter(stack), dense * shown, atol=1e-6)
 
 
 def test_all_visible_is_the_ordinary_network():
@@ -148,37 +135,6 @@ def test_exact_zeros_where_nothing_is_seen():
         k = one.layout.grid[0] // 2
         expected = (~hidden).unflatten(1, (2, 2)).repeat_interleave(k, 1).repeat_interleave(k, 2)
         assert torch.equal(seen, expected)
-
-
-@pytest.mark.parametrize(
-    "backbone", ["resnet10t", "test_convnext", "test_efficientnet", "regnetx_002", "mobilenetv3_small_050"]
-)
-def test_blocks_that_timm_computes_again_see_the_same_mask(backbone):
-    """timm's own checkpointing, called in the backward pass, after the encoder's call."""
-    made = encoder(backbone).train()
-    tokens = Patchify([32, 32], [96, 96])(pictures(2, 96))
-    hidden = torch.tensor([[1, 0, 0, 1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 1, 0, 1]]).bool()
-    masks = [Mask.from_hidden(row.expand(2, -1), 4) for row in hidden]
-
-    def gradients() -> tuple[int, list[torch.Tensor]]:
-        made.zero_grad()
-        called = []
-        windows = [layer for layer in made.network.modules() if "Visible" in type(layer).__name__]
-        handles = [layer.register_forward_hook(lambda *_: called.append(1)) for layer in windows]
-        torch.manual_seed(0)
-        maps = [one.features for mask in masks for one in levels(made(tokens.drop_masked(mask)))]
-        sum(x.square().mean() for x in maps).backward()
-        for handle in handles:
-            handle.remove()
-        return len(called), [p.grad.clone() for p in made.parameters() if p.grad is not None]
-
-    once, plain = gradients()
-    made.network.set_grad_checkpointing(True)
-    more, again = gradients()
-    assert more > once, "nothing was computed again"
-    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
-    made.network.set_grad_checkpointing(False)
-    assert gradients()[0] == once
 
 
 def test_the_mask_is_gone_after_the_call_and_checkpointing_gives_the_same_gradients():

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import configs
-from core.build import build
 from core.config import compose
+from core.config.build import build
 from core.engine.average import WeightEMA
 from core.engine.checkpoint import collect, restore
-from core.engine.settings import Clock
+from core.engine.clock import Clock
 
 PUBLISHED = sorted(path.stem for path in Path(configs.__path__[0], "experiment").glob("spark_*.yaml"))
 

@@ -16,7 +16,7 @@ class Cutter:
         self.patch, self.size, self.channels = patch, size, channels
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         grid = tuple(n // p for n, p in zip(self.size, self.patch, strict=True))
         return {"grid": grid, "axes": len(grid), "channels": self.channels, "values": self.channels * sum(self.patch)}
 
@@ -41,7 +41,7 @@ class BlockMasker(Masker):
 
 
 class TubeMasker(Masker):
-    need: ClassVar = {"axes": 3}
+    requires: ClassVar = {"axes": 3}
 
     def __init__(self, ratio: float):
         self.ratio = ratio
@@ -59,7 +59,7 @@ class Trunk(nn.Module):
         self.weight = nn.Linear(dim, dim)
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"dim": self.dim}
 
 
@@ -74,7 +74,7 @@ class Encoder:
         self.trunk, self.embed, self.cls, self.extra = trunk, embed, cls, extra or []
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.trunk.dim}
 
 
@@ -83,7 +83,7 @@ class Decoder:
         self.width, self.dim, self.trunk = width, dim, trunk
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"width": self.dim}
 
 
@@ -92,7 +92,7 @@ class Target:
         self.grid, self.per, self.out = grid, per, values
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"out": self.out}
 
 
@@ -102,7 +102,7 @@ class PyramidTarget(Target):
         self.levels = levels
 
     @property
-    def need(self) -> dict:
+    def requires(self) -> dict:
         return {"levels": self.levels}
 
 
@@ -144,7 +144,7 @@ class Generous:
         self.thing = thing
 
     @property
-    def give(self) -> dict:
+    def provides(self) -> dict:
         return {"thing": self.thing}
 
 

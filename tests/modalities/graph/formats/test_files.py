@@ -186,7 +186,8 @@ def test_molecules_keep_class_numbers_bonds_and_scaffolds(tmp_path):
     assert found.graphs[0].edge_attr.tolist() == [[1, 0], [4, 0], [1, 0], [4, 0]]
     reader = GraphReader(loop=[4, 0])
     item = GraphSource(str(tmp_path / "m.pt")).items("train")[0]
-    assert item.labels == {} and reader.read(item, True).edge_attr.tolist() == found.graphs[0].edge_attr.tolist()
+    assert item.labels == {"label": (1, 0, -1)} and item.group == "c1"
+    assert reader.read(item, True).edge_attr.tolist() == found.graphs[0].edge_attr.tolist()
 
 
 def ppi(folder, part: str, graphs: list[int], first: int):

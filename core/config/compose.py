@@ -1,0 +1,132 @@
+"""Overrides become one resolved tree: files are merged, then typed values, then `${…}` is looked up."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from core.config import files
+from core.config.allowed import checked_targets
+from core.config.files import SearchPath
+from core.config.types import check
+from core.errors import IncompatibleError, UserError
+from core.settings import ROOT, split, typed_value
+from core.trees import is_reference, merge, nest, paths, resolve
+
+ORDER = ("size", "optim", "engine", "method", "data", "modality", "experiment")  # of merging
+FIXED_BY_RUN = ("modality", "method", "size", "experiment")  # a saved config has their traces all over it
+# Two ways to set one thing, the second of which wins: where the first is typed, a file's second is dropped.
+EXCLUSIVE = {"epochs": "steps", "optim.base_lr": "optim.lr"}
+
+
+def compose(overrides: Sequence[str] = (), searchpath: SearchPath = ()) -> dict[str, Any]:
+    """The config of a run as plain data, without references, e.g. of `["modality=video", "steps=100"]`.
+
+    Groups (`modality=`, `method=`, …) choose files; `config=<run>/config.yaml` starts from a saved config
+    instead; every other key sets a value (`method.masker.ratio=0.9`). `searchpath`: folders searched before
+    Lacuna's own. Raises: UserError with the key, the value and the remedy; IncompatibleError, a UserError, where
+    method, modality and data do not go together.
+    """
+    config = assemble(overrides, searchpath)
+    pair = config["modality"]["name"], config["method"]["name"]
+    # A method whose parts are replaced may take more than its file lists.
+    is_changed = any(text.startswith(("config=", "method.")) for text in overrides)
+    if not is_changed and not files.fits(*pair, searchpath):
+        raise files.refusal(*pair, ".", searchpath)
+    return config
+
+
+def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str, Any]:
+    """As `compose`, whichever modalities the method lists."""
+    typed = dict(split(text) for text in overrides)
+    saved = typed.pop("config", None)
+    groups = {key: text for key, text in typed.items() if key in files.GROUPS and not text.startswith("{")}
+    base = _from_files(groups, searchpath) if saved is None else _from_saved(saved, groups, searchpath)
+
+    typed = {rival: "null" for key, rival in EXCLUSIVE.items() if key in typed} | typed
+    tree = base
+    for key, text in typed.items():
+        if key not in groups:
+            tree = merge(tree, nest(key, typed_value(text, _hint(base, key), key)))
+    if missing := [path for path, value in paths(tree) if value == "???"]:
+        examples = " ".join(f"{path}=<value>" for path in missing)
+        raise UserError(f"{' and '.join(missing)} must be given: {examples}")
+
+    try:
+        config = resolve(tree)
+    except IncompatibleError as error:
+        raise _explained(error, tree, searchpath) from None
+
+    checked_targets(config)
+    order = [key.partition(".")[0] for key in typed]  # errors name what was typed, not what refers to it
+    check({key: config.get(key) for key in [*order, *config]}, ROOT, default=base)
+    return config
+
+
+def _explained(error: IncompatibleError, tree: Mapping, searchpath: SearchPath) -> UserError:
+    modality, method, data = (tree[group]["name"] for group in ("modality", "method", "data"))
+    if not files.fits(modality, method, searchpath):
+        return files.refusal(modality, method, f": {error}", searchpath)
+    if "data" not in error.groups:
+        return error
+    remedy = f"modality={modality} takes data={files.picks('modality', modality, searchpath).get('data')}."
+    return IncompatibleError(f"data={data} does not fit modality={modality}: {error} {remedy}")
+
+
+def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
+    """The files merged: those typed, else of the experiment, else of the modality, else of train.yaml."""
+    root = files.read(files.choices("", searchpath)["train"])
+    choice = {"experiment": None} | typed
+    if choice["experiment"] == "null":
+        choice["experiment"] = None
+    choice = files.picks("experiment", choice["experiment"], searchpath) | choice
+    modality = choice.get("modality", root["choose"]["modality"])
+    choice = root["choose"] | files.picks("modality", modality, searchpath) | choice
+    if missing := [group for group in ORDER if group not in choice]:
+        raise UserError(f"modality={modality} chooses no {missing[0]}; give {missing[0]}=<name>.")
+
+    tree = {key: value for key, value in root.items() if key != "choose"}
+    for group in ORDER:
+        for content in files.layers(group, choice[group], searchpath):
+            keys = {key: value for key, value in content.items() if key not in files.DIRECTIVES}
+            tree = merge(tree, {group: keys} if keys else {})
+            tree = merge(tree, content.get("set", {}))
+    for group in ORDER:
+        tree[group] = {**tree[group], "name": choice[group]} if group in tree else choice[group]
+    return tree
+
+
+def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
+    """A run's config.yaml, for a folder of its own; other data, optim or engine may be chosen."""
+    tree = files.load(path) | {"run_dir": None}
+    nodes = [tree.get(group) for group in ("modality", "method")]
+    if not all(isinstance(node, Mapping) and "name" in node for node in nodes):
+        raise UserError(f"config={path} is no config of a run: it does not name a modality and a method.")
+    if fixed := [f"{group}={name}" for group, name in groups.items() if group in FIXED_BY_RUN]:
+        raise UserError(f"{fixed[0]} cannot be given with config=, which fixes it; drop one of them.")
+    try:
+        if missing := files.read(files.choices("", searchpath)["train"]).keys() - tree.keys() - {"choose"}:
+            raise UserError(f"it has no {' and no '.join(sorted(missing))}.")
+        checked_targets(tree)
+        check(tree)
+    except UserError as error:
+        message = f"config={path} is of another version: {error} Correct the file, or train again."
+        raise UserError(message) from None
+
+    pair = {group: tree[group]["name"] for group in ("modality", "method")}
+    fresh = _from_files(pair | groups, searchpath) if groups else {}
+    return tree | {group: fresh[group] for group in groups}
+
+
+def _hint(base: Mapping, key: str) -> Any:
+    """The annotation of a setting at the root, text where text stands; others are checked in the whole tree."""
+    node: Any = base
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) and "_target_" not in node else None
+    return ROOT.get(key, str if isinstance(node, str) and not is_reference(node) else Any)
+
+
+def dump(config: Mapping[str, Any], path: str | Path) -> None:
+    """Writes a config as YAML."""
+    OmegaConf.save(OmegaConf.create(dict(config)), path)

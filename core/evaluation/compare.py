@@ -1,0 +1,239 @@
+"""compare: figures with intervals beside baselines, and the verdict whether an encoder beats them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.data.loader import evaluation_batches
+from core.data.sources import Item
+from core.evaluation.features import Extractor, FeatureTable
+from core.evaluation.labelled import LabelledData, LabelSplit, draw_items, keys_of, pick
+from core.evaluation.probes import YES_FROM, Scores
+from core.evaluation.projection import fit_components
+from core.evaluation.settings import LabelledTask, LoaderSettings
+from core.export import SavedEncoder, load_encoder
+from core.seeding import mix
+
+RANDOM, RAW = "random init", "PCA of raw input"
+SUPERVISED = "supervised, equal compute"  # the baseline without which nothing wins
+WINS, ABOVE, OPEN = "wins", "above the baselines measured", "not resolvable at this size"
+HEADLINE_SEEDS = 5  # of training; with fewer a figure is a check
+COMPONENTS = 256  # of raw input; fewer where validation says so
+FIT_SAMPLES = 4096  # training samples the components are fitted on, drawn at random
+CONSTANT = {"classes": "majority class", "answers": "share of yes in training", "values": "mean of training"}
+
+
+def random_encoder(path: str | Path, seed: int, number: int) -> SavedEncoder:
+    """An encoder of the same shape as the saved one, freshly initialised.
+
+    `number`: which of those under `seed`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix("random init", seed, number))
+        return load_encoder(path, pretrained=False)
+
+
+def raw_components(
+    items: Sequence[Item], loader: LoaderSettings, *, seed: int, by_token: bool = False
+) -> Extractor | None:
+    """Projection on the leading components of raw samples, or of their tokens.
+
+    None where those are of many shapes.
+    """
+    samples, reader = draw_items(items, FIT_SAMPLES, seed=seed), loader.reader
+
+    rows: list[Tensor] = []
+    for batch in evaluation_batches(samples, reader, loader.batch_size, loader.workers):
+        raw = reader.raw_features(batch.views[reader.view], by_token)
+        if raw is None or (rows and raw.shape[1] != rows[0].shape[1]):
+            return None
+        rows.append(raw)
+
+    components = fit_components(torch.cat(rows), COMPONENTS, seed)
+    return lambda data: components.project(reader.raw_features(data, by_token))
+
+
+def constant_scores(split: LabelSplit) -> np.ndarray:
+    """Scores (1, T, …) of one prediction for every unit: the most frequent class of the training samples,
+    for every question the share of yes among them, or their mean value."""
+    scores = []
+    for fold in split.folds:
+        y, test = split.y[split.fit_rows(fold)], split.test_rows(fold)
+        if split.classes is not None:
+            predictions = np.full(len(test), np.bincount(y).argmax())
+        else:
+            mean = np.nan_to_num(y).sum(0) / np.maximum((~np.isnan(y)).sum(0), 1)
+            predictions = np.tile(mean - YES_FROM[split.label.kind], (len(test), 1))
+        scores.append(split.metric.score(split.y[test], predictions))
+    return np.concatenate(scores)[None]
+
+
+def chance_scores(split: LabelSplit) -> np.ndarray:
+    """Scores (1, T) that a random ranking of the training samples has in the mean, for retrieval.
+
+    With n samples, r of them hits: the average precision is (H_n + (r - 1)(n - H_n) / (n - 1)) / n, H_n = Σ
+    1 / k, and the first one hits with probability r / n.
+    """
+    scores = []
+    for fold in split.folds:
+        counts = np.bincount(split.y[split.fit_rows(fold)])
+        total = counts.sum()
+        harmonic = (1 / np.arange(1, total + 1)).sum()
+        precision = (harmonic + (counts - 1) * (total - harmonic) / max(total - 1, 1)) / total
+        expected = np.stack([np.where(counts > 0, precision, 0), counts / total], 1)
+
+        y = split.y[split.test_rows(fold)]
+        scores.append(split.metric.score(y, np.broadcast_to(expected, (len(y), *expected.shape))))
+    return np.concatenate(scores)[None]
+
+
+def verdict(
+    ours: np.ndarray,
+    baselines: Mapping[str, np.ndarray],
+    split: LabelSplit,
+    *,
+    trainings: int,
+) -> dict:
+    """The verdict over scores (R, T, …): "wins" only where the gain over every baseline is surely above 0.
+
+    Without the supervised one among them that is but "above the baselines measured". A difference is above
+    0 where ours is better. `trainings`: how many trainings `ours` comes from.
+    """
+    metric, least, differences = split.metric, np.inf, {}
+    for name, theirs in baselines.items():
+        gain = metric.gain(ours, theirs, groups=split.tested_groups, seed=split.options.seed)
+        differences[name] = gain.as_dict()
+        least = np.minimum(least, gain.low)  # NaN where there is no interval
+    best = max(baselines, key=lambda name: metric.utility(metric.value(baselines[name])))
+
+    result = OPEN
+    if least > 0 and SUPERVISED in baselines:
+        result = WINS
+    elif least > 0:
+        result = ABOVE
+    return {
+        "result": result,
+        "best_baseline": best,
+        "difference": differences[best],
+        "differences": differences,
+        "trainings": trainings,
+        "check": trainings < HEADLINE_SEEDS,
+    }
+
+
+def rival_section(ours: np.ndarray, theirs: np.ndarray, split: LabelSplit, *, trainings: int) -> dict:
+    """Another training's figure, and the paired difference to it.
+
+    `trainings`: how many trainings it comes from.
+    """
+    gain = split.metric.gain(ours, theirs, groups=split.tested_groups, seed=split.options.seed)
+    return {split.metric.name: figure(theirs, split), "difference": gain.as_dict(), "trainings": trainings}
+
+
+def figure(scores: np.ndarray, split: LabelSplit) -> dict[str, float]:
+    """The figure of scores (R, T, …) with its interval."""
+    return split.metric.interval(scores, groups=split.tested_groups, seed=split.options.seed).as_dict()
+
+
+def compare(
+    task: LabelledTask,
+    data: LabelledData,
+    table: FeatureTable,
+    splits: Mapping[str, LabelSplit],
+    *,
+    ours: Mapping[str, Mapping[str, Scores]],
+    baselines: Mapping[str, Mapping[str, np.ndarray]],
+    rivals: Mapping[str, np.ndarray],
+    protocol: Mapping[str, str],
+) -> dict:
+    """Figures, baselines and verdict of every label, counts and skipped samples.
+
+    `ours`: scores by label and form; `baselines`: by label and name; `rivals`: of the training to compare
+    with, by label, empty where there is none. `protocol`: lines of the task's own.
+    """
+    figures = {}
+    for name, split in splits.items():
+        figures[name] = _section(split, ours[name], baselines[name], trainings=len(task.runs))
+        if name in rivals:
+            scores = ours[name]["chosen"].units
+            figures[name]["beside"] = rival_section(scores, rivals[name], split, trainings=len(task.rivals))
+
+    # Of tokens those without a label are for validation, or unknown.
+    items = table.items
+    if data.tokens is not None:
+        items = [item for item in items if item.labels]
+    test = len(keys_of(items) & data.tested)
+    return {
+        "figures": figures,
+        "protocol": {**_protocol(task, data, next(iter(splits.values()))), **protocol},
+        "counts": {"train": len(items) - test, "test": test, "skipped": len(table.skipped)},
+        "skipped": list(map(list, table.skipped)),
+    }
+
+
+def _section(
+    split: LabelSplit, ours: Mapping[str, Scores], baselines: Mapping[str, np.ndarray], *, trainings: int
+) -> dict:
+    """The figures of one label; of classes that training lacks, test samples count as wrong."""
+    trained = {}
+    for name, scores in ours.items():
+        trained[name] = figure(scores.units, split) | {"settings": _settings(scores)}
+
+    preferred = ours["chosen"].units
+    section = {
+        split.metric.name: figure(preferred, split),
+        "trained": trained,
+        "baselines": {name: figure(scores, split) for name, scores in baselines.items()},
+        "verdict": verdict(preferred, baselines, split, trainings=trainings),
+    }
+    if split.classes is not None:
+        section |= {"classes": len(split.label.names), "absent_from_train": _absent_classes(split)}
+    else:
+        section |= {split.label.kind: len(split.label.names)}
+    return section | {
+        "tested": len(split.tested),
+        "unlabelled": int((~split.is_known).sum()),
+        "metric": split.metric.name,
+    }
+
+
+def _absent_classes(split: LabelSplit) -> list[str]:
+    """Names of classes that some fold tests and does not train."""
+    absent = set()
+    for fold in split.folds:
+        absent |= set(split.y[split.test_rows(fold)]) - set(split.y[split.fit_rows(fold)])
+    return sorted(pick(split.label.names, absent))
+
+
+def _settings(scores: Scores) -> list[dict]:
+    """The choices on validation, and how often each was made."""
+    counts, settings = Counter(), []
+    for choice in scores.choices:
+        counts[choice.form, choice.setting, choice.validation is not None] += 1
+    for (form, setting, on_validation), times in counts.most_common():
+        entry = {"form": form, "setting": setting, "chosen_on_validation": on_validation, "times": times}
+        settings.append(entry)
+    return settings
+
+
+def _protocol(task: LabelledTask, data: LabelledData, split: LabelSplit) -> dict:
+    options, folds = task.options, len(split.folds)
+    text = "as given"
+    if folds > 1 and split.groups is not None:
+        text = f"{folds} folds of whole groups ({len(np.unique(split.groups))} groups) over all samples"
+    elif folds > 1 and split.classes is not None:
+        text = f"{folds} folds over all of them, by class; the data set none aside"
+    elif folds > 1:
+        text = f"{folds} folds over all of them; the data set none aside"
+    return {
+        "pool": data.pool(task),
+        "split": text,
+        "train": task.train or "all",
+        "shots": options.shots or "all",
+        "seeds": options.seeds,
+        "interval": "95 %, percentile bootstrap over test samples (whole groups where they carry one) and seeds",
+    }

@@ -1,0 +1,234 @@
+"""The result of an evaluation: its figures as fields, and as a table that a person reads."""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from core.evaluation.intervals import Interval
+
+LISTED = 5  # skipped samples that are named
+WIDTH = 120  # columns, where there is no terminal
+HTML = '<pre style="line-height: normal">{code}</pre>'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Figures of a task: `value` of its `metric`, a field too (`result.accuracy`), and its `interval`.
+
+    `baselines`: intervals by name; None bounds where there is a single figure. `verdict`: None where
+    nothing is compared. Of several labels (or objectives) these are of the first; `of(label)` gives
+    another's. `record`: the whole record, plain JSON.
+    """
+
+    task: str
+    metric: str
+    value: float | None
+    interval: Interval | None
+    baselines: Mapping[str, Interval]
+    verdict: str | None
+    record: Mapping[str, Any]
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], label: str | None = None) -> "Result":
+        """The result that a record holds; `label`: of its first label, objective or figure by default."""
+        names = list(record["figures"])
+        if label is not None and label not in names:
+            raise KeyError(f"{label!r} is none of {', '.join(names)}")
+        if not names:
+            return cls(
+                task=record["task"], metric="skill", value=None, interval=None, baselines={}, verdict=None,
+                record=record,
+            )  # fmt: skip
+
+        label = label or names[0]
+        section = record["figures"][label]
+        if record["task"] == "reconstruction":
+            return _of_skill(record, section)
+        if record["task"] == "published":
+            return _of_published(record, label)
+        return _of_label(record, section)
+
+    def of(self, label: str) -> "Result":
+        """The result of another label, objective or figure of the same record.
+
+        Raises KeyError where it has none.
+        """
+        return self.of_record(self.record, label)
+
+    def __getattr__(self, name: str) -> float | None:
+        if name == self.__dict__.get("metric"):
+            return self.value
+        raise AttributeError(f"Result has no field {name!r}; its metric is {self.__dict__.get('metric')}")
+
+    def __rich_console__(self, console: Console, options: Any) -> Iterator[RenderableType]:
+        tables = {"reconstruction": _skill_tables, "published": _published_tables}
+        yield from tables.get(self.task, _label_tables)(self.record)
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        return self._render().export_text()
+
+    def _repr_html_(self) -> str:
+        return self._render().export_html(inline_styles=True, code_format=HTML)
+
+    def _render(self) -> Console:
+        console = Console(file=io.StringIO(), record=True, width=WIDTH)
+        console.print(self)
+        return console
+
+
+def _of_label(record: Mapping[str, Any], section: Mapping[str, Any]) -> Result:
+    metric = section.get("metric", "accuracy")
+    interval = _interval(section[metric])
+    return Result(
+        task=record["task"],
+        metric=metric,
+        value=interval.value,
+        interval=interval,
+        baselines={name: _interval(figure) for name, figure in section["baselines"].items()},
+        verdict=section["verdict"]["result"],
+        record=record,
+    )
+
+
+def _of_skill(record: Mapping[str, Any], regions: Mapping[str, Any]) -> Result:
+    total = regions.get("total", {})
+    value, interval = None, None
+    if "skill" in total:
+        interval = _interval(total["skill"])
+        value = interval.value
+    return Result(
+        task=record["task"],
+        metric="skill",
+        value=value,
+        interval=interval,
+        baselines={},  # skill is relative to the better of them
+        verdict=total.get("result"),
+        record=record,
+    )
+
+
+def _of_published(record: Mapping[str, Any], name: str) -> Result:
+    from core.evaluation.compare import RANDOM
+
+    interval, baselines = _mean_interval(record["figures"][name]), {}
+    if name in record[RANDOM]:
+        baselines[RANDOM] = _mean_interval(record[RANDOM][name])
+    return Result(
+        task=record["task"],
+        metric=name,
+        value=interval.value,
+        interval=interval,
+        baselines=baselines,
+        verdict=None,
+        record=record,
+    )
+
+
+def _label_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    protocol = record["protocol"]
+    head = f"task={record['task']}  pool={protocol['pool']}  shots={protocol['shots']}"
+    yield Text(f"{head}  split: {protocol['split']}")
+    yield from _skipped_lines(record)
+
+    for label, section in record["figures"].items():
+        metric, verdict = section.get("metric", "accuracy"), section["verdict"]
+        title = f"\n{label}: {metric} on {section['tested']} test samples, {label_size(section)}"
+        table = _table(title, "", metric, "95 %", "this run better by", "95 % ")
+        table.add_row("this run", *_cells(section[metric]), style="bold")
+        for name, figure in section["baselines"].items():
+            table.add_row(name, *_cells(figure), *_cells(verdict["differences"][name]))
+        if "beside" in section:
+            rival = section["beside"]
+            table.add_row("compare_to", *_cells(rival[metric]), *_cells(rival["difference"]))
+        yield table
+
+        line = f"{verdict['result']}: {_interval(verdict['difference'])} over {verdict['best_baseline']}"
+        if verdict["check"]:
+            line += f"  (a check: {verdict['trainings']} training seed, headlines take 5)"
+        yield Text(line)
+
+
+def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield Text("task=reconstruction  skill = 1 - error / error of the better of zero and the baseline")
+    if "reason" in record:
+        yield Text(f"not measured: {record['reason']}")
+        return
+    yield Text(f"baseline: {record['protocol']['filler']}")
+    yield from _skipped_lines(record)
+
+    for objective, regions in record["figures"].items():
+        title = f"\n{objective}: skill on {record['counts']['test']} test samples"
+        table = _table(title, "region", "skill", "95 %", "result", "codec ceiling", "95 % ")
+        for region, figures in regions.items():
+            skill, ceiling = _cells(figures.get("skill")), _cells(figures.get("codec_ceiling"))
+            table.add_row(region, *skill, figures.get("result", "no such tokens"), *ceiling)
+        yield table
+
+
+def _published_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    from core.evaluation.compare import RANDOM
+
+    protocol, runs = dict(record["protocol"]), len(record["each"])
+    way = protocol.pop("_target_").rpartition(".")[2]
+    settings = "  ".join(f"{key}={value}" for key, value in protocol.items())
+    yield Text(f"task=published  {way}  {settings}")
+
+    table = _table(f"\nmean of {runs} run(s), %", "", "mean", "deviation", "95 % of the mean")
+    for suffix, figures in (("", record["figures"]), (f", {RANDOM}", record[RANDOM])):
+        for name, figure in figures.items():
+            cells = [f"{100 * figure['mean']:.2f}"]
+            if figure["half_interval"] is not None:
+                cells += [f"± {100 * figure['deviation']:.2f}", f"± {100 * figure['half_interval']:.2f}"]
+            table.add_row(name + suffix, *cells)
+    yield table
+
+
+def label_size(section: Mapping[str, Any]) -> str:
+    """The number of classes, answers or values of a label."""
+    for kind in ("classes", "answers", "values"):
+        if kind in section:
+            return f"{section[kind]} {kind}"
+    raise ValueError(f"a section of {', '.join(section)} is of no label")
+
+
+def _skipped_lines(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    for key, reason in record["skipped"][:LISTED]:
+        yield Text(f"skipped {key}: {reason}")
+    more = len(record["skipped"]) - LISTED
+    if more > 0:
+        yield Text(f"skipped {more} more, all named in the record")
+
+
+def _table(title: str, name: str, *columns: str) -> Table:
+    """An empty table: a column of names, and columns of figures."""
+    style = {"title_justify": "left", "title_style": "", "box": None, "pad_edge": False}
+    table = Table(title=title, padding=(0, 2, 0, 0), **style)
+    table.add_column(name)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _cells(figure: Mapping[str, float] | None) -> list[str]:
+    """A figure and its interval."""
+    if figure is None:
+        return ["", ""]
+    return [f"{figure['value']:.3f}", f"[{figure['low']:.3f}, {figure['high']:.3f}]"]
+
+
+def _interval(figure: Mapping[str, float]) -> Interval:
+    return Interval(figure["value"], figure["low"], figure["high"])
+
+
+def _mean_interval(figure: Mapping[str, float | None]) -> Interval:
+    """Of a mean over runs; of one run both bounds are NaN."""
+    mean, half = figure["mean"], figure["half_interval"]
+    if half is None:
+        return Interval(mean, float("nan"), float("nan"))
+    return Interval(mean, mean - half, mean + half)

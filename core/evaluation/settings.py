@@ -1,0 +1,167 @@
+"""Settings of an evaluation: of the command, and of the labelled task, its loader and its protocol.
+
+The first stage.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from core.data.reader import Reader
+from core.data.sources import Source
+from core.errors import UserError
+from core.export import load_encoder
+
+Task = Literal["knn", "linear", "svm", "retrieval", "finetune", "reconstruction", "published"]
+Pool = Literal["mean", "max", "sum", "first", "cls", "axis0"]
+MetricName = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "micro_f1",
+    "miou",
+    "map",
+    "roc_auc",
+    "r2",
+    "rmse",
+    "retrieval_map",
+    "retrieval_top1",
+]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Settings of `core.evaluate` beside those of the data; `core.evaluate` explains them."""
+
+    run: str | list[str]
+    task: Task
+    _: KW_ONLY
+    metric: MetricName | None = None
+    compare_to: str | list[str] | None = None
+    seed: int = 0
+    pool: Pool = "mean"
+    train: int | Literal["all"] = "all"
+    shots: int | Literal["all"] = "all"
+    folds: int | None = None
+    seeds: int = 3
+    epochs: float = 10.0
+    supervised: bool = False
+    samples: int = 1024
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str | None = None
+
+    def __post_init__(self):
+        for name, choices in (("task", Task), ("pool", Pool), ("metric", MetricName)):
+            _check_choice(name, getattr(self, name), choices)
+        for name, least in (("train", 1), ("samples", 1), ("batch_size", 1), ("workers", 0)):
+            _check_least(name, getattr(self, name), least)
+        if not self.epochs > 0:
+            raise UserError(f"epochs={self.epochs:g} must be above 0.")
+
+    @property
+    def runs(self) -> list[Path]:
+        return as_paths(self.run)
+
+    @property
+    def rivals(self) -> list[Path]:
+        """Runs to compare with."""
+        return as_paths(self.compare_to or [])
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Raises: UserError where `device` names none."""
+        name = self.device
+        if name is None:
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise UserError(f"device={self.device} is no device: {error}") from None
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How samples are read for an evaluation."""
+
+    reader: Reader
+    batch_size: int = 64
+    _: KW_ONLY
+    workers: int = 0
+    device: torch.device | str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOptions:
+    """Split and repetitions of a labelled task.
+
+    `shots`: labelled samples per class, None = all. `folds`: of the cross-validation where samples carry
+    groups or the data set none aside to test, 0 = keep the given split. `seeds`: how often whatever is
+    random is drawn anew (random weights, shots, validation).
+    """
+
+    shots: int | None = None
+    folds: int = 5
+    seeds: int = 3
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("shots", 1), ("folds", 0), ("seeds", 1)):
+            _check_least(name, getattr(self, name), least)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTask:
+    """A labelled evaluation: of runs (one per training seed), on the samples of a source.
+
+    `rivals`: runs of another training to compare with. `reader_node`: the reader's config, for the cache.
+    `train`: training samples used at most, drawn at random; None: all. `epochs` of fine-tuning; supervised
+    training from scratch gets them on top of the compute of pre-training. `metric`: None: by the kind of
+    label.
+
+    Raises: UserError where runs that go together have unlike encoders.
+    """
+
+    runs: Sequence[Path]
+    source: Source
+    loader: LoaderSettings
+    reader_node: Mapping
+    options: ProtocolOptions
+    pool: Pool = "mean"
+    metric: MetricName | None = None
+    train: int | None = None
+    epochs: float = 10.0
+    rivals: Sequence[Path] = ()
+
+    def __post_init__(self):
+        for name, runs in (("run", self.runs), ("compare_to", self.rivals)):
+            nodes = list(map(encoder_nodes, runs))
+            for run, node in zip(runs, nodes, strict=True):
+                if node != nodes[0]:
+                    raise UserError(
+                        f"{name}={run} has another encoder than {runs[0]}; only runs that differ in seed go together."
+                    )
+
+
+def encoder_nodes(run: Path) -> dict:
+    """The config nodes that a run's encoder is built from."""
+    config = load_encoder(run, pretrained=False).config
+    return {name: config[name] for name in ("tokenizer", "encoder")}
+
+
+def as_paths(runs: str | Path | Sequence[str | Path]) -> list[Path]:
+    if isinstance(runs, str | Path):
+        return [Path(runs)]
+    return list(map(Path, runs))
+
+
+def _check_choice(name: str, value: object, choices: object) -> None:
+    if value is not None and value not in get_args(choices):
+        raise UserError(f"{name}={value}: choose {', '.join(get_args(choices))}.")
+
+
+def _check_least(name: str, value: object, least: int) -> None:
+    if value not in (None, "all") and value < least:
+        raise UserError(f"{name}={value} must be at least {least}.")

@@ -1,0 +1,295 @@
+"""run_task: settings -> load_labelled -> extract -> probe -> compare -> write, for every task.
+
+Each stage is a function of the one before; `extract_cached` and `cached` wrap two of them.
+"""
+
+import json
+import shlex
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.opening import open_source
+from core.data.reader import CachedReader, WholeReader
+from core.errors import UserError
+from core.evaluation import record
+from core.evaluation.cache import cached
+from core.evaluation.compare import (
+    CONSTANT,
+    RANDOM,
+    RAW,
+    SUPERVISED,
+    chance_scores,
+    compare,
+    constant_scores,
+    random_encoder,
+    raw_components,
+)
+from core.evaluation.features import Extractor, FeatureTable, extract_cached, extractor
+from core.evaluation.finetune import contests_of, evaluate_finetune, supervised_scores
+from core.evaluation.labelled import LabelledData, LabelSplit, cache_key, load_labelled
+from core.evaluation.probes import Probe, Scores, plain_rescale, probe_for, probe_scores
+from core.evaluation.published import evaluate_published
+from core.evaluation.reconstruction import ReconstructionSettings, measure
+from core.evaluation.result import Result
+from core.evaluation.settings import (
+    EvaluationSettings,
+    LabelledTask,
+    LoaderSettings,
+    ProtocolOptions,
+    Task,
+    as_paths,
+)
+from core.export import load_encoder
+from core.runs import loader_workers, open_config, open_method
+
+TRAINED, RIVAL = "trained", "compare_to"
+FOLDS = {"svm": 10}  # and 5 of other tasks
+RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")
+
+
+def run_task(run: str | Path | Sequence[str | Path], task: Task, *overrides: str, **settings: Any) -> Result:
+    """Evaluates a run, or runs that differ in seed, and writes `<run>/evaluation/<task>.json`.
+
+    `settings` are those of `python -m core.evaluate` (`seeds=5`, `compare_to="runs/other"`), `overrides`
+    those of the data (`"data.root=photos"`).
+    Raises: UserError naming the setting that does not fit.
+    """
+    settings = {"run": _one_or_list(as_paths(run)), "task": task, **settings}
+    unknown = settings.keys() - EvaluationSettings.__dataclass_fields__.keys()
+    if unknown:
+        names = ", ".join(EvaluationSettings.__dataclass_fields__)
+        raise UserError(f"There is no setting {' or '.join(sorted(unknown))}; there are {names}.")
+
+    words = [f"{name}={_as_text(value)}" for name, value in settings.items()]
+    command = f"python -m core.evaluate {shlex.join([*words, *overrides])}"
+    return evaluate(EvaluationSettings(**settings), overrides, command)
+
+
+def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: str) -> Result:
+    """Carries out a task and writes its record, in which `command` stands. Raises UserError."""
+    start = time.monotonic()
+    config = open_config(settings.runs[0], overrides)
+    if settings.task == "reconstruction":
+        return Result.of_record(_reconstruct(settings, config, command, start))
+
+    if settings.task == "published":
+        data_hash, figures = _measure_published(settings, config)
+    else:
+        data_hash, figures = _evaluate_labelled(settings, config)
+
+    head = {"task": settings.task, "run": _one_or_list(settings.runs), "data": config["data"]["name"]}
+    origin = record.describe(command, seed=settings.seed, data_hash=data_hash, start=start)
+    written = {**head, **figures, **origin}
+    record.save(settings.runs[0], written)
+    return Result.of_record(written)
+
+
+def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
+    """The labelled task that settings and config name. Raises UserError where they do not go together."""
+    metric = settings.metric
+    if settings.task == "retrieval":
+        metric = metric or RETRIEVAL_METRICS[0]
+    if (metric in RETRIEVAL_METRICS) != (settings.task == "retrieval"):
+        raise UserError(f"task=retrieval and metric={' or '.join(RETRIEVAL_METRICS)} go together.")
+
+    # Trainings read the samples in every epoch, so they are kept decoded.
+    reader, source = open_source(config)
+    workers = loader_workers(config)
+    if settings.workers is not None:
+        workers = settings.workers
+    megabytes = config["data"]["cache_mb"] / max(1, workers)
+    trains = settings.task == "finetune" or settings.supervised
+    if trains and megabytes and isinstance(reader, WholeReader):
+        reader = CachedReader(reader, megabytes)
+    loader = LoaderSettings(reader, settings.batch_size or 64, workers=workers, device=settings.torch_device)
+
+    options = ProtocolOptions(
+        shots=_none_for_all(settings.shots),
+        folds=settings.folds if settings.folds is not None else FOLDS.get(settings.task, 5),
+        seeds=max(settings.seeds, len(settings.runs), len(settings.rivals)),  # every training counts
+        seed=settings.seed,
+    )
+    return LabelledTask(
+        runs=settings.runs,
+        source=source,
+        loader=loader,
+        reader_node=config["modality"]["reader"],
+        options=options,
+        pool=settings.pool,
+        metric=metric,
+        train=_none_for_all(settings.train),
+        epochs=settings.epochs,
+        rivals=settings.rivals,
+    )
+
+
+def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_supervised: bool = False) -> dict:
+    """Figures of probes on frozen features.
+
+    `with_supervised`: also supervised training from scratch at equal compute.
+
+    Raises: UserError where there are too few labels to learn from.
+    """
+    probes = {label.name: probe_for(name, label.kind) for label in data.labels}
+    encoders = _encoders(task, data)
+
+    # The first time, baselines read the samples together with the encoders, whose features are cached then.
+    key = cache_key(task, data) | {"probe": name, "seeds": task.options.seeds}
+    arrays = cached(key, lambda: _baseline_arrays(task, data, probes, encoders))
+    baselines = defaultdict(dict)
+    for key, scores in arrays.items():
+        label, name = json.loads(key)
+        baselines[label][name] = scores
+
+    table = extract_cached(encoders, data, task.loader)
+    splits = data.splits(table.items, task.options)
+    ours = _run_scores(TRAINED, task.runs, probes, table, splits)
+    rivals = {}
+    if task.rivals:
+        for label, scores in _run_scores(RIVAL, task.rivals, probes, table, splits).items():
+            rivals[label] = scores["chosen"].units
+
+    first = next(iter(probes.values()))
+    protocol = {"probe": " ".join((type(first).__doc__ or "").split())}
+    if first.settings:
+        protocol["selection"] = "settings and whitening on a validation part (20 %) of the training samples"
+    if with_supervised:
+        scores, protocol[SUPERVISED] = supervised_scores(task, contests_of(task, data, splits, table.items))
+        for label, units in scores.items():
+            baselines[label][SUPERVISED] = units
+
+    figures = {"ours": ours, "baselines": baselines, "rivals": rivals}
+    return compare(task, data, table, splits, **figures, protocol=protocol)
+
+
+def _evaluate_labelled(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
+    """The hash of a labelled task's items, and its figures."""
+    task = labelled_task(settings, config)
+    data = load_labelled(task)
+    if settings.task == "finetune":
+        figures = evaluate_finetune(task, data)
+    else:
+        figures = evaluate_probe(task, data, settings.task, with_supervised=settings.supervised)
+    return data.hash, {"beside": list(map(str, task.rivals)), **figures}
+
+
+def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
+    """The hash of the training items, and figures as the run's experiment measures them."""
+    if settings.compare_to is not None:
+        raise UserError("task=published takes no compare_to=: evaluate each run by itself; their records compare.")
+    if settings.metric is not None:
+        raise UserError("task=published takes no metric=: the experiment says how its paper measured.")
+    figures = evaluate_published(settings.runs, config, seed=settings.seed, device=settings.torch_device)
+    return record.hash_items(open_source(config)[1].items("train")), figures
+
+
+def _reconstruct(settings: EvaluationSettings, config: dict, command: str, start: float) -> dict:
+    if len(settings.runs) > 1:
+        raise UserError("task=reconstruction takes one run at a time.")
+    for name in ("compare_to", "metric"):
+        if getattr(settings, name) is not None:
+            raise UserError(
+                f"task=reconstruction takes no {name}=: evaluate each run by itself; their records compare."
+            )
+
+    run, device = settings.runs[0], settings.torch_device
+    method = open_method(run, config).to(device)
+    batch_size = settings.batch_size or 32
+    options = ReconstructionSettings(samples=settings.samples, batch_size=batch_size, seed=settings.seed)
+    origin = {"command": command, "start": start}
+    return measure(run, method, config, settings=options, workers=settings.workers, **origin)
+
+
+def _encoders(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
+    """The saved encoders of runs and rivals, by "trained/0" and so on."""
+    models = {}
+    for name, runs in ((TRAINED, task.runs), (RIVAL, task.rivals)):
+        for number, run in enumerate(runs):
+            models[f"{name}/{number}"] = extractor(load_encoder(run), data.pool(task), task.loader.device)
+    return models
+
+
+def _baseline_models(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
+    """Untrained encoders, and components of the raw input where samples have one shape."""
+    options, loader, models = task.options, task.loader, {}
+    for number in range(options.seeds):
+        encoder = random_encoder(task.runs[0], options.seed, number)
+        models[f"{RANDOM}/{number}"] = extractor(encoder, data.pool(task), loader.device)
+
+    raw = raw_components(data.fit_samples, loader, seed=options.seed, by_token=data.tokens is not None)
+    if raw is not None:
+        models[RAW] = raw
+    return models
+
+
+def _run_scores(
+    name: str,
+    runs: Sequence[Path],
+    probes: Mapping[str, Probe],
+    table: FeatureTable,
+    splits: Mapping[str, LabelSplit],
+) -> dict[str, dict[str, Scores]]:
+    """Scores of the encoders of runs, by label and form."""
+    features, scores = _numbered(table, name, len(runs)), {}
+    for label, split in splits.items():
+        probe = probes[label]
+        scores[label] = probe_scores(probe, features, split, plain_rescale(probe, is_raw=False))
+    return scores
+
+
+def _baseline_arrays(
+    task: LabelledTask, data: LabelledData, probes: Mapping[str, Probe], encoders: Mapping[str, Extractor]
+) -> dict[str, np.ndarray]:
+    """Scores of every baseline, by [label, baseline] as JSON."""
+    table = extract_cached({**encoders, **_baseline_models(task, data)}, data, task.loader)
+    features = {RANDOM: _numbered(table, RANDOM, task.options.seeds)}
+    if RAW in table.features:
+        features[RAW] = [table.features[RAW]]
+
+    arrays = {}
+    for label, split in data.splits(table.items, task.options).items():
+        probe = probes[label]
+        if probe.name == "retrieval":
+            arrays[json.dumps([label, "random order"])] = chance_scores(split)
+        else:
+            arrays[json.dumps([label, CONSTANT[split.label.kind]])] = constant_scores(split)
+
+        for name, tables in features.items():
+            scores = probe_scores(probe, tables, split, plain_rescale(probe, is_raw=name == RAW))
+            arrays[json.dumps([label, name])] = scores["plain"].units
+            if "whitened" in scores:
+                arrays[json.dumps([label, f"{name}, whitened"])] = scores["whitened"].units
+    return arrays
+
+
+def _numbered(table: FeatureTable, name: str, count: int) -> list[np.ndarray]:
+    """Features of the models "name/0" and so on."""
+    return [table.features[f"{name}/{number}"] for number in range(count)]
+
+
+def _one_or_list(runs: Sequence[Path]) -> str | list[str]:
+    if len(runs) == 1:
+        return str(runs[0])
+    return list(map(str, runs))
+
+
+def _none_for_all(count: int | str) -> int | None:
+    if count == "all":
+        return None
+    return count
+
+
+def _as_text(value: Any) -> str:
+    """A setting as the command line has it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

@@ -1,0 +1,1 @@
+"""Predictions of hidden content: baselines without learning, errors, skill, and pictures."""

@@ -1,0 +1,125 @@
+"""Errors at hidden tokens of prediction, baseline and zero, in the objective's own target and loss."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.reconstruction.baseline import Baseline
+from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows
+
+TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenErrors:
+    """Errors (B, M) at the rows of one objective's query, by answer; `scored` (B, M): rows that count.
+
+    Answers are "prediction", "baseline" and "zero", and the names of further raw data.
+    """
+
+    objective: str
+    view: str
+    query: Query
+    errors: Mapping[str, Tensor]
+    scored: Tensor
+
+
+def context_of(method: MaskedAutoencoder, batch: Batch, generator: torch.Generator | None = None) -> ForwardContext:
+    """The context of a forward at the end of training, without masks."""
+    return method.context(batch, progress=TRAINED, generator=generator)
+
+
+def token_errors(
+    method: MaskedAutoencoder,
+    ctx: ForwardContext,
+    baseline: Baseline,
+    further: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[TokenErrors]:
+    """Errors of prediction, baseline and zero, for every objective that predicts hidden tokens.
+
+    `ctx` holds the masks. `further`: by name, other raw data by view whose targets are taken for answers.
+    """
+    predictions = method.predict(ctx.tokens, ctx.masks, ctx=ctx)[1]
+
+    # Other raw data go through the same targets, with their own statistics.
+    views = {view: _baseline_data(method, ctx, view, baseline) for view in ctx.tokens}
+    contexts = {"baseline": _with_data(method, ctx, views)}
+    for answer, views in (further or {}).items():
+        contexts[answer] = _with_data(method, ctx, views)
+
+    for name, (objective, view, query) in method.prediction_tasks(ctx.masks).items():
+        if query.rows is None:
+            continue  # every cell of a grid, whether a token lies there or not: no rows to call hidden
+
+        values, weight = objective.target(ctx, view, query)
+        scored = _scored_rows(query, weight, hidden_rows(ctx.masks, view, query.level))
+        if not scored.any():
+            continue
+
+        answers = {"prediction": predictions[name], "zero": torch.zeros_like(values)}
+        for answer, context in contexts.items():
+            answers[answer] = objective.target(context, view, query).values
+
+        errors = {part: _per_row(objective.loss(answer, values), weight) for part, answer in answers.items()}
+        yield TokenErrors(objective=name, view=view, query=query, errors=errors, scored=scored)
+
+
+def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
+    """(B, N): rows of a view that no mask over it leaves visible, nor shows in another row's place."""
+    flags = []
+    for name, mask in masks.items():
+        if name.partition("/")[0] != view:
+            continue
+        for _ in range(level):
+            mask = mask.finer
+        hidden = mask.hidden
+        if mask.content_from is not None:
+            hidden = hidden & ~_source_rows(mask.content_from)
+        flags.append(hidden)
+    return torch.stack(flags).all(0)
+
+
+def _source_rows(content_from: Tensor) -> Tensor:
+    """(B, N) rows whose content some row shows."""
+    return Rows(content_from.clamp(min=0), content_from >= 0).to_mask(content_from.shape[1])
+
+
+def _scored_rows(query: Query, weight: Tensor | None, hidden: Tensor) -> Tensor:
+    """Rows of a place (B, M) that count: hidden from the encoder, no padding, and weighted in the loss."""
+    scored = query.rows.gather(hidden)
+    if query.rows.valid is not None:
+        scored = scored & query.rows.valid
+    if weight is not None:
+        if weight.dim() > 2:
+            weight = weight.flatten(2).amax(2)
+        scored = scored & (weight > 0)
+    return scored
+
+
+def _with_data(method: MaskedAutoencoder, ctx: ForwardContext, views: Mapping[str, Any]) -> ForwardContext:
+    """The same context with other raw data, for targets and their teachers; masks and latents stay."""
+    context = context_of(method, replace(ctx.batch, views=views))
+    context.masks.update(ctx.masks)
+    context.latents.update(ctx.latents)
+    return context
+
+
+def _baseline_data(method: MaskedAutoencoder, ctx: ForwardContext, view: str, baseline: Baseline) -> Any:
+    data = ctx.batch.views[view]
+    if not any(name.partition("/")[0] == view for name in ctx.masks):
+        return data  # a view for teachers alone
+    return baseline.predict(method.tokenizer, data, ctx.tokens[view], hidden_rows(ctx.masks, view))
+
+
+def _per_row(error: Tensor, weight: Tensor | None) -> Tensor:
+    """An error per token (B, M) of a loss per token or per value; values weigh as they do in the loss."""
+    if error.dim() == 2:
+        return error
+    if weight is None or weight.dim() == 2:
+        return error.flatten(2).mean(2)
+    share = weight.expand_as(error).flatten(2)
+    return (error.flatten(2) * share).sum(2) / share.sum(2).clamp(min=torch.finfo(error.dtype).tiny)

@@ -1,0 +1,334 @@
+"""Probes across folds and seeds, baselines and verdicts."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from sklearn.svm import SVC
+
+from core.data.reader import Reader
+from core.data.sources import Item
+from core.errors import UserError
+from core.evaluation.compare import (
+    ABOVE,
+    SUPERVISED,
+    chance_scores,
+    constant_scores,
+    raw_components,
+    rival_section,
+    verdict,
+)
+from core.evaluation.labelled import Fold, Label, LabelSplit, check_fold, draw_shots, groups_of, label_names, make_folds
+from core.evaluation.metrics import METRICS
+from core.evaluation.probes import (
+    Logistic,
+    NeighbourVote,
+    Retrieval,
+    SupportVectors,
+    plain_rescale,
+    probe_scores,
+    scaled_rbf,
+    svm_folds,
+)
+from core.evaluation.settings import LoaderSettings, ProtocolOptions
+
+PROBES = [NeighbourVote(), Logistic(), SupportVectors()]
+
+
+def split_of(y, folds, groups=None, metric="accuracy", kind="classes", **options):
+    names = [str(number) for number in range(int(np.nanmax(y)) + 1 if y.ndim == 1 else y.shape[1])]
+    label = Label("label", kind, names=names, metric=METRICS[metric]())
+    return LabelSplit(label, y, folds=folds, groups=groups, options=ProtocolOptions(**options))
+
+
+def make_task(train=90, test=60, classes=3, metric="accuracy", **options):
+    y = np.arange(train + test) % classes
+    rows = np.arange(train + test)
+    return split_of(y, [Fold(rows[:train], rows[train:])], metric=metric, **options)
+
+
+def folds_of(is_test, y, groups=None, **options):
+    return make_folds(is_test, y >= 0, classes=y, groups=groups, options=ProtocolOptions(**options))
+
+
+def scores_of(probe, tables, split):
+    return probe_scores(probe, tables, split, plain_rescale(probe, is_raw=False))
+
+
+def features(task, signal, seed=0, width=12):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).normal(size=(task.y.max() + 1, width))
+    return (signal * centres[task.y] + rng.normal(size=(len(task.y), width))).astype(np.float32)
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_test_labels_are_never_used(probe):
+    """Whatever the test labels say, the same is chosen and the same is predicted."""
+    task = make_task()
+    shifted = split_of(np.where(np.arange(150) < 90, task.y, (task.y + 1) % 3), task.folds)
+    x = features(task, 1.0)
+    honest = scores_of(probe, [x], task)
+    fooled = scores_of(probe, [x], shifted)
+    for name in honest:
+        assert honest[name].choices == fooled[name].choices
+        assert not (honest[name].units & fooled[name].units).any()  # the same answer cannot fit both
+    assert honest["chosen"].units.mean() > 0.6
+
+
+def test_labels_are_learned_from_the_training_part_alone():
+    """Test samples whose labels can only be known by looking at them: chance."""
+    task = make_task(test=300)
+    x = np.random.default_rng(0).normal(size=(390, 5)).astype(np.float32)
+    x[90:, 0] = 10 * task.y[90:]  # tells the class, in test samples only
+    for probe in PROBES:
+        assert scores_of(probe, [x], task)["plain"].units.mean() < 0.5
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_a_better_encoder_wins(probe):
+    task = make_task()
+    ours, theirs = (scores_of(probe, [features(task, s)], task) for s in (2.0, 0.2))
+    baselines = {SUPERVISED: theirs["plain"].units, "majority": constant_scores(task)}
+    found = verdict(ours["chosen"].units, baselines, task, trainings=1)
+    assert found["result"] == "wins" and found["best_baseline"] == SUPERVISED and found["difference"]["low"] > 0
+    assert found["check"]  # one training is no headline
+
+
+def test_nothing_wins_without_supervised_training():
+    task = make_task()
+    right = np.ones((1, 60), dtype=bool)
+    assert verdict(right, {"majority": constant_scores(task)}, task, trainings=5)["result"] == ABOVE
+    assert (
+        verdict(right, {"majority": constant_scores(task), SUPERVISED: constant_scores(task)}, task, trainings=5)[
+            "result"
+        ]
+        == "wins"
+    )
+
+
+def test_a_better_baseline_takes_the_win_away():
+    task = make_task()
+    ours, theirs = (scores_of(NeighbourVote(), [features(task, s)], task) for s in (0.4, 2.0))
+    found = verdict(
+        ours["chosen"].units, {"pca": theirs["plain"].units, "majority": constant_scores(task)}, task, trainings=5
+    )
+    assert found["result"] == "not resolvable at this size" and found["difference"]["value"] < 0
+    assert not found["check"]
+
+
+def test_a_small_lead_on_few_samples_is_no_win():
+    task = make_task(test=30)
+    ours, theirs = np.zeros((2, 1, 30), dtype=bool)
+    ours[0, :16], theirs[0, :14] = True, True
+    assert verdict(ours, {"pca": theirs}, task, trainings=5)["result"] == "not resolvable at this size"
+
+
+def test_the_difference_to_another_run_is_paired():
+    split = split_of(np.zeros(4, dtype=int), [Fold(np.arange(0), np.arange(4))])
+    ours, theirs = np.array([[True, True, True, False]]), np.array([[True, False, False, False]])
+    section = rival_section(ours, theirs, split, trainings=1)
+    assert section["accuracy"]["value"] == 0.25 and section["difference"]["value"] == 0.5
+
+
+def test_whitening_helps_where_noise_is_loud():
+    task = make_task(train=300, test=150)
+    x = features(task, 1.5)
+    x = np.concatenate([x, 200 * np.random.default_rng(1).normal(size=(450, 2)).astype(np.float32)], axis=1)
+    scores = scores_of(NeighbourVote(), [x], task)
+    assert scores["whitened"].units.mean() > scores["plain"].units.mean() + 0.2
+    np.testing.assert_array_equal(scores["chosen"].units, scores["whitened"].units)
+
+
+def test_every_seed_has_its_own_table():
+    task = make_task(seeds=3)
+    tables = [features(task, 2.0, seed) for seed in range(3)]
+    right = scores_of(NeighbourVote(), tables, task)["plain"].units
+    for seed, table in enumerate(tables):
+        alone = scores_of(NeighbourVote(), [table], make_task(seeds=3))["plain"].units
+        np.testing.assert_array_equal(right[seed], alone[seed])
+
+
+def test_groups_are_tested_whole_and_once():
+    groups = np.repeat(np.arange(8), 5)
+    folds = folds_of(np.arange(40) < 10, np.arange(40) % 2, groups, folds=4)
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(40))
+    assert all(not set(groups[fold.fit]) & set(groups[fold.test]) for fold in folds)
+    y = np.arange(40) % 2
+    x = np.eye(2, dtype=np.float32)[y] + 0.01
+    right = scores_of(NeighbourVote(), [x], split_of(y, folds, groups, seeds=1))
+    assert right["plain"].units.shape == (1, 40) and right["plain"].units.all()
+
+
+def test_folds_are_refused_or_switched_off():
+    groups, is_test, y = np.repeat(np.arange(3), 4), np.arange(12) >= 8, np.arange(12) % 3
+    with pytest.raises(UserError, match="folds=5 does not fit 3 groups"):
+        folds_of(is_test, y, groups, folds=5)
+    (fold,) = folds_of(is_test, y, groups, folds=0)
+    assert fold.test.tolist() == [8, 9, 10, 11]
+    for folds in (0, 5):
+        with pytest.raises(UserError, match=f"folds={folds}: the data set no samples aside.*has 4"):
+            folds_of(is_test & False, y, None, folds=folds)
+
+
+def test_what_sets_nothing_aside_is_tested_in_folds_by_class():
+    y = np.repeat([0, 1, -1], [20, 10, 6])
+    first, again, other = (folds_of(y < -1, y, folds=5, seed=seed) for seed in (0, 0, 1))
+    assert sorted(np.concatenate([fold.test for fold in first])) == list(range(30)), "unknown ones are not tested"
+    for fold in first:
+        assert np.bincount(y[fold.test]).tolist() == [4, 2] and not set(fold.fit) & set(fold.test)
+    assert [f.test.tolist() for f in first] == [f.test.tolist() for f in again] != [f.test.tolist() for f in other]
+
+
+def test_support_vectors_are_asked_as_published():
+    """In ten folds they get right what the published protocol gets right, and choose nothing of ours."""
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    x = (rng.normal(size=(80, 3)) + 0.8 * y[:, None]).astype(np.float32)
+    probe = SupportVectors()
+    task = split_of(y, folds_of(y < 0, y, folds=10), seeds=2)
+    scores = scores_of(probe, [x], task)
+    by_fold = np.split(scores["plain"].units[0], 10)
+    assert [float(right.mean()) for right in by_fold] == pytest.approx(svm_folds(x, y))
+    assert "whitened" not in scores and 0.6 < scores["chosen"].units.mean() < 1
+
+
+@pytest.mark.parametrize("spread", [3.0, 0.0], ids=["varied", "constant"])
+def test_the_kernel_in_one_product_is_that_of_the_library(spread):
+    rng = np.random.default_rng(0)
+    x, y, queries = 2 + spread * rng.normal(size=(60, 4)), np.arange(60) % 2, rng.normal(size=(9, 4))
+    ours, theirs = (SVC(kernel=kernel, random_state=42).fit(x, y) for kernel in (scaled_rbf, "rbf"))
+    assert ours.decision_function(queries) == pytest.approx(theirs.decision_function(queries), abs=1e-6)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_few_shots_are_enough(probe, shots):
+    task = make_task(shots=shots)
+    assert scores_of(probe, [features(task, 3.0)], task)["plain"].units.mean() > 0.8
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_features_that_say_nothing_are_no_error(probe):
+    task = make_task()
+    right = scores_of(probe, [np.ones((150, 5), dtype=np.float32)], task)["chosen"].units
+    assert 0.2 < right.mean() < 0.45  # of three classes
+
+
+def test_shots_are_drawn_by_class():
+    task = make_task(shots=4)
+    rows = draw_shots(task, task.folds[0], 0)
+    assert np.bincount(task.y[rows]).tolist() == [4, 4, 4] and rows.max() < 90
+    assert set(rows) != set(draw_shots(task, task.folds[0], 1))
+
+
+def test_unknown_labels_neither_train_nor_test():
+    task = make_task()
+    y = np.where(np.arange(150) % 5 == 0, -1, task.y)
+    task = split_of(y, task.folds, seeds=1)
+    assert len(task.tested) == 48 and (y[draw_shots(task, task.folds[0], 0)] >= 0).all()
+    assert constant_scores(task).shape == (1, 48)
+
+
+def item(key, group=None, **labels):
+    return Item(key, key, labels=labels, group=group)
+
+
+def test_missing_labels_are_explained():
+    with pytest.raises(UserError, match=r"no labels.*class folders"):
+        label_names([item("a"), item("b")], {}, {})
+    names = label_names([item("a", shape=1), item("b")], {"shape": ["x", "y"], "motion": ["z"]}, {})
+    assert names == {"shape": ["x", "y"]}
+
+
+@pytest.mark.parametrize("train, test, message", [([1, 1], [0], "1 classes"), ([0, 1], [2, 2], "no class of the test")])
+def test_labels_that_cannot_be_learned_are_explained(train, test, message):
+    y = np.array(train + test)
+    with pytest.raises(UserError, match=message):
+        check_fold(split_of(y, []), Fold(np.arange(len(train)), np.arange(len(train), len(y))))
+
+
+def test_groups_count_only_when_all_have_one():
+    assert groups_of([item("a", "s1"), item("b", None)]) is None
+    assert groups_of([item("a", "s2"), item("b", "s1"), item("c", "s2")]).tolist() == [1, 0, 1]
+
+
+def test_components_of_raw_input_are_those_of_the_pixels(reader, squares):
+    items = squares(train=40).items("train")
+    project = raw_components(items, LoaderSettings(reader, 16), seed=0)
+    pictures = torch.tensor(np.stack([np.load(item.path) for item in items]))
+    pixels = pictures.flatten(1).float()
+    exact = torch.linalg.svdvals(pixels - pixels.mean(0))
+    torch.testing.assert_close(project(pictures).std(0)[:5], exact[:5] / 39**0.5, rtol=1e-3, atol=0)
+
+
+def test_samples_of_unlike_size_have_no_components(squares):
+    class Lists(Reader):
+        view, extensions = "points", (".npy",)
+
+        def read(self, item, train):
+            return [torch.zeros(3, 3)]
+
+        def collate(self, samples):
+            return [one for sample in samples for one in sample]
+
+    assert raw_components(squares(train=8).items("train"), LoaderSettings(Lists(), 4), seed=0) is None
+
+
+def test_constant_predictions_of_every_kind():
+    folds = [Fold(np.arange(4), np.arange(4, 8))]
+    answers = np.array([[1, 0], [1, np.nan], [1, 0], [0, 0], [1, 1], [0, 0], [1, 0], [1, np.nan]])
+    split = split_of(answers, folds, metric="micro_f1", kind="answers")
+    expected = 2 * 3 / (4 + 4)  # yes to the first question for all four, where three are, and one yes to the second
+    assert split.metric.value(constant_scores(split)) == expected
+    values = np.arange(8.0)[:, None]
+    split = split_of(values, folds, metric="rmse", kind="values")
+    assert split.metric.value(constant_scores(split)) == pytest.approx(np.sqrt(np.mean((np.arange(4, 8) - 1.5) ** 2)))
+
+
+@pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1"])
+def test_chance_of_retrieval_is_the_mean_over_random_rankings(metric):
+    rng = np.random.default_rng(0)
+    y = np.array([0] * 3 + [1] * 5 + [0, 1])
+    split = split_of(y, [Fold(np.arange(8), np.array([8, 9]))], metric=metric)
+    scores = []
+    for number in (0, 1):
+        relevant = y[:8] == number
+        order = [rng.permutation(8) for _ in range(20_000)]
+        if metric == "retrieval_top1":
+            scores.append(np.mean([relevant[rows[0]] for rows in order]))
+        else:
+            ranks = [np.flatnonzero(relevant[rows]) + 1 for rows in order]
+            scores.append(np.mean([np.mean(np.arange(1, len(r) + 1) / r) for r in ranks]))
+    assert chance_scores(split)[0] == pytest.approx(scores, abs=0.01)
+
+
+def test_retrieval_ranks_the_training_samples():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 3, 40)
+    split = split_of(y, [Fold(np.arange(30), np.arange(30, 40))], metric="retrieval_map", seeds=1)
+    scores = scores_of(Retrieval(), [x], split)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    expected = []
+    for row in range(30, 40):
+        expected.append(average_precision_score(y[:30] == y[row], unit[:30] @ unit[row]))
+    assert scores["chosen"].units[0] == pytest.approx(expected)
+    top = split_of(y, split.folds, metric="retrieval_top1", seeds=1)
+    nearest = y[:30][(unit[30:] @ unit[:30].T).argmax(1)]
+    assert scores_of(Retrieval(), [x], top)["plain"].units[0].tolist() == (nearest == y[30:]).tolist()
+
+
+def test_a_class_that_the_gallery_lacks_is_never_retrieved():
+    y = np.array([0, 0, 1, 1, 2, 3])
+    split = split_of(y, [Fold(np.arange(4), np.arange(4, 6))], metric="retrieval_map", seeds=1)
+    assert scores_of(Retrieval(), [np.eye(6, dtype=np.float32)], split)["plain"].units.tolist() == [[0, 0]]
+    assert chance_scores(split).tolist() == [[0, 0]]
+
+
+def test_lower_is_better_for_an_error():
+    rng = np.random.default_rng(0)
+    split = split_of(rng.normal(size=(80, 1)), [Fold(np.arange(20), np.arange(20, 80))], metric="rmse", kind="values")
+    y = split.y[split.tested]
+    good, bad = (split.metric.score(y, y + spread * rng.normal(size=y.shape))[None] for spread in (0.1, 2.0))
+    found = verdict(good, {"weak": bad, "weaker": 4 * bad, SUPERVISED: bad}, split, trainings=5)
+    assert found["result"] == "wins" and found["best_baseline"] == "weak" and found["difference"]["low"] > 0
+    assert verdict(bad, {"strong": good}, split, trainings=5)["difference"]["high"] < 0
