@@ -8,6 +8,7 @@ import argparse
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
@@ -378,7 +379,11 @@ def _translate(
     try:
         mapped = official.keys(state)
     except UserError as error:
-        raise UserError(f"{error}{_other_names(name, state)}") from None
+        hint = _other_names(name, state)
+        if not hint:  # an option that is refused by its name says more than the first strange key
+            with suppress(KeyError), warnings.catch_warnings(action="ignore"):
+                official.overrides(state, settings)
+        raise UserError(f"{error}{hint}") from None
 
     try:
         with warnings.catch_warnings(record=True, action="always") as doubts:

@@ -367,7 +367,7 @@ class SupportVectors(Probe):
 
     def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         machine, parts = fit_svm(x, y), np.array_split(queries, len(queries) // GRAM_ROWS + 1)
-        predictions = np.concatenate(list(map(machine.queries, parts)))
+        predictions = np.concatenate(list(map(machine.predict, parts)))
         return [predictions] * len(settings)
 
 
