@@ -379,11 +379,9 @@ def _translate(
     try:
         mapped = official.keys(state)
     except UserError as error:
-        hint = _other_names(name, state)
-        if not hint:  # an option that is refused by its name says more than the first strange key
-            with suppress(KeyError), warnings.catch_warnings(action="ignore"):
-                official.overrides(state, settings)
-        raise UserError(f"{error}{hint}") from None
+        # An option that is refused by its name says more than the first strange key.
+        reason = _refusal(official, state, settings) or error
+        raise UserError(f"{reason}{_other_names(name, state)}") from None
 
     try:
         with warnings.catch_warnings(record=True, action="always") as doubts:
@@ -394,6 +392,16 @@ def _translate(
             f"It holds {_shortened(list(state))}.{_other_names(name, state)}"
         ) from None
     return mapped, overrides, [*official.notes(state), *(str(doubt.message) for doubt in doubts)]
+
+
+def _refusal(official: Official, state: State, settings: Mapping[str, Any]) -> UserError | None:
+    """The error by which an official module refuses an option of its constructor, if it does."""
+    with suppress(KeyError), warnings.catch_warnings(action="ignore"):
+        try:
+            official.overrides(state, settings)
+        except UserError as error:
+            return error
+    return None
 
 
 def _other_names(name: str, state: State) -> str:

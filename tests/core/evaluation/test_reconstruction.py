@@ -22,7 +22,7 @@ def answering(method, monkeypatch, answer):
     """The method, made to predict `answer(objective, step, view, place)`."""
 
     def predict(tokens, mask, names=None, ctx=None):
-        return {}, {name: answer(*asked[:1], step, *asked[1:]) for name, asked in method.prediction_tasks(mask).items()}
+        return {}, {name: answer(*asked[:1], ctx, *asked[1:]) for name, asked in method.prediction_tasks(mask).items()}
 
     monkeypatch.setattr(method, "predict", predict)
     return method
