@@ -42,6 +42,8 @@ class SinCos(Positions):
     Two axes give MAE's table (facebookresearch/mae). Computed in float64.
     """
 
+    table: Tensor
+
     def __init__(self, grid: Sequence[int], dim: int):
         super().__init__(grid, dim)
         half = dim // (2 * len(self.grid))
@@ -66,6 +68,8 @@ class FlatSinusoid(Positions):
 
     Source: MCG-NJU/VideoMAE (a 1-d table even for space-time).
     """
+
+    table: Tensor
 
     def __init__(self, grid: Sequence[int], dim: int):
         super().__init__(grid, dim)
@@ -184,7 +188,12 @@ class ClsToken(nn.Module):
 
     def forward(self, x: Tensor, cls: Tensor | None = None) -> Tensor:
         """x (B, N, D), cls (B, D) if not its own -> (B, 1 + N, D)."""
-        row = cls[:, None] if self.token is None else self.token.expand(x.shape[0], -1, -1)
+        if self.token is not None:
+            row = self.token.expand(x.shape[0], -1, -1)
+        else:
+            assert cls is not None, "without a vector of its own it needs the encoder's"
+            row = cls[:, None]
+
         if self.position is not None:
             row = row + self.position
         return torch.cat([row, x], 1)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]  # public, re-exported without `as`
 from torch import Tensor, nn
 
 from core.embeddings import ClsToken
@@ -94,7 +94,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone, which attend to all N."""
         weight, bias = self.qkv.weight, self.qkv.bias
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
         if read is None:
@@ -234,6 +234,8 @@ class ViT(Encoder):
     Shapes: EncoderInput content (B, V, *C) -> Latent features (B, V, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """
+
+    trunk: Trunk
 
     def __init__(self, trunk: Trunk, embed: nn.Module, cls: ClsToken | None = None):
         super().__init__()

@@ -91,6 +91,7 @@ class BlockMasker(ViewMasker):
 
     def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], ctx: ForwardContext) -> Mask:
         grid = tokens.layout.grid
+        assert grid is not None, "draw_view refuses tokens without a grid"
         inside = torch.ones((), dtype=torch.bool, device=tokens.content.device)
         for axis, length in enumerate(grid):
             span = self._spans(draws["boxes"][..., axis, :], length)  # (B, boxes, length)
@@ -138,16 +139,19 @@ class ScoreMasker(ViewMasker):
 def keep_lowest(score: Tensor, tokens: Tokens, ratio: float | None = None, keep: int | None = None) -> Mask:
     """Keeps the rows with the lowest scores (B, N), in that order; padding is neither hidden nor visible.
 
-    How many: `keep`, or int(n · (1 − ratio)) of the n valid rows of each sample.
+    How many: `keep`, or int(n · (1 − ratio)) of the n valid rows of each sample; one of the two is given.
     """
     valid, count = tokens.layout.valid, score.shape[1]
 
     if valid is None:
-        keep = int(count * (1 - ratio)) if keep is None else keep
+        if keep is None:
+            assert ratio is not None
+            keep = int(count * (1 - ratio))
         visible = Rows(score.argsort(1)[:, :keep])
         hidden = ~visible.to_mask(count)
         return Mask(hidden, visible, queries={"main": Query(Rows.from_mask(hidden, count - keep))})
 
+    assert ratio is not None, "padded samples keep a share"
     counts = (valid.sum(1).double() * (1 - ratio)).long()
     order = score.masked_fill(~valid, torch.inf).argsort(1)[:, : int(counts.max())]
     keeps = torch.arange(order.shape[1], device=order.device) < counts[:, None]
