@@ -54,16 +54,17 @@ def convert(value: Any, hint: Any) -> Any:
         fitting.sort(key=lambda converted: type(converted) is not type(value))
         return _expect(fitting, fitting)[0]
 
-    is_kind = _is_class(origin) and origin is not Any and not getattr(origin, "_is_protocol", False)
+    is_kind = inspect.isclass(origin) and origin is not Any and not getattr(origin, "_is_protocol", False)
+    kind = cast(type, origin)  # where is_kind
     if isinstance(value, Unbuilt):
-        return _expect(value.kind is None or not is_kind or issubclass(value.kind, origin), value)
+        return _expect(value.kind is None or not is_kind or issubclass(value.kind, kind), value)
     if origin is Literal:
         return _expect(any(value == arg and type(value) is type(arg) for arg in args), value)
     if origin in SEQUENCES:
         _expect(isinstance(value, list | tuple) and (not is_fixed(hint) or len(value) == len(args)), value)
         items = [convert(item, item_hint(hint, i)) for i, item in enumerate(value)]
         return tuple(items) if origin is tuple else items
-    if is_kind and issubclass(origin, Mapping):
+    if is_kind and issubclass(kind, Mapping):
         _expect(isinstance(value, Mapping), value)
         return {name: convert(item, item_hint(hint)) for name, item in value.items()}
     if origin is float and isinstance(value, str):  # YAML takes 1e-3 for text
@@ -78,11 +79,7 @@ def convert(value: Any, hint: Any) -> Any:
         return Path(value)
     if origin in (Callable, type):
         return _expect(callable(value), value)
-    return _expect(not is_kind or isinstance(value, origin), value)
-
-
-def _is_class(hint: Any) -> bool:
-    return inspect.isclass(hint)
+    return _expect(not is_kind or isinstance(value, kind), value)
 
 
 def _expect(holds: Any, value: Any) -> Any:

@@ -139,6 +139,7 @@ class PatchEmbed(nn.Module):
 
     The same function as a convolution with stride = kernel, computed for the rows that are there only.
     `init`: "xavier" (MAE) or "default", that of the equivalent convolution (VideoMAE).
+    `mask_token`: a learned vector stands for the content of erased rows, which keep their positions (SimMIM).
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class PatchEmbed(nn.Module):
         normalise: Normalise,
         positions: Positions | None = None,
         init: Literal["xavier", "default"] = "xavier",
+        mask_token: bool = False,
     ):
         super().__init__()
         self.normalise = normalise
@@ -155,10 +157,13 @@ class PatchEmbed(nn.Module):
         if init == "xavier":
             nn.init.xavier_uniform_(self.proj.weight)
         self.positions = positions
+        self.mask_token = nn.Parameter(token(dim, "cut")) if mask_token else None
 
     def forward(self, inputs: EncoderInput) -> Tensor:
         content = self.normalise(inputs.content).flatten(2).to(self.proj.weight.dtype)
         x = self.proj(content)
+        if self.mask_token is not None and inputs.erased is not None:
+            x = torch.where(inputs.erased[..., None], self.mask_token.to(x.dtype), x)
         if self.positions is not None:
             x = x + self.positions(inputs.cells, inputs.layout.grid)
         return x

@@ -228,17 +228,26 @@ def initialise(module: nn.Module) -> None:
 
 
 class ViT(Encoder):
-    """Vision transformer over any tokens: embed the visible rows, put cls in front, run the trunk.
+    """Vision transformer over any tokens: embed the rows, put cls in front, run the trunk.
 
+    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a mask token
+    (SimMIM).
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
-    Shapes: EncoderInput content (B, V, *C) -> Latent features (B, V, D), cls (B, D) if there is one.
+    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """
 
     trunk: Trunk
 
-    def __init__(self, trunk: Trunk, embed: nn.Module, cls: ClsToken | None = None):
+    def __init__(
+        self,
+        trunk: Trunk,
+        embed: nn.Module,
+        cls: ClsToken | None = None,
+        masking: Literal["drop", "replace"] = "drop",
+    ):
         super().__init__()
+        self.masking = masking
         self.trunk, self.embed, self.cls = trunk, embed, cls
         self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
 

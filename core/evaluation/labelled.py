@@ -207,7 +207,8 @@ def load_labelled(task: LabelledTask) -> LabelledData:
             kinds[name] = "answers" if name in task.source.questions else "classes"
     else:
         items, tested = tokens.items, tokens.tested
-        names, kinds = {TOKEN_LABEL: tokens.names}, {TOKEN_LABEL: tokens.kind}
+        names = {TOKEN_LABEL: tokens.names}
+        kinds = {TOKEN_LABEL: tokens.kind}
 
     # Labels as their metric takes them.
     data_hash = hash_items(items)
