@@ -63,9 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def function(run: "Run | str | Path | list", task: "Task", *overrides: str, **settings: Any) -> "Result":
     """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`; `run` may be a `Run`, or several."""
     from core.evaluation.tasks import run_task
+    from core.runs import Run
 
-    runs = run if isinstance(run, list) else [run]
-    paths: list[str | Path] = [getattr(one, "path", one) for one in runs]
+    runs: list[Run | str | Path] = run if isinstance(run, list) else [run]
+    paths: list[str | Path] = [one.path if isinstance(one, Run) else one for one in runs]
     return run_task(paths, task, *overrides, **settings)
 
 

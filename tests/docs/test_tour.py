@@ -77,12 +77,12 @@ def test_every_block_of_the_tour_runs(small_world, capsys):
 
 
 def test_the_example_of_the_readme_has_the_shapes_that_it_states():
-    """Every comment of the form `name (2, 64)` names the shape of the value on its line."""
+    """Every comment that ends like `: latent.features (1, 16)` states the shape of that value."""
     example = next(code for language, code in blocks("README.md") if "masks = " in code)
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
 
-    claims = re.findall(r"# (\S+) (\([\d, ]+\))", example)
-    assert len(claims) >= 6
+    claims = re.findall(r"# .*: (\S+) (\([\d, ]+\))$", example, re.M)
+    assert len(claims) == 6
     for expression, shape in claims:
         assert str(tuple(eval(expression, names).shape)) == shape, expression
