@@ -18,6 +18,7 @@ from core.encoder import Encoder
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
 from core.interop import open_official, read_checkpoint
+from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokenizers import Tokenizer
 from core.tokens import Latent
 
@@ -79,7 +80,7 @@ def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:
             write_atomic(path / name, content)
 
 
-def export_encoder(run_dir: str | Path, method: nn.Module, config: Mapping[str, Any]) -> Path:
+def export_encoder(run_dir: str | Path, method: MaskedAutoencoder, config: Mapping[str, Any]) -> Path:
     """Saves a trained method's encoder as `<run_dir>/encoder`."""
     path = Path(run_dir) / "encoder"
     save_encoder(path, SavedEncoder(method.tokenizer, method.encoder, _describe(config, DATA_LICENCE)))
@@ -183,7 +184,7 @@ def _read_weights(path: Path, encoder: nn.Module) -> dict[str, Tensor]:
 
 def _pool(latent: Latent) -> Tensor:
     layout, x = latent.layout, latent.features
-    if layout.sample is not None:
+    if layout.sample is not None and layout.samples is not None:
         total = x.new_zeros(layout.samples, x.shape[2]).index_add(0, layout.sample, x[0])
         size = torch.bincount(layout.sample, minlength=layout.samples).clamp(min=1)
         return total / size[:, None]

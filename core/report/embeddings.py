@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ def _points(run: Run) -> Points:
     chosen = [items[i] for i in order]
     if len(items) == 1 or _class_labels(reader, items[0]) is not None:
         return _of_tokens(encoder, reader, chosen, device)
-    label = next(iter(source.classes), None)
+    label = next(iter(source.classes), "")
     by_key, features, classes = {item.key: item for item in chosen}, [], []
     for batch in evaluation_batches(chosen, reader, TOGETHER, workers=0):
         features.append(encoder(batch.to(device).views[reader.view]).pooled.float().cpu())
@@ -143,6 +144,5 @@ def _neighbours(x: np.ndarray) -> np.ndarray:
     near = min(30.0, (len(x) - 1) / 3)
     start = _components(centred)[0]
     start = 1e-4 * start / max(float(start[:, 0].std()), 1e-30)
-    return TSNE(2, perplexity=near, init=start.astype(np.float32), random_state=0).fit_transform(
-        centred / (size or 1.0)
-    )
+    init: Any = start.astype(np.float32)  # an array is taken too, which scikit-learn's stubs leave out
+    return TSNE(2, perplexity=near, init=init, random_state=0).fit_transform(centred / (size or 1.0))

@@ -24,6 +24,7 @@ ACCEPTED = {
     "graphmae_gin": ["graph"],
     "graphmae_transformer": ["graph"],
     "mae": ["image", "video"],
+    "simmim": ["image", "video"],
     "spark": ["image"],
     "st_mae": ["video"],
     "videomae": ["video"],
