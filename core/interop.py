@@ -36,13 +36,13 @@ class Rule:
 
     `split` turns one tensor into as many as there are names. A name ending in "#k" is the k-th part of a tensor that is
     concatenated along its first axis. Keys of a rule without names are left out.
-    `given`: the rule counts only where the checkpoint has that key too. `note`: told to the user where the rule counts.
+    `requires`: the rule counts only where the checkpoint has that key too. `note`: shown to the user where it counts.
     """
 
     pattern: str
     names: tuple[str, ...]
     split: Callable[[Tensor], tuple[Tensor, ...]] | None = None
-    given: str = ""
+    requires: str = ""
     note: str = ""
 
 
@@ -90,7 +90,7 @@ class Official:
     def _rule(self, key: str, checkpoint: State) -> tuple[Rule, re.Match]:
         for rule in self.rules:
             match = re.fullmatch(rule.pattern, key)
-            if match and (not rule.given or rule.given in checkpoint):
+            if match and (not rule.requires or rule.requires in checkpoint):
                 return rule, match
         raise UserError(f"{key!r} is not a tensor of an official {self.method} checkpoint.")
 

@@ -84,7 +84,7 @@ CLASSIFIER_RULES = (
     Rule(
         r"(?:encoder\.)?norm\.(weight|bias)",
         (),
-        given="fc_norm.weight",
+        requires="fc_norm.weight",
         note="left out, fc_norm stands for it",
     ),
 )

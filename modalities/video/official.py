@@ -1,25 +1,27 @@
-"""Official video checkpoints: VideoMAE and V2 (MCG-NJU, OpenGVLab), spatiotemporal MAE (facebookresearch/mae_st).
+"""Official checkpoints of VideoMAE (MCG-NJU), VideoMAE V2 (OpenGVLab), st-MAE (facebookresearch/mae_st).
 
-Pre-trained, fine-tuned or distilled. Options of VideoMAE's `PretrainVisionTransformer` and `VisionTransformer`:
-- of the tensors: patch_size, tubelet_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias, init_values, cos_attn,
-  decoder_embed_dim, decoder_depth, use_mean_pooling (fc_norm is the last norm, else norm), use_learnable_pos_emb of
-  classifiers;
-- of `meta`: encoder_num_heads, decoder_num_heads, num_heads (else published widths), norm_layer (LayerNorm's eps),
-  drop_path_rate;
-- of `meta`, the saved command line or the published recipe: img_size, one number or two (224), all_frames (16),
-  normlize_target (true), mask_ratio (0.9), decoder_mask_ratio (0.5);
+Pre-trained, fine-tuned or distilled. Options of VideoMAE's `PretrainVisionTransformer` and
+`VisionTransformer`:
+- of the tensors: patch_size, tubelet_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias, init_values,
+  cos_attn, decoder_embed_dim, decoder_depth, use_mean_pooling (fc_norm is the last norm, else norm),
+  use_learnable_pos_emb of classifiers;
+- of `meta`: encoder_num_heads, decoder_num_heads, num_heads (else published widths), norm_layer (LayerNorm's
+  eps), drop_path_rate;
+- of `meta`, the saved command line or the published recipe: img_size, one number or two (224), all_frames
+  (16), normlize_target (true), mask_ratio (0.9), decoder_mask_ratio (0.5);
 - no number changes by use_checkpoint, with_cp;
 - left out with a note: num_classes (head);
-- refused: use_learnable_pos_emb of the pre-training class (a row more than patches, the official code cannot run it),
-  encoder_num_classes, encoder_in_chans with a decoder of three, qk_scale, drop_rate, attn_drop_rate, norms other than
-  LayerNorm.
+- refused: use_learnable_pos_emb of the pre-training class (a row more than patches, the official code cannot
+  run it), encoder_num_classes, encoder_in_chans with a decoder of three, qk_scale, drop_rate, attn_drop_rate,
+  norms other than LayerNorm.
 
 Options of mae_st's `MaskedAutoencoderViT` and `VisionTransformer`:
 - of the tensors: patch_size, t_patch_size, in_chans, embed_dim, depth, mlp_ratio, no_qkv_bias, sep_pos_embed,
   cls_embed, pred_t_dim, decoder_embed_dim, decoder_depth; img_size of squares, and num_frames where
   positions are separable;
-- of `meta` or the saved command line: num_frames where they are not (else 16), num_heads, decoder_num_heads (else
-  published widths), norm_layer (LayerNorm's eps), drop_path_rate, norm_pix_loss (else true), mask_ratio (else 0.9);
+- of `meta` or the saved command line: num_frames where they are not (else 16), num_heads, decoder_num_heads
+  (else published widths), norm_layer (LayerNorm's eps), drop_path_rate, norm_pix_loss (else true), mask_ratio
+  (else 0.9);
 - no number changes by trunc_init (initial values);
 - left out with a note: num_classes (head), dropout before it;
 - refused: qk_scale, drop_rate, attn_drop_rate, norms other than LayerNorm.
@@ -54,7 +56,7 @@ TRUNK = "method.encoder.trunk"
 DECODER = "readouts.main.decoder"
 PIXELS = "readouts.main.objectives.pixels"
 
-# Of fine-tuned models. Official classifiers put fc_norm behind the mean of all tokens, an encoder has it before.
+# Of fine-tuned models. Official classifiers put fc_norm behind the mean of all tokens, an encoder before it.
 _CLASSIFIER_RULES = (
     Rule(r"head\..*", (), note="the classifier, left out"),
     Rule(
@@ -62,7 +64,7 @@ _CLASSIFIER_RULES = (
         (r"encoder.trunk.norm.\1",),
         note="read as the encoder's last norm, of every token; the classifier normalised their mean",
     ),
-    Rule(r"(?:encoder\.)?norm\.(weight|bias)", (), given="fc_norm.weight", note="left out, fc_norm stands for it"),
+    Rule(r"(?:encoder\.)?norm\.(weight|bias)", (), requires="fc_norm.weight", note="left out, fc_norm stands for it"),
 )
 
 
@@ -95,25 +97,31 @@ def _videomae_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
 
 def _videomae_decoder(state: State, settings: Mapping[str, Any], values: int) -> list[str]:
     """Overrides of the decoder, whose patches hold that many values."""
-    if state["decoder.head.weight"].shape[0] != values:
+    predicted = state["decoder.head.weight"].shape[0]
+    if predicted != values:
         raise UserError(
-            f"decoder.head predicts {state['decoder.head.weight'].shape[0]} values for patches of {values}: another "
-            "number of channels going in (encoder_in_chans) than coming out is not offered; load the encoder alone."
+            f"decoder.head predicts {predicted} values for patches of {values}: another number of channels "
+            "going in (encoder_in_chans) than coming out is not offered; load the encoder alone."
         )
+
     node, width = f"method.{DECODER}", state["encoder_to_decoder.weight"].shape[0]
-    published = {192: 3, 384: 6, 512: 8, 640: 8}
     heads = settings.get("decoder_num_heads")
-    return [f"{node}.dim={width}", *trunk_overrides(state, f"{node}.trunk", "decoder.blocks", width, heads, published)]
+    published = {192: 3, 384: 6, 512: 8, 640: 8}  # heads by width
+    trunk = trunk_overrides(state, f"{node}.trunk", "decoder.blocks", width, heads, published)
+    return [f"{node}.dim={width}", *trunk]
 
 
 def _clip_size(state: State, settings: Mapping[str, Any], patch: list[int]) -> list[int]:
-    """Frames, height and width: of the settings, as fixed positions leave no trace; learned ones must fit."""
+    """Frames, height and width: of the settings, as fixed positions have no tensors; learned ones must fit.
+
+    Raises: UserError where patches do not divide the size, or learned positions have another number of rows.
+    """
     frames = settings.get("all_frames") or settings.get("num_frames") or 16
     size = [frames, *(image_size(settings) or (224, 224))]
     if any(n % p or n < p for n, p in zip(size, patch, strict=True)):
         raise UserError(
-            f"Patches of {patch} do not divide clips of {size}, which the checkpoint's tensors do not show: pass "
-            "meta={all_frames: …, img_size: [height, width]}."
+            f"Patches of {patch} do not divide clips of {size}, which the checkpoint's tensors do not show: "
+            "pass meta={all_frames: …, img_size: [height, width]}."
         )
     if "pos_embed" not in state:
         return size
@@ -121,11 +129,12 @@ def _clip_size(state: State, settings: Mapping[str, Any], patch: list[int]) -> l
     rows, slots = state["pos_embed"].shape[1], frames // patch[0]
     if rows == 1 + prod(n // p for n, p in zip(size, patch, strict=True)):
         raise UserError(
-            "encoder.pos_embed: learned positions of the pre-training class (use_learnable_pos_emb) have a row more "
-            "than there are patches, with which the official code itself does not run: they are not read."
+            "encoder.pos_embed: learned positions of the pre-training class (use_learnable_pos_emb) have a row "
+            "more than there are patches, with which the official code itself does not run: they are not read."
         )
     if rows % slots:
         raise UserError(f"pos_embed has {rows} rows, which are not {slots} slots in time: pass meta={{all_frames: …}}.")
+
     h, w = table_grid(rows // slots, patch[1:], settings, "pos_embed")
     return [frames, h * patch[1], w * patch[2]]
 
@@ -136,12 +145,17 @@ def _v2_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _v2_replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
+    """The recorded clip, tube and phase of the running cell."""
     # The official target un-normalises in float32 by this very product and sum: the raw pixels are those.
     clip = raw_pixels(io["video"], *IMAGENET, dtype=torch.float32)
     draws = {"cells": io["encoder_mask"][:, 0].float()}
+
+    # A sample's phase is the number of the map that its decoder mask equals.
     if "running_cell_all_maps" in io:
         maps = io["running_cell_all_maps"].flatten(1)
-        draws["phase"] = (io["decoder_mask"].flatten(1)[:, None] == maps).all(2).to(torch.uint8).argmax(1)
+        equal = (io["decoder_mask"].flatten(1)[:, None] == maps).all(2)
+        draws["phase"] = equal.to(torch.uint8).argmax(1)
+
     return Batch({"video": clip}), {"video": draws}
 
 
@@ -172,8 +186,9 @@ VIDEOMAE_V2 = Official("videomaev2", "video", _VIDEOMAE_RULES, _v2_overrides, _v
 def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     dim, channels, *patch = state["patch_embed.proj.weight"].shape
     grid = _st_grid(state, settings, patch)
+    size = [n * p for n, p in zip(grid, patch, strict=True)]
     overrides = [
-        f"modality.size={[n * p for n, p in zip(grid, patch, strict=True)]}",
+        f"modality.size={size}",
         f"modality.patch={patch}",
         f"modality.channels={channels}",
         f"{TRUNK}.dim={dim}",
@@ -185,7 +200,8 @@ def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     node = f"method.{DECODER}"
     if channels != 3:  # published are one mean and one spread for all channels
         normalise = "method.encoder.embed.normalise"
-        overrides += [f"{normalise}.mean={[*ST_MAE_STATISTICS[0]]}", f"{normalise}.std={[*ST_MAE_STATISTICS[1]]}"]
+        mean, std = ST_MAE_STATISTICS
+        overrides += [f"{normalise}.mean={[*mean]}", f"{normalise}.std={[*std]}"]
     if "pos_embed" in state:
         kind = "_target_=core.embeddings.Learned"
         overrides += [f"method.encoder.embed.positions.{kind}", f"{node}.positions.{kind}"]
@@ -195,10 +211,15 @@ def _st_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         overrides.append(f"method.{PIXELS}.target.per=none")
 
     if "decoder_embed.weight" in state:
-        width, heads = state["decoder_embed.weight"].shape[0], settings.get("decoder_num_heads")
-        frames = state["decoder_pred.weight"].shape[0] // (patch[1] * patch[2] * channels)
-        overrides += [f"{node}.dim={width}", f"method.{PIXELS}.target.per_slot={frames}"]
+        width = state["decoder_embed.weight"].shape[0]
+        heads = settings.get("decoder_num_heads")
+        overrides += [f"{node}.dim={width}"]
         overrides += trunk_overrides(state, f"{node}.trunk", "decoder_blocks", width, heads, {512: 16})
+
+        # Frames that a row predicts, at most those of its patch (pred_t_dim).
+        frames = state["decoder_pred.weight"].shape[0] // (patch[1] * patch[2] * channels)
+        overrides.append(f"method.{PIXELS}.target.per_slot={frames}")
+
     return overrides
 
 
@@ -213,9 +234,10 @@ def _st_grid(state: State, settings: Mapping[str, Any], patch: list[int]) -> tup
     slots = frames // patch[0]
     if not slots or rows % slots:
         raise UserError(
-            f"pos_embed has {rows} places, which are not {slots} slots in time ({frames} frames, {patch[0]} a patch): "
-            "pass meta={num_frames: …}."
+            f"pos_embed has {rows} places, which are not {slots} slots in time ({frames} frames, {patch[0]} a "
+            "patch): pass meta={num_frames: …}."
         )
+
     return slots, *table_grid(rows // slots, patch[1:], settings, "pos_embed")
 
 
@@ -224,6 +246,7 @@ def _st_replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
 
 
 def _joint_table(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions (1, 1 + N, D) -> those of the cls token and of the patches."""
     return x[:, :1], x[:, 1:]
 
 
@@ -231,18 +254,23 @@ def _st_rules(ours: str, positions: str, prefix: str) -> tuple[Rule, ...]:
     """Rules of one of the two transformers, whose official names start with `prefix`."""
     rest = r"(norm[12]\.(?:weight|bias)|attn\.proj\.(?:weight|bias)|mlp\.fc[12]\.(?:weight|bias))"
     cls, block = f"{ours}.cls", rf"{prefix}blocks\.(\d+)"
+    joint = (f"{cls}.position", f"{positions}.table")
+
+    # Official queries, keys and values are three layers, ours one.
+    qkv = []
+    for part, name in enumerate("qkv"):
+        target = rf"{ours}.trunk.blocks.\1.attn.qkv.\2#{part}"
+        qkv.append(Rule(rf"{block}\.attn\.{name}\.(weight|bias)", (target,)))
+
     return (
-        *(
-            Rule(rf"{block}\.attn\.{name}\.(weight|bias)", (rf"{ours}.trunk.blocks.\1.attn.qkv.\2#{part}",))
-            for part, name in enumerate("qkv")
-        ),
+        *qkv,
         Rule(rf"{block}\.{rest}", (rf"{ours}.trunk.blocks.\1.\2",)),
         Rule(rf"{prefix}norm\.(weight|bias)", (rf"{ours}.trunk.norm.\1",)),
         Rule(rf"{prefix}cls_token", (f"{cls}.token",)),
         Rule(rf"{prefix}pos_embed_class", (f"{cls}.position",)),
         Rule(rf"{prefix}pos_embed_spatial", (f"{positions}.spatial",)),
         Rule(rf"{prefix}pos_embed_temporal", (f"{positions}.temporal",)),
-        Rule(rf"{prefix}pos_embed", (f"{cls}.position", f"{positions}.table"), _joint_table, given="cls_token"),
+        Rule(rf"{prefix}pos_embed", joint, _joint_table, requires="cls_token"),
         Rule(rf"{prefix}pos_embed", (f"{positions}.table",)),
     )
 
