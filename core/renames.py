@@ -22,5 +22,5 @@ RENAMES = {
     "core.targets.TeacherFeatures": "core.targets.TeacherFeatures",
     "core.teachers.EMATeacher": "core.teachers.EMATeacher",
     "core.teachers.MovingTeacher": "core.teachers.MovingTeacher",
-    "modalities.image.unet.SparKDecoder": "modalities.image.unet.SparKDecoder",
+    "modalities.image.unet.LightUnet": "modalities.image.methods.spark.SparKDecoder",
 }
