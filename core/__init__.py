@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.evaluation import evaluate as evaluate
+    from core.evaluate import function as evaluate
     from core.export import load_encoder as load_encoder
     from core.runs import Run as Run
     from core.runs import open_run as open_run

@@ -1,6 +1,6 @@
 """`python -m core.convert official=mae path=mae_pretrain_vit_base.pth out=encoders/mae_base`
 
-Turns an official checkpoint into a saved encoder, for `core.load_encoder` or `core.train init=`.
+Turns an official checkpoint into a saved encoder, for `core.load_encoder` or `core.train init.from=`.
 
   official=  whose checkpoint it is: the names that a wrong one lists
   path=      the file, .safetensors, or .pth of tensors (pickled code is refused)

@@ -41,9 +41,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from core.cli import command
+from core.cli import CallableModule, command
 from core.errors import UserError
+
+if TYPE_CHECKING:
+    from core.evaluation.result import Result
+    from core.runs import Run
 
 JSON_FLAG = "--json"
 
@@ -51,6 +57,14 @@ JSON_FLAG = "--json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     return command(argv, lambda: __doc__ or "", evaluate)
+
+
+def function(run: "Run | str | Path | list", task: str, *overrides: str, **settings: Any) -> "Result":
+    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`; `run` may be a `Run`, or several."""
+    from core.evaluation.tasks import run_task
+
+    runs = run if isinstance(run, list) else [run]
+    return run_task([getattr(one, "path", one) for one in runs], task, *overrides, **settings)
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -79,6 +93,8 @@ def evaluate(argv: Sequence[str]) -> None:
     if JSON_FLAG in argv:
         print(json.dumps(result.record))
 
+
+sys.modules[__name__].__class__ = CallableModule
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -137,5 +137,30 @@ class Plan:
         return self.batch_size // accumulate
 
 
+@dataclass(frozen=True)
+class Init:
+    """`init.from` and `init.part`: the weights that a run starts from. No source: fresh ones."""
+
+    source: str | None = None
+    part: str | None = None
+
+    @classmethod
+    def of(cls, node: Mapping[str, str | None] | str) -> "Init":
+        """Raises: UserError for other settings, and for a part of nothing."""
+        if isinstance(node, str):
+            raise UserError(f"init={node}: it is init.from={node} now.")
+        for name in node:
+            if name not in ("from", "part"):
+                raise UserError(f"init.{name}: there is no such setting.{suggestion(name, ('from', 'part'))}")
+        if node.get("part") is not None and node.get("from") is None:
+            raise UserError(f"init.part={node['part']} needs init.from=<run, saved encoder or checkpoint>.")
+        return cls(node.get("from"), node.get("part"))
+
+
 # Annotations of the keys that are in no group.
-ROOT = get_type_hints(Plan) | {"run_dir": str | None, "init": str | None}
+ROOT = get_type_hints(Plan) | {
+    "run_dir": str | None,
+    "init": dict[str, str | None] | str,
+    "init.from": str | None,
+    "init.part": str | None,
+}

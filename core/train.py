@@ -27,7 +27,8 @@ Settings
   epochs= or steps=   length of the run            batch_size=   samples per step, over all processes
   data.root=          your files                   run_dir=      default runs/<modality>_<method>_<size>_<data>
   seed=               of data, masks and weights   precision=    auto, fp32 or bf16
-  compile=            true: torch.compile          init=         a run or saved encoder to start from
+  compile=            true: torch.compile          init.from=    a run or saved encoder to start from
+                                                   init.part=    encoder.trunk: that part alone
   config=             <run>/config.yaml: the same run again
 Everything else by its path: optim.base_lr=1e-4 engine.workers=4 method.masker.ratio=0.9 (all: <run>/config.yaml)"""
 

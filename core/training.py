@@ -27,7 +27,7 @@ from core.export import export_encoder
 from core.files import read_json, write_json
 from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
-from core.settings import Engine, Plan
+from core.settings import Engine, Init, Plan
 from core.tokens import Progress
 
 
@@ -38,6 +38,7 @@ class Parts:
     plan: Plan
     recipe: Recipe
     engine: Engine
+    init: Init
     method: nn.Module
 
     @classmethod
@@ -46,9 +47,10 @@ class Parts:
         plan = Plan(**{field.name: config.get(field.name) for field in fields(Plan)})
         recipe: Recipe = build(config["optim"], key="optim")
         engine: Engine = build(config["engine"], key="engine")
+        init = Init.of(config["init"])
 
         seed_global(plan.seed, distributed.device)
-        return cls(plan=plan, recipe=recipe, engine=engine, method=build_method(config))
+        return cls(plan=plan, recipe=recipe, engine=engine, init=init, method=build_method(config))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,8 @@ def run(config: dict[str, Any], distributed: Distributed) -> Path:
 def train_on(config: dict, parts: Parts, run_dir: Path, distributed: Distributed) -> int:
     """From nothing or the newest checkpoint to the last step; returns the steps."""
     is_new = Checkpoints(run_dir / "checkpoints", parts.engine.keep).newest() is None
-    if is_new and config.get("init") is not None:
-        load_weights(parts.method, Path(config["init"]))
+    if is_new and parts.init.source is not None:
+        load_weights(parts.method, Path(parts.init.source), parts.init.part)
 
     data = open_data(config, parts, distributed)
     log_main(distributed, summary(config, parts, data, distributed))

@@ -5,10 +5,8 @@ defined in an allowed package, so that a module that an allowed one happens to i
 """
 
 import inspect
-import sys
 import warnings
 from collections.abc import Callable
-from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, get_type_hints
@@ -78,12 +76,10 @@ def is_allowed(module: str) -> bool:
 
 def is_own(module: str) -> bool:
     """Defined in Lacuna or a plug-in."""
-    return f"{module}.".startswith(_own(tuple(sys.path)))
+    return f"{module}.".startswith(_own())
 
 
-@cache
-def _own(path: tuple[str, ...]) -> tuple[str, ...]:
-    # The installed plug-ins depend on the path: looking for them takes milliseconds, and nodes are many.
+def _own() -> tuple[str, ...]:
     return ("core.", "modalities.", *(f"{package}." for package in plugins().values()))
 
 
@@ -97,7 +93,7 @@ def _check_name(name: Any, place: str) -> None:
     if not all(part.isidentifier() for part in parts):
         raise UserError(f"{place}{name!r} is no dotted name of a class or function.")
     if not is_allowed(".".join(parts[:-1])) or any(part.startswith("__") for part in parts):
-        packages = ", ".join(package.removesuffix(".") for package in (*_own(tuple(sys.path)), *LAYERS))
+        packages = ", ".join(package.removesuffix(".") for package in (*_own(), *LAYERS))
         raise UserError(f"{place}a config may not name {name}. Allowed is what is defined in {packages}.")
 
 

@@ -7,6 +7,7 @@ modalities  of a method: those it takes; without it, every one whose tokens fit
 methods     of a modality: methods that take it although they do not list it
 """
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
@@ -29,7 +30,12 @@ SearchPath = Sequence[str | Path]
 
 def plugins() -> dict[str, str]:
     """Packages of the installed plug-ins, by the name of their entry point. Imports none of them."""
-    entries = entry_points(group="lacuna.plugins")
+    return _plugins(tuple(sys.path))
+
+
+@cache
+def _plugins(path: tuple[str, ...]) -> dict[str, str]:
+    entries = entry_points(group="lacuna.plugins")  # takes milliseconds, and depends on the path alone
     return {entry.name: entry.value.partition(":")[0].strip() for entry in entries}
 
 

@@ -48,13 +48,13 @@ def raw_components(
 
     rows: list[Tensor] = []
     for batch in evaluation_batches(samples, reader, loader.batch_size, loader.workers):
-        raw = reader.raw(batch.views[reader.view], by_token)
+        raw = reader.raw_features(batch.views[reader.view], by_token)
         if raw is None or (rows and raw.shape[1] != rows[0].shape[1]):
             return None
         rows.append(raw)
 
     components = fit_components(torch.cat(rows), COMPONENTS, seed)
-    return lambda data: components.project(reader.raw(data, by_token))
+    return lambda data: components.project(reader.raw_features(data, by_token))
 
 
 def constant_scores(split: LabelSplit) -> np.ndarray:

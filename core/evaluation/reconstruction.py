@@ -137,9 +137,9 @@ def measure(
         workers = loader_workers(config)
     device = next(method.parameters()).device
     loader = LoaderSettings(reader, settings.batch_size, workers=workers, device=device)
-    baseline = config["modality"].get("filler")
+    baseline = config["modality"].get("baseline")
     if baseline is not None:
-        baseline = build(baseline, key="modality.filler")
+        baseline = build(baseline, key="modality.baseline")
 
     figures = evaluate_reconstruction(
         method, source, loader, samples=settings.samples, seed=settings.seed, baseline=baseline

@@ -18,7 +18,7 @@ CACHE_VALUES = 400_000  # values that stay in a CPU's cache
 
 
 class Baseline(ABC):
-    """Predicts the hidden rows of one view from its visible ones. The config node `modality.filler`."""
+    """Predicts the hidden rows of one view from its visible ones. The config node `modality.baseline`."""
 
     name: str  # exact, for reports
 
@@ -41,7 +41,7 @@ class HarmonicInterpolation(Baseline):
             raise UserError(
                 f"task=reconstruction interpolates on grids of patches; this method's tokenizer is "
                 f"{type(tokenizer).__name__}. Choose another task, or name a baseline for this modality in "
-                "modality.filler."
+                "modality.baseline."
             )
 
         visible = rows_to_cells(~hidden, tokens.layout.grid, data.shape[2:])

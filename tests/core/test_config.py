@@ -349,7 +349,7 @@ def test_annotations_decide_what_a_value_is():
     assert isinstance(config["steps"], int)
     assert config["method"]["encoder"]["embed"]["scale"] == 0.001
     assert composed("run_dir=runs/a=b,(c) [1]")["run_dir"] == "runs/a=b,(c) [1]"
-    assert composed("init=null")["init"] is None
+    assert composed("init.from=null")["init"] == {"from": None, "part": None}
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_options_of_a_command_are_split_off():
 
 
 def test_saved_config_repeats_the_run(tmp_path):
-    config = composed("experiment=toy_paper", "run_dir=a", "method.encoder.embed.scale=1e-5", "init='1e3'")
+    config = composed("experiment=toy_paper", "run_dir=a", "method.encoder.embed.scale=1e-5", "init.from='1e3'")
     dump(config, tmp_path / "config.yaml")
     assert load(tmp_path / "config.yaml") == config
     again = composed(f"config={tmp_path}/config.yaml")

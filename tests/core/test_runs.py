@@ -1,17 +1,19 @@
-"""`init=`: teachers that follow the method's weights begin with what was loaded."""
+"""`init.from=`: teachers that follow the method's weights begin with what was loaded."""
 
 import copy
 
+import pytest
 import torch
 
 from core.engine.checkpoint import MODEL, STATE, Position, write_folder
+from core.errors import UserError
 from core.export import SavedEncoder, save_encoder
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Readout
 from core.runs import load_weights
 from core.teachers import MovingTeacher
-from tests.contracts.toys import light, patches, raw_objective, vit
+from tests.contracts.toys import DIM, light, patches, raw_objective, vit
 
 
 class Copy(MovingTeacher):
@@ -59,3 +61,28 @@ def test_a_teacher_that_is_lacking_among_the_loaded_follows():
     made.load_state_dict(weights, strict=False)
     made.follow(weights)
     assert same(made.moving_teachers["f"].copy, source.encoder)
+
+
+def test_a_part_alone_starts_from_another_run(tmp_path):
+    """`init.part`: the trunk of one method in another; embedding and decoder stay fresh."""
+    source, made = shaken(1), shaken(2)
+    write_folder(tmp_path / "step_1", {MODEL: source.state_dict(), STATE: {}}, Position(1))
+    embed, decoder = copy.deepcopy(made.encoder.embed), copy.deepcopy(made.readouts)
+
+    load_weights(made, tmp_path / "step_1", "encoder.trunk")
+
+    assert same(made.encoder.trunk, source.encoder.trunk)
+    assert same(made.encoder.embed, embed) and same(made.readouts, decoder)
+
+
+def test_a_part_of_another_shape_or_name_is_refused(tmp_path):
+    write_folder(tmp_path / "step_1", {MODEL: shaken(1).state_dict(), STATE: {}}, Position(1))
+    readout = Readout(light((4, 4), width=36), {"content": raw_objective(4)})
+    wide = MaskedAutoencoder(patches(), RandomMasker(0.5), vit(4, (4, 4), dim=36), {"main": readout})
+
+    with pytest.raises(UserError, match=rf"attn\.proj\.bias: \({DIM},\) in the checkpoint, \(36,\) in the method"):
+        load_weights(wide, tmp_path / "step_1", "encoder.trunk")
+    with pytest.raises(
+        UserError, match=r"init\.part=encoder\.trunc: init\.from=.* Parts of the method: .*encoder\.trunk"
+    ):
+        load_weights(shaken(2), tmp_path / "step_1", "encoder.trunc")

@@ -92,7 +92,7 @@ def test_a_run_that_lost_its_end_finishes_it(tmp_path, monkeypatch):
         (["optim.accumulate=3"], ["batch_size=8", "optim.accumulate=3"]),
         (["run_dir=/dev/null/run"], ["/dev/null/run", "run_dir="]),
         (["steps=null", "epochs=null"], ["steps=", "epochs="]),
-        (["init=/nowhere"], ["init=/nowhere", "core.convert"]),
+        (["init.from=/nowhere"], ["init.from=/nowhere", "core.convert"]),
         (["optim.betas=[1]"], ["optim.betas"]),
         (["batch_sise=8"], ["batch_size"]),
     ],
@@ -106,7 +106,7 @@ def test_wrong_input_is_one_message(tmp_path, capsys, more, words):
 @pytest.mark.parametrize("start", ["", "checkpoints/step_00000006", "encoder"])
 def test_a_run_starts_from_another(tmp_path, start):
     assert train(tmp_path / "a") == 0
-    assert train(tmp_path / "b", f"init={tmp_path / 'a' / start}", "steps=1", "optim.lr=0.0") == 0
+    assert train(tmp_path / "b", f"init.from={tmp_path / 'a' / start}", "steps=1", "optim.lr=0.0") == 0
     before, after = weights(tmp_path / "a"), weights(tmp_path / "b", 1)
     kept = {name for name in after if name.startswith("encoder.")} if start == "encoder" else set(after)
     assert all(before[name].equal(after[name]) for name in kept)
