@@ -37,19 +37,19 @@ class Rule:
 
     `split` turns one tensor into as many as there are names. A name ending in "#k" is the k-th part of a tensor that is
     concatenated along its first axis. Keys of a rule without names are left out.
-    `given`: the rule counts only where the checkpoint has that key too. `note`: told to the user where the rule counts.
+    `requires`: the rule counts only where the checkpoint has that key too. `note`: shown to the user where it counts.
     """
 
     pattern: str
     names: tuple[str, ...]
     split: Callable[[Tensor], tuple[Tensor, ...]] | None = None
-    given: str = ""
+    requires: str = ""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Official:
-    """How one official code base's checkpoints are read. Lives in `modalities/<m>/official.py`.
+    """How one official code base's checkpoints are read. Lives on a page of `modalities/<m>/methods/`.
 
     `overrides(state, settings)`: the config overrides that give the checkpoint's sizes and options.
     `rules`: key map; only renames, permutes, concatenates and splits, so that it carries gradients too.
@@ -91,7 +91,7 @@ class Official:
     def _rule(self, key: str, checkpoint: State) -> tuple[Rule, re.Match]:
         for rule in self.rules:
             match = re.fullmatch(rule.pattern, key)
-            if match and (not rule.given or rule.given in checkpoint):
+            if match and (not rule.requires or rule.requires in checkpoint):
                 return rule, match
         raise UserError(f"{key!r} is not a tensor of an official {self.method} checkpoint.")
 
@@ -240,6 +240,24 @@ def settings(meta: Mapping[str, Any]) -> dict[str, Any]:
             found |= {k: v for part in (inner or [value, value.get("kw", {})]) for k, v in part.items()}
     return found
 
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of RGB, with which most are trained
+
+# Of fine-tuned ViTs. Official classifiers put fc_norm behind the mean of all tokens, an encoder has it before.
+CLASSIFIER_RULES = (
+    Rule(r"head\..*", (), note="the classifier, left out"),
+    Rule(
+        r"fc_norm\.(weight|bias)",
+        (r"encoder.trunk.norm.\1",),
+        note="read as the encoder's last norm, of every token; the classifier normalised their mean",
+    ),
+    Rule(
+        r"(?:encoder\.)?norm\.(weight|bias)",
+        (),
+        requires="fc_norm.weight",
+        note="left out, fc_norm stands for it",
+    ),
+)
 
 # Heads of the published ViT widths; the tensors of a checkpoint do not say.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}

@@ -217,7 +217,7 @@ def test_notes_name_the_keys_and_rules_without_names_drop_theirs():
     rules = (
         Rule(r"head\..*", (), note="left out"),
         Rule(r"unused", ()),
-        Rule(r"x", ("y",), given="z"),
+        Rule(r"x", ("y",), requires="z"),
         Rule(r"[xz]", ("w",)),
     )
     official = Official("mae", "image", rules, lambda state, settings: [])
