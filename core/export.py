@@ -19,6 +19,7 @@ from core.encoder import Encoder
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
 from core.interop import open_official, read_checkpoint
+from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokenizers import Tokenizer
 from core.tokens import Latent
 
@@ -84,7 +85,7 @@ def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:
         write_atomic(path / "config.json", f"{text}\n".encode())
 
 
-def export_encoder(run_dir: str | Path, method: nn.Module, config: Mapping[str, Any]) -> Path:
+def export_encoder(run_dir: str | Path, method: MaskedAutoencoder, config: Mapping[str, Any]) -> Path:
     """Saves a trained method's encoder as `<run_dir>/encoder`."""
     path = Path(run_dir) / "encoder"
     description = _describe(config, DATA_LICENCE)
@@ -207,7 +208,7 @@ def _pool(latent: Latent) -> Tensor:
     """Mean of valid tokens (B, D), or of every sample of packed data (S, D)."""
     layout, x = latent.layout, latent.features
 
-    if layout.sample is not None:  # packed: x is (1, N, D)
+    if layout.sample is not None and layout.samples is not None:  # packed: x is (1, N, D)
         total = x.new_zeros(layout.samples, x.shape[2]).index_add(0, layout.sample, x[0])
         size = torch.bincount(layout.sample, minlength=layout.samples).clamp(min=1)
         return total / size[:, None]

@@ -9,6 +9,7 @@ import argparse
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from math import isqrt
 from pathlib import Path
@@ -49,7 +50,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Official:
-    """The reader of one official code base's checkpoints. Lives in `modalities/<m>/official.py`.
+    """The reader of one official code base's checkpoints. Lives on a page of `modalities/<m>/methods/`.
 
     `overrides(state, settings)`: the config overrides that give the checkpoint's sizes and options.
     `rules`: key map; only renames, permutes, concatenates and splits, so that it carries gradients too.
@@ -280,6 +281,24 @@ def settings(meta: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of RGB, with which most are trained
+
+# Of fine-tuned ViTs. Official classifiers put fc_norm behind the mean of all tokens, an encoder has it before.
+CLASSIFIER_RULES = (
+    Rule(r"head\..*", (), note="the classifier, left out"),
+    Rule(
+        r"fc_norm\.(weight|bias)",
+        (r"encoder.trunk.norm.\1",),
+        note="read as the encoder's last norm, of every token; the classifier normalised their mean",
+    ),
+    Rule(
+        r"(?:encoder\.)?norm\.(weight|bias)",
+        (),
+        requires="fc_norm.weight",
+        note="left out, fc_norm stands for it",
+    ),
+)
+
 # Heads of the published ViT widths; tensors do not show them.
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 
@@ -447,7 +466,9 @@ def _translate(
     try:
         mapped = official.keys(state)
     except UserError as error:
-        raise UserError(f"{error}{_other_names(name, state)}") from None
+        # An option that is refused by its name says more than the first strange key.
+        reason = _refusal(official, state, settings) or error
+        raise UserError(f"{reason}{_other_names(name, state)}") from None
 
     try:
         with warnings.catch_warnings(record=True, action="always") as doubts:
@@ -461,6 +482,16 @@ def _translate(
     notes = official.notes(state)
     notes += [str(doubt.message) for doubt in doubts]
     return mapped, overrides, notes
+
+
+def _refusal(official: Official, state: State, settings: Mapping[str, Any]) -> UserError | None:
+    """The error by which an official module refuses an option of its constructor, if it does."""
+    with suppress(KeyError), warnings.catch_warnings(action="ignore"):
+        try:
+            official.overrides(state, settings)
+        except UserError as error:
+            return error
+    return None
 
 
 def _other_names(name: str, state: State) -> str:

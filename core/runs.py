@@ -79,7 +79,7 @@ class Run:
         return Progress(self.step, steps, self.step / per_epoch, steps / per_epoch)
 
     @property
-    def metrics(self) -> dict[str, list[float]]:
+    def metrics(self) -> dict[str, list[float | None]]:
         """The log as a table, one list of values per column ("step", "loss", "lr", …); pandas takes it as it is."""
         if not self.train:
             return {}
@@ -87,7 +87,7 @@ class Run:
         names = [name for name in self.train[-1] if name != "kind"]
         return {name: self._column(name) for name in names}
 
-    def _column(self, name: str) -> list[float]:
+    def _column(self, name: str) -> list[float | None]:
         return [line.get(name) for line in self.train]
 
     def encoder(self) -> SavedEncoder:
@@ -176,8 +176,8 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 f"{text}: an evaluation takes its run as it is; it may set {' and '.join(CHANGEABLE)} only."
             )
 
-    values = dict(text.partition("=")[::2] for text in overrides)
-    if "data.root" in values and "data" not in values and "root" not in load(file)["data"]:
+    keys = {text.partition("=")[0] for text in overrides}
+    if "data.root" in keys and "data" not in keys and "root" not in load(file)["data"]:
         overrides = ["data=folder", *overrides]
     return compose([f"config={file}", *overrides])
 

@@ -108,7 +108,7 @@ def _points(run: Run) -> Points:
     if len(items) == 1 or _class_labels(reader, items[0]) is not None:
         return _points_of_tokens(encoder, reader, sample, device)
 
-    label = next(iter(source.classes), None)
+    label = next(iter(source.classes), "")
     by_key = {item.key: item for item in sample}
     features, classes = [], []
     for batch in evaluation_batches(sample, reader, BATCH_SIZE, workers=0):

@@ -1,45 +1,19 @@
-"""Masks in space and time: tubes for the encoder, the running cell for the decoder."""
+"""VideoMAE V2: dual masks, and official checkpoints (OpenGVLab/VideoMAEv2).
 
-from typing import ClassVar
+Options are VideoMAE's (`videomae.py`), and of `meta` or the published recipe decoder_mask_ratio (0.5).
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core.errors import UserError
-from core.maskers import ViewMasker, checked_ratio, uniform
-from core.tokens import ForwardContext, Mask, Query, Rows, Tokens
-
-
-class TubeMasker(ViewMasker):
-    """Hides the same spatial cells in every time slot.
-
-    Of S = h·w cells, m = int(ratio · S) are hidden, one draw per sample; visible rows are in raster order.
-
-    Shapes: tokens on a (t, h, w) grid -> visible (B, t · (S − m)), predicted (B, t · m).
-    Source: MCG-NJU/VideoMAE.
-    """
-
-    requires: ClassVar = {"axes": 3}
-
-    def __init__(self, ratio: float):
-        self.ratio = checked_ratio(ratio)
-
-    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
-        _, h, w = tokens.layout.grid
-        return uniform((tokens.content.shape[0], h * w), tokens.content.device, generator)
-
-    def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
-        hidden = self.tube(draws, tokens.layout.grid[0])
-        return Mask.from_hidden(hidden, count=tokens.layout.grid[0] * int(self.ratio * draws.shape[1]))
-
-    def tube(self, noise: Tensor, slots: int) -> Tensor:
-        """Noise per cell (B, S) -> hidden (B, t · S): the cells with the highest noise, in every slot."""
-        cells = noise.shape[1]
-        visible_cells = cells - int(self.ratio * cells)
-        visible = Rows(noise.argsort(dim=1, stable=True)[:, :visible_cells])
-
-        hidden = ~visible.to_mask(cells)
-        return hidden.repeat(1, slots)
+from core.interop import IMAGENET, Official, State, raw_pixels
+from core.maskers import ViewMasker, uniform
+from core.tokens import Batch, ForwardContext, Mask, Query, Rows, Tokens
+from modalities.video.methods.videomae import VIDEOMAE_RULES, TubeMasker, videomae_overrides
 
 
 class DualMasker(ViewMasker):
@@ -98,3 +72,35 @@ def running_cell(left_out: int, grid: tuple[int, int, int]) -> Tensor:
     turn = torch.arange(4)[:, None] + torch.arange(t) + 1  # (phase, slot)
     cells = ring[(turn[..., None] + torch.arange(4)) % 4].view(4, t, 2, 2)
     return cells.repeat(1, 1, h // 2, w // 2).flatten(1)
+
+
+# Official checkpoints -----------------------------------------------------------------------------
+
+
+def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
+    ratio = settings.get("decoder_mask_ratio", 0.5)
+    return [*videomae_overrides(state, settings), f"method.masker.decoder_ratio={ratio}"]
+
+
+def _replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
+    """The recorded clip, tube and phase of the running cell."""
+    # The official target un-normalises in float32 by this very product and sum: the raw pixels are those.
+    clip = raw_pixels(io["video"], *IMAGENET, dtype=torch.float32)
+    draws = {"cells": io["encoder_mask"][:, 0].float()}
+
+    # A sample's phase is the number of the map that its decoder mask equals.
+    if "running_cell_all_maps" in io:
+        maps = io["running_cell_all_maps"].flatten(1)
+        equal = (io["decoder_mask"].flatten(1)[:, None] == maps).all(2)
+        draws["phase"] = equal.to(torch.uint8).argmax(1)
+
+    return Batch({"video": clip}), {"video": draws}
+
+
+VIDEOMAE_V2 = Official(
+    method="videomaev2",
+    modality="video",
+    overrides=_overrides,
+    replay=_replay,
+    rules=VIDEOMAE_RULES,
+)
