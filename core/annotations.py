@@ -5,7 +5,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from core.errors import UserError, did_you_mean, show
 
@@ -32,7 +32,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
         question = ""
         if get_origin(hint) is Literal:
             question = did_you_mean(str(value), map(str, get_args(hint)))
-        text = f"<{value.kind.__name__}>" if isinstance(value, Unbuilt) else show(value)
+        text = f"<{getattr(value.kind, '__name__', 'part')}>" if isinstance(value, Unbuilt) else show(value)
         raise UserError(f"{key}={text}: expected {describe(hint)}.{question}") from None
 
 
@@ -46,7 +46,8 @@ def accepts(value: Any, hint: Any) -> bool:
 
 def convert(value: Any, hint: Any) -> Any:
     """The value converted to the annotation; all values fit other annotations than these. Raises Mismatch."""
-    origin, args = get_origin(hint) or hint, get_args(hint)
+    origin = cast(Any, get_origin(hint) or hint)
+    args = get_args(hint)
     if is_union(hint):
         fitting = [convert(value, arg) for arg in args if accepts(value, arg)]
         # A value that needs no conversion first: 5 stays 5 under float | int.
@@ -54,15 +55,16 @@ def convert(value: Any, hint: Any) -> Any:
         return _expect(fitting, fitting)[0]
 
     is_kind = inspect.isclass(origin) and origin is not Any and not getattr(origin, "_is_protocol", False)
+    kind = cast(type, origin)  # where is_kind
     if isinstance(value, Unbuilt):
-        return _expect(value.kind is None or not is_kind or issubclass(value.kind, origin), value)
+        return _expect(value.kind is None or not is_kind or issubclass(value.kind, kind), value)
     if origin is Literal:
         return _expect(any(value == arg and type(value) is type(arg) for arg in args), value)
     if origin in SEQUENCES:
         _expect(isinstance(value, list | tuple) and (not is_fixed(hint) or len(value) == len(args)), value)
         items = [convert(item, item_hint(hint, i)) for i, item in enumerate(value)]
         return tuple(items) if origin is tuple else items
-    if is_kind and issubclass(origin, Mapping):
+    if is_kind and issubclass(kind, Mapping):
         _expect(isinstance(value, Mapping), value)
         return {name: convert(item, item_hint(hint)) for name, item in value.items()}
     if origin is float and isinstance(value, str):  # YAML takes 1e-3 for text
@@ -77,7 +79,7 @@ def convert(value: Any, hint: Any) -> Any:
         return Path(value)
     if origin in (Callable, type):
         return _expect(callable(value), value)
-    return _expect(not is_kind or isinstance(value, origin), value)
+    return _expect(not is_kind or isinstance(value, kind), value)
 
 
 def _expect(holds: Any, value: Any) -> Any:
@@ -94,7 +96,7 @@ def item_hint(hint: Any, item: int | str = 0) -> Any:
         inner = [item_hint(arg, item) for arg in get_args(hint) if arg is not type(None)]
         return inner[0] if len(inner) == 1 else Any
     origin, args = get_origin(hint), get_args(hint)
-    if is_fixed(hint):
+    if isinstance(item, int) and is_fixed(hint):
         return args[item] if item < len(args) else Any
     if args and inspect.isclass(origin) and issubclass(origin, Mapping):
         return args[1]

@@ -79,7 +79,7 @@ class MAEDecoder(Decoder):
         mask_tokens = (self.mask_token + self.positions.at(layout, masked)).expand(visible.index.shape[0], -1, -1)
         x = torch.cat([latents, mask_tokens], 1)
         extra = int(self.cls is not None)
-        if extra:
+        if self.cls is not None:
             x = self.cls(x, None if self.cls.token is not None else self.project(latent.cls))
 
         plan = self._plan(latent, masked, extra)

@@ -42,6 +42,8 @@ class SinCos(Positions):
     Two axes give MAE's table (facebookresearch/mae). Computed in float64.
     """
 
+    table: Tensor
+
     def __init__(self, grid: Sequence[int], dim: int):
         super().__init__(grid, dim)
         half = dim // (2 * len(self.grid))
@@ -66,6 +68,8 @@ class FlatSinusoid(Positions):
 
     Source: MCG-NJU/VideoMAE (a 1-d table even for space-time).
     """
+
+    table: Tensor
 
     def __init__(self, grid: Sequence[int], dim: int):
         super().__init__(grid, dim)
@@ -135,6 +139,7 @@ class PatchEmbed(nn.Module):
 
     The same function as a convolution with stride = kernel, computed for the rows that are there only.
     `init`: "xavier" (MAE) or "default", that of the equivalent convolution (VideoMAE).
+    `mask_token`: a learned vector stands for the content of erased rows, which keep their positions (SimMIM).
     """
 
     def __init__(
@@ -144,6 +149,7 @@ class PatchEmbed(nn.Module):
         normalise: Normalise,
         positions: Positions | None = None,
         init: Literal["xavier", "default"] = "xavier",
+        mask_token: bool = False,
     ):
         super().__init__()
         self.normalise = normalise
@@ -151,10 +157,13 @@ class PatchEmbed(nn.Module):
         if init == "xavier":
             nn.init.xavier_uniform_(self.proj.weight)
         self.positions = positions
+        self.mask_token = nn.Parameter(token(dim, "cut")) if mask_token else None
 
     def forward(self, inputs: EncoderInput) -> Tensor:
         content = self.normalise(inputs.content).flatten(2).to(self.proj.weight.dtype)
         x = self.proj(content)
+        if self.mask_token is not None and inputs.erased is not None:
+            x = torch.where(inputs.erased[..., None], self.mask_token.to(x.dtype), x)
         if self.positions is not None:
             x = x + self.positions(inputs.cells, inputs.layout.grid)
         return x
@@ -184,7 +193,12 @@ class ClsToken(nn.Module):
 
     def forward(self, x: Tensor, cls: Tensor | None = None) -> Tensor:
         """x (B, N, D), cls (B, D) if not its own -> (B, 1 + N, D)."""
-        row = cls[:, None] if self.token is None else self.token.expand(x.shape[0], -1, -1)
+        if self.token is not None:
+            row = self.token.expand(x.shape[0], -1, -1)
+        else:
+            assert cls is not None, "without a vector of its own it needs the encoder's"
+            row = cls[:, None]
+
         if self.position is not None:
             row = row + self.position
         return torch.cat([row, x], 1)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]  # public, re-exported without `as`
 from torch import Tensor, nn
 
 from core.embeddings import ClsToken
@@ -94,7 +94,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone, which attend to all N."""
         weight, bias = self.qkv.weight, self.qkv.bias
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
         if read is None:
@@ -228,15 +228,26 @@ def initialise(module: nn.Module) -> None:
 
 
 class ViT(Encoder):
-    """Vision transformer over any tokens: embed the visible rows, put cls in front, run the trunk.
+    """Vision transformer over any tokens: embed the rows, put cls in front, run the trunk.
 
+    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a mask token
+    (SimMIM).
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
-    Shapes: EncoderInput content (B, V, *C) -> Latent features (B, V, D), cls (B, D) if there is one.
+    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """
 
-    def __init__(self, trunk: Trunk, embed: nn.Module, cls: ClsToken | None = None):
+    trunk: Trunk
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        embed: nn.Module,
+        cls: ClsToken | None = None,
+        masking: Literal["drop", "replace"] = "drop",
+    ):
         super().__init__()
+        self.masking = masking
         self.trunk, self.embed, self.cls = trunk, embed, cls
         self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
 

@@ -49,6 +49,7 @@ from core.errors import UserError
 
 if TYPE_CHECKING:
     from core.evaluation.result import Result
+    from core.evaluation.settings import Task
     from core.runs import Run
 
 JSON_FLAG = "--json"
@@ -59,12 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(argv, lambda: __doc__ or "", evaluate)
 
 
-def function(run: "Run | str | Path | list", task: str, *overrides: str, **settings: Any) -> "Result":
+def function(run: "Run | str | Path | list", task: "Task", *overrides: str, **settings: Any) -> "Result":
     """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`; `run` may be a `Run`, or several."""
     from core.evaluation.tasks import run_task
+    from core.runs import Run
 
-    runs = run if isinstance(run, list) else [run]
-    return run_task([getattr(one, "path", one) for one in runs], task, *overrides, **settings)
+    runs: list[Run | str | Path] = run if isinstance(run, list) else [run]
+    paths: list[str | Path] = [one.path if isinstance(one, Run) else one for one in runs]
+    return run_task(paths, task, *overrides, **settings)
 
 
 def evaluate(argv: Sequence[str]) -> None:

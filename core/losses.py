@@ -17,6 +17,11 @@ def squared(prediction: Tensor, values: Tensor) -> Tensor:
     return (prediction - values).square()
 
 
+def l1(prediction: Tensor, values: Tensor) -> Tensor:
+    """Mean absolute error of each row: (B, M)."""
+    return (prediction - values).abs().mean(-1)
+
+
 def smooth_l1(prediction: Tensor, values: Tensor, beta: float = 1.0) -> Tensor:
     """Huber-like error of each row: (B, M)."""
     return F.smooth_l1_loss(prediction, values, reduction="none", beta=beta).mean(-1)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import ceil, prod
 from typing import Any, Literal
 
 import torch
@@ -91,6 +91,7 @@ class BlockMasker(ViewMasker):
 
     def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], ctx: ForwardContext) -> Mask:
         grid = tokens.layout.grid
+        assert grid is not None, "draw_view refuses tokens without a grid"
         inside = torch.ones((), dtype=torch.bool, device=tokens.content.device)
         for axis, length in enumerate(grid):
             span = self._spans(draws["boxes"][..., axis, :], length)  # (B, boxes, length)
@@ -116,6 +117,40 @@ class BlockMasker(ViewMasker):
         return (cell >= start[..., None]) & (cell < (start + side)[..., None])
 
 
+class CellMasker(ViewMasker):
+    """Hides whole cells of a coarser grid, each `side` tokens long on every axis: ⌈cells · ratio⌉ of them, at random.
+
+    Per sample, noise ~ U[0, 1) for every cell; those with the lowest are hidden. Visible rows are in ascending order.
+    Raises: UserError for tokens that do not fill a grid, or whose grid `side` does not divide.
+    Source: microsoft/SimMIM (32-pixel cells, which are 2 × 2 tokens of 16 pixels).
+    """
+
+    def __init__(self, ratio: float, side: int = 2):
+        self.ratio, self.side = checked_ratio(ratio), side
+
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
+        layout = tokens.layout
+        if layout.grid is None or layout.coords is not None or layout.valid is not None:
+            raise UserError("method.masker: cells (CellMasker) need tokens that fill a grid; take RandomMasker.")
+        if any(length % self.side for length in layout.grid):
+            raise UserError(f"method.masker.side={self.side} does not divide the grid of tokens {layout.grid}.")
+
+        cells = prod(length // self.side for length in layout.grid)
+        return uniform((tokens.content.shape[0], cells), tokens.content.device, generator)
+
+    def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
+        grid = tokens.layout.grid
+        assert grid is not None, "draw_view refuses tokens without a grid"
+        count = ceil(draws.shape[1] * self.ratio)
+        cells = Rows(draws.argsort(1)[:, :count]).to_mask(draws.shape[1])
+
+        # Every token is hidden with its cell.
+        hidden = cells.unflatten(1, [length // self.side for length in grid])
+        for axis in range(1, len(grid) + 1):
+            hidden = hidden.repeat_interleave(self.side, axis)
+        return Mask.from_hidden(hidden.flatten(1), count * self.side ** len(grid))
+
+
 class ScoreMasker(ViewMasker):
     """Hides the tokens that a teacher scores highest, with some chance mixed in.
 
@@ -138,16 +173,19 @@ class ScoreMasker(ViewMasker):
 def keep_lowest(score: Tensor, tokens: Tokens, ratio: float | None = None, keep: int | None = None) -> Mask:
     """Keeps the rows with the lowest scores (B, N), in that order; padding is neither hidden nor visible.
 
-    How many: `keep`, or int(n · (1 − ratio)) of the n valid rows of each sample.
+    How many: `keep`, or int(n · (1 − ratio)) of the n valid rows of each sample; one of the two is given.
     """
     valid, count = tokens.layout.valid, score.shape[1]
 
     if valid is None:
-        keep = int(count * (1 - ratio)) if keep is None else keep
+        if keep is None:
+            assert ratio is not None
+            keep = int(count * (1 - ratio))
         visible = Rows(score.argsort(1)[:, :keep])
         hidden = ~visible.to_mask(count)
         return Mask(hidden, visible, queries={"main": Query(Rows.from_mask(hidden, count - keep))})
 
+    assert ratio is not None, "padded samples keep a share"
     counts = (valid.sum(1).double() * (1 - ratio)).long()
     order = score.masked_fill(~valid, torch.inf).argsort(1)[:, : int(counts.max())]
     keeps = torch.arange(order.shape[1], device=order.device) < counts[:, None]

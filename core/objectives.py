@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,8 @@ class Readout(nn.Module):
         tap: str | None = None,
     ):
         super().__init__()
-        self.decoder, self.objectives = decoder, nn.ModuleDict(objectives)
+        self.decoder = decoder
+        self.objectives = cast(dict[str, Objective], nn.ModuleDict(objectives))  # its values have no type of their own
         self.reads, self.view, self.tap = reads, view, tap
 
     @property

@@ -73,7 +73,7 @@ class Run:
         return Progress(self.step, steps, self.step / per_epoch, steps / per_epoch)
 
     @property
-    def metrics(self) -> dict[str, list[float]]:
+    def metrics(self) -> dict[str, list[float | None]]:
         """The log as a table, one list of values per column ("step", "loss", "lr", …); pandas takes it as it is."""
         names = list(self.train[-1]) if self.train else []
         return {name: [line.get(name) for line in self.train] for name in names if name != "kind"}
@@ -121,7 +121,7 @@ def open_run(folder: str | Path) -> Run:
 
     checkpoint = Checkpoints(folder / "checkpoints", keep=1).newest()
     damage = None if checkpoint is None else find_damage(checkpoint)
-    if damage:
+    if checkpoint is not None and damage:
         raise UserError(f"The newest checkpoint of run={folder}, {checkpoint.name}, is damaged ({damage}); remove it.")
 
     return Run(
@@ -151,8 +151,8 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 f"{text}: an evaluation takes its run as it is; it may set {' and '.join(CHANGEABLE)} only."
             )
 
-    values = dict(text.partition("=")[::2] for text in overrides)
-    if "data.root" in values and "data" not in values and "root" not in load(file)["data"]:
+    keys = {text.partition("=")[0] for text in overrides}
+    if "data.root" in keys and "data" not in keys and "root" not in load(file)["data"]:
         overrides = ["data=folder", *overrides]
     return compose([f"config={file}", *overrides])
 

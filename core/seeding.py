@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,9 @@ import torch
 METHOD, GLOBAL = 10, 11
 
 
-def mix(*numbers: int) -> int:
-    """One 63-bit seed out of several integers; their order counts."""
-    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
+def mix(*parts: int | str) -> int:
+    """One 63-bit seed out of several integers or names; their order counts."""
+    digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
 
@@ -60,12 +61,13 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     before = torch.get_deterministic_debug_mode()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and guards only against reading garbage
+    settings: Any = torch.utils.deterministic  # a module whose attributes are properties
+    fill = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = False  # costs time and guards only against reading garbage
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.set_deterministic_debug_mode("warn")
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        settings.fill_uninitialized_memory = fill

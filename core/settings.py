@@ -32,7 +32,8 @@ def parse(text: str) -> Any:
     """A typed value: null, true, false, numbers, [lists] and {mappings} as in YAML; everything else is text."""
     if text.startswith(("[", "{", '"', "'")):
         try:
-            return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+            tree: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
+            return tree["value"]
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise UserError(f"{text} is no valid list, mapping or quoted text: {one_line(error)}") from None
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from torch.utils.checkpoint import checkpoint
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOLINGS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGE_POOLINGS = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+
+# A layer of one of these classes, or of a library's own class with the same attributes; torch has no common type.
+Layer: TypeAlias = Any
 
 
 # Visible patches --------------------------------------------------------------------------------------------
@@ -219,6 +222,8 @@ class MaskedMaxPooling(nn.Module):
 class MaskedAveragePooling(nn.Module):
     """An average pooling that counts hidden positions where it counts those beyond the border of a map."""
 
+    count_include_pad: bool  # the pooling's own
+
     @property
     def divides_by_window(self) -> bool:
         """Whether the divisor is the same for every window."""
@@ -267,7 +272,7 @@ def mixed_class(rule: type[nn.Module], kind: type[nn.Module]) -> type[nn.Module]
     return type(f"{rule.__name__}_{kind.__name__}", (rule, kind), {})
 
 
-def reaches_beyond_patch(layer: nn.Module) -> bool:
+def reaches_beyond_patch(layer: Layer) -> bool:
     """Whether windows reach beyond their own block of `stride` positions, which lies within a patch."""
     kernel, stride = np.asarray(layer.kernel_size), np.asarray(layer.stride)
     dilation = np.asarray(getattr(layer, "dilation", 1))  # average pooling has none
@@ -298,8 +303,8 @@ class RuleBook:
 def spconv_kernel() -> Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] | None:
     """(features, weight, pairs, counts, rows) -> (rows, O); None where spconv is not installed."""
     try:
-        from spconv.core import ConvAlgo
-        from spconv.pytorch.functional import indice_conv
+        from spconv.core import ConvAlgo  # pyright: ignore[reportMissingImports]  # an extra
+        from spconv.pytorch.functional import indice_conv  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
 
@@ -317,7 +322,7 @@ def spconv_applies(network: nn.Module, x: Tensor) -> bool:
     return all(map(spconv_supports, windows))
 
 
-def spconv_supports(layer: nn.Module) -> bool:
+def spconv_supports(layer: Layer) -> bool:
     """Whether spconv can run a masked convolution: not one of several groups, nor one of a derived class."""
     plain = not set(CONVOLUTIONS.values()).isdisjoint(type(layer).__bases__)
     return plain and layer.groups == 1 and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
@@ -328,7 +333,7 @@ def spconv_is_exact(x: Tensor) -> bool:
     return x.is_cuda and x.dtype in (torch.float32, torch.float16) and not torch.is_autocast_enabled("cuda")
 
 
-def spconv_convolution(layer: nn.Module, stack: Tensor, patches: VisiblePatches) -> Tensor:
+def spconv_convolution(layer: Layer, stack: Tensor, patches: VisiblePatches) -> Tensor:
     """(B, C, V·p₁, p₂, …) -> (B, O, V·q₁, q₂, …)."""
     batch, channels = stack.shape[:2]
     book = rule_book(layer, patches, patches.patch_size(stack))
@@ -336,14 +341,16 @@ def spconv_convolution(layer: nn.Module, stack: Tensor, patches: VisiblePatches)
 
     rows = stack.movedim(1, -1).reshape(-1, channels)
     weight = layer.weight.movedim(1, -1).contiguous()  # spconv's layout, (O, *kernel, C)
-    out = spconv_kernel()(rows, weight, book.pairs, book.counts, batch * patches.count * prod(book.patch))
+    convolve = spconv_kernel()
+    assert convolve is not None, "spconv_applies says that it is installed"
+    out = convolve(rows, weight, book.pairs, book.counts, batch * patches.count * prod(book.patch))
     if layer.bias is not None:
         out = out + layer.bias
 
     return out.view(batch, patches.count * first, *rest, -1).movedim(-1, 1)
 
 
-def rule_book(layer: nn.Module, patches: VisiblePatches, patch: tuple[int, ...]) -> RuleBook:
+def rule_book(layer: Layer, patches: VisiblePatches, patch: tuple[int, ...]) -> RuleBook:
     """The rule book of a convolution for patches of this size, made once for each kind of convolution."""
     key = (patch, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     if key not in patches.rule_books:
@@ -358,7 +365,7 @@ def rule_book(layer: nn.Module, patches: VisiblePatches, patch: tuple[int, ...])
     return patches.rule_books[key]
 
 
-def _rows_read(layer: nn.Module, patches: VisiblePatches, patch: Sequence[int]) -> tuple[tuple, Tensor]:
+def _rows_read(layer: Layer, patches: VisiblePatches, patch: Sequence[int]) -> tuple[tuple, Tensor]:
     """Size of the output's patches, and (K, rows): the row that each tap reads for each row of the output.
 
     −1 stands for positions that are hidden or beyond the border.

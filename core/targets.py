@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.tokenizers import Normalise, unit
-from core.tokens import ForwardContext, Query, TargetValues
+from core.tokens import ForwardContext, Layout, Query, Rows, TargetValues
 
 
 class Target(nn.Module, ABC):
@@ -41,6 +41,8 @@ class Pixels(Target):
     `count`: which rows weigh in the loss: all predicted ones, or only those hidden from the encoder (VideoMAE V2).
     """
 
+    offsets: Tensor  # (slots, per_slot)
+
     def __init__(
         self,
         patch: Sequence[int],
@@ -63,7 +65,7 @@ class Pixels(Target):
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
         tokens = ctx.tokens[view]
         rows = query.rows_in(tokens.layout, tokens.content)
-        content = self._select(rows.gather(tokens.content), tokens.layout.cells(rows))
+        content = self._select(rows.gather(tokens.content), tokens.layout, rows)
 
         values = self.values(content)
         mean, std = self.statistics(values)
@@ -95,11 +97,12 @@ class Pixels(Target):
         values = prediction.unflatten(2, (-1, self.channels)) * std + mean
         return values if self.normalise is None else self.normalise.inverse(values)
 
-    def _select(self, content: Tensor, cells: Tensor) -> Tensor:
+    def _select(self, content: Tensor, layout: Layout, rows: Rows) -> Tensor:
+        """Of content (B, M, *patch, C) the frames that are predicted."""
         if self.per_slot is None:
             return content
 
-        slot = cells // prod(self.grid[1:])
+        slot = layout.cells(rows) // prod(self.grid[1:])
         frames = self.offsets[slot]  # (B, M, u)
         frames = frames.reshape(*frames.shape, *(1,) * (content.dim() - 3))
         return content.gather(2, frames.expand(-1, -1, -1, *content.shape[3:]))
@@ -124,4 +127,5 @@ class TeacherFeatures(Target):
 
     @torch.no_grad()
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
-        return TargetValues(query.rows.gather(ctx.teacher_output(self.teacher)))
+        output = ctx.teacher_output(self.teacher)
+        return TargetValues(query.rows_in(ctx.tokens[view].layout, output).gather(output))

@@ -56,4 +56,4 @@ class EMATeacher(MovingTeacher):
 def move_means(means: Iterable[Tensor], weights: Iterable[Tensor], momentum: float) -> None:
     """One step of a running mean, in place: a ← m·a + (1 − m)·w."""
     # One fused kernel per device; torch has no public name for it.
-    torch._foreach_lerp_(list(means), list(weights), 1 - momentum)
+    torch._foreach_lerp_(list(means), list(weights), 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]

@@ -30,6 +30,9 @@ class Normalise(nn.Module):
     Applied after gathering, so that nothing is computed for values that are not used.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         # A single value serves any number of channels.

@@ -10,7 +10,7 @@ M predicted, D width, C channels, A coordinate axes, E edges, S samples of a pac
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -122,7 +122,7 @@ class Layout:
         if self.coords is not None:
             layout = replace(layout, coords=rows.gather(self.coords))
 
-        if self.sample is not None:
+        if self.sample is not None and self.samples is not None:
             sample = rows.gather(self.sample[None])[0]
             counts = tuple(torch.bincount(sample, minlength=self.samples).tolist())
             layout = replace(layout, sample=sample, counts=counts)
@@ -137,11 +137,18 @@ class Layout:
             layout = replace(layout, children=rows.gather(self.children))
         return layout
 
+    @overload
+    def cells(self, rows: Rows) -> Tensor: ...
+
+    @overload
+    def cells(self, rows: None) -> Tensor | None: ...
+
     def cells(self, rows: Rows | None) -> Tensor | None:
         """Flat row-major grid index (B, K) of `rows` (None: every row); None for every row of a full grid."""
         if self.coords is None:
             return None if rows is None else rows.index
 
+        assert self.grid is not None, "coordinates without a grid are no cells"
         index = self.coords if rows is None else rows.gather(self.coords)
         flat = index[..., 0]
         for axis in range(1, len(self.grid)):
@@ -152,6 +159,7 @@ class Layout:
         """The pyramid cut off below `level` (0 = coarsest)."""
         if level == 0:
             return replace(self, finer=None, children=None)
+        assert self.finer is not None, "the pyramid has fewer levels"
         return replace(self, finer=self.finer.up_to(level - 1))
 
     def grid_only(self) -> "Layout":
@@ -249,6 +257,7 @@ class Mask:
         if layout.finer is None or self.finer is not None:
             return self
 
+        assert layout.children is not None, "a pyramid lists the children of every token"
         count = layout.finer.count
         members = self.visible.gather(layout.children)
         valid = None if self.visible.valid is None else self.visible.valid.repeat_interleave(members.shape[2], 1)
@@ -300,6 +309,7 @@ class Tokens:
 
         layout, finer = (mask.layout or self.layout).gather(rows), None
         if self.finer is not None:
+            assert mask.finer is not None and layout.children is not None, "masks are propagated to finer levels"
             finer = self.finer.drop_masked(mask.finer)
             number = _renumber(mask.finer.visible, self.finer.layout.count).clamp(min=0)  # below 0 at padding alone
             children = number.gather(1, layout.children.flatten(1)).view_as(layout.children)
@@ -315,13 +325,18 @@ class Tokens:
             source = torch.arange(self.layout.count, device=mask.hidden.device).expand_as(mask.hidden)
             source = source.masked_fill(mask.hidden, -1)
 
+        finer = None
+        if self.finer is not None:
+            assert mask.finer is not None, "masks are propagated to finer levels"
+            finer = self.finer.replace_masked(mask.finer)
+
         erased = source < 0
         content = Rows(source.clamp(min=0), ~erased).gather(self.content)
         return EncoderInput(
             content=mask.corrupted(content, None),
             layout=mask.layout or self.layout,
             erased=erased,
-            finer=None if self.finer is None else self.finer.replace_masked(mask.finer),
+            finer=finer,
             condition=mask.condition,
         )
 
@@ -332,12 +347,17 @@ class Tokens:
 
     def leak_masked(self, mask: Mask) -> EncoderInput:
         """All rows and the mask. Leaks by design: parity with official code whose embedding sees hidden tokens."""
+        finer = None
+        if self.finer is not None:
+            assert mask.finer is not None, "masks are propagated to finer levels"
+            finer = self.finer.leak_masked(mask.finer)
+
         return EncoderInput(
             content=self.content,
             layout=mask.layout or self.layout,
             rows=mask.visible,
             erased=mask.hidden,
-            finer=None if self.finer is None else self.finer.leak_masked(mask.finer),
+            finer=finer,
             condition=mask.condition,
         )
 

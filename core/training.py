@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from core.config import compose
 from core.config.build import build, build_method
 from core.data.dataset import Samples
@@ -25,6 +23,7 @@ from core.errors import UserError
 from core.evaluation import reconstruction
 from core.export import export_encoder
 from core.files import read_json, write_json
+from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
 from core.settings import Engine, Init, Plan
@@ -39,12 +38,13 @@ class Parts:
     recipe: Recipe
     engine: Engine
     init: Init
-    method: nn.Module
+    method: MaskedAutoencoder
 
     @classmethod
     def of(cls, config: dict[str, Any], distributed: Distributed) -> "Parts":
         """Builds them; completes the config's nodes."""
-        plan = Plan(**{field.name: config.get(field.name) for field in fields(Plan)})
+        settings: dict[str, Any] = {field.name: config.get(field.name) for field in fields(Plan)}
+        plan = Plan(**settings)
         recipe: Recipe = build(config["optim"], key="optim")
         engine: Engine = build(config["engine"], key="engine")
         init = Init.of(config["init"])
@@ -127,7 +127,7 @@ def train_on(config: dict, parts: Parts, run_dir: Path, distributed: Distributed
     return train_steps(parts.method, data.batches_from, parts.recipe, parts.plan, parts.engine, run_dir, distributed)
 
 
-def finalize_run(config: dict[str, Any], method: nn.Module, run_dir: Path) -> None:
+def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Path) -> None:
     """Saves the encoder and measures how well held-out samples are reconstructed."""
     method.eval()
     export_encoder(run_dir, method, config)

@@ -10,7 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -91,7 +91,7 @@ def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
                 remedy = "there are whole paths from the root (no relative ones), sized: and oc.select:"
                 raise UserError(f"{path}: {value} asks for {name!r}; {remedy}.")
     try:
-        return OmegaConf.to_container(OmegaConf.create(dict(tree)), resolve=True)
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(dict(tree)), resolve=True))
     except (OmegaConfBaseException, RecursionError) as error:
         raise _translated(error, tree) from None
 

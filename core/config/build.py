@@ -48,7 +48,7 @@ def _make(value: Any, hint: Any, scope: Mapping[str, Any], key: str) -> Any:
         return fit(value, hint, key)
 
     is_list, facts, items = isinstance(value, list), {**scope, **_plain(value)}, {}
-    for name, item in enumerate(value) if is_list else value.items():
+    for name, item in enumerate(value) if isinstance(value, list) else value.items():
         inner = item_hint(hint, name)
         if item is not None or is_list or accepts(None, inner):
             items[name] = _make(item, inner, facts, join(key, name))
@@ -56,7 +56,7 @@ def _make(value: Any, hint: Any, scope: Mapping[str, Any], key: str) -> Any:
     return fit(list(items.values()) if is_list else items, hint, key)
 
 
-def _construct(node: Mapping[str, Any], target: Any, scope: Mapping[str, Any], key: str) -> Any:
+def _construct(node: Any, target: Any, scope: Mapping[str, Any], key: str) -> Any:
     """Builds a node's arguments in turn, each with the facts of those before it, then the object."""
     _check_requirements(target, scope, key)
     is_partial, required = bool(node.get("_partial_")), types.signature_of(target).required
@@ -106,7 +106,7 @@ def _declared(part: Any, name: str) -> Mapping[str, Any]:
     """The facts that a part's class `provides` or `requires`; those of a property only for an object."""
     declared = inspect.getattr_static(part if inspect.isclass(part) else type(part), name, {})
     if isinstance(declared, property):
-        return {} if inspect.isclass(part) else declared.fget(part)
+        return {} if inspect.isclass(part) else getattr(part, name)
     return declared if isinstance(declared, Mapping) else {}
 
 

@@ -77,7 +77,7 @@ def _explained(error: IncompatibleError, tree: Mapping, searchpath: SearchPath) 
 def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
     """The files merged: those typed, else of the experiment, else of the modality, else of train.yaml."""
     root = files.read(files.choices("", searchpath)["train"])
-    choice = {"experiment": None} | typed
+    choice: dict[str, str | None] = {"experiment": None, **typed}
     if choice["experiment"] == "null":
         choice["experiment"] = None
     choice = files.picks("experiment", choice["experiment"], searchpath) | choice
@@ -99,7 +99,7 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
 
 def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
     """A run's config.yaml, for a folder of its own; other data, optim or engine may be chosen."""
-    tree = files.load(path) | {"run_dir": None}
+    tree: dict[str, Any] = {**files.load(path), "run_dir": None}
     nodes = [tree.get(group) for group in ("modality", "method")]
     if not all(isinstance(node, Mapping) and "name" in node for node in nodes):
         raise UserError(f"config={path} is no config of a run: it does not name a modality and a method.")
@@ -115,7 +115,7 @@ def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) ->
         raise UserError(message) from None
 
     pair = {group: tree[group]["name"] for group in ("modality", "method")}
-    fresh = _from_files(pair | groups, searchpath) if groups else {}
+    fresh = _from_files({**pair, **groups}, searchpath) if groups else {}
     return tree | {group: fresh[group] for group in groups}
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -44,10 +44,13 @@ def folders(extra: SearchPath = ()) -> list[Path]:
     places = [*map(Path, extra), CONFIGS]
     for name, package in plugins().items():
         try:
-            places.append(Path(find_spec(package).submodule_search_locations[0]) / "configs")
-        except (ImportError, AttributeError, TypeError):  # no such package, or a module
+            spec = find_spec(package)
+        except ImportError:
+            spec = None
+        if spec is None or not spec.submodule_search_locations:  # no such package, or a module
             message = f"The plug-in {name!r} names {package!r}, which is no installed package."
-            raise UserError(f"{message} Install it again.") from None
+            raise UserError(f"{message} Install it again.")
+        places.append(Path(spec.submodule_search_locations[0]) / "configs")
     return places
 
 
@@ -126,7 +129,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"The config {path} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"The config {path} holds no mapping.")
-    return content
+    return cast(dict[str, Any], content)
 
 
 def read(file: Path) -> dict[str, Any]:

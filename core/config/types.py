@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
 from core.annotations import Unbuilt, fit, is_union, item_hint
 from core.config.allowed import is_own, load_part
@@ -94,7 +94,7 @@ def check(value: Any, hint: Any = Any, key: str = "", *, default: Any = None, ro
                 before = defaults.get(name) if is_same else None
                 check(value[name], inner, join(key, name), default=before, root=root)
         is_class = inspect.isclass(target) and not value.get("_partial_")
-        return fit(Unbuilt(target if is_class else None), hint, key)
+        return fit(Unbuilt(cast(type, target) if is_class else None), hint, key)
 
     items = {}
     for name, item in value.items():

@@ -23,7 +23,7 @@ class Sample:
     key: str
     views: Mapping[str, Any] | None
     _: KW_ONLY
-    labels: Mapping[str, int]
+    labels: Mapping[str, int | tuple[float, ...]]
     skipped: list[tuple[str, str]]  # key and reason of each bad sample at this index
 
 
@@ -79,17 +79,19 @@ class Samples(torch.utils.data.Dataset):
         Samples without data are left out; there are no views where no sample has any.
         """
         samples: list[Sample] = []
+        read: list[Mapping[str, Any]] = []
         skipped: list[tuple[str, str]] = []
         for position in positions:
             sample = self[position]
             skipped.extend(sample.skipped)
             if sample.views is not None:
                 samples.append(sample)
+                read.append(sample.views)
 
         # A batch of nothing keeps the names of what it skipped.
         views = {}
         if samples:
-            views = self.reader.collate_views([sample.views for sample in samples])
+            views = self.reader.collate_views(read)
 
         keys = [sample.key for sample in samples]
         labels = {}

@@ -120,6 +120,7 @@ def evaluation_batches(
             skipped = [*pending.skipped, *batch.skipped]
             pending = replace(pending if pending.keys else batch, skipped=skipped)
 
+    assert pending is not None, "there is at least one item"
     if not pending.keys:
         raise UserError(unreadable(pending.skipped))
     yield pending

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +28,8 @@ class Reader(ABC):
     All randomness comes from torch's global CPU generator, which the dataset seeds for every sample.
     """
 
-    view: ClassVar[str]  # the sample's own view: "image", "video", …; evaluations read it alone
-    extensions: ClassVar[tuple[str, ...]]  # of the files it reads; lower case, with dot
+    view: str  # the sample's own view: "image", "video", …; evaluations read it alone
+    extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
 
     @abstractmethod
     def read(self, item: Item, train: bool) -> Any:

@@ -62,7 +62,7 @@ class Item:
         Raises: BadSample where it is no array.
         """
         try:
-            if self.is_row:
+            if self.member is not None and self.is_row:
                 return arrays.read_row(self.path, self.member, name)
             return arrays.parse(self.open(), name)
         except BadSample:

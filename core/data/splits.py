@@ -46,8 +46,8 @@ def by_folders(paths: Sequence[Sequence[str]]) -> list[str] | None:
 
 def by_files(names: Sequence[str]) -> list[str] | None:
     """Splits by the names of the files, where every one has a split word and they differ; else None."""
-    splits = list(map(from_name, names))
-    if None in splits or len(set(splits)) < 2:
+    splits = [split for split in map(from_name, names) if split is not None]
+    if len(splits) < len(names) or len(set(splits)) < 2:
         return None
     return splits
 
@@ -66,8 +66,8 @@ def by_fraction(keys: Sequence[str], holdout: float, seed: int) -> list[str]:
 
     # The two extreme keys keep either side from being empty.
     if holdout > 0 and len(draws) > 1:
-        splits[min(draws, key=draws.get)] = "test"
-        splits[max(draws, key=draws.get)] = "train"
+        splits[min(draws, key=draws.__getitem__)] = "test"
+        splits[max(draws, key=draws.__getitem__)] = "train"
     return [splits[key] for key in keys]
 
 

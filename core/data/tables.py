@@ -75,6 +75,7 @@ def _table_rows(
 ) -> list[Row]:
     """Rows under a header. Raises: UserError for a column that is missing, or a line that is too short."""
     path_column = _column(header, PATHS)
+    assert path_column is not None, "a header is one by its column of paths"
     label_columns = _label_columns(path, header, labels)
     split_column = _column(header, SPLITS)
     group_column = _group_column(path, header, group)

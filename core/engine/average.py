@@ -23,7 +23,7 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        if self.weights:
+        if self.momentum is not None and self.weights:
             move_means(self.weights.values(), self._parameters, self.momentum)
 
     @torch.no_grad()

@@ -114,7 +114,7 @@ class Checkpoints:
 
 def collect(method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA) -> dict[str, Tensor]:
     """All state beside the method's own, by name."""
-    names = {p: name for name, p in method.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in method.named_parameters()}
     tensors = {}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in state.items()}

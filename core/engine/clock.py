@@ -17,7 +17,11 @@ class Clock:
     @classmethod
     def of(cls, plan: Plan, batches_per_epoch: int, accumulate: int) -> "Clock":
         """Raises UserError when the run would be shorter than one step."""
-        steps = plan.steps if plan.steps is not None else int(plan.epochs * batches_per_epoch) // accumulate
+        steps = plan.steps
+        if steps is None:
+            assert plan.epochs is not None, "a plan has steps or epochs"
+            steps = int(plan.epochs * batches_per_epoch) // accumulate
+
         if steps < 1:
             raise UserError(f"epochs={plan.epochs} is less than one step of batch_size={plan.batch_size}: raise it.")
         return cls(steps, batches_per_epoch / accumulate)

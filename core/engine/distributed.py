@@ -35,7 +35,9 @@ class Distributed:
 
     def exchange(self, model: nn.Module, now: bool) -> AbstractContextManager:
         """Gradients cross ranks only with the last part of a step."""
-        return nullcontext() if now or self.size == 1 else model.no_sync()
+        if now or not isinstance(model, DistributedDataParallel):
+            return nullcontext()
+        return model.no_sync()
 
     def mean(self, values: Tensor) -> Tensor:
         if self.size > 1:

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol
 
 import torch
-from torch import nn
 
 from core.engine import flops
 from core.engine.average import WeightEMA
@@ -24,6 +23,7 @@ from core.engine.precision import DryRun, Precision, autocast, choose
 from core.engine.stopping import Interrupted, Stop
 from core.errors import UserError
 from core.files import read_json, write_json
+from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.seeding import deterministic, seed_part
 from core.settings import Engine, Plan
 from core.tokens import Batch
@@ -44,7 +44,7 @@ class Diverged(UserError):
 
 
 def train_steps(
-    method: nn.Module,
+    method: MaskedAutoencoder,
     batches_from: Callable[[int], Batches],
     recipe: Recipe,
     plan: Plan,
@@ -156,7 +156,11 @@ def train_steps(
 
 
 def settle_precision(
-    setting: str, dry_run: DryRun, run_dir: Path, distributed: Distributed, tell: Callable[[str], None]
+    setting: Precision | Literal["auto"],
+    dry_run: DryRun,
+    run_dir: Path,
+    distributed: Distributed,
+    tell: Callable[[str], None],
 ) -> Precision:
     """The precision of this run. A measured choice is made once and stored, so that a resume computes alike."""
     if setting != "auto":

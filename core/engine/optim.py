@@ -2,9 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import timm.optim
 import torch
@@ -12,6 +12,14 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.tokens import Progress
+
+
+class Trainable(Protocol):
+    """A module that names those of its parameters that are not decayed."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def no_weight_decay(self) -> Set[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +62,7 @@ class Recipe(ABC):
     def over(self, groups: list[dict]) -> torch.optim.Optimizer:
         """The optimiser of these parameter groups."""
 
-    def optimizer(self, method: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(self, method: Trainable) -> torch.optim.Optimizer:
         exempt = frozenset() if self.decay_all else method.no_weight_decay()
         return self.over(parameter_groups(method, self.weight_decay, exempt, self.decay_all))
 
@@ -107,7 +115,7 @@ class AdamW(Recipe):
     """Decay apart from the gradient (fused kernel)."""
 
     def over(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, fused=True)
+        return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +123,7 @@ class Adam(Recipe):
     """Decay as a part of the gradient, L2 (fused kernel). GraphMAE's."""
 
     def over(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, fused=True)
+        return torch.optim.Adam(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +131,10 @@ class Lamb(Recipe):
     """AdamW whose step is rescaled to the size of each decayed weight (You et al., 2020). SparK's."""
 
     def over(self, groups: list[dict]) -> torch.optim.Optimizer:
-        return _Lamb(groups, lr=0.0, betas=tuple(self.betas), eps=self.eps, max_grad_norm=None)
+        return _Lamb(groups, lr=0.0, betas=self.betas, eps=self.eps, max_grad_norm=None)
 
 
-class _Lamb(timm.optim.Lamb):
+class _Lamb(timm.optim.Lamb):  # pyright: ignore[reportPrivateImportUsage]  # public, re-exported without `as`
     """timm's counts its steps for a whole group; here each weight keeps the count too, where checkpoints find it."""
 
     def step(self, closure: Callable | None = None) -> Tensor | None:
@@ -156,7 +164,7 @@ def half_cosine(share: float, start: float, end: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
-def parameter_groups(method: nn.Module, decay: float, exempt: frozenset[str], decay_all: bool = False) -> list[dict]:
+def parameter_groups(method: Trainable, decay: float, exempt: Set[str], decay_all: bool = False) -> list[dict]:
     """Two groups of named, trainable parameters: decayed and not. `exempt` names more that are not."""
     decayed, plain = [], []
     for name, parameter in method.named_parameters():

@@ -4,7 +4,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -47,7 +47,7 @@ def write_or_check_config(path: Path, config: dict) -> None:
     """
     file = path / "config.yaml"
     if file.exists():
-        differing = compare(OmegaConf.to_container(OmegaConf.load(file)), config)
+        differing = compare(cast(dict, OmegaConf.to_container(OmegaConf.load(file))), config)
         if differing:
             more = f"\n  and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
             raise UserError(

@@ -38,7 +38,7 @@ def store(key: Mapping, arrays: Arrays) -> None:
     No error where that is read-only.
     """
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(content, **arrays)  # pyright: ignore[reportArgumentType]  # stubs see allow_pickle among the names
     with suppress(OSError):
         file = _file(key)
         file.parent.mkdir(parents=True, exist_ok=True)

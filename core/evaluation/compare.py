@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from core.data.loader import evaluation_batches
 from core.data.sources import Item
 from core.evaluation.features import Extractor, FeatureTable
-from core.evaluation.labelled import LabelledData, LabelSplit, draw_items, keys_of, pick
+from core.evaluation.labelled import LabelledData, LabelSplit, draw_items, keys_of
 from core.evaluation.probes import YES_FROM, Scores
 from core.evaluation.projection import fit_components
 from core.evaluation.settings import LabelledTask, LoaderSettings
@@ -54,7 +55,13 @@ def raw_components(
         rows.append(raw)
 
     components = fit_components(torch.cat(rows), COMPONENTS, seed)
-    return lambda data: components.project(reader.raw_features(data, by_token))
+
+    def project(data: Any) -> Tensor:
+        raw = reader.raw_features(data, by_token)
+        assert raw is not None, "it was a tensor for the samples that the components are fitted on"
+        return components.project(raw)
+
+    return project
 
 
 def constant_scores(split: LabelSplit) -> np.ndarray:
@@ -206,7 +213,7 @@ def _absent_classes(split: LabelSplit) -> list[str]:
     absent = set()
     for fold in split.folds:
         absent |= set(split.y[split.test_rows(fold)]) - set(split.y[split.fit_rows(fold)])
-    return sorted(pick(split.label.names, absent))
+    return sorted(split.label.names[int(number)] for number in absent)
 
 
 def _settings(scores: Scores) -> list[dict]:

@@ -134,8 +134,10 @@ def pooled(features: Features, pool: Pool | Literal["token"]) -> Tensor:
         return features.tokens[features.valid]
     if pool == "first":
         return _first_token(features)
-    if pool in ("max", "sum"):
-        return _over_tokens(features, {"max": "amax", "sum": "sum"}[pool])
+    if pool == "max":
+        return _over_tokens(features, "amax")
+    if pool == "sum":
+        return _over_tokens(features, "sum")
     if pool == "cls":
         if features.cls is None:
             raise UserError("pool=cls: this encoder has no class token; use pool=mean.")

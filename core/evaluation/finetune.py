@@ -79,7 +79,8 @@ class LabelledNetwork(nn.Module):
         self, encoder: SavedEncoder, label: Label, pool: Pool | Literal["token"], tokens: TokenItems | None = None
     ):
         super().__init__()
-        self.encoder, self.label, self.pool, self.tokens = encoder, label, pool, tokens
+        self.encoder, self.label, self.tokens = encoder, label, tokens
+        self.pool: Pool | Literal["token"] = pool
         self.targets: Mapping[str, Tensor] = {}  # of the samples to train on, by key
         self.norm = nn.LayerNorm(encoder.embed_dim, eps=1e-6)
         self.head = nn.Linear(encoder.embed_dim, len(label.names))
@@ -363,6 +364,7 @@ def compete(contender: Contender, contest: Contest) -> Scores:
             if number in rates:
                 candidates = (rates[number],)
             scores, choice = _train(contender, contest, fold, seed, candidates)
+            assert choice.setting is not None, "a training chooses a rate"
             rates[number] = choice.setting
             by_fold.append(scores)
             choices.append(choice)

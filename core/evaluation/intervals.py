@@ -69,7 +69,7 @@ def skill_interval(error: np.ndarray, references: np.ndarray, seed: int = 0) -> 
         return skill(weights @ error, references @ weights.T)[None]
 
     draws = bootstrap(redrawn, units=len(error), seeds=1, seed=seed)
-    return Interval.of(skill(error.sum(), totals), draws)
+    return Interval.of(float(skill(error.sum(), totals)), draws)
 
 
 def _redraw(count: int, groups: np.ndarray | None, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -55,7 +55,7 @@ class Label:
         """(S,) bool: rows of `values` with a label, or some of its answers."""
         if self.kind == "classes":
             return y >= 0
-        return ~np.isnan(y).all(1)
+        return np.logical_not(np.isnan(y).all(1))
 
     def classes(self, y: np.ndarray) -> np.ndarray | None:
         """`values` (S,) for draws by class; None for labels of another kind."""
@@ -202,10 +202,13 @@ def load_labelled(task: LabelledTask) -> LabelledData:
     if tokens is None:
         items, tested = samples, frozenset(keys_of(samples) - fit_keys)
         names = label_names(samples, task.source.classes, task.source.questions)
-        kinds = {**dict.fromkeys(names, "classes"), **dict.fromkeys(task.source.questions, "answers")}
+        kinds: dict[str, LabelKind] = {}
+        for name in names:
+            kinds[name] = "answers" if name in task.source.questions else "classes"
     else:
         items, tested = tokens.items, tokens.tested
-        names, kinds = {TOKEN_LABEL: tokens.names}, {TOKEN_LABEL: tokens.kind}
+        names = {TOKEN_LABEL: tokens.names}
+        kinds = {TOKEN_LABEL: tokens.kind}
 
     # Labels as their metric takes them.
     data_hash = hash_items(items)
@@ -318,8 +321,8 @@ def token_items(reader: Reader, samples: Sequence[Item], fit: Collection[str]) -
 
 def groups_of(items: Sequence[Item]) -> np.ndarray | None:
     """The group of each item (S,), or None unless every item carries one."""
-    groups = [item.group for item in items]
-    if None in groups or not groups:
+    groups = [item.group for item in items if item.group is not None]
+    if len(groups) < len(items) or not groups:
         return None
     return np.unique(groups, return_inverse=True)[1]
 
@@ -424,7 +427,9 @@ def _class_count(by_sample: Mapping[str, Sequence[Item]]) -> int:
     """The largest class number that occurs, and one."""
     largest = -1
     for token in chain.from_iterable(by_sample.values()):
-        largest = max(largest, token.labels.get(TOKEN_LABEL, -1))
+        number = token.labels.get(TOKEN_LABEL, -1)
+        assert isinstance(number, int), "classes have one number each"
+        largest = max(largest, number)
     return largest + 1
 
 
@@ -474,8 +479,9 @@ def _relabelled(items: Sequence[Item], name: str, values: Sequence[tuple[float, 
     """Items whose class number has become a tuple of values."""
     relabelled = []
     for item in items:
-        if name in item.labels:
-            item = replace(item, labels={**item.labels, name: values[item.labels[name]]})
+        number = item.labels.get(name)
+        if isinstance(number, int):
+            item = replace(item, labels={**item.labels, name: values[number]})
         relabelled.append(item)
     return relabelled
 

@@ -9,7 +9,6 @@ interval redraws units and seeds. Labels come in three kinds:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.evaluation.intervals import Interval, bootstrap
+from core.evaluation.settings import MetricName
 
 LabelKind = Literal["classes", "answers", "values"]
 
@@ -199,7 +199,10 @@ class RankingMetric(Metric):
                 figures.append(self.single(truth[rows] > 0, predictions[rows]))
         return float(np.mean(figures)) if figures else float("nan")
 
-    single: ClassVar[Callable[[np.ndarray, np.ndarray], float]]  # of one label
+    @staticmethod
+    @abstractmethod
+    def single(truth: np.ndarray, predictions: np.ndarray) -> float:
+        """The figure of one label, unweighted."""
 
     @abstractmethod
     def is_defined(self, truth: np.ndarray) -> bool:
@@ -214,7 +217,10 @@ class MeanAveragePrecision(RankingMetric):
     """mAP: mean over labels of Σ (recall_k - recall_(k-1)) · precision_k over the thresholds k."""
 
     name = "map"
-    single = staticmethod(average_precision_score)
+
+    @staticmethod
+    def single(truth: np.ndarray, predictions: np.ndarray) -> float:
+        return float(average_precision_score(truth, predictions))
 
     def is_defined(self, truth: np.ndarray) -> bool:
         return bool(truth.any())
@@ -232,7 +238,10 @@ class RocAuc(RankingMetric):
     """ROC-AUC: mean over labels of P(a positive unit ranks above a negative one), ties counting half."""
 
     name = "roc_auc"
-    single = staticmethod(roc_auc_score)
+
+    @staticmethod
+    def single(truth: np.ndarray, predictions: np.ndarray) -> float:
+        return float(roc_auc_score(truth, predictions))
 
     def is_defined(self, truth: np.ndarray) -> bool:
         return bool(truth.any() and not truth.all())
@@ -324,7 +333,7 @@ METRICS: dict[str, type[Metric]] = {
         RetrievalMAP, RetrievalTop1,
     )
 }  # fmt: skip
-DEFAULTS: dict[LabelKind, str] = {"classes": "accuracy", "answers": "micro_f1", "values": "r2"}
+DEFAULTS: dict[LabelKind, MetricName] = {"classes": "accuracy", "answers": "micro_f1", "values": "r2"}
 
 
 def _count(numbers: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Probe(ABC):
     default: float | None  # where there are too few samples to choose
 
     @abstractmethod
-    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[Any]) -> list[ndarray]:
         """Predictions for `queries` (Q, D) by each setting, learned from x (S, D) and y (S,) or (S, L)."""
 
 
@@ -367,7 +368,7 @@ class SupportVectors(Probe):
 
     def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
         machine, parts = fit_svm(x, y), np.array_split(queries, len(queries) // GRAM_ROWS + 1)
-        predictions = np.concatenate(list(map(machine.queries, parts)))
+        predictions = np.concatenate(list(map(machine.predict, parts)))
         return [predictions] * len(settings)
 
 
@@ -435,7 +436,7 @@ def _cosines(x: ndarray, queries: ndarray) -> Iterator[Tensor]:
 def fit_svm(x: ndarray, y: ndarray) -> GridSearchCV | SVC:
     """The search has fewer parts where a class has fewer samples, and with one sample there is none: C = 1."""
     parts = min(5, int(np.unique(y, return_counts=True)[1].min()))
-    kernel = scaled_rbf
+    kernel: Any = scaled_rbf  # scikit-learn takes functions too, which its stubs leave out
     if len(x) > GRAM_ROWS:
         kernel = "rbf"
     machine = SVC(kernel=kernel, random_state=42)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -66,7 +66,8 @@ def evaluate_published(
 
 def _spread_by_name(runs: Sequence[Figures]) -> dict[str, dict[str, float | None]]:
     names = [name for name, value in runs[0].items() if not isinstance(value, list)]
-    return {name: spread([figures[name] for figures in runs]) for name in names}
+    values = {name: [figures[name] for figures in runs] for name in names}
+    return {name: spread(cast(list[float], figures)) for name, figures in values.items()}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

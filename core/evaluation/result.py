@@ -45,12 +45,12 @@ class Result:
                 record=record,
             )  # fmt: skip
 
-        label = label or names[0]
-        section = record["figures"][label]
+        name = label or names[0]
+        section = record["figures"][name]
         if record["task"] == "reconstruction":
             return _of_skill(record, section)
         if record["task"] == "published":
-            return _of_published(record, label)
+            return _of_published(record, name)
         return _of_label(record, section)
 
     def of(self, label: str) -> "Result":
@@ -229,6 +229,7 @@ def _interval(figure: Mapping[str, float]) -> Interval:
 def _mean_interval(figure: Mapping[str, float | None]) -> Interval:
     """Of a mean over runs; of one run both bounds are NaN."""
     mean, half = figure["mean"], figure["half_interval"]
+    assert mean is not None
     if half is None:
         return Interval(mean, float("nan"), float("nan"))
     return Interval(mean, mean - half, mean + half)

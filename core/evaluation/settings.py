@@ -162,6 +162,6 @@ def _check_choice(name: str, value: object, choices: object) -> None:
         raise UserError(f"{name}={value}: choose {', '.join(get_args(choices))}.")
 
 
-def _check_least(name: str, value: object, least: int) -> None:
-    if value not in (None, "all") and value < least:
+def _check_least(name: str, value: float | str | None, least: int) -> None:
+    if value is not None and not isinstance(value, str) and value < least:
         raise UserError(f"{name}={value} must be at least {least}.")

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -278,7 +278,7 @@ def _one_or_list(runs: Sequence[Path]) -> str | list[str]:
     return list(map(str, runs))
 
 
-def _none_for_all(count: int | str) -> int | None:
+def _none_for_all(count: int | Literal["all"]) -> int | None:
     if count == "all":
         return None
     return count

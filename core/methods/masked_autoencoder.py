@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +75,12 @@ class MaskedAutoencoder(nn.Module):
         self.tokenizer = tokenizer
         self.masker = masker
         self.encoder = encoder
-        self.readouts = nn.ModuleDict(readouts)
+        self.readouts = cast(dict[str, Readout], nn.ModuleDict(readouts))  # its values have no type of their own
         self.taps = tuple({tap: None for readout in readouts.values() for tap in readout.taps})
         self._no_weight_decay = tuple(no_weight_decay or ())
 
         self.teachers = dict(teachers or {})  # a plain dict: most teachers are not part of the weights
-        self.moving_teachers = nn.ModuleDict()
+        self.moving_teachers = cast(dict[str, MovingTeacher], nn.ModuleDict())
         frozen_teachers = []
         for name, teacher in self.teachers.items():
             if isinstance(teacher, MovingTeacher):
@@ -111,7 +111,8 @@ class MaskedAutoencoder(nn.Module):
             )
 
         latents, predictions = self.predict(ctx.tokens, masks, ctx=ctx)
-        targets, terms, loss = {}, {}, 0.0
+        targets, terms = {}, {}
+        loss: Any = 0.0  # a tensor from the first task on
 
         for name, (objective, view, query) in tasks.items():
             target = objective.target(ctx, view, query)

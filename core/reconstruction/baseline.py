@@ -44,6 +44,7 @@ class HarmonicInterpolation(Baseline):
                 "modality.baseline."
             )
 
+        assert tokens.layout.grid is not None, "Patchify's tokens lie on a grid"
         visible = rows_to_cells(~hidden, tokens.layout.grid, data.shape[2:])
 
         # On a CPU, few samples at a time stay in its cache (twice as fast for clips).

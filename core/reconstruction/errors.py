@@ -56,7 +56,7 @@ def token_errors(
             continue  # every cell of a grid, whether a token lies there or not: no rows to call hidden
 
         values, weight = objective.target(ctx, view, query)
-        scored = _scored_rows(query, weight, hidden_rows(ctx.masks, view, query.level))
+        scored = _scored_rows(query.rows, weight, hidden_rows(ctx.masks, view, query.level))
         if not scored.any():
             continue
 
@@ -75,7 +75,9 @@ def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
         if name.partition("/")[0] != view:
             continue
         for _ in range(level):
+            assert mask.finer is not None, "a query names a level that the mask has"
             mask = mask.finer
+
         hidden = mask.hidden
         if mask.content_from is not None:
             hidden = hidden & ~_source_rows(mask.content_from)
@@ -88,11 +90,11 @@ def _source_rows(content_from: Tensor) -> Tensor:
     return Rows(content_from.clamp(min=0), content_from >= 0).to_mask(content_from.shape[1])
 
 
-def _scored_rows(query: Query, weight: Tensor | None, hidden: Tensor) -> Tensor:
+def _scored_rows(rows: Rows, weight: Tensor | None, hidden: Tensor) -> Tensor:
     """Rows of a place (B, M) that count: hidden from the encoder, no padding, and weighted in the loss."""
-    scored = query.rows.gather(hidden)
-    if query.rows.valid is not None:
-        scored = scored & query.rows.valid
+    scored = rows.gather(hidden)
+    if rows.valid is not None:
+        scored = scored & rows.valid
     if weight is not None:
         if weight.dim() > 2:
             weight = weight.flatten(2).amax(2)

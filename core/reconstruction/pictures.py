@@ -99,6 +99,7 @@ def grid_views(
     tokens = method.tokenizer.tokenize_views(batch.views)
     mask = next(mask for name, mask in masks.items() if name.partition("/")[0] == view)
     data, grid = batch.views[view], tokens[view].layout.grid
+    assert grid is not None, "Patchify's tokens lie on a grid"
     notes = [f"Interpolation: {baseline.name}."]
 
     reconstruction, predicted = None, mask.hidden
@@ -107,9 +108,9 @@ def grid_views(
         notes.append("This method predicts no pixels, so there is no reconstruction to show.")
     else:
         objective, _, query = method.prediction_tasks(masks)[task]
-        predicted = query.rows.to_mask(tokens[view].layout.count)
+        predicted = query.rows_in(tokens[view].layout, mask.hidden).to_mask(tokens[view].layout.count)
         reconstruction = reconstruct(method, tokens, masks, mask, task)
-        notes += _explain(objective.target, bool((mask.hidden & ~predicted).any()))
+        notes += _explain(_pixels(objective), bool((mask.hidden & ~predicted).any()))
 
     return GridViews(
         input=unit(data),
@@ -129,13 +130,13 @@ def reconstruct(
     The decoder predicts all hidden rows, also those that it leaves out in training.
     """
     objective, view, _ = method.prediction_tasks(masks)[task]
-    rows, target = Rows.from_mask(mask.hidden), objective.target
+    rows, target = Rows.from_mask(mask.hidden), _pixels(objective)
 
     # Predict every hidden row.
-    query = _query_name(task, objective)
+    query_name = _query_name(task, objective)
     mask_name = next(name for name, part in masks.items() if part is mask)
-    query = replace(mask.queries[query], rows=rows)
-    queried = {**masks, mask_name: replace(mask, queries={**mask.queries, query: query})}
+    query = replace(mask.queries[query_name], rows=rows)
+    queried = {**masks, mask_name: replace(mask, queries={**mask.queries, query_name: query})}
     prediction = method.predict(tokens, queried, {task})[1][task].float()
 
     # Put patch statistics back.
@@ -147,6 +148,7 @@ def reconstruct(
 
     hidden = mask.hidden.reshape(*mask.hidden.shape, *(1,) * (content.dim() - 2))
     patches = torch.where(hidden, rows.scatter(pixels, layout.count).reshape(content.shape), content)
+    assert isinstance(method.tokenizer, Patchify), "grid_views refuses others"
     return method.tokenizer.untokenize(patches, layout.grid).clamp(0, 1)
 
 
@@ -167,6 +169,7 @@ def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tens
 
 def _interpolate_rows(values: Tensor, mask: Mask, layout: Layout) -> Tensor:
     """(B, V, S) at visible rows -> (B, N, S) at all."""
+    assert layout.grid is not None, "Patchify's tokens lie on a grid"
     grid = mask.visible.scatter(values, layout.count).transpose(1, 2).unflatten(2, layout.grid)
     visible = (~mask.hidden).unflatten(1, layout.grid)
     return interpolate(grid, visible, tolerance=1e-5).flatten(2).transpose(1, 2)
@@ -181,6 +184,12 @@ def pixel_task(method: MaskedAutoencoder, masks: Mapping[str, Mask], view: str) 
     return None
 
 
+def _pixels(objective: Objective) -> Pixels:
+    """The target of a task that `pixel_task` names."""
+    assert isinstance(objective.target, Pixels)
+    return objective.target
+
+
 def _query_name(task: str, objective: Objective) -> str:
     return task.partition("/")[2] or objective.queries[0]
 
@@ -192,7 +201,7 @@ def _every_frame(target: Pixels, pixels: Tensor, layout: Layout, rows: Rows) -> 
 
     depth = target.patch[0]
     nearest = (target.offsets[:, None] - torch.arange(depth, device=pixels.device)[:, None]).abs().argmin(2)
-    pick = nearest[layout.cells(rows) // prod(layout.grid[1:])]  # (B, M, depth)
+    pick = nearest[layout.cells(rows) // prod(target.grid[1:])]  # (B, M, depth)
     frames = pixels.unflatten(2, (target.per_slot, -1))
     return frames.gather(2, pick[..., None, None].expand(-1, -1, -1, *frames.shape[3:])).flatten(2, 3)
 

@@ -71,14 +71,15 @@ def object_shares(objects: list[Tensor | None], layout: Layout) -> Tensor | None
 
     `objects`: flags of each sample's cells (*size), or of its tokens (N,) where samples are packed.
     """
-    if any(flags is None for flags in objects):
+    flags = [sample for sample in objects if sample is not None]
+    if len(flags) < len(objects):
         return None
     if layout.sample is not None:
-        return torch.cat(objects)[None].float()
+        return torch.cat(flags)[None].float()
     if layout.grid is None or layout.coords is not None:
         return None
 
-    cells = torch.stack(objects).float()
+    cells = torch.stack(flags).float()
     for axis, slots in enumerate(layout.grid, start=1):
         cells = cells.unflatten(2 * axis - 1, (slots, -1))
     return cells.mean(tuple(range(2, cells.dim(), 2))).flatten(1)
@@ -86,8 +87,9 @@ def object_shares(objects: list[Tensor | None], layout: Layout) -> Tensor | None
 
 def _owners(query: Query, layout: Layout) -> tuple[Tensor, int]:
     """The sample of each row of a place, (B, M), and how many samples there are."""
+    assert query.rows is not None, "errors are of rows"
     index = query.rows.index
-    if layout.sample is not None:
+    if layout.sample is not None and layout.samples is not None:
         return query.rows.gather(layout.sample[None]), layout.samples
     return torch.arange(len(index), device=index.device)[:, None].expand_as(index), len(index)
 
@@ -95,5 +97,6 @@ def _owners(query: Query, layout: Layout) -> tuple[Tensor, int]:
 def _regions(scored: Tensor, query: Query, shares: Tensor | None) -> Mapping[str, Tensor]:
     if shares is None:
         return {"total": scored}
+    assert query.rows is not None, "errors are of rows"
     is_object = query.rows.gather(shares.to(scored.device)) >= OBJECT_SHARE
     return {"total": scored, "object": scored & is_object, "background": scored & ~is_object}

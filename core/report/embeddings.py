@@ -108,7 +108,7 @@ def _points(run: Run) -> Points:
     if len(items) == 1 or _class_labels(reader, items[0]) is not None:
         return _points_of_tokens(encoder, reader, sample, device)
 
-    label = next(iter(source.classes), None)
+    label = next(iter(source.classes), "")
     by_key = {item.key: item for item in sample}
     features, classes = [], []
     for batch in evaluation_batches(sample, reader, BATCH_SIZE, workers=0):
@@ -152,9 +152,11 @@ def _points_of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Ite
 
 
 def _class_labels(reader: Reader, item: Item) -> TokenLabels | None:
-    """Labels of a sample's tokens where each has one class; None where there are none, or answers to questions."""
+    """Labels of a sample's tokens where each has one class; None without labels, or where they are several tasks'."""
     labels = reader.token_labels(item)
-    return labels if labels is not None and labels.classes.dim() == 1 else None
+    if labels is None or labels.classes.dim() != 1:
+        return None
+    return labels
 
 
 def _components(x: np.ndarray) -> tuple[np.ndarray, float]:

@@ -60,7 +60,7 @@ def read_samples(config: dict) -> tuple[Batch, str]:
     return batch, origin
 
 
-def held_out(source: Source) -> tuple[list[Item], str]:
+def held_out(source: Source) -> tuple[Sequence[Item], str]:
     """The test samples, or, where there are none, those of training; and a sentence on them."""
     try:
         items = source.items("test")

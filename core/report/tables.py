@@ -145,7 +145,7 @@ def _or_dash(value: Any, text: Callable[[Any], str]) -> str:
     return text(value)
 
 
-def _percent(figure: Mapping[str, float | None] | None) -> str:
+def _percent(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "-"
     text = f"{100 * figure['mean']:.2f}"

@@ -189,7 +189,7 @@ def labels(seed: int, split: str, index: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _square(seed: int, split: str, block: int) -> tuple[Array, Array, Array]:
+def _square(seed: int, split: str, block: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """Random permutations of 0 … 7: shapes (8, 8) by row, motions (8,), and turns (8,) of the rows."""
     draws = uniforms(80, seed, split, block, 2)
     order = np.argsort(draws.reshape(10, 8), axis=1, kind="stable")
@@ -203,7 +203,7 @@ def uniforms(count: int, seed: int, split: str, index: int, purpose: int) -> Arr
     return (bits >> np.uint64(11)) * 2.0**-53  # the upper 53 bits, as many as a double holds
 
 
-def rotations(yaw: Array, pitch: Array, roll: Array) -> Array:
+def rotations(yaw: ArrayLike, pitch: ArrayLike, roll: ArrayLike) -> Array:
     """Rotation matrices (..., 3, 3): yaw about y first, then roll about z, then pitch about x.
 
     Yaw comes first so that a nod is always towards the viewer and a rock always sideways.

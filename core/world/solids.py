@@ -8,23 +8,24 @@ length of at most one, so that a ray may always advance by it. A proportion q st
 from abc import ABC, abstractmethod
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+Number = Array | float
 
 
 class Solid(ABC):
     """A shape without size or pose. Shapes: points (..., 3), proportion broadcastable to (...)."""
 
     @abstractmethod
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         """Signed distance (...) from each point to the surface, in units of the solid's frame."""
 
     @abstractmethod
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         """Radius of a ball round the origin that holds the solid."""
 
-    def normal(self, points: Array, proportion: ArrayLike, step: float = 4e-3) -> Array:
+    def normal(self, points: Array, proportion: Number, step: float = 4e-3) -> Array:
         """Unit gradient (..., 3) of the distance, by differences at the four corners of a tetrahedron."""
         corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], dtype=points.dtype)
         a, b, c, d = (self.distance(points + step * corner, proportion) for corner in corners)
@@ -35,38 +36,38 @@ class Solid(ABC):
 class Sphere(Solid):
     """Radius 0.95; the proportion changes nothing."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         return _length(*_xyz(points)) - 0.95
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return 0.95 * np.ones_like(proportion)
 
 
 class Box(Solid):
     """Half sizes 0.72, 0.72 q, 0.72."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         return _box(np.abs(points), 0.72, 0.72 * proportion, 0.72)
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return 0.72 * _length(2**0.5, proportion)
 
 
 class Cylinder(Solid):
     """Radius 0.68 round the y axis, half height 0.85 q."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         x, y, z = _xyz(points)
         return _corner(_length(x, z) - 0.68, np.abs(y) - 0.85 * proportion)
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return _length(0.68, 0.85 * proportion)
 
 
 class Cone(Solid):
     """Base of radius 0.95 at y = -0.95 q, apex at y = 0.95 q."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         # In the half plane of a point: distance from the axis, and depth below the apex.
         x, y, z = _xyz(points)
         half = 0.95 * proportion
@@ -85,54 +86,54 @@ class Cone(Solid):
         nearest = np.minimum(side, base)
         return np.where((off_side < 0) & (under < 0), -nearest, nearest)
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return 0.95 * _length(1.0, proportion)
 
 
 class Torus(Solid):
     """A ring of radius 0.70 round the y axis; its tube has radius 0.38 q."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         x, y, z = _xyz(points)
         return _length(_length(x, z) - 0.70, y) - 0.38 * proportion
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return 0.70 + 0.38 * proportion
 
 
 class Capsule(Solid):
     """All within 0.58 of the segment from y = -0.42 q to y = 0.42 q."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         x, y, z = _xyz(points)
         return _length(x, np.maximum(np.abs(y) - 0.42 * proportion, 0), z) - 0.58
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return 0.58 + 0.42 * proportion
 
 
 class Octahedron(Solid):
     """|x| + |y| / q + |z| = 1.15. Distances are to the faces' planes: too small beyond edges and corners."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         x, y, z = _xyz(np.abs(points))
         return (x + y / proportion + z - 1.15) / np.sqrt(2 + 1 / np.square(proportion))
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return 1.15 * np.maximum(1.0, proportion)
 
 
 class Cross(Solid):
     """Three boxes of half sizes 0.98, 0.36, 0.36, one along each axis; the one along y is 0.98 q long."""
 
-    def distance(self, points: Array, proportion: ArrayLike) -> Array:
+    def distance(self, points: Array, proportion: Number) -> Array:
         size = np.abs(points)
         arm_x = _box(size, 0.98, 0.36, 0.36)
         arm_y = _box(size, 0.36, 0.98 * proportion, 0.36)
         arm_z = _box(size, 0.36, 0.36, 0.98)
         return np.minimum(np.minimum(arm_x, arm_y), arm_z)
 
-    def radius(self, proportion: ArrayLike) -> Array:
+    def radius(self, proportion: Number) -> Number:
         return _length(0.98 * np.maximum(1.0, proportion), 0.36 * 2**0.5)
 
 
@@ -144,7 +145,7 @@ def _xyz(points: Array) -> tuple[Array, Array, Array]:
     return points[..., 0], points[..., 1], points[..., 2]
 
 
-def _length(*parts: ArrayLike) -> Array:
+def _length(*parts: Number) -> Array:
     """Euclidean length of the vector with these components."""
     return np.sqrt(sum(part * part for part in parts))
 
@@ -154,7 +155,7 @@ def _corner(x: Array, y: Array) -> Array:
     return np.minimum(np.maximum(x, y), 0) + _length(np.maximum(x, 0), np.maximum(y, 0))
 
 
-def _box(size: Array, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Array:
+def _box(size: Array, x: Number, y: Number, z: Number) -> Array:
     """Distance to a box with half sizes x, y, z; `size` holds absolute coordinates."""
     x, y, z = size[..., 0] - x, size[..., 1] - y, size[..., 2] - z
     interior = np.minimum(np.maximum(np.maximum(x, y), z), 0)

@@ -37,7 +37,7 @@ def trace(solid: Solid, proportion: Array, origins: Array, directions: Array) ->
     return depth
 
 
-def _through_ball(radius: Array, origins: Array, directions: Array) -> tuple[Array, Array, Array]:
+def _through_ball(radius: Array | float, origins: Array, directions: Array) -> tuple[NDArray[np.intp], Array, Array]:
     """Indices of the rays that pass through a ball round the origin, and the lengths at which they enter
     and leave it.
 

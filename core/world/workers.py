@@ -8,16 +8,16 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import TypeVar, cast
 
 MAX_WORKERS = 16
 Part = TypeVar("Part")
 
 
-def map_parallel(function: Callable[[Part], int], parts: Sequence[Part]) -> Iterator[int]:
+def map_parallel(function: Callable[[Part], int], parts: Sequence[Part]) -> Generator[int]:
     """Results of the function for all parts, in the order in which they finish.
 
     Without fork (macOS, Windows), with one core or one part, all happens in this process.
@@ -80,7 +80,7 @@ def _work(function: Callable[[Part], int], parts: Sequence[Part], out: Connectio
 def _results(connections: list[Connection]) -> Iterator[int]:
     """Results from all connections until every worker has sent its None."""
     while connections:
-        for connection in wait(connections):
+        for connection in cast(list[Connection], wait(connections)):
             try:
                 result = connection.recv()
             except EOFError:

@@ -159,3 +159,16 @@ def test_tokens_start_as_published(init, low, high):
     assert value.shape == (1, 1, 4096) and low < value.std() < high
     assert init != "cut" or value.abs().max() <= 0.02
     assert (token(8, "zero") == 0).all()
+
+
+def test_a_mask_token_stands_for_erased_content_at_its_own_position():
+    """SimMIM: x_i = mask token + p_i where the content is hidden, W·content_i + p_i elsewhere."""
+    tokens = Patchify([2, 2], [4, 4], 1)(torch.rand(2, 1, 4, 4))
+    hidden = torch.tensor([[True, False, False, True], [False, True, False, True]])
+    embed = PatchEmbed(4, 8, Normalise([0.0], [1.0]), SinCos((2, 2), 8), mask_token=True)
+    x = embed(tokens.replace_masked(Mask.from_hidden(hidden)))
+
+    expected = embed.proj(tokens.content.flatten(2))
+    expected[hidden] = embed.mask_token[0, 0]
+    assert torch.allclose(x, expected + embed.positions.table, atol=1e-6)
+    assert torch.allclose(embed(tokens.unmasked()), embed.proj(tokens.content.flatten(2)) + embed.positions.table)

@@ -17,6 +17,11 @@ def test_errors_of_rows():
     assert torch.allclose(losses.smooth_l1(A, B, beta=0.5).mean(), F.smooth_l1_loss(A, B, beta=0.5))
 
 
+def test_absolute_errors_of_rows():
+    expected = ((A - B)[..., 0].abs() + (A - B)[..., 1].abs() + (A - B)[..., 2].abs()) / 3
+    assert torch.allclose(losses.l1(A, B), expected)
+
+
 def test_errors_of_values():
     assert torch.equal(losses.squared(A, B), (A - B).square())
     p = A.sigmoid()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.maskers import BlockMasker, Masker, RandomMasker, ScoreMasker, keep_lowest
+from core.maskers import BlockMasker, CellMasker, Masker, RandomMasker, ScoreMasker, keep_lowest
 from core.tokens import Batch, ForwardContext, Layout, Mask, Rows, Tokens
 
 
@@ -35,7 +35,7 @@ def test_counts_follow_the_published_float_product(count, ratio, kept):
     assert mask.queries["main"].rows.count == count - kept
 
 
-@pytest.mark.parametrize("masker", [RandomMasker(0.6), BlockMasker(0.6)])
+@pytest.mark.parametrize("masker", [RandomMasker(0.6), BlockMasker(0.6), CellMasker(0.6)])
 def test_visible_and_predicted_rows_part_the_tokens(masker):
     mask = mask_of(masker, grid_tokens((6, 6)))
     seen, asked = mask.visible.to_mask(36), mask.queries["main"].rows.to_mask(36)
@@ -49,7 +49,7 @@ def test_visible_rows_are_in_noise_order():
     assert mask.visible.index.tolist() == [[1, 5, 3, 0]] and mask.queries["main"].rows.index.tolist() == [[2, 4, 6, 7]]
 
 
-@pytest.mark.parametrize("masker", [RandomMasker(0.5), BlockMasker(0.5)])
+@pytest.mark.parametrize("masker", [RandomMasker(0.5), BlockMasker(0.5), CellMasker(0.5)])
 def test_draws_replay_and_seeds_reproduce(masker):
     tokens = grid_tokens((6, 6))
     ctx = context_of(tokens)
@@ -149,3 +149,34 @@ def test_keep_lowest_takes_a_count():
     tokens = grid_tokens((5,), 1)
     mask = keep_lowest(torch.tensor([[3.0, 1, 2, 5, 4]]), tokens, keep=2)
     assert mask.visible.index.tolist() == [[1, 2]] and isinstance(mask.queries["main"].rows, Rows)
+
+
+@pytest.mark.parametrize(
+    "grid, side, count",
+    [((14, 14), 2, 120), ((12, 12), 2, 88), ((8, 8), 4, 48), ((4, 6, 6), 2, 88)],  # ⌈cells · 0.6⌉ cells of side^A
+)
+def test_cells_are_hidden_whole(grid, side, count):
+    mask = mask_of(CellMasker(0.6, side), grid_tokens(grid))
+    assert mask.hidden.sum(1).tolist() == [count] * 3
+    assert mask.queries["main"].rows.count == count and mask.visible.count == mask.hidden.shape[1] - count
+
+    hidden = mask.hidden.unflatten(1, grid)
+    for axis in range(1, len(grid) + 1):
+        hidden = hidden.unflatten(axis, (-1, side)).movedim(axis + 1, -1).float()
+    share = hidden.flatten(len(grid) + 1).mean(-1)
+    assert set(share.unique().tolist()) == {0.0, 1.0}
+
+
+def test_the_cells_with_the_lowest_noise_are_hidden():
+    tokens = grid_tokens((4, 4), 1)
+    mask = CellMasker(0.5)({"v": tokens}, {"v": torch.tensor([[0.9, 0.1, 0.2, 0.8]])}, context_of(tokens))["v"]
+    rows = [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+    assert mask.hidden.view(4, 4).int().tolist() == rows
+
+
+def test_cells_need_a_grid_that_they_divide():
+    with pytest.raises(UserError, match=r"side=4 does not divide the grid of tokens \(6, 8\)"):
+        mask_of(CellMasker(0.6, 4), grid_tokens((6, 8)))
+    points = Tokens(torch.zeros(1, 4, 1), Layout(4, coords=torch.zeros(1, 4, 3)))
+    with pytest.raises(UserError, match="fill a grid"):
+        mask_of(CellMasker(0.6), points)
