@@ -13,7 +13,10 @@ from core.tokens import Layout, Tokens
 
 
 class Tokenizer(nn.Module, ABC):
-    """Raw data of one view -> Tokens. Tokenizers that join views override `tokenize_views`."""
+    """Raw data of one view -> Tokens with content (B, N, *C), without learned parameters.
+
+    Tokenizers that join views override `tokenize_views`.
+    """
 
     @abstractmethod
     def forward(self, data: Any) -> Tokens:
