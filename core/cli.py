@@ -1,7 +1,8 @@
 """The `lacuna` command: `lacuna train modality=video` is `python -m core.train modality=video`.
 
-Its console script puts its own folder in front of `sys.path`, not the working directory, so that the installed packages
-are found even where a folder named `core` lies around; `python -m core.train` looks into the working directory first.
+Its console script puts its own folder in front of `sys.path`, not the working directory, so that the
+installed packages are imported even where the working directory has a folder named `core`; `python -m
+core.train` searches the working directory before them.
 """
 
 import sys
@@ -23,9 +24,10 @@ COMMANDS = {
 
 
 class CallableModule(ModuleType):
-    """A command's module that is also the Python function of its name: `core.train(…)` calls `core.train.function`.
+    """A command's module that can be called: `core.train(…)` calls `core.train.function`.
 
-    Python puts a module under its name into the package as soon as anything imports it, where it would hide a function.
+    Python puts a module under its name into the package as soon as anything imports it, where it would hide a
+    function.
     """
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
@@ -35,12 +37,20 @@ class CallableModule(ModuleType):
 HELP = {"-h", "--help", "help"}
 
 
-def command(argv: Sequence[str] | None, usage: Callable[[], str], carry_out: Callable[[list[str]], object]) -> int:
-    """The frame of every command: help, or its work. Returns the exit code: 0, or 2 for a user's error, in one line."""
+def command(
+    argv: Sequence[str] | None,
+    usage: Callable[[], str],
+    carry_out: Callable[[list[str]], object],
+) -> int:
+    """Prints a command's help, or carries it out.
+
+    Returns the exit code: 0, or 2 for a user's error, printed in one line.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if HELP & set(argv):
         print(usage())
         return 0
+
     try:
         carry_out(argv)
     except UserError as error:
@@ -55,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in HELP:
         print(overview())
         return 0
+
     name, *rest = argv
     try:
         if name not in COMMANDS:
@@ -66,15 +77,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """What `lacuna --help` prints: the commands, and what there is to choose."""
+    """The text of `lacuna --help`: the commands, and the choices of every config group."""
     lines = ["usage: lacuna <command> [key=value ...]", "", *_table(COMMANDS)]
-    lines += ["", "`lacuna <command> --help` lists its settings. What to train on, how and on what data is chosen by"]
-    for group, named in describe_choices().items():
-        if named:
-            lines += ["", f"{group}=", *_table(named)]
+    lines += ["", "`lacuna <command> --help` lists its settings. Modality, method, data and sizes are chosen by"]
+
+    for group, choices in describe_choices().items():
+        if choices:
+            lines += ["", f"{group}=", *_table(choices)]
     return "\n".join(lines)
 
 
-def _table(described: dict[str, str]) -> list[str]:
-    width = max(map(len, described)) + 2
-    return [f"  {name:{width}}{shorten(text, 116 - width, placeholder=' …')}" for name, text in described.items()]
+def _table(descriptions: dict[str, str]) -> list[str]:
+    """One line for each name, with its description beside it."""
+    width = max(map(len, descriptions)) + 2
+    lines = []
+    for name, text in descriptions.items():
+        lines.append(f"  {name:{width}}{shorten(text, 116 - width, placeholder=' …')}")
+    return lines

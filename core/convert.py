@@ -2,10 +2,11 @@
 
 Turns an official checkpoint into a saved encoder, for `core.load_encoder` or `core.train init.from=`.
 
-  official=  whose checkpoint it is: the names that a wrong one lists
+  official=  the method whose official checkpoint it is; a wrong name lists all
   path=      the file, .safetensors, or .pth of tensors (pickled code is refused)
   out=       folder of the encoder
-  meta=      arguments of the official constructor that tensors do not show: "meta={num_heads: 6, img_size: [128, 224]}"
+  meta=      arguments of the official constructor that tensors do not show:
+             "meta={num_heads: 6, img_size: [128, 224]}"
 
 Tensors that are no part of the encoder (a classifier) are named and left out."""
 
@@ -21,27 +22,31 @@ from core.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done; 2 the input was wrong."""
-    return command(argv, lambda: __doc__ or "", lambda given: print(convert(given)))
+    return command(argv, lambda: __doc__ or "", lambda arguments: print(convert(arguments)))
 
 
 def convert(argv: Sequence[str]) -> str:
     """Writes the encoder. Returns a line that describes it, and notes on what was left out or assumed."""
+    # Imported late: --help should not wait for torch.
     from core.config import options
     from core.export import export_official
     from core.interop import read_checkpoint
 
-    settings, _ = options(argv, {"official": str, "path": str, "out": str, "meta": dict[str, Any]}, strict=True)
+    types = {"official": str, "path": str, "out": str, "meta": dict[str, Any]}
+    settings, _ = options(argv, types, strict=True)
     missing = [f"{name}=" for name in ("official", "path", "out") if name not in settings]
     if missing:
         raise UserError(f"{' '.join(missing)} not set. python -m core.convert --help")
 
-    out, checkpoint = Path(settings["out"]), read_checkpoint(settings["path"])
+    out = Path(settings["out"])
+    checkpoint = read_checkpoint(settings["path"])
     with warnings.catch_warnings(record=True, action="always") as notes:
         encoder = export_official(settings["official"], checkpoint, out, settings.get("meta"))
 
     count = sum(p.numel() for p in encoder.parameters())
     lines = [f"{out}: {encoder.view} encoder, width {encoder.embed_dim}, {count / 1e6:.1f} M parameters"]
-    return "\n".join([*lines, *(f"note: {note.message}" for note in notes)])
+    lines += [f"note: {note.message}" for note in notes]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The encoder is the product: saved as config.json + model.safetensors, opened with one call and no training code."""
+"""Saved encoders: config.json + model.safetensors, opened with one call and no training code."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,19 @@ DATA_LICENCE = "that of the data it was trained on"
 
 @dataclass(frozen=True)
 class Features:
-    """What a saved encoder says of a raw batch.
+    """A saved encoder's features of a raw batch."""
 
-    `tokens` (B, N, D), `valid` (B, N) bool or None, `pooled` (B, D) the mean of valid tokens without cls, `cls` (B, D)
-    or None, `grid` of the tokens where they lie on one. Packed data also have `sample` (N,), with `pooled` (S, D).
-    """
-
-    tokens: Tensor
-    valid: Tensor | None
-    pooled: Tensor
-    cls: Tensor | None
-    grid: tuple[int, ...] | None
-    sample: Tensor | None = None
+    tokens: Tensor  # (B, N, D)
+    valid: Tensor | None  # (B, N) bool, False at padding; None: no padding
+    _: KW_ONLY
+    pooled: Tensor  # (B, D) mean of valid tokens without cls; (S, D) of packed data
+    cls: Tensor | None = None  # (B, D)
+    grid: tuple[int, ...] | None = None  # of the tokens, where they lie on one
+    sample: Tensor | None = None  # (N,) sample of each token, of packed data
 
 
 class SavedEncoder(nn.Module):
-    """Tokenizer and encoder: takes raw batches of its view as the readers make them, sees all of it.
+    """Tokenizer and encoder: takes raw batches of its view as the readers make them, nothing hidden.
 
     `config`: the nodes it was built from, its origin and licence. `view`: the modality's name.
     """
@@ -60,41 +58,51 @@ class SavedEncoder(nn.Module):
     def forward(self, data: Any) -> Features:
         """Raw data: images uint8 or [0, 1] (B, C, H, W), clips (B, C, T, H, W), …"""
         latent = self.latent(data)
+        layout = latent.layout
         return Features(
-            latent.features, latent.layout.valid, _pool(latent), latent.cls, latent.layout.grid, latent.layout.sample
+            latent.features,
+            layout.valid,
+            pooled=_pool(latent),
+            cls=latent.cls,
+            grid=layout.grid,
+            sample=layout.sample,
         )
 
     def latent(self, data: Any, taps: tuple[str, ...] = ()) -> Latent:
-        """The encoder's own answer; `taps` asks for block outputs ("block0", …)."""
+        """The encoder's latent, with the block outputs named in `taps` ("block0", …)."""
         return self.encoder(self.tokenizer(data).unmasked(), taps)
 
 
 def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:
-    """Writes config.json and model.safetensors, each atomically. Nothing in it needs training code to be read."""
+    """Writes config.json and model.safetensors, each atomically. Reading them needs no training code."""
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    contents = {"model.safetensors": save(tensors), "config.json": f"{json.dumps(encoder.config, indent=2)}\n".encode()}
+    text = json.dumps(encoder.config, indent=2)
+
     with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_atomic(path / name, content)
+        write_atomic(path / "model.safetensors", save(tensors))
+        write_atomic(path / "config.json", f"{text}\n".encode())
 
 
 def export_encoder(run_dir: str | Path, method: MaskedAutoencoder, config: Mapping[str, Any]) -> Path:
     """Saves a trained method's encoder as `<run_dir>/encoder`."""
     path = Path(run_dir) / "encoder"
-    save_encoder(path, SavedEncoder(method.tokenizer, method.encoder, _describe(config, DATA_LICENCE)))
+    description = _describe(config, DATA_LICENCE)
+    save_encoder(path, SavedEncoder(method.tokenizer, method.encoder, description))
     return path
 
 
 def export_official(
-    name: str, checkpoint: Mapping[str, Any], path: Path, meta: Mapping[str, Any] | None = None
+    name: str,
+    checkpoint: Mapping[str, Any],
+    path: Path,
+    meta: Mapping[str, Any] | None = None,
 ) -> SavedEncoder:
     """Saves the encoder of an official checkpoint in `path` and returns it; `meta` as for `load_official`."""
     method, config = open_official(name, checkpoint, meta)
-    encoder = SavedEncoder(
-        method.tokenizer, method.encoder, _describe(config, licence=f"that of the {name} checkpoint")
-    )
+    description = _describe(config, licence=f"that of the {name} checkpoint")
+    encoder = SavedEncoder(method.tokenizer, method.encoder, description)
     save_encoder(path, encoder)
     return encoder.eval()
 
@@ -102,45 +110,54 @@ def export_official(
 def load_encoder(path: str | Path, pretrained: bool = True) -> SavedEncoder:
     """Opens a saved encoder, in eval mode. `path`: its folder, or that of a run.
 
-    `pretrained=False`: the same shape with fresh weights (a baseline).
-    Raises: UserError when files are missing or damaged, or when the config names anything outside the allow-list.
+    `pretrained=False`: the same shape with random weights (a baseline).
+    Raises: UserError when files are missing or damaged, or when the config names anything outside the
+    allow-list.
     """
     path = Path(path)
-    path = path / "encoder" if (path / "encoder" / "config.json").exists() else path
+    if (path / "encoder" / "config.json").exists():  # a run's folder
+        path = path / "encoder"
     config = _read_config(path)
-    nodes = {key: json.loads(json.dumps(config[key])) for key in ("tokenizer", "encoder")}
+
+    # Copies: building completes nodes, and the config is that of the file.
+    nodes = {key: deepcopy(config[key]) for key in ("tokenizer", "encoder")}
     checked_targets(nodes)
     tokenizer = build(nodes["tokenizer"], key="tokenizer", kind=Tokenizer)
-    given = getattr(tokenizer, "provides", {})
-    encoder = SavedEncoder(tokenizer, build(nodes["encoder"], given, key="encoder", kind=Encoder), config)
+    scope = getattr(tokenizer, "provides", {})
+    encoder = build(nodes["encoder"], scope, key="encoder", kind=Encoder)
+
+    saved = SavedEncoder(tokenizer, encoder, config)
     if pretrained:
-        encoder.load_state_dict(_read_weights(path / "model.safetensors", encoder))
-    return encoder.eval()
+        saved.load_state_dict(_read_weights(path / "model.safetensors", saved))
+    return saved.eval()
 
 
 def open_encoder(modality: str, name: str, weights: str | Path | None = None) -> SavedEncoder:
-    """An encoder by name, "<method>_<size>" ("mae_base"), in eval mode: what `modalities.<m>.encoder` calls.
+    """An encoder by name, "<method>_<size>" ("mae_base"), in eval mode. `modalities.<m>.encoder` calls it.
 
-    `weights`: None for fresh ones; a run's folder or a saved encoder; or a file of official weights (.safetensors, or
-    .pth read without unpickling code), whose own sizes then count.
+    `weights`: None for random ones; a run's folder or a saved encoder; or a file of official weights
+    (.safetensors, or .pth read without unpickling code), whose own sizes then count.
     Raises: UserError for unknown names and for files that are missing, damaged or of another kind.
     """
     if weights is not None and Path(weights).is_dir():
         return load_encoder(weights)
-    method, _, size = name.rpartition("_")
-    # No data are read: published input sizes are those of people's own.
-    config = compose([f"modality={modality}", f"method={method}", f"size={size}", "data=folder", "data.root=none"])
+
+    # No data are read: input sizes are as published, for users' own data.
+    prefix, _, size = name.rpartition("_")
+    choices = [f"modality={modality}", f"method={prefix}", f"size={size}"]
+    config = compose([*choices, "data=folder", "data.root=none"])
+
     if weights is None:
-        built = build_method(config)
+        method, licence = build_method(config), "yours"
     else:
-        *_, official = config["method"]["official"]  # its own name follows those of methods that it extends
-        built, config = open_official(official, read_checkpoint(weights))
-    licence = "yours" if weights is None else f"that of {Path(weights).name}"
-    return SavedEncoder(built.tokenizer, built.encoder, _describe(config, licence)).eval()
+        *_, official = config["method"]["official"]  # the method's own name follows those that it extends
+        method, config = open_official(official, read_checkpoint(weights))
+        licence = f"that of {Path(weights).name}"
+    return SavedEncoder(method.tokenizer, method.encoder, _describe(config, licence)).eval()
 
 
 def _describe(config: Mapping[str, Any], licence: str) -> dict[str, Any]:
-    """What config.json holds, of the config of a run whose method was built."""
+    """The contents of config.json, from the config of a run whose method was built."""
     return {
         "format": FORMAT,
         "view": config["modality"]["name"],
@@ -162,10 +179,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no saved encoder (no config.json). Pass a run folder or its encoder/.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path / 'config.json'} cannot be read: {error}") from None
-    lacking = {"format", "view", "tokenizer", "encoder"} - config.keys()
-    if lacking or config["format"] != FORMAT:
+
+    missing = {"format", "view", "tokenizer", "encoder"} - config.keys()
+    if missing or config["format"] != FORMAT:
         raise UserError(
-            f"{path / 'config.json'} is no encoder of format {FORMAT} (missing: {sorted(lacking) or 'none'})."
+            f"{path / 'config.json'} is no encoder of format {FORMAT} (missing: {sorted(missing) or 'none'})."
         )
     return config
 
@@ -175,19 +193,26 @@ def _read_weights(path: Path, encoder: nn.Module) -> dict[str, Tensor]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from None
-    expected = {name: value.shape for name, value in encoder.state_dict().items()}
-    wrong = [k for k in expected.keys() | tensors.keys() if k not in tensors or expected.get(k) != tensors[k].shape]
-    if wrong:
-        raise UserError(f"{path} does not fit its config.json: {', '.join(sorted(wrong)[:4])}.")
+
+    expected = encoder.state_dict()
+    misfits = expected.keys() ^ tensors.keys()
+    for name in expected.keys() & tensors.keys():
+        if expected[name].shape != tensors[name].shape:
+            misfits.add(name)
+    if misfits:
+        raise UserError(f"{path} does not fit its config.json: {', '.join(sorted(misfits)[:4])}.")
     return tensors
 
 
 def _pool(latent: Latent) -> Tensor:
+    """Mean of valid tokens (B, D), or of every sample of packed data (S, D)."""
     layout, x = latent.layout, latent.features
-    if layout.sample is not None and layout.samples is not None:
+
+    if layout.sample is not None and layout.samples is not None:  # packed: x is (1, N, D)
         total = x.new_zeros(layout.samples, x.shape[2]).index_add(0, layout.sample, x[0])
         size = torch.bincount(layout.sample, minlength=layout.samples).clamp(min=1)
         return total / size[:, None]
+
     if layout.valid is None:
         return x.mean(1)
     weight = layout.valid[..., None].to(x.dtype)

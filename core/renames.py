@@ -22,5 +22,5 @@ RENAMES = {
     "core.targets.Taught": "core.targets.TeacherFeatures",
     "core.teachers.Averaged": "core.teachers.EMATeacher",
     "core.teachers.Follower": "core.teachers.MovingTeacher",
-    "modalities.image.unet.LightUnet": "modalities.image.unet.SparKDecoder",
+    "modalities.image.unet.LightUnet": "modalities.image.methods.spark.SparKDecoder",
 }

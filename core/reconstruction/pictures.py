@@ -133,10 +133,10 @@ def reconstruct(
     rows, target = Rows.from_mask(mask.hidden), _pixels(objective)
 
     # Predict every hidden row.
-    query = _query_name(task, objective)
+    query_name = _query_name(task, objective)
     mask_name = next(name for name, part in masks.items() if part is mask)
-    query = replace(mask.queries[query], rows=rows)
-    queried = {**masks, mask_name: replace(mask, queries={**mask.queries, query: query})}
+    query = replace(mask.queries[query_name], rows=rows)
+    queried = {**masks, mask_name: replace(mask, queries={**mask.queries, query_name: query})}
     prediction = method.predict(tokens, queried, {task})[1][task].float()
 
     # Put patch statistics back.

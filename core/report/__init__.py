@@ -1,9 +1,9 @@
 """`python -m core.report run=<run>`: writes `<run>/report.html`, one file that shows how a run went.
 
-run         a run's folder, as `core.train` leaves it; it may still be training
+run         a run's folder, as `core.train` writes it; it may still be training
 
-The page holds curves, masks, pictures and features of held-out samples, evaluations, skipped files and the config; it
-loads nothing from anywhere.
+The page holds curves, masks, pictures and features of held-out samples, evaluations, skipped files and the
+config; it loads nothing from anywhere.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def start(argv: Sequence[str]) -> None:
-    # Loaded late: --help and typing errors should not wait for them.
+    """Writes the report and prints where it is. Raises: UserError."""
+    # Imported late: --help and typing errors should not wait for torch.
     from core.config import options
     from core.report.page import write_report
 
     settings, _ = options(argv, {"run": str})
     if "run" not in settings:
         raise UserError("run= is missing: python -m core.report run=<the folder of a run>")
+
     path = write_report(settings["run"])
     print(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MB). It opens in any browser, also offline.")

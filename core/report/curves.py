@@ -7,13 +7,14 @@ from itertools import pairwise
 from math import ceil, floor, isfinite, log10
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 210, 58, 10, 8, 24
-BINS = 160  # points drawn of a line
+BINS = 160  # points of a line
 WIDE = 30.0  # see `chart`
+COLOURS = 6  # in the page's style
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
-    """Part of a line: where it ends, and mean, least and greatest value of what it stands for."""
+    """One bin of a line: the step at its end, and mean, least and greatest of its values."""
 
     x: float
     mean: float
@@ -21,68 +22,104 @@ class Point:
     high: float
 
 
-@dataclass(frozen=True)
+Lines = Mapping[str, Sequence[Point]]  # by name
+
+
+@dataclass(frozen=True, kw_only=True)
 class Axis:
-    """From values to pixels."""
+    """Maps values from `low` to `high` to pixels from `start` to `end`."""
 
     low: float
     high: float
-    start: float  # in pixels
+    start: float
     end: float
     is_log: bool = False
 
     def at(self, value: float) -> float:
-        low, high, value = (log10(v) if self.is_log else v for v in (self.low, self.high, value))
-        return round(self.start + (value - low) / ((high - low) or 1) * (self.end - self.start), 1)
+        """The pixel of a value."""
+        low, high = self.low, self.high
+        if self.is_log:
+            low, high, value = log10(low), log10(high), log10(value)
+        share = (value - low) / ((high - low) or 1)
+        return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values inside the axis."""
+        """Round values within the axis, about `count` of them."""
         if self.is_log:
-            decades = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
-            multiples = (1,) if self.high > 300 * self.low else (1, 2, 5)
-            found = [m * 10.0**d for d in decades for m in multiples if self.low <= m * 10.0**d <= self.high]
-            return found[:: max(1, ceil(len(found) / 6))]
-        raw = ((self.high - self.low) or 1) / count
-        power = 10.0 ** floor(log10(raw))
-        step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
-        first = ceil(self.low / step - 1e-9)
-        return [n * step for n in range(first, floor(self.high / step + 1e-9) + 1)]
+            return self._log_ticks()
+
+        raw_step = ((self.high - self.low) or 1) / count
+        power = 10.0 ** floor(log10(raw_step))
+        step = power
+        for multiple in (2, 5, 10):
+            if step < raw_step * 0.999:
+                step = multiple * power
+
+        start = ceil(self.low / step - 1e-9)
+        stop = floor(self.high / step + 1e-9) + 1
+        return [n * step for n in range(start, stop)]
+
+    def _log_ticks(self) -> list[float]:
+        """Powers of ten, with their double and fivefold where the axis is short; at most six."""
+        multiples = (1,) if self.high > 300 * self.low else (1, 2, 5)
+        ticks = []
+        for decade in range(floor(log10(self.low)), ceil(log10(self.high)) + 1):
+            for multiple in multiples:
+                tick = multiple * 10.0**decade
+                if self.low <= tick <= self.high:
+                    ticks.append(tick)
+
+        return ticks[:: max(1, ceil(len(ticks) / 6))]
 
 
 def chart(
-    title: str, x: Sequence[float], lines: Mapping[str, Sequence[float | None]], unit: str = "", logs: bool = False
+    title: str,
+    x: Sequence[float],
+    values: Mapping[str, Sequence[float | None]],
+    unit: str = "",
+    logs: bool = False,
 ) -> str:
     """A figure with one or more lines over steps. Values that are None or not finite are left out.
 
-    Long lines are drawn as means of neighbouring log lines, over a band from the least to the greatest of them. `logs`:
-    on a logarithmic axis where values differ by a factor above `WIDE`.
+    Long lines are drawn as means of neighbouring log lines, over a band from the least to the greatest of
+    them.
+    `logs`: on a logarithmic axis where values differ by a factor above `WIDE`.
     """
-    drawn = {name: thin(x, ys) for name, ys in lines.items()}
-    drawn = {name: points for name, points in drawn.items() if points}
-    if not drawn:
+    lines, summaries = {}, []
+    for name, y in values.items():
+        points = thin(x, y)
+        if points:
+            lines[name] = points
+            summaries.append(f"{name} from {show(points[0].mean)} to {show(points[-1].mean)}")
+    if not lines:
         return ""
-    across, up = _axes(drawn, logs)
+
+    across, up = _axes(lines, logs)
     shapes = [_grid(across, up, unit)]
-    for number, points in enumerate(drawn.values()):
-        shapes.append(_line(points, across, up, number % 6))
-    shapes.append(_readings(drawn, across, unit))
-    says = "; ".join(f"{name} from {show(p[0].mean)} to {show(p[-1].mean)}" for name, p in drawn.items())
-    label = f"{title}: {says} {unit}, steps {show(across.low)} to {show(across.high)}"
+    for number, points in enumerate(lines.values()):
+        shapes.append(_line(points, across, up, number % COLOURS))
+    shapes.append(_readings(lines, across, unit))
+
+    label = f"{title}: {'; '.join(summaries)} {unit}, steps {show(across.low)} to {show(across.high)}"
     return (
-        f'<figure class="chart"><figcaption>{escape(title)}{_legend(drawn)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(shapes)}</svg></figure>'
+        f'<figure class="chart"><figcaption>{escape(title)}{_legend(lines)}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(shapes)}</svg></figure>"
     )
 
 
 def thin(x: Sequence[float], y: Sequence[float | None], bins: int = BINS) -> list[Point]:
-    """At most `bins` points of a line."""
-    known = [(a, b) for a, b in zip(x, y, strict=True) if b is not None and isfinite(b)]
-    size = max(1, ceil(len(known) / bins))
-    parts = [known[start : start + size] for start in range(0, len(known), size)]
-    return [
-        Point(part[-1][0], sum(b for _, b in part) / len(part), min(b for _, b in part), max(b for _, b in part))
-        for part in parts
-    ]
+    """A line as at most `bins` points; values that are None or not finite are left out."""
+    pairs = [(a, b) for a, b in zip(x, y, strict=True) if b is not None and isfinite(b)]
+    size = max(1, ceil(len(pairs) / bins))
+
+    points = []
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        values = [b for _, b in part]
+        point = Point(x=part[-1][0], mean=sum(values) / len(part), low=min(values), high=max(values))
+        points.append(point)
+    return points
 
 
 def show(value: float) -> str:
@@ -92,57 +129,97 @@ def show(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _axes(drawn: Mapping[str, Sequence[Point]], logs: bool) -> tuple[Axis, Axis]:
-    points = [point for line in drawn.values() for point in line]
-    low, high = min(p.low for p in points), max(p.high for p in points)
+def _axes(lines: Lines, logs: bool) -> tuple[Axis, Axis]:
+    """The axis of steps and the axis of values."""
+    steps, lows, highs = [], [], []
+    for line in lines.values():
+        for point in line:
+            steps.append(point.x)
+            lows.append(point.low)
+            highs.append(point.high)
+
+    low, high = min(lows), max(highs)
     is_log = logs and low > 0 and high > WIDE * low
+
     if not is_log:
         margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-        low, high = (0.0 if 0 <= low < 0.3 * high else low - margin), high + margin
-    across = Axis(min(p.x for p in points), max(p.x for p in points), LEFT, WIDTH - RIGHT)
-    return across, Axis(low, high, HEIGHT - BOTTOM, TOP, is_log)
+        starts_at_zero = 0 <= low < 0.3 * high
+        low = 0.0 if starts_at_zero else low - margin
+        high += margin
+
+    across = Axis(low=min(steps), high=max(steps), start=LEFT, end=WIDTH - RIGHT)
+    up = Axis(low=low, high=high, start=HEIGHT - BOTTOM, end=TOP, is_log=is_log)
+    return across, up
 
 
 def _grid(across: Axis, up: Axis, unit: str) -> str:
-    out = []
+    """Grid lines, ticks and axes."""
+    shapes = []
     for tick in up.ticks():
         y = up.at(tick)
-        out.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
-        out.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{escape(show(tick) + unit)}</text>')
+        text = escape(show(tick) + unit)
+        shapes.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
+        shapes.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{text}</text>')
+
     for tick in across.ticks():
-        anchor = "end" if across.at(tick) > WIDTH - RIGHT - 20 else "middle"
-        out.append(f'<text x="{across.at(tick)}" y="{HEIGHT - 6}" text-anchor="{anchor}">{show(tick)}</text>')
-    out.append(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    return "".join(out)
+        x = across.at(tick)
+        anchor = "end" if x > WIDTH - RIGHT - 20 else "middle"
+        shapes.append(f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{show(tick)}</text>')
+
+    shapes.append(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
+    return "".join(shapes)
 
 
 def _line(points: Sequence[Point], across: Axis, up: Axis, colour: int) -> str:
-    path = " ".join(f"{across.at(p.x)},{up.at(p.mean)}" for p in points)
-    out = ""
-    if any(p.low < p.high for p in points):
-        edge = [f"{across.at(p.x)},{up.at(p.high)}" for p in points]
-        edge += [f"{across.at(p.x)},{up.at(p.low)}" for p in reversed(points)]
-        out = f'<polygon class="band c{colour}" points="{" ".join(edge)}"/>'
+    """A line, or a dot for a single point, over the band from least to greatest values."""
+    means, upper, lower = [], [], []
+    for point in points:
+        x = across.at(point.x)
+        means.append(f"{x},{up.at(point.mean)}")
+        upper.append(f"{x},{up.at(point.high)}")
+        lower.append(f"{x},{up.at(point.low)}")
+
+    band = ""
+    if any(point.low < point.high for point in points):
+        outline = " ".join([*upper, *reversed(lower)])
+        band = f'<polygon class="band c{colour}" points="{outline}"/>'
+
     if len(points) == 1:
-        return out + f'<circle class="dot c{colour}" cx="{path.split(",")[0]}" cy="{path.split(",")[1]}" r="3"/>'
-    return out + f'<polyline class="line c{colour}" points="{path}"/>'
+        x, y = means[0].split(",")
+        return band + f'<circle class="dot c{colour}" cx="{x}" cy="{y}" r="3"/>'
+    return band + f'<polyline class="line c{colour}" points="{" ".join(means)}"/>'
 
 
-def _readings(drawn: Mapping[str, Sequence[Point]], across: Axis, unit: str) -> str:
-    """Invisible columns that show the values on hovering."""
-    first = next(iter(drawn.values()))
-    edges = [LEFT, *(round((across.at(a.x) + across.at(b.x)) / 2, 1) for a, b in pairwise(first)), WIDTH - RIGHT]
-    values = {name: {point.x: point.mean for point in line} for name, line in drawn.items()}
-    out = []
-    for point, (start, end) in zip(first, pairwise(edges), strict=True):
-        read = ", ".join(f"{name} {show(at[point.x])}{unit}" for name, at in values.items() if point.x in at)
-        text = escape(f"step {show(point.x)}: {read}")
-        place = f'x="{start}" y="{TOP}" width="{round(end - start, 1)}" height="{HEIGHT - BOTTOM - TOP}"'
-        out.append(f'<rect class="reading" {place}><title>{text}</title></rect>')
-    return "".join(out)
+def _readings(lines: Lines, across: Axis, unit: str) -> str:
+    """Invisible columns that show the values on hovering, one for each point of the first line."""
+    points = next(iter(lines.values()))
+
+    # Columns meet halfway between points.
+    edges = [LEFT]
+    for a, b in pairwise(points):
+        edges.append(round((across.at(a.x) + across.at(b.x)) / 2, 1))
+    edges.append(WIDTH - RIGHT)
+
+    # The values of all lines, by step.
+    values = {}
+    for name, line in lines.items():
+        for point in line:
+            values.setdefault(point.x, []).append(f"{name} {show(point.mean)}{unit}")
+
+    columns = []
+    for point, (start, end) in zip(points, pairwise(edges), strict=True):
+        text = escape(f"step {show(point.x)}: {', '.join(values[point.x])}")
+        box = f'x="{start}" y="{TOP}" width="{round(end - start, 1)}" height="{HEIGHT - BOTTOM - TOP}"'
+        columns.append(f'<rect class="reading" {box}><title>{text}</title></rect>')
+    return "".join(columns)
 
 
-def _legend(drawn: Mapping[str, Sequence[Point]]) -> str:
-    if len(drawn) == 1:
+def _legend(lines: Lines) -> str:
+    """The names of several lines in their colours."""
+    if len(lines) == 1:
         return ""
-    return "".join(f' <span class="key c{n % 6}">{escape(name)}</span>' for n, name in enumerate(drawn))
+
+    keys = ""
+    for number, name in enumerate(lines):
+        keys += f' <span class="key c{number % COLOURS}">{escape(name)}</span>'
+    return keys

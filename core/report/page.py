@@ -21,9 +21,9 @@ from core.report.style import STYLE
 from core.runs import Run, open_run
 
 MASKS = 4  # samples in the gallery of masks
-# Nothing may be loaded from anywhere, whatever a file name or config says.
+# Nothing may be loaded from anywhere, whatever text a file name or config holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-SPEED = {
+SPEED = {  # column of the log: title, unit, factor
     "lr": ("Learning rate", "", 1),
     "grad_norm": ("Norm of the gradient", "", 1),
     "samples_per_s": ("Samples per second", "", 1),
@@ -47,6 +47,7 @@ def write_report(folder: str | Path) -> Path:
 
 
 def page(run: Run, samples: Samples) -> str:
+    """The HTML of the report."""
     config = run.config
     title = f"{config['modality']['name']} · {config['method']['name']} · {config['size']['name']}"
     sections = {
@@ -58,8 +59,12 @@ def page(run: Run, samples: Samples) -> str:
         "Skipped files": tables.skipped(_skipped(run, samples)),
         "Config": f"<details><summary>config.yaml</summary><pre>{escape(_yaml(config))}</pre></details>",
     }
-    links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in sections)
-    body = "".join(f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>' for name, text in sections.items())
+
+    links = body = ""
+    for name, text in sections.items():
+        links += f'<a href="#{_anchor(name)}">{name}</a>'
+        body += f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
+
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -74,14 +79,16 @@ def head(run: Run) -> str:
     config, folder = run.config, run.path
     with torch.device("meta"):
         method = build_method(deepcopy(config))
-    count, inside = (sum(p.numel() for p in part.parameters()) for part in (method, method.encoder))
+    total = sum(parameter.numel() for parameter in method.parameters())
+    in_encoder = sum(parameter.numel() for parameter in method.encoder.parameters())
+
     data = config["data"]
     values = {
         "Modality": config["modality"]["name"],
         "Method": config["method"]["name"],
         "Size": config["size"]["name"],
-        "Parameters": f"{count / 1e6:.2f} M, {inside / 1e6:.2f} M of them in the encoder",
-        "Data": " ".join(str(data[key]) for key in ("name", "root") if data.get(key)),
+        "Parameters": f"{total / 1e6:.2f} M, {in_encoder / 1e6:.2f} M of them in the encoder",
+        "Data": f"{data['name']} {data.get('root') or ''}".strip(),
         "Steps": f"{run.done} of {run.steps or '?'}, {config['batch_size']} samples each",
         "Epochs": f"{run.train[-1]['epoch']:.2f}" if run.train else "0",
         "Seed": str(config["seed"]),
@@ -89,16 +96,20 @@ def head(run: Run) -> str:
         "Last log line": run.last_logged or "none",
         "Folder": str(folder),
     }
-    again = f"python -m core.train config={shlex.quote(str(folder / 'config.yaml'))} run_dir=<another folder>"
+
+    config_path = shlex.quote(str(folder / "config.yaml"))
+    again = f"python -m core.train config={config_path} run_dir=<another folder>"
     return f"{state(run)}{tables.facts(values)}<p>To repeat it: <code>{escape(again)}</code></p>"
 
 
 def state(run: Run) -> str:
+    """Whether the run is finished, stopped or unfinished."""
     if run.is_finished:
         return '<p class="state">Finished</p>'
     if run.stops:
         stop = run.stops[-1]
         return f'<p class="state open">Stopped in step {stop["step"]}: {escape(stop["reason"])}</p>'
+
     pictures = f"; the pictures are by its newest checkpoint, of step {run.step}" if run.checkpoint else ""
     return f'<p class="state open">Unfinished: step {run.done} of {run.steps or "?"}{pictures}</p>'
 
@@ -107,86 +118,118 @@ def curves(run: Run) -> str:
     """The loss with its terms, then how fast and how well the machine was used."""
     if not run.train:
         return "<p>Nothing is logged yet.</p>"
-    x = [line["step"] for line in run.train]
-    terms = sorted({name for line in run.train for name in line} - NOT_TERMS)
-    losses = ["loss", *terms] if len(terms) > 1 else ["loss"]
-    charts = [chart("Loss", x, {name: [line.get(name) for line in run.train] for name in losses}, logs=True)]
-    for name, (title, unit, times) in SPEED.items():
-        values = [line[name] * times if name in line else None for line in run.train]
-        charts.append(chart(title, x, {name: values}, unit, logs=name == "grad_norm"))
+    steps = _column(run, "step")
+
+    losses = {"loss": _column(run, "loss")}
+    terms = sorted(set().union(*run.train) - NOT_TERMS)
+    if len(terms) > 1:  # a single term is the loss itself
+        for term in terms:
+            losses[term] = _column(run, term)
+    charts = [chart("Loss", steps, losses, logs=True)]
+
+    for name, (title, unit, factor) in SPEED.items():
+        values = {name: _column(run, name, factor)}
+        charts.append(chart(title, steps, values, unit, logs=name == "grad_norm"))
+
     note = "Over steps. Lines are means, bands reach from the least to the greatest value; hover to read."
     return f'<div class="charts">{"".join(charts)}</div><p class="notes">{note}</p>'
 
 
 def masks(samples: Samples) -> str:
+    """The masks of a few samples, with the meaning of their colours."""
     if samples.gallery is None:
         return _notes(samples.notes)
+
     panels = samples.gallery.masks[:MASKS]
     legend = (
-        f"{_chip(SCORED)}hidden, and answered by the decoder in training</span>"
-        f"{_chip(UNASKED)}hidden, and not asked for</span><span>plain: seen by the encoder</span>"
+        f"{_chip(SCORED)}hidden, and predicted by the decoder in training</span>"
+        f"{_chip(UNASKED)}hidden, and not predicted</span><span>plain: visible to the encoder</span>"
     )
     return f'<p class="legend">{legend}</p>{_panels(panels, small=True)}'
 
 
 def reconstructions(run: Run, samples: Samples) -> str:
+    """Input, masked input, baseline and prediction of a few samples."""
     if samples.gallery is None:
         return _notes(samples.notes)
+
     notes = [f"By the weights of step {run.step}.", *samples.notes, *samples.gallery.notes]
     return _notes(notes) + _panels(samples.gallery.reconstructions)
 
 
 def evaluations(run: Run) -> str:
+    """Tables of all evaluations; without any, the command that makes one."""
     if not run.evaluations:
         folder = shlex.quote(str(run.path))
         task = "knn" if run.config.get("published") is None else "published"
         return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task={task}</code></p>"
+
     return "".join(tables.evaluation(task, result) for task, result in run.evaluations.items())
 
 
+def _column(run: Run, name: str, factor: int = 1) -> list[float | None]:
+    """The values of a column of the log times `factor`, None where a line lacks it."""
+    values = []
+    for line in run.train:
+        value = line.get(name)
+        values.append(None if value is None else value * factor)
+    return values
+
+
 def _skipped(run: Run, samples: Samples) -> list[tuple[str, str, str]]:
-    found = [(f"step {line['step']}", line["key"], line["reason"]) for line in run.skips]
+    """Of every sample that was skipped: when, its key, and the reason."""
+    rows = [(f"step {line['step']}", line["key"], line["reason"]) for line in run.skips]
     for task, result in run.evaluations.items():
-        found += [(task, key, reason) for key, reason in result.get("skipped", ())]
-    return found + [("this report", key, reason) for key, reason in samples.skipped]
-
-
-def _logged(run: Run) -> int:
-    return run.train[-1]["step"] if run.train else run.step
+        rows += [(task, key, reason) for key, reason in result.get("skipped", ())]
+    rows += [("this report", key, reason) for key, reason in samples.skipped]
+    return rows
 
 
 def _panels(panels: Sequence[Panel], small: bool = False) -> str:
-    films = bool(panels) and panels[0].arranged == "rows"
-    kind = " films" if films else " small" if small else ""
+    kind = " small" if small else ""
+    if panels and panels[0].arranged == "rows":
+        kind = " films"
     return f'<div class="samples{kind}">{"".join(_panel(panel) for panel in panels)}</div>'
 
 
 def _panel(panel: Panel) -> str:
-    if panel.arranged == "rows":
-        inside = "".join(f'<span class="name">{escape(r.label)}</span>{_image(r)}' for r in panel.rasters)
-    else:
-        inside = "".join(f'<div>{_image(r)}<span class="name">{escape(r.label)}</span></div>' for r in panel.rasters)
+    """A sample's pictures: in rows the label comes first, in columns below the picture."""
+    pictures = ""
+    for raster in panel.rasters:
+        label = f'<span class="name">{escape(raster.label)}</span>'
+        if panel.arranged == "rows":
+            pictures += f"{label}{_image(raster)}"
+        else:
+            pictures += f"<div>{_image(raster)}{label}</div>"
+
     return (
         f'<figure class="sample"><figcaption>{escape(panel.title)}</figcaption>'
-        f'<div class="{panel.arranged}">{inside}</div></figure>'
+        f'<div class="{panel.arranged}">{pictures}</div></figure>'
     )
 
 
 def _image(raster: Raster) -> str:
+    """An <img> with its data inside; small pictures are doubled, pixel for pixel."""
     width, height = raster.size
-    exact, times = (' class="exact"', 2) if height <= LOSSLESS else ("", 1)
+    style = ""
+    if height <= LOSSLESS:
+        style = ' class="exact"'
+        width, height = 2 * width, 2 * height
+
     source = f"data:{raster.mime};base64,{b64encode(raster.data).decode()}"
-    size = f'width="{width * times}" height="{height * times}"'
-    return f'<img{exact} {size} loading="lazy" alt="{escape(raster.alt)}" src="{source}">'
+    size = f'width="{width}" height="{height}"'
+    return f'<img{style} {size} loading="lazy" alt="{escape(raster.alt)}" src="{source}">'
 
 
 def _chip(colour: Sequence[float]) -> str:
-    red, green, blue = (round(255 * (TINT * c + (1 - TINT) * 0.6)) for c in colour)  # as over a middling grey
+    """The start of a legend's entry: a square of this tint, as over a middling grey."""
+    red, green, blue = (round(255 * (TINT * c + (1 - TINT) * 0.6)) for c in colour)
     return f'<span><span class="chip" style="background: rgb({red} {green} {blue})"></span>'
 
 
 def _notes(notes: Sequence[str]) -> str:
-    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<ul class="notes">{items}</ul>'
 
 
 def _anchor(name: str) -> str:

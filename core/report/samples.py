@@ -21,55 +21,62 @@ SHOWN = 8  # samples
 SEED = 0  # of samples and masks, so that reports of different runs show the same
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What there is to show. `gallery` is None where `notes` say why; `skipped` (key, reason) could not be read."""
+    """Pictures of samples, and notes on them."""
 
-    gallery: Gallery | None
-    notes: Sequence[str] = ()
-    skipped: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str]  # without a gallery, the reason
+    gallery: Gallery | None = None
+    skipped: Sequence[tuple[str, str]] = ()  # key and reason of samples that could not be read
 
 
 def draw_samples(run: Run) -> Samples:
-    """Pictures as the modality shows them; without a checkpoint, or where data or pictures are missing, the reason."""
+    """Pictures by the modality's own drawing; without checkpoint, data or pictures, the reason."""
     config = deepcopy(run.config)  # building completes its nodes
     if run.checkpoint is None:
-        return Samples(None, ["There is no checkpoint yet: pictures come with the first one."])
+        return Samples(notes=["There is no checkpoint yet: pictures come with the first one."])
     if config["modality"].get("pictures") is None:
-        return Samples(None, [f"modality={config['modality']['name']} has no pictures (modality.pictures)."])
+        return Samples(notes=[f"modality={config['modality']['name']} has no pictures (modality.pictures)."])
+
     try:
         pictures: Pictures = build(config["modality"]["pictures"], key="modality.pictures")
         batch, origin = read_samples(config)
         gallery = _draw(pictures, open_method(run.path, config), batch, run)
     except UserError as error:
-        return Samples(None, [f"Pictures are missing: {error}"])
-    return Samples(gallery, [origin], batch.skipped)
+        return Samples(notes=[f"Pictures are missing: {error}"])
+    return Samples(gallery=gallery, notes=[origin], skipped=batch.skipped)
 
 
 def read_samples(config: dict) -> tuple[Batch, str]:
-    """A batch of held-out samples, always the same ones, and what they are. Raises UserError where none can be read."""
+    """A batch of held-out samples, always the same ones, and a sentence on them.
+
+    Raises: UserError where none can be read.
+    """
     reader, source = open_source(config)
     items, origin = held_out(source)
     order = torch.randperm(len(items), generator=seeding.generator(SEED)).tolist()
-    batch = next(evaluation_batches([items[i] for i in order[:SHOWN]], reader, SHOWN, workers=0))
+    sample = [items[i] for i in order[:SHOWN]]
+    batch = next(evaluation_batches(sample, reader, SHOWN, workers=0))
     return batch, origin
 
 
 def held_out(source: Source) -> tuple[Sequence[Item], str]:
-    """The test samples, or, where there are none, those of training; and what they are."""
+    """The test samples, or, where there are none, those of training; and a sentence on them."""
     try:
         items = source.items("test")
         count = f"{min(SHOWN, len(items))} of {len(items)} test samples, drawn by a fixed seed"
-        return items, f"Shown are {count}; new to the method are {source.held_out}."
+        note = f"Shown are {count}; new to the method are {source.held_out}."
     except UserError:
         items = source.items("train")
-        return items, f"No sample is held out: these are {min(SHOWN, len(items))} training samples."
+        note = f"No sample is held out: these are {min(SHOWN, len(items))} training samples."
+    return items, note
 
 
 @torch.no_grad()
 def _draw(pictures: Pictures, method: MaskedAutoencoder, batch: Batch, run: Run) -> Gallery:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method, batch = method.to(device).eval(), batch.to(device)
+
     generator = torch.Generator().manual_seed(SEED)
     ctx = method.context(batch, progress=run.progress, generator=generator)
     return pictures.draw(method, batch, method.draw_mask(ctx))

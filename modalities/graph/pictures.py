@@ -10,9 +10,9 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.reconstruction.errors import TokenErrors, context_of, token_errors
 from core.reconstruction.pictures import SCORED, Gallery, Panel, Pictures, Raster
 from core.tokens import Batch, Mask
+from modalities.graph.baseline import NeighbourMean
 from modalities.graph.drawing import SCALE_HEIGHT, SIDE, Sketch, neighbourhood, svg
 from modalities.graph.graphs import Graphs
-from modalities.graph.reconstruction import NeighbourMean
 
 MOST_NODES = 150  # of a graph that is drawn completely
 PART_NODES = 60  # of a part of a larger one, at most

@@ -1,266 +1,164 @@
-"""Video decoders behind one small interface: `open_video`. Nothing else imports a decoder."""
+"""Video files as raw samples: uint8 (R, C, T, H, W)."""
 
-import io
-from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import groupby
-from pathlib import Path
-from tempfile import NamedTemporaryFile
-from types import ModuleType
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 
-import av
 import numpy as np
 import torch
-from av.container import InputContainer
-from av.video.reformatter import VideoReformatter
-from torch import Tensor
+from torch import Tensor, nn
 
+from core.data.reader import WholeReader
+from core.data.sources import Item
 from core.errors import BadSample, UserError
-from modalities.video.diagnosis import diagnosis, is_cut, opened
-from modalities.video.frames import Video
+from modalities.video import sampling
+from modalities.video.formats.decoder import Decoder, open_video
+from modalities.video.formats.frames import FileVideo, MemoryVideo, Video
+from modalities.video.transforms import NEAREST, CentreCrop, MultiScaleCrop
 
-Decoder = Literal["pyav", "decord"]
-# Containers whose time stamps and key frames can be trusted. Not AVI: it has no display order, and what FFmpeg guesses
-# in its place is wrong for B-frames.
-STAMPED = ("mov", "matroska")
-MARKED = ("h264", "hevc")  # codecs that mark the frames nobody refers to, one packet per frame
-RGB = ("rgb24", "gbrp")  # pixel formats that come as 8-bit RGB arrays by themselves
-RAISED = (av.FFmpegError, OSError, ValueError, MemoryError)  # by PyAV, for bad files
-INDEXES = 4096  # files whose index is remembered, a few kB each
-# Titles and the like that are not UTF-8 are an error in PyAV up to 18, unless told.
-LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
-
-av.logging.set_level(None)  # one bad file makes FFmpeg write thousands of lines; errors still come as exceptions
-
-
-def open_video(source: str | Path | bytes, decoder: Decoder = "pyav") -> Video:
-    """Opens a file, or the bytes of one. Raises BadSample with the reason; UserError where the decoder is missing."""
-    with opened(source):
-        pass  # it is there, and not empty
-    if decoder == "pyav":
-        return PyAVVideo(source)
-    if decoder == "decord":
-        return DecordVideo(source)
-    raise UserError(f"modality.reader.decoder: there is no video decoder {decoder!r}; use pyav or decord.")
+STRIDE = 4  # of VideoMAE on Kinetics, and of st-MAE
+MEMORY_BYTES = 2**24  # largest video, all frames together, that `decode` holds in memory
+CONTAINERS = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
+    *(".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".gif"),
+)
+ARRAYS = (".npy", ".npz")
+# ITU-R 601 luma in units of 1/65536, as for images.
+LUMA = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]
 
 
-class Index(NamedTuple):
-    """Names of all shown frames, ascending, and of the key frames among them.
+class VideoClips(WholeReader):
+    """Reads clips of one video as uint8 (R, C, T, H, W), where `size` is (T, H, W).
 
-    A frame's name is its time stamp; without keys, where stamps cannot be trusted, its place in what the decoder gives.
+    Training draws `repeats` views of the video, decoded in one go. They share their frames (VideoMAE V2), or
+    with `resample_time` each has its own start (st-MAE). Each goes through `transform`, a list of torchvision
+    v2 transforms of whole clips, uint8 (T, C, h, w), by default VideoMAE's multi-scale crop; a centre crop
+    then fits the result to `size`. Evaluation has R = 1: the clip in the middle and its centre crop.
+
+    Frames are `stride` apart; with `target_fps`, as far apart as `stride` frames are at that rate (st-MAE: 4
+    and 30; V-JEPA 2: 1 and 4). A video that is too short repeats its last frame. `stride` None is 4, or for
+    short videos as much less as makes the clip fit.
+
+    `channels`: 3, or 1 for luma. Arrays are videos too: uint8 (T, H, W), or (T, H, W, C) with one or three
+    channels. Only the frames of a clip are decoded; `decode` reads short videos whole, to be cached.
     """
 
-    frames: array
-    keys: array
+    view = "video"
+    extensions = (*CONTAINERS, *ARRAYS)
 
+    def __init__(
+        self,
+        size: Sequence[int],
+        stride: int | None = None,
+        target_fps: float | None = None,
+        channels: int = 3,
+        transform: Sequence[nn.Module] | None = None,
+        repeats: int = 1,
+        resample_time: bool = False,
+        decoder: Decoder = "pyav",
+    ):
+        self.size = tuple(size)
+        if len(self.size) != 3 or min(self.size) < 1:
+            raise UserError(f"modality.reader.size is {size}: it must be [frames, height, width], each at least 1.")
+        if channels not in (1, 3) or repeats < 1:
+            raise UserError("modality.reader: channels must be 1 or 3, and repeats at least 1.")
+        if (stride is not None and stride < 1) or (target_fps is not None and target_fps <= 0):
+            raise UserError("modality.reader: stride must be at least 1 and target_fps more than 0, or null.")
 
-_indexes: dict[tuple, Index] = {}  # least recently used first
+        if transform is None:
+            transform = [MultiScaleCrop(self.size)]
+        self.transform = nn.Sequential(*transform)
+        self.stride, self.target_fps, self.channels = stride, target_fps, channels
+        self.repeats, self.resample_time, self.decoder = repeats, resample_time, decoder
 
+    def read(self, item: Item, train: bool) -> Tensor:
+        with self._open(item) as video:
+            return self.augment(video, train)
 
-class PyAVVideo(Video):
-    """FFmpeg with an index of all packets: exact, or BadSample. One thread; quarter turns and mirroring are applied.
+    def decode(self, item: Item) -> Video:
+        """All frames in memory if they take at most 16 MiB; else a video that opens the file for each clip."""
+        with self._open(item) as video:
+            if video.frames * video.get([0]).nbytes <= MEMORY_BYTES:
+                return MemoryVideo(video.get(range(video.frames)), video.fps)
+            return FileVideo(partial(self._open, item), video.frames, video.fps)
 
-    A frame is known by its time stamp, and a wanted one that does not come is an error: no other takes its place. Where
-    time stamps or key frames cannot be trusted (AVI, MPEG-TS, ...) it counts what is decoded from the first frame on.
-    """
+    def augment(self, raw: Video, train: bool) -> Tensor:
+        views = self.repeats if train else 1
 
-    def __init__(self, source: str | Path | bytes):
-        self._source = source
-        self._convert = VideoReformatter()  # one for all frames keeps its tables: a quarter of the time of a clip
-        with _reported("PyAV", *RAISED):
-            self._open()
-            try:
-                self._index = self._remembered()
-            except Exception:
-                self.close()
-                raise
-        self.frames = len(self._index.frames)
-        self.fps = float(self._stream.average_rate or 0) or None
+        # Where the clips start, from 0 to 1: one start per view, or one that the views share.
+        positions = [0.5]
+        if train:
+            positions = torch.rand(views if self.resample_time else 1).tolist()
+        indices = [self.indices(raw.frames, raw.fps, position) for position in positions]
 
-    def close(self) -> None:
-        self._container.close()
+        pictures = raw.get(list(chain.from_iterable(indices)))
+        clips = pictures.permute(0, 3, 1, 2).unflatten(0, (len(positions), -1))
+        return torch.stack([self._view(clips[view % len(clips)], train) for view in range(views)])
 
-    def _open(self) -> None:
-        self._container = _container(self._source)
-        self._stream = self._container.streams.video[0]
-        self._stream.codec_context.thread_count = 1
+    def objects(self, item: Item) -> Tensor | None:
+        """Object pixels (T, H, W) out of the .npy (all frames, h, w) beside the video.
 
-    def _remembered(self) -> Index:
-        """The index of the file, from memory where it has been opened before."""
-        if isinstance(self._source, bytes):
-            return self._scan()
-        stat = Path(self._source).stat()
-        name = (str(self._source), stat.st_mtime_ns, stat.st_size)
-        index = _indexes.pop(name, None) or self._scan()
-        _indexes[name] = index
-        if len(_indexes) > INDEXES:
-            del _indexes[next(iter(_indexes))]
-        return index
-
-    def _scan(self) -> Index:
-        """Reads all packets; decodes only where time stamps cannot be trusted. Raises BadSample for a file cut off."""
-        times, keys = array("q"), array("q")
-        kind = self._container.format.name
-        if kind.startswith("mov") and is_cut(self._source):
-            raise BadSample("is cut off: an MP4 that lists more frames than it holds")
-        trusted = kind.startswith(STAMPED)
-        for number, packet in enumerate(self._container.demux(self._stream)):
-            if not packet.size:  # the end
-                continue
-            if packet.is_corrupt:
-                raise BadSample(f"is cut off or damaged: frame {number} is incomplete")
-            trusted &= packet.pts is not None
-            if trusted and not packet.is_discard:
-                times.append(packet.pts)
-                if packet.is_keyframe:
-                    keys.append(packet.pts)
-        if not (trusted and keys and len(set(times)) == len(times)):
-            times, keys = array("q", range(sum(1 for _ in self._walk(stamped=False)))), array("q")
-        if not times:
-            raise BadSample("holds no frames")
-        return Index(array("q", sorted(times)), array("q", sorted(keys)))
-
-    def _read(self, indices: list[int]) -> Tensor:
-        wanted = [self._index.frames[i] for i in indices]
-        with _reported("PyAV", *RAISED):
-            found = self._jump(wanted)  # none where frames have no time stamps
-            if len(found) < len(wanted):  # also where a jump led too far
-                found = self._pick(self._walk(stamped=bool(self._index.keys)), set(wanted))
-        lost = [i for i, name in zip(indices, wanted, strict=True) if name not in found]
-        if lost:
-            raise BadSample(f"frame {lost[0]} of {self.frames} cannot be decoded: what the decoder gives skips it")
-        if len({picture.shape for picture in found.values()}) > 1:
-            raise BadSample("its frame size changes on the way")
-        return torch.from_numpy(np.stack([found[name] for name in wanted]))
-
-    def _jump(self, times: list[int]) -> dict[int, np.ndarray]:
-        """Decodes from the last key frame before each wanted time."""
-        found = {}
-        for key, group in groupby(times, lambda time: bisect_right(self._index.keys, time)):
-            if key:
-                self._container.seek(self._index.keys[key - 1], stream=self._stream)
-                wanted = set(group)
-                found |= self._pick(self._decode(wanted), wanted)
-        return found
-
-    def _walk(self, stamped: bool) -> Iterator[tuple[int, av.VideoFrame]]:
-        """All frames by name, from the first on, in a fresh container."""
-        self.close()
-        self._open()
-        for place, frame in enumerate(self._container.decode(self._stream)):
-            yield (frame.pts if stamped else place), frame
-
-    def _decode(self, times: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames by time stamp from here on.
-
-        Those that nobody wants and no other frame refers to are not decoded: a quarter of the work at stride 4.
+        Raises: BadSample where the two have different numbers of frames.
         """
-        codec = self._stream.codec_context
-        for packet in self._container.demux(self._stream):
-            if codec.name in MARKED:
-                codec.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
-            for frame in packet.decode():
-                yield frame.pts, frame
+        if "object" not in item.aux:
+            return None
 
-    def _pick(self, frames: Iterable[tuple[int, av.VideoFrame]], wanted: set[int]) -> dict[int, np.ndarray]:
-        """Pictures of the wanted frames; those that do not come are left out."""
-        found, last = {}, max(wanted)
-        for name, frame in frames:
-            if name in wanted:
-                found[name] = self._picture(frame)
-            if name is not None and name >= last:
-                break
-        return found
+        mask = torch.from_numpy(np.load(item.aux["object"], allow_pickle=False))
+        with self._open(item) as video:
+            indices = self.indices(video.frames, video.fps, 0.5)
+            if len(mask) != video.frames:
+                raise BadSample(f"has {video.frames} frames, but {item.aux['object']} has {len(mask)}")
 
-    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        if frame.is_corrupt:
-            raise BadSample(f"the frame at {frame.time:.3f} s is damaged")
-        plain = frame.format.name in RGB  # the array needs no conversion
-        picture = (frame if plain else self._convert.reformat(frame, format="rgb24", threads=1)).to_ndarray()
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        return picture if matrix is None else _upright(picture, np.frombuffer(matrix, np.int32))
+        clip = mask[indices].to(torch.uint8)[:, None]
+        return CentreCrop(self.size, NEAREST)(clip)[:, 0].bool()
 
+    def indices(self, frames: int, fps: float | None, position: float) -> list[int]:
+        """The frames of the clip that starts `position` (0 to 1) of the way from the first start to the last.
 
-class DecordVideo(Video):
-    """decord, for recipes that must read as they were published.
+        Raises: BadSample where `target_fps` is set and the video's own rate is unknown.
+        """
+        length = self.size[0]
+        if self.target_fps is None:
+            stride = self.stride or min(STRIDE, max(1, frames // length))
+            start = int(position * sampling.starts(frames, length, stride))
+            return sampling.strided(frames, length, stride, start)
 
-    It silently gives wrong frames of open GOPs, HEVC, AVI with B-frames, MPEG-TS and edited MP4s: prefer PyAV.
-    """
+        if fps is None:
+            raise BadSample("its frame rate is not known, which modality.reader.target_fps needs")
+        span = sampling.span_of(length, self.stride or STRIDE, fps, self.target_fps)
+        if self.stride is None:
+            span = min(span, frames)
+        return sampling.timed(frames, length, span, position * max(frames - span, 0))
 
-    def __init__(self, source: str | Path | bytes):
-        try:
-            import decord
-        except ImportError as error:
-            raise UserError(
-                "modality.reader.decoder=decord: decord is not installed. Install it by "
-                '`pip install "lacuna-ssl[video]"`, or set modality.reader.decoder=pyav.'
-            ) from error
-        decord.logging.set_level(decord.logging.QUIET)
-        self._video = self._copy = None
-        try:
-            self._open(source, decord)
-        except Exception:
-            self.close()
-            raise
+    def _open(self, item: Item) -> Video:
+        if item.suffix in ARRAYS:
+            return video_from_array(item.array())
+        return open_video(item.path if item.member is None else item.open(), self.decoder)
 
-    def _open(self, source: str | Path | bytes, decord: ModuleType) -> None:
-        with _reported("PyAV", *RAISED):
-            _container(source).close()  # decord would print a line about each file that it cannot open
-        if isinstance(source, bytes):  # from a file: decord crashes the process on some damaged files in memory
-            self._copy = NamedTemporaryFile()  # noqa: SIM115
-            self._copy.write(source)
-            self._copy.flush()
-        with _reported("decord", Exception):
-            path = self._copy.name if self._copy else str(source)
-            self._video = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-            self.frames, self.fps = len(self._video), float(self._video.get_avg_fps()) or None
-        if not self.frames:
-            raise BadSample("holds no frames")
+    def _view(self, clip: Tensor, train: bool) -> Tensor:
+        """(T, C, h, w) -> (C, T, H, W)."""
+        if train:
+            clip = self.transform(clip)
+        clip = CentreCrop(self.size)(clip)
+        if clip.dtype != torch.uint8:
+            raise UserError(f"modality.reader.transform makes clips of {clip.dtype}: they must stay uint8.")
 
-    def close(self) -> None:
-        self._video = None
-        if self._copy:
-            self._copy.close()
-
-    def _read(self, indices: list[int]) -> Tensor:
-        with _reported("decord", Exception):
-            return torch.from_numpy(self._video.get_batch(indices).asnumpy())
+        if self.channels == 1:
+            clip = luma(clip)
+        return clip.transpose(0, 1)
 
 
-@contextmanager
-def _reported(decoder: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turns what a decoder raises into BadSample."""
-    try:
-        yield
-    except BadSample:
-        raise
-    except kinds as error:
-        text = " ".join(str(error).split())
-        raise BadSample(f"{decoder} cannot decode it: {type(error).__name__}: {text[:300]}") from error
+def video_from_array(values: np.ndarray) -> MemoryVideo:
+    """Frames uint8 (T, H, W) or (T, H, W, C), C 1 or 3, as a video. Raises: BadSample for other arrays."""
+    if values.ndim == 3:
+        values = values[..., None]
+    if values.ndim != 4 or values.shape[-1] not in (1, 3) or not values.size or values.dtype != np.uint8:
+        raise BadSample(
+            f"an array of {values.dtype} {values.shape}: videos must be uint8 (T, H, W) or (T, H, W, C), C 1 or 3"
+        )
+    return MemoryVideo(torch.from_numpy(values).expand(-1, -1, -1, 3))
 
 
-def _container(source: str | Path | bytes) -> InputContainer:
-    """The file opened by FFmpeg. Raises BadSample where it cannot, or where nothing in it can be decoded."""
-    try:
-        container = av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), **LENIENT)
-    except av.error.InvalidDataError as error:
-        raise BadSample(f"FFmpeg cannot open it ({error.strerror}): {diagnosis(source)}") from error
-    videos, kinds = container.streams.video, [stream.type for stream in container.streams]
-    if not videos:
-        container.close()
-        raise BadSample(f"holds no video stream (streams: {', '.join(kinds) or 'none'})")
-    if videos[0].codec_context is None:  # decoding it could crash the process
-        container.close()
-        raise BadSample(f"FFmpeg has no codec for its video stream: {diagnosis(source)}")
-    return container
-
-
-def _upright(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The picture as it is to be shown. `matrix` holds nine numbers: x' = m0 x + m3 y + m6, y' = m1 x + m4 y + m7."""
-    turned = abs(matrix[1]) > abs(matrix[0])
-    x, y = (matrix[3], matrix[1]) if turned else (matrix[0], matrix[4])
-    picture = picture.swapaxes(0, 1) if turned else picture
-    return picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+def luma(clip: Tensor) -> Tensor:
+    """RGB uint8 (T, 3, H, W) -> (T, 1, H, W); grey pixels stay exactly as they are."""
+    return ((clip * LUMA).sum(1, keepdim=True) + 0x8000 >> 16).to(torch.uint8)

@@ -1,26 +1,29 @@
-"""Which frames make a clip: the published rules, as pure functions from numbers to frame indices.
+"""The published rules for the frames of a clip, as pure functions from numbers to frame indices.
 
-Everywhere: the video has `frames`, counted from 0, and a clip `length`. Too short ones repeat their last frame.
-They raise ValueError when a number is not positive.
+The video has `frames` frames, numbered from 0, and a clip `length`. A video that is too short repeats its
+last frame. Every function raises ValueError when a number is not positive.
 """
 
 import torch
 
 
 def starts(frames: int, length: int, stride: int) -> int:
-    """How many frames a clip, its frames `stride` apart, may start with; at least 1. VideoMAE draws one of them."""
+    """The number of possible first frames of a clip with frames `stride` apart; at least 1."""
     _check(frames, length, stride)
     return max(1, frames - length * stride + 1)
 
 
 def strided(frames: int, length: int, stride: int, start: int, last: int | None = None) -> list[int]:
-    """Every `stride`-th frame from `start` on, up to frame `last`, then the one reached last again and again.
+    """Every `stride`-th frame from `start` on, up to frame `last`; then the final one of these is repeated.
 
-    `last` is the final frame of the video unless given. VideoMAE and VideoMAE V2 compare strictly in pre-training and
-    never use that one: `last = frames - 2`, which tells for short videos and at stride 1.
+    `last` is the final frame of the video by default. VideoMAE and VideoMAE V2 compare strictly in
+    pre-training and never use that one: `last = frames - 2`, which makes a difference for short videos and at
+    stride 1.
     """
     _check(frames, length, stride)
-    steps = max(0, ((frames - 1 if last is None else last) - start) // stride)
+    if last is None:
+        last = frames - 1
+    steps = max(0, (last - start) // stride)
     return [start + stride * min(step, steps) for step in range(length)]
 
 
@@ -34,13 +37,19 @@ def timed(frames: int, length: int, span: float, start: float) -> list[int]:
 
 
 def span_of(length: int, stride: float, fps: float, target_fps: float) -> float:
-    """Frames at `fps` that last as long as `length` frames, `stride` apart, at `target_fps`. Source: st-MAE."""
+    """Frames at `fps` that last as long as `length` frames, `stride` apart, at `target_fps`.
+
+    Source: st-MAE.
+    """
     _check(length, stride, fps, target_fps)
     return stride * length / target_fps * fps
 
 
 def ends(frames: int, length: int, stride: int) -> range:
-    """Where the clips of `spread` may end: fine-tuning draws one of them. Source: VideoMAE V2, fine-tuning."""
+    """The possible ends of a clip of `spread`, of which fine-tuning draws one.
+
+    Source: VideoMAE V2, fine-tuning.
+    """
     _check(frames, length, stride)
     return range(length * stride, max(frames, length * stride + 1))
 
@@ -48,27 +57,40 @@ def ends(frames: int, length: int, stride: int) -> range:
 def spread(frames: int, length: int, stride: int, end: int | None = None) -> list[int]:
     """`length` frames spread over `length * stride` frames before `end`; without an end, those in the middle.
 
-    The distance is not quite `stride`: the first and the last frame of the span are both taken. A video no longer than
-    the span gives frames / `stride` frames over all of it, then its last one. Source: VideoMAE V2, fine-tuning.
+    The distance is not quite `stride`, as the clip has both the first and the last frame of the span. A video
+    no longer than the span gives frames / `stride` frames over all of it, then its last one. Source: VideoMAE
+    V2, fine-tuning.
     """
     _check(frames, length, stride)
     span = length * stride
+
     if frames <= span:
-        indices = torch.linspace(0, frames, frames // stride, dtype=torch.float64).tolist()
-        indices += [frames] * (length - len(indices))
-        return [min(int(index), frames - 1) for index in indices]
-    end = (span + frames) // 2 if end is None else end
-    indices = torch.linspace(end - span, end, length, dtype=torch.float64).tolist()
-    return [min(int(index), end - 1) for index in indices]
+        end = frames
+        points = torch.linspace(0, frames, frames // stride, dtype=torch.float64).tolist()
+        points += [frames] * (length - len(points))
+    else:
+        if end is None:
+            end = (span + frames) // 2
+        points = torch.linspace(end - span, end, length, dtype=torch.float64).tolist()
+
+    return [min(int(point), end - 1) for point in points]
 
 
 def dense_views(frames: int, length: int, stride: int, views: int) -> list[list[int]]:
-    """`views` clips from start to end of the video, frames `stride` apart. Source: VideoMAE (Kinetics test)."""
+    """`views` clips from start to end of the video, frames `stride` apart.
+
+    Source: VideoMAE (Kinetics test).
+    """
     _check(frames, length, stride, views)
-    taken = list(range(0, frames, stride))
-    taken += taken[-1:] * (length - len(taken))
-    step = (len(taken) - length) / max(views - 1, 1)
-    return [taken[int(view * step) :][:length] for view in range(views)]
+    indices = list(range(0, frames, stride))
+    indices += indices[-1:] * (length - len(indices))
+
+    step = (len(indices) - length) / max(views - 1, 1)
+    clips = []
+    for view in range(views):
+        start = int(view * step)
+        clips.append(indices[start : start + length])
+    return clips
 
 
 def sparse_views(frames: int, length: int, views: int) -> list[list[int]]:
@@ -78,12 +100,16 @@ def sparse_views(frames: int, length: int, views: int) -> list[list[int]]:
     """
     _check(frames, length, views)
     tick = frames / length
-    taken = sorted(int(view * tick / views + tick * part) for view in range(views) for part in range(length))
-    return [taken[view::views] for view in range(views)]
+    indices = []
+    for view in range(views):
+        indices += [int(view * tick / views + tick * part) for part in range(length)]
+
+    indices.sort()
+    return [indices[view::views] for view in range(views)]
 
 
 def uniform(frames: int, length: int) -> list[int]:
-    """The middles of `length` equal parts of the whole video."""
+    """The middles of `length` equal parts of the video."""
     _check(frames, length)
     return [int((part + 0.5) * frames / length) for part in range(length)]
 

@@ -14,18 +14,21 @@ from core.world.render import render
 from core.world.scene import FRAMES_PER_TIME, MOVING, Scene
 from core.world.source import WorldSource, npy, require_integer
 
-# Lossless H.264 of the RGB values themselves. Measured on 64 test clips, error of the decoded clip in units of the
-# variance within a patch (2 x 8 x 8, each channel alone): crf 10 in YUV 4:4:4 0.12, lossless YUV 4:4:4 0.07, this 0.
+# Lossless H.264 of the RGB values themselves. Measured on 64 test clips, error of the decoded clip in units
+# of the variance within a patch (2 x 8 x 8, each channel alone): crf 10 in YUV 4:4:4 0.12, lossless YUV 4:4:4
+# 0.07, this 0.
 CODEC = "libx264rgb"
-OPTIONS = {"qp": "0", "preset": "veryfast", "tune": "fastdecode"}  # fastdecode: half the time to decode, 8 % more bytes
+# fastdecode: half the time to decode, 8 % more bytes.
+OPTIONS = {"qp": "0", "preset": "veryfast", "tune": "fastdecode"}
 
 
 class VideoWorld(WorldSource):
     """Clips of `frames` square pictures of `size` pixels; the labels are the solid's shape and its motion.
 
-    8 frames are about one cycle of a motion. Test samples have `aux["object"]`: the pixels that show the solid, bool
-    (T, H, W). Cost: 14 ms a clip of 8 frames on one core at 64 x 64. `train` and `test` are the numbers of samples,
-    `root` and `seed` as in `WorldSource`.
+    8 frames are about one cycle of a motion. Test samples have `aux["object"]`: the pixels that show the
+    solid, bool (T, H, W). `train` and `test` are the numbers of samples, `root` and `seed` as in
+    `WorldSource`.
+    Cost: 14 ms a clip of 8 frames on one core at 64 x 64.
     """
 
     kind = "video"
@@ -65,19 +68,22 @@ class VideoWorld(WorldSource):
 
 
 def encode(clip: np.ndarray) -> bytes:
-    """An MP4 file with exactly these frames, uint8 (T, H, W, 3), at 8 a second; the first is the only key frame.
+    """An MP4 file with exactly these frames, uint8 (T, H, W, 3), at 8 a second; the only key frame is frame 0.
 
     Raises: UserError where PyAV was built without x264.
     """
     if CODEC not in av.codecs_available:
         raise UserError(f"PyAV {av.__version__} lacks the encoder {CODEC}; install the `av` wheel from PyPI.")
+
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream(CODEC, rate=FRAMES_PER_TIME, options=OPTIONS)
         stream.height, stream.width = clip.shape[1:3]
         stream.pix_fmt = "rgb24"
         stream.codec_context.thread_count = 1
+
         for picture in clip:
             container.mux(stream.encode(VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+
     return buffer.getvalue()

@@ -59,7 +59,7 @@ def test_core_neither_imports_nor_names_a_modality(path):
 @pytest.mark.parametrize(
     "code",
     [
-        "import modalities.video.masks",
+        "import modalities.video.reader",
         "from modalities import image",
         "import_module('modalities.image')",
         "if modality == 'video': pass",

@@ -55,7 +55,7 @@ def test_a_pair_trains_and_is_tight(pair):
 @pytest.mark.parametrize("pair", REFUSED, ids=str)
 def test_another_pair_is_refused_with_a_reason(pair):
     assert pair.refusal, "it builds: add it to the table"
-    assert pair.refusal.startswith("method."), "which part of the method cannot take the modality"
+    assert "method." in pair.refusal, "which part of the method cannot take the modality"
     assert any(words in pair.refusal for words in ("needs tokens with", "needs it", "takes its value")), pair.refusal
 
 

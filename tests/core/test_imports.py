@@ -55,9 +55,9 @@ def test_a_module_first_imported_for_another_device_keeps_its_tensors():
 import torch
 from core.config.allowed import load_target
 with torch.device("meta"):
-    load_target("modalities.image.data.ImageReader")
-import modalities.image.data
-print(modalities.image.data.LUMA.device)
+    load_target("modalities.image.reader.ImageReader")
+import modalities.image.reader
+print(modalities.image.reader.LUMA.device)
 """
     assert output(code) == "cpu"
 

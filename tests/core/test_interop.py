@@ -217,10 +217,10 @@ def test_notes_name_the_keys_and_rules_without_names_drop_theirs():
     rules = (
         Rule(r"head\..*", (), note="left out"),
         Rule(r"unused", ()),
-        Rule(r"x", ("y",), given="z"),
+        Rule(r"x", ("y",), requires="z"),
         Rule(r"[xz]", ("w",)),
     )
-    official = Official("mae", "image", rules, lambda state, settings: [])
+    official = Official("mae", "image", rules=rules, overrides=lambda state, settings: [])
     state = dict.fromkeys(["head.a", "head.b", "unused", "x"], torch.ones(1))
     assert official.keys(state).keys() == {"w"}
     assert official.keys({"x": torch.ones(1)}, state | {"z": torch.ones(1)}).keys() == {"y"}

@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Top to bottom as values flow: each line may import the lines above it, and its own.
 LAYERS = """
-errors
-files seeding
+errors renames
+files seeding annotations trees
 settings tokens
 config
 tokenizers maskers embeddings encoder decoders teachers targets losses objectives sparse
@@ -21,8 +21,8 @@ interop export
 runs
 reconstruction evaluation
 training
-report
 cli
+report
 train evaluate convert
 """
 

@@ -114,7 +114,7 @@ def test_features_of_test_samples_lie_on_a_plane(trained):
 
 
 def test_points_keep_their_distances_and_colours():
-    points = embeddings.Points(np.zeros((3, 4)), np.array([0, 1, -1]), ["<a>", "b"], "")
+    points = embeddings.Points(np.zeros((3, 4)), np.array([0, 1, -1]), names=["<a>", "b"], note="")
     html = embeddings.scatter("x", np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), points)
     at = np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', html), dtype=float)
     assert at[1, 0] - at[0, 0] == 2 * (at[0, 1] - at[2, 1]) > 0  # pixels count downwards
@@ -189,7 +189,9 @@ def test_names_of_samples_cannot_change_the_page(trained):
     attack = '"><script>alert(1)</script>'
     raster = Raster(attack, attack, b"", (8, 8))
     panels = [Panel(attack, [raster]), Panel(attack, [raster], "rows")]
-    shown = Page(page(open_run(trained), Samples(Gallery(panels, panels, [attack]), [attack], [(attack, attack)])))
+    gallery = Gallery(panels, panels, [attack])
+    samples = Samples(gallery=gallery, notes=[attack], skipped=[(attack, attack)])
+    shown = Page(page(open_run(trained), samples))
     assert "script" not in {tag for tag, _ in shown.tags}
     assert [image["alt"] for image in shown.all("img")] == 4 * [attack]
 

@@ -29,7 +29,7 @@ from core.targets import Pixels, Target
 from core.tokenizers import Normalise, Patchify
 from core.tokens import Batch, ForwardContext, Progress, TargetValues
 from modalities.image.pictures import ImagePictures
-from modalities.video.masks import DualMasker
+from modalities.video.methods.videomaev2 import DualMasker
 from modalities.video.pictures import GAP, MOST, VideoPictures
 
 SIZE = {"image": (32, 48), "video": (8, 32, 32)}

@@ -4,11 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.interop import load_official, raw_pixels
+from core.interop import IMAGENET, load_official, raw_pixels
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Latent
-from modalities.image.official import IMAGENET
-from modalities.video.official import ST_MAE_STATISTICS
+from modalities.video.methods.st_mae import STATISTICS
 from tests.parity.vectors import Folder, cases, check, close
 
 
@@ -88,7 +87,7 @@ def test_an_encoder_comes_out_of_a_fine_tuned_st_mae(case):
     with pytest.warns(UserWarning, match=r"no decoder.*head\.weight.*: the classifier"):
         method = load_official("st-mae", state, folder.meta)
 
-    latent = encode(method, "video", raw_pixels(folder.io["video"], *ST_MAE_STATISTICS))
+    latent = encode(method, "video", raw_pixels(folder.io["video"], *STATISTICS))
     features = method.encoder.trunk.norm(rows(latent)[-1].mean(1))
     logits = features @ state["head.weight"].T + state["head.bias"]
     assert not check({"ft_logits": close(logits, folder.io["ft_logits"])})

@@ -6,7 +6,7 @@ import torch
 from core.data.dataset import Samples
 from core.data.folder import FolderSource
 from core.data.loader import Loader, evaluation_batches
-from modalities.image.data import ImageReader
+from modalities.image.reader import ImageReader
 
 VIDEOS = (".mp4", ".avi")
 LAYOUTS = {  # root: (extensions, train, test, classes); None: a fraction, not counted

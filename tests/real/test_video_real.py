@@ -10,8 +10,8 @@ import pytest
 from core import seeding
 from core.data.folder import FolderSource
 from core.data.loader import evaluation_batches
-from modalities.video.data import VideoClips
-from modalities.video.reader import open_video
+from modalities.video.formats.decoder import open_video
+from modalities.video.reader import VideoClips
 
 SETS = {"weizmann4": 28, "fight_surv": 220, "clips_misc": 2}
 

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.encoder import Encoder
-from core.targets import Target
-from core.tokens import EncoderInput, ForwardContext, Latent, Query, TargetValues
+from core.tokens import EncoderInput, Latent
 from modalities.graph.nn.message_passing import EdgeIndex, neighbour_sum
 
 ATOM_TYPES, CHIRALITIES, BOND_TYPES, DIRECTIONS = 119, 3, 6, 3
@@ -90,21 +89,3 @@ class MoleculeGIN(Encoder):
             return outs[-1]
         stacked = torch.stack(outs)
         return stacked.sum(0) if self.jump == "sum" else stacked.max(0).values
-
-
-class AtomTypes(Target):
-    """One-hot atom types (1, M, 119)."""
-
-    def __init__(self):
-        super().__init__()
-        self.out = ATOM_TYPES
-
-    @torch.no_grad()
-    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
-        atoms = query.rows.gather(ctx.tokens[view].content)[..., 0]
-        return TargetValues(F.one_hot(atoms, ATOM_TYPES).float())
-
-
-def type_cross_entropy(prediction: Tensor, values: Tensor) -> Tensor:
-    """Cross entropy of logits with one-hot types, both (B, M, types) -> (B, M)."""
-    return F.cross_entropy(prediction.movedim(-1, 1), values.movedim(-1, 1), reduction="none")

@@ -8,7 +8,7 @@ from core.losses import mse
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Pixels
-from modalities.video.masks import DualMasker
+from modalities.video.methods.videomaev2 import DualMasker
 from tests.contracts.stress.parts import tight
 from tests.contracts.toys import DIM, image_batch, light, normalise, patches, run, trunk
 

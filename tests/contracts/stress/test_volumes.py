@@ -142,7 +142,7 @@ def test_padding_has_no_say_in_the_density():
     other[1, 3, 5:] = 0.3  # density of voxels that are not real: below the colour's threshold
     _, masks = masked(method, batch)
     hide_all = {n: replace(m, content_from=torch.full_like(m.hidden, -1, dtype=torch.long)) for n, m in masks.items()}
-    first, second = (method(one, mask=hide_all).terms["density"] for one in (batch, Batch({"voxel": other})))
+    first, second = (method(one, masks=hide_all).terms["density"] for one in (batch, Batch({"voxel": other})))
     assert torch.equal(first, second)
 
 

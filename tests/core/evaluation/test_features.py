@@ -18,7 +18,7 @@ def data_of(items, name):
 
 
 def of_grid(tokens, grid, cls=None, valid=None):
-    return Features(tokens, valid, tokens.mean(1), cls, grid)
+    return Features(tokens, valid, pooled=tokens.mean(1), cls=cls, grid=grid)
 
 
 def test_every_model_sees_every_sample_once_and_in_order(reader, squares):
@@ -63,16 +63,16 @@ def test_pooling_over_valid_tokens(pool, reduce):
     torch.testing.assert_close(pooled(of_grid(tokens, None), pool), torch.stack([reduce(x) for x in tokens]))
     expected = torch.stack([reduce(tokens[0]), reduce(tokens[1, :2])])
     padded = tokens * valid[..., None]
-    torch.testing.assert_close(pooled(Features(padded, valid, tokens.mean(1), None, None), pool), expected)
+    torch.testing.assert_close(pooled(Features(padded, valid, pooled=tokens.mean(1)), pool), expected)
     sample, packed = torch.tensor([0, 0, 0, 0, 2, 2]), tokens[valid][None]
-    found = pooled(Features(packed, None, tokens.new_zeros(3, 3), None, None, sample), pool)
+    found = pooled(Features(packed, None, pooled=tokens.new_zeros(3, 3), sample=sample), pool)
     torch.testing.assert_close(found, torch.stack([expected[0], torch.zeros(3), expected[1]]))  # the second has none
 
 
 def test_the_first_token_of_a_sample():
     tokens = torch.randn(1, 6, 3)
     assert torch.equal(pooled(of_grid(tokens.expand(2, 6, 3), None), "first"), tokens[0, :1].expand(2, 3))
-    packed = Features(tokens, None, torch.zeros(3, 3), None, None, torch.tensor([0, 0, 0, 1, 2, 2]))
+    packed = Features(tokens, None, pooled=torch.zeros(3, 3), sample=torch.tensor([0, 0, 0, 1, 2, 2]))
     assert torch.equal(pooled(packed, "first"), tokens[0, [0, 3, 4]])
 
 

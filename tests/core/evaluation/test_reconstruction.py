@@ -21,8 +21,8 @@ def evaluate(reader, squares):
 def answering(method, monkeypatch, answer):
     """The method, made to predict `answer(objective, step, view, place)`."""
 
-    def predict(tokens, mask, names=None, step=None):
-        return {}, {name: answer(*asked[:1], step, *asked[1:]) for name, asked in method.prediction_tasks(mask).items()}
+    def predict(tokens, mask, names=None, ctx=None):
+        return {}, {name: answer(*asked[:1], ctx, *asked[1:]) for name, asked in method.prediction_tasks(mask).items()}
 
     monkeypatch.setattr(method, "predict", predict)
     return method

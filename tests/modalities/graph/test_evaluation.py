@@ -89,19 +89,19 @@ def test_probe_of_several_labels_a_node(encoder):
         labels.append(y)
     part = torch.arange(6).repeat_interleave(20)
     splits = {"train": part < 4, "validation": part == 4, "test": part == 5}
-    data = Collection(graphs, None, torch.cat(labels), splits)
+    data = Collection(graphs, nodes=torch.cat(labels), splits=splits)
     found = node_f1(encoder, data, lr=0.1, weight_decay=0.0, epochs=80)
     assert found["final"] > 0.95 and found == node_f1(encoder, data, lr=0.1, weight_decay=0.0, epochs=80)
     with pytest.raises(UserError, match="train split has no graph"):
         node_f1(
             encoder,
-            Collection(graphs, None, data.nodes, splits | {"train": part < 0}),
+            Collection(graphs, nodes=data.nodes, splits=splits | {"train": part < 0}),
             lr=0.1,
             weight_decay=0.0,
             epochs=1,
         )
     with pytest.raises(UserError, match="several labels"):
-        node_f1(encoder, Collection(graphs, None, data.nodes[:, 0], splits), lr=0.1, weight_decay=0.0, epochs=1)
+        node_f1(encoder, Collection(graphs, nodes=data.nodes[:, 0], splits=splits), lr=0.1, weight_decay=0.0, epochs=1)
 
 
 def molecule(kinds: list[int]) -> Graphs:

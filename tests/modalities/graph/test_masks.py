@@ -5,7 +5,8 @@ import torch
 
 from core.tokens import ForwardContext
 from modalities.graph.graphs import Graphs
-from modalities.graph.masks import AtomMasker, NodeMasker, drop_edges
+from modalities.graph.methods.graphmae import NodeMasker, drop_edges
+from modalities.graph.methods.graphmae_chem import AtomMasker
 from modalities.graph.tokenizer import Nodes
 
 

@@ -562,7 +562,7 @@ ENCODER_MLP = without(GAT, "encoder.") | {f"encoder.{key}": t for key, t in MLP.
         ("graphmae", without(GAT, "decoder."), {}, "decoder is of no official type"),
         ("graphmae", without(GAT, "encoder."), {}, "encoder is of no official type"),
         ("graphmae", without(GAT, "encoder_to_decoder"), {}, "no tensor 'encoder_to_decoder.weight'"),
-        ("graphmae", without(GAT, "enc_mask_token"), {}, "neither enc_mask_token"),
+        ("graphmae", without(GAT, "enc_mask_token"), {}, "no tensor 'enc_mask_token'"),
         ("graphmae", GAT | TWO_HEADS, {}, "nhead_out=2"),
         ("graphmae", GAT, {"norm": "graphnorm"}, "norm='graphnorm'"),
         ("graphmae", GAT | {"encoder.gat_layers.0.norm.mean_scale": torch.ones(8)}, {}, "norm='graphnorm'"),

@@ -5,7 +5,8 @@ import torch
 
 from core.errors import UserError
 from core.tokens import Batch, ForwardContext, Layout, Mask, Tokens
-from modalities.video.masks import DualMasker, TubeMasker, running_cell
+from modalities.video.methods.videomae import TubeMasker
+from modalities.video.methods.videomaev2 import DualMasker, running_cell
 
 
 def clip_tokens(grid=(8, 14, 14), batch=3) -> Tokens:

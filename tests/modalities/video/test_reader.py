@@ -1,214 +1,235 @@
-"""Every file gives exactly the frames asked for, or says what is wrong with it."""
+import tarfile
 
-import sys
-from pathlib import Path
-
-import av
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision.transforms import v2
 
+from core import seeding
+from core.data.folder import FolderSource
+from core.data.reader import CachedReader
+from core.data.sources import Item
 from core.errors import BadSample, UserError
-from modalities.video import reader
-from modalities.video.frames import Frames
-from modalities.video.reader import PyAVVideo, open_video
-from tests.modalities.video.films import HEIGHT, OPEN_GOP, WIDTH, X264, film, numbers, picture, sound
+from modalities.video.formats.frames import FileVideo, MemoryVideo, Video
+from modalities.video.reader import VideoClips, video_from_array
+from modalities.video.transforms import CentreCrop, MultiScaleCrop, ResizedCrop
+from modalities.video.world import VideoWorld
+from tests.modalities.video.films import HEIGHT, WIDTH, film, numbers
 
-QUICK_VP9 = {"g": "20", "deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"}
-B_FRAMES = {"x264-params": "keyint=12:bframes=3:b-adapt=0:scenecut=0"}
-FILMS = {  # name: (frames, codec, options, more)
-    "normal.mp4": (60, "libx264", X264, {}),
-    "one.mp4": (1, "libx264", X264, {}),
-    "nine.mp4": (9, "libx264", X264, {}),
-    "open_gop.mp4": (120, "libx264", OPEN_GOP, {}),
-    "intra.mp4": (30, "libx264", {"g": "1"}, {}),
-    "fragments.mp4": (40, "libx264", X264, {"container": {"movflags": "frag_keyframe+empty_moov"}}),
-    "variable.mp4": (40, "libx264", X264, {"times": [k * 20 + k * k for k in range(40)]}),
-    "normal.mkv": (40, "libx264", X264, {}),
-    "packed.avi": (40, "mpeg4", {"g": "12", "bf": "2"}, {}),
-    "b_frames.avi": (40, "libx264", B_FRAMES, {}),  # the time stamps that FFmpeg gives these are wrong
-    "stream.ts": (40, "libx264", X264, {}),
-    "hevc.mp4": (60, "libx265", {"x265-params": "log-level=none:keyint=12:bframes=4:b-adapt=0"}, {}),
-    "vp9.webm": (30, "libvpx-vp9", QUICK_VP9, {}),
-}
+WHOLE = (HEIGHT, WIDTH)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("films")
+class Counting(Video):
+    """Notes what it is asked for; every pixel of frame k is k."""
+
+    def __init__(self, frames: int, fps: float | None = 25.0, side: int = 8):
+        self.frames, self.fps, self.side, self.asked = frames, fps, side, []
+
+    def _read(self, indices):
+        self.asked.append(indices)
+        return torch.tensor(indices, dtype=torch.uint8)[:, None, None, None].expand(-1, self.side, self.side, 3)
+
+    def close(self):
+        pass
 
 
 @pytest.fixture(scope="module")
-def normal(folder) -> Path:
-    return film(folder / "plain.mp4", 60, container={"movflags": "faststart"})
+def item(tmp_path_factory) -> Item:
+    path = film(tmp_path_factory.mktemp("clips") / "a.mp4", 40)
+    return Item("a.mp4", str(path))
 
 
-def silent(capfd) -> bool:
-    return capfd.readouterr() == ("", "")
+def read(reader, item, train=True, seed=0):
+    with seeding.seeded(seed):
+        return reader.read(item, train)
 
 
-@pytest.mark.parametrize("name", FILMS)
-def test_frames_are_exact(folder, name, capfd):
-    frames, codec, options, more = FILMS[name]
-    if codec not in av.codecs_available:
-        pytest.skip(f"this PyAV has no {codec}")
-    path = film(folder / name, frames, codec, options, **more)
-    draw = np.random.default_rng(0)
-    for source in (path, path.read_bytes()):
-        with open_video(source) as video:
-            assert video.frames == frames
-            assert name == "variable.mp4" or video.fps == pytest.approx(25)
-            assert numbers(video.get(range(frames))) == list(range(frames))
-            for _ in range(12):
-                wanted = draw.integers(0, frames, 5).tolist()
-                assert numbers(video.get(wanted)) == wanted
-    assert silent(capfd)
+def shown(clips: torch.Tensor) -> list[list[int]]:
+    """Frame numbers of clips (R, C, T, HEIGHT, WIDTH)."""
+    return [numbers(clip.permute(1, 2, 3, 0)) for clip in clips]
 
 
-def test_pictures(normal):
-    with open_video(normal) as video:
-        pictures = video.get([7, 3, 7])
-    assert pictures.shape == (3, HEIGHT, WIDTH, 3) and pictures.dtype == torch.uint8
-    assert (pictures[0] == pictures[2]).all()
-    assert (pictures[1].int() - torch.from_numpy(picture(3)).int())[: HEIGHT // 2].abs().float().mean() < 4
+def frames_of(clips: torch.Tensor) -> list[list[int]]:
+    return clips[:, 0, :, 0, 0].tolist()
 
 
-def test_index_out_of_range(normal):
-    with open_video(normal) as video:
-        for wanted in ([60], [-1], [0, 61]):
-            with pytest.raises(IndexError, match="of a video of 60"):
-                video.get(wanted)
+def test_evaluation_takes_the_middle(item):
+    reader = VideoClips((4, *WHOLE), stride=4, repeats=3)
+    clips = read(reader, item, train=False)
+    assert clips.shape == (1, 3, 4, *WHOLE) and clips.dtype == torch.uint8 and clips.is_contiguous()
+    assert shown(clips) == [[12, 16, 20, 24]]
+    assert (clips == read(reader, item, train=False, seed=1)).all()
 
 
-@pytest.mark.parametrize("turned", [90, 180, 270])
-def test_rotation(folder, turned):
-    path = film(folder / f"turned{turned}.mp4", 5, turned=turned)
-    with open_video(path) as video:
-        pictures = video.get(range(5))
-    assert pictures.shape[1:3] == ((HEIGHT, WIDTH) if turned == 180 else (WIDTH, HEIGHT))
-    assert numbers(pictures.rot90(-turned // 90, (1, 2))) == list(range(5))
+def test_training_draws(item):
+    reader = VideoClips((4, *WHOLE), stride=4, transform=[])
+    drawn = [shown(read(reader, item, seed=seed))[0] for seed in range(20)]
+    assert drawn == [shown(read(reader, item, seed=seed))[0] for seed in range(20)]
+    starts = {clip[0] for clip in drawn}
+    assert len(starts) > 8 and max(starts) <= 24
+    assert all(clip == list(range(clip[0], clip[0] + 16, 4)) for clip in drawn)
 
 
-def test_edited(folder, normal):
-    """Frames that an edit list cuts away are not there."""
-    path = folder / "edited.mp4"
-    with av.open(str(normal)) as whole, av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as edited:
-        source = whole.streams.video[0]
-        target = edited.add_stream_from_template(source)
-        shift = int(17 / 25 / source.time_base)
-        for packet in whole.demux(source):
-            if packet.size:
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, target
-                edited.mux(packet)
-    with open_video(path) as video:
-        assert numbers(video.get(range(video.frames))) == list(range(17, 60))
-        assert numbers(video.get([5, 40])) == [22, 57]
+def test_every_start_is_as_likely():
+    reader = VideoClips((2, 8, 8), stride=3, transform=[])
+    with seeding.seeded(0):
+        starts = [reader.augment(Counting(10), True)[0, 0, 0, 0, 0].item() for _ in range(1000)]
+    assert all(150 < count < 250 for count in np.bincount(starts, minlength=5)) and max(starts) == 4
 
 
-BAD = {  # name: what becomes of the bytes of a good file, and what the reason tells
-    "truncated.mp4": (lambda content: content[: len(content) * 6 // 10], "is cut off"),
-    "header.mp4": (lambda content: content[:400], "moov"),
-    "empty.mp4": (lambda content: b"", "empty"),
-    "random.mp4": (lambda content: np.random.default_rng(0).bytes(5000), "no video format it knows"),
-    "text.mp4": (lambda content: b"<html>\n<body>404 Not Found</body></html>", "404 Not Found"),
-}
+def test_repeats_share_their_frames_but_not_their_crops():
+    video = Counting(64, side=20)
+    reader = VideoClips((4, 8, 8), stride=2, repeats=5)
+    marked = torch.arange(20, dtype=torch.uint8).expand(20, 20)  # columns, so that crops show
+    video._read = lambda indices: video.asked.append(indices) or marked[None, ..., None].expand(len(indices), -1, -1, 3)
+    with seeding.seeded(0):
+        clips = reader.augment(video, True)
+    assert clips.shape == (5, 3, 4, 8, 8) and len(video.asked) == 1 and len(video.asked[0]) == 4
+    assert len({tuple(clip[0, 0, 0].tolist()) for clip in clips}) > 1
+    assert (clips == clips[:, :, :1]).all()  # one crop for the whole clip
 
 
-@pytest.mark.parametrize("decoder", ["pyav", "decord"])
-@pytest.mark.parametrize("name", BAD)
-def test_bad_files(folder, normal, name, decoder, capfd):
-    if decoder == "decord":
-        pytest.importorskip("decord")
-    change, reason = BAD[name]
-    path = folder / f"{decoder}_{name}"
-    path.write_bytes(change(normal.read_bytes()))
-    reason = "decord cannot decode it" if (decoder, name) == ("decord", "truncated.mp4") else reason
-    for source in (path, path.read_bytes()):
-        with pytest.raises(BadSample, match=reason):
-            open_video(source, decoder)
-    assert silent(capfd)
+def test_resampled_views_have_their_own_start_and_one_decode():
+    video = Counting(200)
+    reader = VideoClips((4, 8, 8), stride=4, target_fps=30, repeats=6, resample_time=True, transform=[])
+    with seeding.seeded(0):
+        clips = frames_of(reader.augment(video, True))
+    assert len({clip[0] for clip in clips}) == 6 and len(video.asked) == 1
+    assert video.asked[0] == sorted({frame for clip in clips for frame in clip})
 
 
-def test_no_moov(folder, capfd):
-    path = film(folder / "no_moov.mp4", 30)  # without faststart the table of frames comes last
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(BadSample, match="without a whole table of frames"):
-        open_video(path)
-    assert silent(capfd)
+def test_frame_rates():
+    reader = VideoClips((4, 8, 8), stride=4, target_fps=30)
+    assert frames_of(reader.augment(Counting(200, 30.0), False)) == [[92, 97, 102, 107]]
+    assert frames_of(reader.augment(Counting(200, 60.0), False)) == [[84, 94, 104, 115]]
+    with pytest.raises(BadSample, match="frame rate"):
+        reader.augment(Counting(200, None), False)
+    assert VideoClips((4, 8, 8)).augment(Counting(200, None), False).shape == (1, 3, 4, 8, 8)
 
 
-def test_no_pictures(folder):
-    with pytest.raises(BadSample, match=r"no video stream.*audio"):
-        open_video(sound(folder / "sound.m4a"))
+def test_short_videos():
+    given, free = VideoClips((8, 8, 8), stride=4), VideoClips((8, 8, 8))
+    assert frames_of(given.augment(Counting(9), False)) == [[0, 4, 8, 8, 8, 8, 8, 8]]
+    assert frames_of(free.augment(Counting(8), False)) == [list(range(8))]
+    assert frames_of(free.augment(Counting(23), False)) == [[4, 6, 8, 10, 12, 14, 16, 18]]
+    assert frames_of(free.augment(Counting(100), False)) == [list(range(34, 66, 4))]
+    timed = VideoClips((8, 8, 8), target_fps=30)
+    assert frames_of(timed.augment(Counting(8, 30.0), False)) == [list(range(8))]
+    for reader in (given, free, timed):
+        assert frames_of(reader.augment(Counting(1), True)) == [[0] * 8]
 
 
-def test_no_file(folder):
-    for path in (folder / "nowhere.mp4", folder):
-        with pytest.raises(BadSample, match="cannot be read"):
-            open_video(path)
+def test_sizes_and_channels(item):
+    for size in ((2, 32, 48), (4, 50, 20), (1, 7, 7)):
+        for train in (True, False):
+            assert read(VideoClips(size, channels=1), item, train).shape == (1, 1, *size)
+            assert read(VideoClips(size, transform=[ResizedCrop(size)]), item, train).shape == (1, 3, *size)
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 2, 2) * 20
+    clips = VideoClips((3, 2, 2), channels=1).augment(video_from_array(grey), False)
+    assert (clips[0, 0].numpy() == grey).all()
 
 
-def test_no_frames(folder):
-    """The header of a fragmented MP4 alone opens, and has no frame."""
-    path = film(folder / "fragmented.mp4", 9, container={"movflags": "frag_keyframe+empty_moov"})
-    content = path.read_bytes()
-    with pytest.raises(BadSample, match="holds no frames"):
-        open_video(content[: content.index(b"moof") - 4])
+@pytest.mark.parametrize("kind", [MultiScaleCrop, ResizedCrop, v2.RandomHorizontalFlip, CentreCrop])
+def test_transforms_treat_frames_alike(kind):
+    sizes = {MultiScaleCrop: (4, 24, 40), ResizedCrop: (4, 24, 40), CentreCrop: (4, 9, 9)}
+    transform = kind(sizes[kind]) if kind in sizes else kind()
+    picture = torch.randint(0, 256, (1, 3, 30, 60), dtype=torch.uint8)
+    clip = picture.expand(4, -1, -1, -1)
+    with seeding.seeded(3):
+        for _ in range(5):
+            changed = transform(clip)
+            assert changed.dtype == torch.uint8 and (changed == changed[:1]).all()
 
 
-def test_damage_in_the_middle(folder, normal, capfd):
-    """What needs the damaged bytes fails; the rest is exact, also after a failure."""
-    content = bytearray(normal.read_bytes())
-    middle = content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 2
-    content[middle : middle + 400] = bytes(400)
-    exact = 0
-    with open_video(bytes(content)) as video:
-        with pytest.raises(BadSample, match=r"PyAV cannot decode it: InvalidDataError|damaged|cannot be decoded"):
-            video.get(range(60))
-        for wanted in ([0, 5], [50, 59], [3, 9]):
-            exact += numbers(video.get(wanted)) == wanted
-    assert exact == 3 and silent(capfd)
+def test_multi_scale_crops_stay_inside():
+    for size, shape in (((224, 224), (222, 500)), ((32, 96), (240, 320)), ((96, 32), (17, 20)), ((8, 8), (1, 1))):
+        crop = MultiScaleCrop(size)
+        for height, width in crop.pairs(*shape):
+            assert 1 <= height <= shape[0] and 1 <= width <= shape[1]
+        assert crop(torch.zeros(4, 3, *shape, dtype=torch.uint8)).shape == (4, 3, *size)
+    assert (224, 224) in MultiScaleCrop((4, 224, 224)).pairs(225, 400)  # nearly the wanted size: not resampled
+    assert MultiScaleCrop((4, 32, 64)).pairs(100, 100)[0] == (50, 100)
 
 
-def test_index_is_remembered(normal, folder, monkeypatch):
-    copy = folder / "copy.mp4"
-    copy.write_bytes(normal.read_bytes())
-    scans = []
-    scan = PyAVVideo._scan
-    monkeypatch.setattr(PyAVVideo, "_scan", lambda self: scans.append(1) or scan(self))
-    for _ in range(3):
-        with open_video(copy) as video:
-            assert numbers(video.get([31])) == [31]
-    assert len(scans) == 1
-    film(copy, 9)
-    with open_video(copy) as video:
-        assert video.frames == 9
-    monkeypatch.setattr(reader, "INDEXES", 1)
-    film(folder / "another.mp4", 3)
-    open_video(folder / "another.mp4").close()
-    assert len(reader._indexes) < 50
+def test_short_videos_are_kept_whole_and_long_ones_are_not(item, monkeypatch):
+    reader = VideoClips((4, *WHOLE), repeats=2)
+    kept = reader.decode(item)
+    assert isinstance(kept, MemoryVideo) and kept.nbytes == 40 * HEIGHT * WIDTH * 3
+    monkeypatch.setattr("modalities.video.reader.MEMORY_BYTES", kept.nbytes - 1)
+    stored = reader.decode(item)
+    assert isinstance(stored, FileVideo) and stored.nbytes == 0 and stored.frames == 40
+    for raw in (kept, stored):
+        with seeding.seeded(5):
+            assert (reader.augment(raw, True) == read(reader, item, seed=5)).all()
 
 
-def test_decord(normal):
-    pytest.importorskip("decord")
-    for source in (normal, str(normal), normal.read_bytes()):
-        with open_video(source, "decord") as video, open_video(source) as same:
-            assert (video.frames, video.fps) == (60, 25)
-            assert numbers(video.get([40, 2, 2])) == [40, 2, 2]
-            assert (video.get([9]).int() - same.get([9]).int()).abs().max() <= 4
+def test_cache(item):
+    reader = VideoClips((4, *WHOLE))
+    cached = CachedReader(reader, 64)
+    for seed in range(3):
+        assert (read(cached, item, seed=seed) == read(reader, item, seed=seed)).all()
+    assert len(cached.cache) == 1
 
 
-def test_missing_decoder(normal, monkeypatch):
-    monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(UserError, match=r"lacuna-ssl\[video\]"):
-        open_video(normal, "decord")
-    with pytest.raises(UserError, match="no video decoder 'ffmpeg'"):
-        open_video(normal, "ffmpeg")
+def test_archives(item, tmp_path):
+    with tarfile.open(tmp_path / "films.tar", "w") as tar:
+        for name in ("train/a.mp4", "test/a.mp4"):
+            tar.add(item.path, name)
+    reader = VideoClips((4, *WHOLE))
+    [packed] = FolderSource(str(tmp_path / "films.tar"), reader.extensions).items("train")
+    assert (read(reader, packed, False) == read(reader, item, False)).all()
 
 
-def test_memory_clip():
-    pictures = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 2, 2, 3)
-    with Frames(pictures, 8.0) as video:
-        assert video.get([3, 0, 3])[:, 0, 0, 0].tolist() == [3, 0, 3]
-        with pytest.raises(IndexError):
-            video.get([4])
+def test_arrays(tmp_path):
+    reader = VideoClips((2, 1, 1), stride=3)
+    path = tmp_path / "clips.npy"
+    np.save(path, np.arange(20, dtype=np.uint8).reshape(2, 10, 1, 1))
+    clips = reader.read(Item("clips.npy#1", str(path), member="1"), False)
+    assert clips.shape == (1, 3, 2, 1, 1) and clips[0, 2].flatten().tolist() == [12, 15]
+    for wrong in (np.zeros((4, 4)), np.zeros((0, 2, 2), np.uint8), np.zeros((2, 3, 4, 4), np.uint8)):
+        np.save(tmp_path / "wrong.npy", wrong)
+        with pytest.raises(BadSample, match="an array of"):
+            reader.read(Item("wrong", str(tmp_path / "wrong.npy")), False)
+
+
+def test_world(tmp_path):
+    source = VideoWorld(str(tmp_path), train=8, test=8, size=32, frames=8)
+    reader = VideoClips((8, 32, 32))
+    for item in source.items("test"):
+        assert (reader.read(item, False)[0] == source.clean(item.key)).all()
+        objects = reader.objects(item)
+        assert objects.dtype == torch.bool and (objects.numpy() == np.load(item.aux["object"])).all()
+    item = source.items("test")[0]
+    cut = VideoClips((4, 16, 24), stride=2)
+    assert cut.objects(item).shape == (4, 16, 24) and cut.objects(Item("a", item.path)) is None
+    np.save(tmp_path / "short.npy", np.ones((3, 32, 32), bool))
+    with pytest.raises(BadSample, match="has 8 frames"):
+        reader.objects(Item("a", item.path, aux={"object": str(tmp_path / "short.npy")}))
+
+
+def test_bad_files(tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"\0" * 300)
+    reader, item = VideoClips((4, 8, 8)), Item("bad.mp4", str(tmp_path / "bad.mp4"))
+    with pytest.raises(BadSample, match="cannot open it"):
+        reader.read(item, True)
+    with pytest.raises(BadSample, match="cannot open it"):
+        reader.decode(item)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"size": (8, 8)}, {"size": (0, 8, 8)}, {"stride": 0}, {"target_fps": 0.0}, {"channels": 2}, {"repeats": 0}],
+)
+def test_settings_are_checked(settings):
+    with pytest.raises(UserError, match=r"modality\.reader"):
+        VideoClips(**{"size": (4, 8, 8), **settings})
+
+
+def test_transforms_must_keep_bytes():
+    class Scale(nn.Module):
+        def forward(self, clip):
+            return clip / 255
+
+    with pytest.raises(UserError, match="must stay uint8"):
+        VideoClips((4, 8, 8), transform=[Scale()]).augment(Counting(20), True)

@@ -5,7 +5,8 @@ import torch
 
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch, Mask, Rows
-from modalities.video.masks import TubeMasker, running_cell
+from modalities.video.methods.videomae import TubeMasker
+from modalities.video.methods.videomaev2 import running_cell
 from tests.parity.pixels import OPTIONS, all_rows, answered, ask, backward
 from tests.parity.vectors import Folder, Method, Pair, WeightComparison, close
 

@@ -11,10 +11,10 @@ from core.evaluation.reconstruction import evaluate_reconstruction
 from core.evaluation.settings import LoaderSettings
 from core.reconstruction.errors import hidden_rows
 from core.tokens import Batch, ForwardContext
+from modalities.graph.baseline import NeighbourMean
 from modalities.graph.formats import files
 from modalities.graph.graphs import Graphs, to_dense
 from modalities.graph.reader import GraphReader, GraphSource
-from modalities.graph.reconstruction import NeighbourMean
 from modalities.graph.tokenizer import Nodes
 
 PATH = torch.tensor([[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]])

@@ -1,4 +1,4 @@
-"""What a video is to the rest: numbered frames that can be asked for."""
+"""A video as numbered frames, wherever they come from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -8,10 +8,13 @@ from torch import Tensor
 
 
 class Video(ABC):
-    """An open video. Open it where it is read and close it: it cannot be pickled, forked or shared between threads."""
+    """An open video: frames 0 to `frames` - 1.
+
+    Open it where it is read and close it: it cannot be pickled, forked or shared between threads.
+    """
 
     frames: int  # at least 1
-    fps: float | None  # mean frame rate; None where the file does not tell
+    fps: float | None  # mean frame rate; None where the file has none
 
     @abstractmethod
     def _read(self, indices: list[int]) -> Tensor:
@@ -22,11 +25,14 @@ class Video(ABC):
 
         Raises: BadSample when one of them cannot be decoded, IndexError when there is no such frame.
         """
-        wanted = sorted(set(indices))
-        if wanted[0] < 0 or wanted[-1] >= self.frames:
-            raise IndexError(f"frames {wanted[0]} to {wanted[-1]} of a video of {self.frames}")
-        pictures = self._read(wanted)
-        return pictures if wanted == list(indices) else pictures[np.searchsorted(wanted, indices)]
+        unique = sorted(set(indices))
+        if unique[0] < 0 or unique[-1] >= self.frames:
+            raise IndexError(f"frames {unique[0]} to {unique[-1]} of a video of {self.frames}")
+
+        pictures = self._read(unique)
+        if unique == list(indices):
+            return pictures
+        return pictures[np.searchsorted(unique, indices)]
 
     @abstractmethod
     def close(self) -> None:
@@ -39,8 +45,8 @@ class Video(ABC):
         self.close()
 
 
-class Frames(Video):
-    """A video that lies decoded in memory: uint8 (T, H, W, 3)."""
+class MemoryVideo(Video):
+    """A decoded video in memory: uint8 (T, H, W, 3)."""
 
     def __init__(self, pictures: Tensor, fps: float | None = None):
         self.pictures, self.fps, self.frames = pictures, fps, len(pictures)
@@ -50,11 +56,11 @@ class Frames(Video):
         return self.pictures[indices]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file is open."""
 
 
-class Stored(Video):
-    """A video that stays where it is stored, and is opened by `opener` only while frames are read."""
+class FileVideo(Video):
+    """A video in a file that `opener` opens only while frames are read."""
 
     nbytes = 0
 
@@ -66,4 +72,4 @@ class Stored(Video):
             return video.get(indices)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: the file is closed after every read."""

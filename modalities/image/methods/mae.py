@@ -1,4 +1,4 @@
-"""Official image checkpoints: MAE (facebookresearch/mae), pre-trained or fine-tuned.
+"""MAE: official checkpoints (facebookresearch/mae), pre-trained or fine-tuned. Its parts are the generic ones.
 
 Options of its `MaskedAutoencoderViT` and of its classifier `VisionTransformer`:
 - of the tensors: patch_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias, decoder_embed_dim, decoder_depth,
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from core.errors import UserError
 from core.interop import (
+    CLASSIFIER_RULES,
     HEADS,
+    IMAGENET,
     Official,
     Rule,
     State,
@@ -30,7 +32,6 @@ from core.interop import (
 )
 from core.tokens import Batch
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRUNK = "method.encoder.trunk"
 DECODER = "readouts.main.decoder"
 PIXELS = "readouts.main.objectives.pixels"
@@ -73,22 +74,6 @@ def _table(x: Tensor) -> tuple[Tensor, Tensor]:
 
 _BLOCK = r"(\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\.(?:weight|bias))"
 
-# Of fine-tuned models. Official classifiers put fc_norm behind the mean of all tokens, an encoder has it before.
-CLASSIFIER_RULES = (
-    Rule(r"(?:head|pre_logits)\..*", (), note="the classifier, left out"),
-    Rule(
-        r"fc_norm\.(weight|bias)",
-        (r"encoder.trunk.norm.\1",),
-        note="read as the encoder's last norm, of every token; the classifier normalised their mean",
-    ),
-    Rule(
-        r"(?:encoder\.)?norm\.(weight|bias)",
-        (),
-        given="fc_norm.weight",
-        note="left out, fc_norm stands for it",
-    ),
-)
-
 MAE = Official(
     method="mae",
     modality="image",
@@ -96,15 +81,16 @@ MAE = Official(
     replay=_replay,
     rules=(
         *CLASSIFIER_RULES,
+        Rule(r"pre_logits\..*", (), note="the classifier, left out"),
         Rule(r"patch_embed\.backbone\..*", ()),  # refused by name
         Rule(r"cls_token", ("encoder.cls.token",)),
-        Rule(r"pos_embed", ("encoder.cls.position", "encoder.embed.positions.table"), _table),
-        Rule(r"patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), flat_kernel),
+        Rule(r"pos_embed", ("encoder.cls.position", "encoder.embed.positions.table"), split=_table),
+        Rule(r"patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), split=flat_kernel),
         Rule(r"patch_embed\.proj\.bias", ("encoder.embed.proj.bias",)),
         Rule(rf"blocks\.{_BLOCK}", (r"encoder.trunk.blocks.\1",)),
         Rule(r"norm\.(weight|bias)", (r"encoder.trunk.norm.\1",)),
         Rule(r"mask_token", (f"{DECODER}.mask_token",)),
-        Rule(r"decoder_pos_embed", (f"{DECODER}.cls.position", f"{DECODER}.positions.table"), _table),
+        Rule(r"decoder_pos_embed", (f"{DECODER}.cls.position", f"{DECODER}.positions.table"), split=_table),
         Rule(r"decoder_embed\.(weight|bias)", (rf"{DECODER}.project.\1",)),
         Rule(rf"decoder_blocks\.{_BLOCK}", (rf"{DECODER}.trunk.blocks.\1",)),
         Rule(r"decoder_norm\.(weight|bias)", (rf"{DECODER}.trunk.norm.\1",)),

@@ -21,8 +21,8 @@ from core.sparse import VisiblePatches, masked_to
 from core.targets import Pixels
 from core.tokenizers import Normalise, Patchify
 from core.tokens import Batch, ForwardContext, Mask, Query, Rows, levels
+from modalities.image.methods.spark import SparKDecoder
 from modalities.image.nn.convnet import ConvNet
-from modalities.image.unet import SparKDecoder
 from tests.contracts.firewall import Leak, firewall, growth, scrambled
 from tests.modalities.image.networks import awake, encoder, pictures
 

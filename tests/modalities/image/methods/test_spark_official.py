@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from core.errors import UserError
-from core.interop import load_official, unwrap
+from core.interop import IMAGENET, load_official, unwrap
 from core.tokens import Batch
 from modalities.image import encoder
-from modalities.image.official import IMAGENET
 
 CNN = "sparse_encoder.sp_cnn."
 RESNET = {"layers": [1, 2, 1, 1], "channels": [8, 16, 24, 64]}

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from core import seeding
 from core.data.sources import Item
 from core.errors import BadSample, UserError
-from modalities.image.data import ImageReader
+from modalities.image.reader import ImageReader
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Masks of graphs: nodes of a whole batch at random (GraphMAE, GraphMAE2), atoms of each molecule."""
+"""GraphMAE, of nodes and of whole graphs: masks, targets, official checkpoints (THUDM/GraphMAE).
+
+`modalities/graph/official.py` lists the options that are read.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,8 +10,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from core.maskers import Masker, checked_ratio, uniform
-from core.tokens import ForwardContext, Layout, Mask, Query, Rows, Tokens
+from core.interop import Official, Rule, State
+from core.maskers import Masker, checked_ratio
+from core.targets import Target
+from core.tokens import Batch, ForwardContext, Layout, Mask, Query, Rows, TargetValues, Tokens
+from modalities.graph.graphs import Graphs, to_dense
+from modalities.graph.official import (
+    COMMON_RULES,
+    DECODER,
+    REFUSED_RULES,
+    Settings,
+    edge_flags,
+    gnn_overrides,
+    kind_of,
+    layer_rules,
+    node_overrides,
+    part_rules,
+    refuse_unbuildable,
+    residual_of,
+)
 
 
 class NodeMasker(Masker):
@@ -115,44 +135,6 @@ class NodeMasker(Masker):
         return {f"main/{i}": Query(rows, Rows(nodes[None])) for i, nodes in enumerate(erased)}
 
 
-class AtomMasker(Masker):
-    """Hides int(n · ratio + 1) atoms of each molecule of n; they are erased, and again before decoding.
-
-    Draws: noise (N,), the lowest of each molecule are hidden; or the hidden nodes themselves (long), to
-    replay.
-    Shapes: tokens (1, N, …) -> Mask with visible (1, N − M), query `main` (1, M).
-    Source: THUDM/GraphMAE, folder chem.
-    """
-
-    def __init__(self, ratio: float, view: str = "graph"):
-        self.ratio, self.view = checked_ratio(ratio), view
-
-    def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext) -> dict:
-        layout, device = tokens[self.view].layout, tokens[self.view].content.device
-        return {self.view: uniform((layout.count,), device, generator)}
-
-    def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, ctx: ForwardContext) -> dict[str, Mask]:
-        layout, draw = tokens[self.view].layout, draws[self.view]
-        atoms = draw
-        if draw.is_floating_point():
-            atoms = self._lowest(draw, layout)
-
-        hidden = torch.zeros(layout.count, dtype=torch.bool, device=atoms.device).index_fill(0, atoms, True)
-        visible = Rows.from_mask(~hidden[None], layout.count - len(atoms))
-        rows = Rows(atoms[None])
-        return {self.view: Mask(hidden[None], visible, queries={"main": Query(rows, rows)})}
-
-    def _lowest(self, noise: Tensor, layout: Layout) -> Tensor:
-        """The atoms (M,) of lowest noise of each molecule."""
-        order = (layout.sample + noise.double()).argsort()  # by molecule, then noise
-
-        parts, start = [], 0
-        for count in layout.counts:
-            parts.append(order[start : start + min(int(count * self.ratio + 1), count)])
-            start += count
-        return torch.cat(parts)
-
-
 def drop_edges(layout: Layout, remaining: Tensor, loops: Literal["doubled", "single"]) -> Layout:
     """The layout with the flagged edges alone, `remaining` (E,) bool, and a new self-loop on every node.
 
@@ -181,3 +163,86 @@ def permutation(count: int, generator: torch.Generator | None, device: torch.dev
 
 def _device_of(generator: torch.Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
+
+
+class NodeFeatures(Target):
+    """The raw features (1, M, C), not normalised: the cosine error does that."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.out = features
+
+    @torch.no_grad()
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        content = query.rows.gather(ctx.tokens[view].content)
+        if content.dim() == 4:  # sparse, (1, M, 2, K)
+            content = to_dense(content, self.out)
+        return TargetValues(content.float())
+
+
+# Official checkpoints -----------------------------------------------------------------------------
+
+
+def _overrides(state: State, settings: Settings) -> list[str]:
+    encoder, decoder = kind_of(state, "encoder"), kind_of(state, "decoder")
+    refuse_unbuildable(state, settings, encoder, decoder)
+    method = ["method=graphmae_gin"] if encoder == "gin" else []
+
+    # Decoders without messages read each node's code alone: none is hidden from them.
+    remask = "none" if decoder in ("mlp", "linear") else "hidden"
+
+    return [
+        *method,
+        *gnn_overrides(state, settings, encoder, decoder),
+        *node_overrides("method.encoder", residual=residual_of(state, settings, encoder)),
+        *node_overrides(
+            "method.masker",
+            replace=settings.get("replace_rate", 0.0),
+            remask=remask,
+        ),
+    ]
+
+
+def _replay(io: State, settings: Settings) -> tuple[Batch, dict]:
+    counts = io["graph_id"].bincount().tolist() if "graph_id" in io else None
+    graphs = Graphs.of(io["x"], io["edge_index"], counts)
+
+    draws = {"nodes": io["randperm_0_nodes"]}
+    if "randperm_1_masked" in io:
+        draws |= {"masked": io["randperm_1_masked"], "noise": io["randperm_2_noise"]}
+    if "dropped_edge_index" in io:
+        # Its last columns are the fresh self-loops.
+        draws["edges"] = edge_flags(graphs, io["dropped_edge_index"][:, : -len(io["x"])])
+    return Batch({"graph": graphs}), {"graph": draws}
+
+
+_MLP = (
+    ("linears.0", "linear1"),
+    ("linears.1", "linear2"),
+    ("norms.0", "norm"),
+    ("activations.0", "activation"),
+)
+
+GRAPHMAE = Official(
+    method="graphmae",
+    modality="graph",
+    overrides=_overrides,
+    replay=_replay,
+    rules=(
+        *COMMON_RULES,
+        *layer_rules(r"encoder\.gcn_layers\.(\d+)", r"encoder.layers.\1"),
+        *layer_rules(r"decoder\.gcn_layers\.(\d+)", rf"{DECODER}.layers.\1"),
+        Rule(r"decoder\.0\.(weight|bias)", (rf"{DECODER}.mlp.linear1.\1",)),
+        Rule(r"decoder\.1\.weight", (f"{DECODER}.mlp.activation.weight",)),
+        Rule(r"decoder\.3\.(weight|bias)", (rf"{DECODER}.mlp.linear2.\1",)),
+        Rule(r"decoder\.(weight|bias)", (rf"{DECODER}.linear.\1",)),
+        Rule(r"encoder\.layers\.(\d+)\.eps", (r"encoder.layers.\1.eps",)),
+        *part_rules(_MLP, r"encoder\.layers\.(\d+)\.apply_func(?:\.mlp)?", r"encoder.layers.\1.mlp"),
+        Rule(r"encoder\.layers\.(\d+)\.apply_func\.norm\.(\w+)", (r"encoder.layers.\1.norm.\2",)),
+        Rule(r"encoder\.layers\.(\d+)\.apply_func\.act\.weight", (r"encoder.layers.\1.activation.weight",)),
+        Rule(r"encoder\.layers\.(\d+)\.res_fc\.weight", (r"encoder.layers.\1.residual.weight",)),
+        Rule(r"decoder\.layers\.0\.eps", (f"{DECODER}.eps",)),
+        *part_rules(_MLP, r"decoder\.layers\.0\.apply_func", f"{DECODER}.mlp"),
+        *REFUSED_RULES,
+    ),
+)

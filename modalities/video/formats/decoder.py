@@ -1,0 +1,303 @@
+"""Video decoders behind one small interface: `open_video`. Nothing else imports a decoder."""
+
+import io
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from types import ModuleType
+from typing import Literal, NamedTuple
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from torch import Tensor
+
+from core.errors import BadSample, UserError
+from modalities.video.formats.diagnosis import diagnosis, is_cut, opened
+from modalities.video.formats.frames import Video
+
+Decoder = Literal["pyav", "decord"]
+# Containers whose time stamps and key frames can be trusted. Not AVI: it has no display order, and FFmpeg's
+# guess of it is wrong for B-frames.
+STAMPED = ("mov", "matroska")
+MARKED = ("h264", "hevc")  # codecs that mark frames which no other frame refers to, one packet per frame
+RGB = ("rgb24", "gbrp")  # pixel formats that come as 8-bit RGB arrays by themselves
+RAISED = (av.FFmpegError, OSError, ValueError, MemoryError)  # by PyAV, for bad files
+INDEXES = 4096  # files whose index is remembered in a process, a few kB each
+# Titles and the like that are not UTF-8 are an error in PyAV up to 18, unless it is set to ignore them.
+LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+# One bad file makes FFmpeg write thousands of lines; errors still come as exceptions.
+av.logging.set_level(None)
+
+
+def open_video(source: str | Path | bytes, decoder: Decoder = "pyav") -> Video:
+    """Opens a file, or the bytes of one.
+
+    Raises: BadSample with the reason; UserError where the decoder is missing.
+    """
+    with opened(source):
+        pass  # it exists and is not empty
+
+    if decoder == "pyav":
+        return PyAVVideo(source)
+    if decoder == "decord":
+        return DecordVideo(source)
+    raise UserError(f"modality.reader.decoder: there is no video decoder {decoder!r}; use pyav or decord.")
+
+
+class Index(NamedTuple):
+    """Names of all shown frames, ascending, and of the key frames among them.
+
+    A frame's name is its time stamp; without keys, where stamps cannot be trusted, its number in decoding
+    order.
+    """
+
+    frames: array
+    keys: array
+
+
+_indexes: dict[tuple, Index] = {}  # least recently used first
+
+
+class PyAVVideo(Video):
+    """FFmpeg with an index of all packets: exact frames, or BadSample.
+
+    Decodes in one thread and applies quarter turns and mirroring.
+
+    A frame is identified by its time stamp; where that frame is not decoded, no other takes its place. Where
+    time stamps or key frames cannot be trusted (AVI, MPEG-TS, …) decoded frames are counted from the first
+    one on.
+    """
+
+    def __init__(self, source: str | Path | bytes):
+        self._source = source
+        # One for all frames keeps its tables: a quarter of the time of a clip.
+        self._convert = VideoReformatter()
+        with _decoder_errors("PyAV", *RAISED):
+            self._open()
+            try:
+                self._index = self._cached_index()
+            except Exception:
+                self.close()
+                raise
+
+        self.frames = len(self._index.frames)
+        self.fps = float(self._stream.average_rate or 0) or None
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _open(self) -> None:
+        self._container = _container(self._source)
+        self._stream = self._container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
+
+    def _cached_index(self) -> Index:
+        """The index of the file, from memory where it has been opened before."""
+        if isinstance(self._source, bytes):
+            return self._scan()
+
+        stat = Path(self._source).stat()
+        name = (str(self._source), stat.st_mtime_ns, stat.st_size)
+        index = _indexes.pop(name, None) or self._scan()
+        _indexes[name] = index
+        if len(_indexes) > INDEXES:
+            del _indexes[next(iter(_indexes))]
+        return index
+
+    def _scan(self) -> Index:
+        """Reads all packets; decodes only where time stamps cannot be trusted.
+
+        Raises: BadSample for a file that is cut off, damaged or without frames.
+        """
+        kind = self._container.format.name
+        if kind.startswith("mov") and is_cut(self._source):
+            raise BadSample("is cut off: an MP4 that lists more frames than it holds")
+
+        times, keys = array("q"), array("q")
+        trusted = kind.startswith(STAMPED)
+        for number, packet in enumerate(self._container.demux(self._stream)):
+            if not packet.size:  # the end
+                continue
+            if packet.is_corrupt:
+                raise BadSample(f"is cut off or damaged: frame {number} is incomplete")
+
+            trusted &= packet.pts is not None
+            if trusted and not packet.is_discard:
+                times.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
+
+        has_unique_times = len(set(times)) == len(times)
+        if not (trusted and keys and has_unique_times):
+            count = sum(1 for _ in self._walk(stamped=False))
+            times, keys = array("q", range(count)), array("q")
+        if not times:
+            raise BadSample("holds no frames")
+        return Index(array("q", sorted(times)), array("q", sorted(keys)))
+
+    def _read(self, indices: list[int]) -> Tensor:
+        names = [self._index.frames[index] for index in indices]
+        with _decoder_errors("PyAV", *RAISED):
+            pictures = self._jump(names)  # none where frames have no time stamps
+            if len(pictures) < len(names):  # also where a jump led too far
+                pictures = self._pick(self._walk(stamped=bool(self._index.keys)), set(names))
+
+        for index, name in zip(indices, names, strict=True):
+            if name not in pictures:
+                raise BadSample(f"frame {index} of {self.frames} cannot be decoded: the decoder skips it")
+        ordered = [pictures[name] for name in names]
+        if any(picture.shape != ordered[0].shape for picture in ordered):
+            raise BadSample("its frame size changes on the way")
+        return torch.from_numpy(np.stack(ordered))
+
+    def _jump(self, times: list[int]) -> dict[int, np.ndarray]:
+        """Pictures by time stamp, decoded from the last key frame before each time."""
+        pictures = {}
+        for key, group in groupby(times, lambda time: bisect_right(self._index.keys, time)):
+            if key:
+                self._container.seek(self._index.keys[key - 1], stream=self._stream)
+                stamps = set(group)
+                pictures |= self._pick(self._decode(stamps), stamps)
+        return pictures
+
+    def _walk(self, stamped: bool) -> Iterator[tuple[int, av.VideoFrame]]:
+        """All frames by name from the start of the file, which is opened anew."""
+        self.close()
+        self._open()
+        for number, frame in enumerate(self._container.decode(self._stream)):
+            yield (frame.pts if stamped else number), frame
+
+    def _decode(self, times: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames by time stamp, from the container's position on.
+
+        Skips frames outside `times` that no other frame refers to: a quarter of the work at stride 4.
+        """
+        codec = self._stream.codec_context
+        for packet in self._container.demux(self._stream):
+            if codec.name in MARKED:
+                codec.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
+            for frame in packet.decode():
+                yield frame.pts, frame
+
+    def _pick(self, frames: Iterable[tuple[int, av.VideoFrame]], names: set[int]) -> dict[int, np.ndarray]:
+        """Pictures of the frames with these names, as far as `frames` has them."""
+        pictures, last = {}, max(names)
+        for name, frame in frames:
+            if name in names:
+                pictures[name] = self._picture(frame)
+            if name is not None and name >= last:
+                break
+        return pictures
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        if frame.is_corrupt:
+            raise BadSample(f"the frame at {frame.time:.3f} s is damaged")
+        if frame.format.name not in RGB:
+            frame = self._convert.reformat(frame, format="rgb24", threads=1)
+
+        picture = frame.to_ndarray()
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        return picture if matrix is None else _upright(picture, np.frombuffer(matrix, np.int32))
+
+
+class DecordVideo(Video):
+    """decord, for recipes that must read as they were published.
+
+    It silently gives wrong frames of open GOPs, HEVC, AVI with B-frames, MPEG-TS and edited MP4s: prefer
+    PyAV.
+    """
+
+    def __init__(self, source: str | Path | bytes):
+        try:
+            import decord
+        except ImportError as error:
+            raise UserError(
+                "modality.reader.decoder=decord: decord is not installed. Install it by "
+                '`pip install "lacuna-ssl[video]"`, or set modality.reader.decoder=pyav.'
+            ) from error
+
+        decord.logging.set_level(decord.logging.QUIET)
+        self._video = self._copy = None
+        try:
+            self._open(source, decord)
+        except Exception:
+            self.close()
+            raise
+
+    def _open(self, source: str | Path | bytes, decord: ModuleType) -> None:
+        with _decoder_errors("PyAV", *RAISED):
+            _container(source).close()  # decord would print a line about each file that it cannot open
+
+        path = source
+        if isinstance(source, bytes):  # decord crashes the process on some damaged files in memory
+            self._copy = NamedTemporaryFile()  # noqa: SIM115
+            self._copy.write(source)
+            self._copy.flush()
+            path = self._copy.name
+
+        with _decoder_errors("decord", Exception):
+            self._video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            self.frames = len(self._video)
+            self.fps = float(self._video.get_avg_fps()) or None
+        if not self.frames:
+            raise BadSample("holds no frames")
+
+    def close(self) -> None:
+        self._video = None
+        if self._copy:
+            self._copy.close()
+
+    def _read(self, indices: list[int]) -> Tensor:
+        with _decoder_errors("decord", Exception):
+            return torch.from_numpy(self._video.get_batch(indices).asnumpy())
+
+
+@contextmanager
+def _decoder_errors(decoder: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns a decoder's exceptions of these kinds into BadSample."""
+    try:
+        yield
+    except BadSample:
+        raise
+    except kinds as error:
+        text = " ".join(str(error).split())
+        raise BadSample(f"{decoder} cannot decode it: {type(error).__name__}: {text[:300]}") from error
+
+
+def _container(source: str | Path | bytes) -> InputContainer:
+    """The file opened by FFmpeg. Raises BadSample where it cannot, or where nothing in it can be decoded."""
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        container = av.open(file, **LENIENT)
+    except av.error.InvalidDataError as error:
+        raise BadSample(f"FFmpeg cannot open it ({error.strerror}): {diagnosis(source)}") from error
+
+    videos = container.streams.video
+    if not videos:
+        kinds = ", ".join(stream.type for stream in container.streams)
+        container.close()
+        raise BadSample(f"holds no video stream (streams: {kinds or 'none'})")
+    if videos[0].codec_context is None:  # decoding it could crash the process
+        container.close()
+        raise BadSample(f"FFmpeg has no codec for its video stream: {diagnosis(source)}")
+    return container
+
+
+def _upright(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The picture in its display orientation.
+
+    `matrix` holds nine numbers: x' = m0 x + m3 y + m6, y' = m1 x + m4 y + m7.
+    """
+    x, y = matrix[0], matrix[4]
+    if abs(matrix[1]) > abs(matrix[0]):  # a quarter turn
+        picture = picture.swapaxes(0, 1)
+        x, y = matrix[3], matrix[1]
+    return picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
