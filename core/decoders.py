@@ -81,7 +81,10 @@ class MAEDecoder(Decoder):
         x = torch.cat([latents, mask_tokens], 1)
         extra = int(self.cls is not None)
         if self.cls is not None:
-            x = self.cls(x, None if self.cls.token is not None else self.project(latent.cls))
+            encoder_cls = None
+            if self.cls.token is None:
+                encoder_cls = self.project(latent.cls)
+            x = self.cls(x, encoder_cls)
 
         plan = self._plan(latent, masked, extra)
         output = self._output_rows(visible, layout, masked, predicted, extra)
@@ -101,7 +104,9 @@ class MAEDecoder(Decoder):
         absent = ~visible.to_mask(layout.count)
         if layout.valid is not None:
             return Rows.from_mask(absent & layout.valid)
-        return Rows.from_mask(absent, layout.count - visible.count if visible.valid is None else None)
+        if visible.valid is not None:
+            return Rows.from_mask(absent)
+        return Rows.from_mask(absent, layout.count - visible.count)
 
     def _output_rows(
         self, visible: Rows, layout: Layout, masked: Rows, predicted: Mapping[str, Rows], extra: int
@@ -141,5 +146,8 @@ def _joined_valid(sets: list[Rows]) -> Tensor | None:
 
     flags = []
     for rows in sets:
-        flags.append(torch.ones_like(rows.index, dtype=torch.bool) if rows.valid is None else rows.valid)
+        valid = rows.valid
+        if valid is None:
+            valid = torch.ones_like(rows.index, dtype=torch.bool)
+        flags.append(valid)
     return torch.cat(flags, 1)

@@ -25,7 +25,10 @@ class Positions(nn.Module, ABC):
         """The table of the grid it was built for, (N, D)."""
 
     def forward(self, cells: Tensor | None, grid: tuple[int, ...]) -> Tensor:
-        table = self.full() if grid == self.grid else resize_table(self.full(), self.grid, grid)
+        table = self.full()
+        if grid != self.grid:
+            table = resize_table(table, self.grid, grid)
+
         if cells is None:
             return table[None]
         return table.index_select(0, cells.flatten()).view(*cells.shape, self.dim)
@@ -120,15 +123,18 @@ def resize_table(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> T
     if len(old) != len(new):
         raise ValueError(f"cannot resize positions of a {len(old)}-d grid to a {len(new)}-d one")
 
-    x = table.float().T.reshape(table.shape[1], *old)  # (D, *old)
+    dim = table.shape[1]
+    x = table.float().T.reshape(dim, *old)  # (D, *old)
+    linear_axes = 1
     if len(old) >= 2:
-        planes = x.flatten(1, -3) if len(old) > 2 else x[:, None]
+        planes = x.reshape(dim, -1, *old[-2:])
         planes = F.interpolate(planes, size=new[-2:], mode="bicubic", align_corners=False)
-        x = planes.reshape(table.shape[1], *old[:-2], *new[-2:])
+        x = planes.reshape(dim, *old[:-2], *new[-2:])
+        linear_axes = len(old) - 2
 
-    for axis in range(len(old) - 2 if len(old) >= 2 else 1):
+    for axis in range(linear_axes):
         lines = x.movedim(axis + 1, -1)
-        flat = F.interpolate(lines.flatten(1, -2) if lines.dim() > 2 else lines[:, None], size=new[axis], mode="linear")
+        flat = F.interpolate(lines.reshape(dim, -1, lines.shape[-1]), size=new[axis], mode="linear")
         x = flat.reshape(*lines.shape[:-1], new[axis]).movedim(-1, axis + 1)
 
     return x.flatten(1).T.to(table.dtype)
@@ -171,7 +177,7 @@ class PatchEmbed(nn.Module):
 
 
 class ClsToken(nn.Module):
-    """A token put before the others: its own learned vector (`std` 0: starts at zero), or one that is handed in.
+    """A token put before the others: a learned vector, or, not `learned`, one that `forward` is given.
 
     `position`: none, a fixed vector (zero unless a checkpoint holds another: MAE's table has a row for it) or learned.
     """
@@ -179,12 +185,12 @@ class ClsToken(nn.Module):
     def __init__(
         self,
         dim: int,
-        own: bool = True,
+        learned: bool = True,
         position: Literal["none", "fixed", "learned"] = "none",
         init: Literal["normal", "truncated", "zero"] = "normal",
     ):
         super().__init__()
-        self.token = nn.Parameter(token(dim, init)) if own else None
+        self.token = nn.Parameter(token(dim, init)) if learned else None
         if position == "learned":
             self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         elif position == "fixed":

@@ -87,9 +87,12 @@ class Attention(nn.Module):
             raise ValueError(f"width {dim} is not divisible by {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "full")
-        self.q_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
-        self.v_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
-        self.scale = nn.Parameter(torch.full((heads, 1, 1), 10.0).log()) if cosine else None
+        self.q_bias = self.v_bias = self.scale = None
+        if bias == "qv":
+            self.q_bias = nn.Parameter(torch.zeros(dim))
+            self.v_bias = nn.Parameter(torch.zeros(dim))
+        if cosine:
+            self.scale = nn.Parameter(torch.full((heads, 1, 1), 10.0).log())
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
@@ -102,8 +105,9 @@ class Attention(nn.Module):
             q, k, v = self._project(x, weight, bias)
         else:  # queries of the rows to be read, keys and values of all
             dim = x.shape[2]
-            query_bias = None if bias is None else bias[:dim]
-            key_value_bias = None if bias is None else bias[dim:]
+            query_bias = key_value_bias = None
+            if bias is not None:
+                query_bias, key_value_bias = bias[:dim], bias[dim:]
             q = self._project(read.gather(x), weight[:dim], query_bias)[0]
             k, v = self._project(x, weight[dim:], key_value_bias)
 
@@ -169,7 +173,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
         attended = self.attn(self.norm1(x), plan, read)
-        x = x if read is None else read.gather(x)
+        if read is not None:
+            x = read.gather(x)
         x = x + self.drop_path(self.scale1(attended))
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
@@ -270,6 +275,16 @@ class ViT(Encoder):
             return Latent(x, inputs.layout, rows=inputs.rows, taps=outputs, condition=inputs.condition)
 
         x, outputs = self.trunk(self.cls(x), plan, taps)
-        tapped = {name: output[:, 1:] for name, output in outputs.items()}
-        tapped |= {f"{name}/cls": output[:, 0] for name, output in outputs.items()}
-        return Latent(x[:, 1:], inputs.layout, rows=inputs.rows, cls=x[:, 0], taps=tapped, condition=inputs.condition)
+        split_taps = {}
+        for name, output in outputs.items():
+            split_taps[name] = output[:, 1:]
+            split_taps[f"{name}/cls"] = output[:, 0]
+
+        return Latent(
+            x[:, 1:],
+            inputs.layout,
+            rows=inputs.rows,
+            cls=x[:, 0],
+            taps=split_taps,
+            condition=inputs.condition,
+        )

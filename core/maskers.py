@@ -95,14 +95,15 @@ class BlockMasker(ViewMasker):
     def mask_view(self, tokens: Tokens, draws: dict[str, Tensor], ctx: ForwardContext) -> Mask:
         grid = tokens.layout.grid
         assert grid is not None, "draw_view refuses tokens without a grid"
-        inside = torch.ones((), dtype=torch.bool, device=tokens.content.device)
+        covered = torch.ones((), dtype=torch.bool, device=tokens.content.device)
         for axis, length in enumerate(grid):
             span = self._spans(draws["boxes"][..., axis, :], length)  # (B, boxes, length)
-            shape = [length if other == axis else 1 for other in range(len(grid))]
-            inside = inside & span.reshape(*span.shape[:2], *shape)
+            shape = [1] * len(grid)
+            shape[axis] = length
+            covered = covered & span.reshape(*span.shape[:2], *shape)
 
         # The number of the first box over each token; `boxes` where there is none.
-        covered = inside.flatten(2)
+        covered = covered.flatten(2)
         box = torch.where(covered.any(1), covered.to(torch.uint8).argmax(1), self.boxes)
 
         rank = (box + draws["noise"]).flatten(1)
@@ -201,9 +202,11 @@ def keep_lowest(score: Tensor, tokens: Tokens, ratio: float | None = None, keep:
 
 
 def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Uniform noise drawn where the generator lives (the CPU, mostly), so that masks do not depend on the device."""
-    home = "cpu" if generator is None else generator.device
-    return torch.rand(tuple(shape), generator=generator, device=home).to(device, non_blocking=True)
+    """Uniform noise drawn on the generator's device (the CPU, mostly): masks do not depend on the model's."""
+    source = torch.device("cpu")
+    if generator is not None:
+        source = generator.device
+    return torch.rand(tuple(shape), generator=generator, device=source).to(device, non_blocking=True)
 
 
 def checked_ratio(ratio: float) -> float:

@@ -49,10 +49,14 @@ class Objective(nn.Module):
         """error (B, M) or (B, M, P), weight broadcastable to it, padding left out -> scalar."""
         if rows is not None and rows.valid is not None:
             valid = rows.valid.to(error.dtype).reshape(rows.valid.shape + (1,) * (error.dim() - 2))
-            weight = valid if weight is None else weight * valid
+            if weight is not None:
+                valid = weight * valid
+            weight = valid
 
         if weight is None:
-            return error.mean() if error.numel() else error.sum()
+            if not error.numel():
+                return error.sum()
+            return error.mean()
 
         weight = weight.expand_as(error)
         # Zero weight times an infinite error must not make the sum NaN.

@@ -50,8 +50,9 @@ class Run:
     @property
     def done(self) -> int:
         """Steps that the log or a checkpoint shows to be done."""
-        logged = self.train[-1]["step"] if self.train else 0
-        return max(self.step, logged)
+        if not self.train:
+            return self.step
+        return max(self.step, self.train[-1]["step"])
 
     @property
     def steps(self) -> int | None:
@@ -60,11 +61,16 @@ class Run:
             return int(self.config["steps"])
 
         per_epoch = self.steps_per_epoch
-        return None if per_epoch is None else int(self.config["epochs"] * per_epoch + 1e-6)
+        if per_epoch is None:
+            return None
+        return int(self.config["epochs"] * per_epoch + 1e-6)
 
     @property
     def steps_per_epoch(self) -> float | None:
-        return self.train[-1]["step"] / self.train[-1]["epoch"] if self.train else None
+        """By the log; None where it is empty."""
+        if not self.train:
+            return None
+        return self.train[-1]["step"] / self.train[-1]["epoch"]
 
     @property
     def progress(self) -> Progress:
@@ -75,8 +81,14 @@ class Run:
     @property
     def metrics(self) -> dict[str, list[float | None]]:
         """The log as a table, one list of values per column ("step", "loss", "lr", …); pandas takes it as it is."""
-        names = list(self.train[-1]) if self.train else []
-        return {name: [line.get(name) for line in self.train] for name in names if name != "kind"}
+        if not self.train:
+            return {}
+
+        names = [name for name in self.train[-1] if name != "kind"]
+        return {name: self._column(name) for name in names}
+
+    def _column(self, name: str) -> list[float]:
+        return [line.get(name) for line in self.train]
 
     def encoder(self) -> SavedEncoder:
         """The trained encoder, in eval mode. Raises UserError where the run has not come to its end."""
@@ -87,18 +99,26 @@ class Run:
         return open_method(self.path, self.config)
 
     def _repr_html_(self) -> str:
-        """A notebook's view of the run: what it is and how far it has come."""
-        loss = f"{self.train[-1]['loss']:.4f}" if self.train else "-"
+        """A notebook's view of the run: its choices and its progress."""
+        loss, steps = "-", f"{self.done} of {self.steps or '?'}"
+        if self.train:
+            loss = f"{self.train[-1]['loss']:.4f}"
+        if self.is_finished:
+            steps += ", finished"
+
         facts = {
             "run": str(self.path),
             "modality": self.config["modality"]["name"],
             "method": self.config["method"]["name"],
             "size": self.config["size"]["name"],
-            "steps": f"{self.done} of {self.steps or '?'}" + (", finished" if self.is_finished else ""),
+            "steps": steps,
             "loss": loss,
         }
-        rows = [f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()]
-        return f"<table>{''.join(rows)}</table>"
+
+        rows = ""
+        for name, value in facts.items():
+            rows += f"<tr><th>{name}</th><td>{escape(value)}</td></tr>"
+        return f"<table>{rows}</table>"
 
     @property
     def last_logged(self) -> str | None:
@@ -117,12 +137,17 @@ def open_run(folder: str | Path) -> Run:
     for line in read_lines(folder / "metrics.jsonl"):
         lines[line["kind"]].append(line)
 
-    evaluations = {file.stem: _read_evaluation(file) for file in sorted(folder.glob("evaluation/*.json"))}
+    evaluations = {}
+    for file in sorted(folder.glob("evaluation/*.json")):
+        evaluations[file.stem] = _read_evaluation(file)
 
     checkpoint = Checkpoints(folder / "checkpoints", keep=1).newest()
-    damage = None if checkpoint is None else find_damage(checkpoint)
-    if checkpoint is not None and damage:
-        raise UserError(f"The newest checkpoint of run={folder}, {checkpoint.name}, is damaged ({damage}); remove it.")
+    if checkpoint is not None:
+        damage = find_damage(checkpoint)
+        if damage:
+            raise UserError(
+                f"The newest checkpoint of run={folder}, {checkpoint.name}, is damaged ({damage}); remove it."
+            )
 
     return Run(
         path=folder,
@@ -171,9 +196,11 @@ def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
     method = build_method(dict(config))
     load_weights(method, newest)
 
+    means = {}
     with safe_open(newest / STATE, "pt") as state:
-        names = [name for name in state.keys() if name.startswith("average/")]  # noqa: SIM118 (no mapping)
-        means = {name.removeprefix("average/"): state.get_tensor(name) for name in names}
+        for name in state.keys():  # noqa: SIM118 (no mapping)
+            if name.startswith("average/"):
+                means[name.removeprefix("average/")] = state.get_tensor(name)
     method.load_state_dict(means, strict=False)
     return method
 
@@ -197,11 +224,9 @@ def load_weights(method: MaskedAutoencoder, source: Path, part: str | None = Non
         weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         modules = dict(method.named_modules())
         if not weights or part not in modules:
-            lacking = f"init.from={source}" if not weights else "the method"
+            place = f"init.from={source}" if not weights else "the method"
             names = sorted(name for name in modules if name.startswith("encoder") and name.count(".") < 2)
-            raise UserError(
-                f"init.part={part}: {lacking} has no weights there. Parts of the method: {', '.join(names)}."
-            )
+            raise UserError(f"init.part={part}: {place} has no weights there. Parts of the method: {', '.join(names)}.")
         target = modules[part]
 
     compare_shapes(weights, target, source)

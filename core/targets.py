@@ -89,11 +89,13 @@ class Pixels(Target):
         if self.per == "none":
             return values.new_zeros(()), values.new_ones(())
 
-        axes = (2, 3) if self.per == "patch" else (2,)
-        mean, variance = values.mean(axes, keepdim=True), values.var(axes, keepdim=True)
         # The official codes differ in the place of the small number.
-        divisor = (variance + 1e-6).sqrt() if self.per == "patch" else variance.sqrt() + 1e-6
-        return mean, divisor
+        if self.per == "patch":
+            mean, variance = values.mean((2, 3), keepdim=True), values.var((2, 3), keepdim=True)
+            return mean, (variance + 1e-6).sqrt()
+
+        mean, variance = values.mean((2,), keepdim=True), values.var((2,), keepdim=True)
+        return mean, variance.sqrt() + 1e-6
 
     def restore(self, prediction: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Predicted rows (B, M, P) -> [0, 1] pixels (B, M, pixels, C), with statistics the caller has a right to."""

@@ -35,8 +35,10 @@ class EMATeacher(MovingTeacher):
         self.copies = nn.ModuleDict()
 
     def follow(self, method: nn.Module) -> None:
-        copies = {name: copy.deepcopy(method.get_submodule(path)) for name, path in self.parts.items()}
-        self.copies = nn.ModuleDict(copies).requires_grad_(False)
+        copies = nn.ModuleDict()
+        for name, path in self.parts.items():
+            copies[name] = copy.deepcopy(method.get_submodule(path))
+        self.copies = copies.requires_grad_(False)
 
     @torch.no_grad()
     def before_step(self, method: nn.Module, progress: Progress) -> None:

@@ -59,7 +59,9 @@ class Normalise(nn.Module):
 
 def unit(x: Tensor) -> Tensor:
     """uint8 -> float32 in [0, 1]; floats as they are."""
-    return x if x.is_floating_point() else x.float() / 255
+    if x.is_floating_point():
+        return x
+    return x.float() / 255
 
 
 class Patchify(Tokenizer):
@@ -90,9 +92,9 @@ class Patchify(Tokenizer):
     def forward(self, data: Tensor) -> Tokens:
         axes = len(self.patch)
         if data.dim() != axes + 2 or data.shape[1] != self.channels:
-            names = "(B, C" + "".join(f", {n}" for n in self.size) + ")"
+            shape = ", ".join(map(str, ("B", "C", *self.size)))
             raise UserError(
-                f"Input has shape {tuple(data.shape)}; expected {names} with C = {self.channels}. "
+                f"Input has shape {tuple(data.shape)}; expected ({shape}) with C = {self.channels}. "
                 "Declare other data by modality.channels and modality.size."
             )
 
@@ -119,11 +121,15 @@ class Patchify(Tokenizer):
         return x.permute(order).reshape(content.shape[0], self.channels, *size)
 
     def _grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        grid = tuple(n // p for n, p in zip(size, self.patch, strict=True))
-        fits = tuple(max(p, cells * p) for cells, p in zip(grid, self.patch, strict=True))
-        if fits != tuple(size):
+        """Patches along each axis of an input."""
+        grid, fits = [], []  # fits: the nearest smaller size that patches divide
+        for length, patch in zip(size, self.patch, strict=True):
+            grid.append(length // patch)
+            fits.append(max(patch, length // patch * patch))
+
+        if fits != list(size):
             raise UserError(
                 f"Patch {self.patch} does not divide the input {size}. "
-                f"Set modality.size={list(fits)} or another modality.patch."
+                f"Set modality.size={fits} or another modality.patch."
             )
-        return grid
+        return tuple(grid)

@@ -71,9 +71,12 @@ def train(*overrides: str, **settings: Any) -> Run:
     resumes.
     Raises: UserError; Interrupted.
     """
-    words = [f"{key}={_as_override(value)}" for key, value in settings.items()]
+    words = list(overrides)
+    for key, value in settings.items():
+        words.append(f"{key}={_as_override(value)}")
+
     with connect() as distributed:
-        run_dir = run(compose([*overrides, *words]), distributed)
+        run_dir = run(compose(words), distributed)
     return open_run(run_dir)
 
 
@@ -185,17 +188,19 @@ def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Di
     plan, recipe, method = parts.plan, parts.recipe, parts.method
     clock = Clock.of(plan, data.batches_from(0).steps_per_epoch, recipe.accumulate)
 
-    count = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    encoder_count = sum(p.numel() for p in method.encoder.parameters())
+    trained = [p.numel() for p in method.parameters() if p.requires_grad]
+    in_encoder = [p.numel() for p in method.encoder.parameters()]
     warmup = recipe.warmup(Progress(0, clock.steps, 0.0, clock.at(clock.steps).epochs))
-    pieces = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    batch = f"{plan.batch_size}"
+    if recipe.accumulate > 1:
+        batch += f" in {recipe.accumulate} parts"
 
     facts = {
         "modality": config["modality"]["name"],
         "method": f"{config['method']['name']}, size {config['size']['name']}",
-        "parameters": f"{count / 1e6:.2f} M, {encoder_count / 1e6:.2f} M of them in the encoder",
+        "parameters": f"{sum(trained) / 1e6:.2f} M, {sum(in_encoder) / 1e6:.2f} M of them in the encoder",
         "data": f"{config['data']['name']}: {data.train} training samples, held out: {data.test}",
-        "batch": f"{plan.batch_size}{pieces}, {distributed.size} x {distributed.device.type}",
+        "batch": f"{batch}, {distributed.size} x {distributed.device.type}",
         "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
@@ -204,7 +209,10 @@ def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Di
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
-    task = "knn" if config.get("published") is None else "published"
+    """The commands to look at a run and to evaluate it."""
+    task = "knn"
+    if config.get("published") is not None:
+        task = "published"
     return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task={task}"
 
 

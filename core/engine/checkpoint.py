@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -117,9 +116,11 @@ def collect(method: nn.Module, optimizer: torch.optim.Optimizer, average: Weight
     names: dict[Tensor, str] = {p: name for name, p in method.named_parameters()}
     tensors = {}
     for parameter, state in optimizer.state.items():
-        tensors |= {f"optimizer/{names[parameter]}/{key}": value for key, value in state.items()}
+        for key, value in state.items():
+            tensors[f"optimizer/{names[parameter]}/{key}"] = value
 
-    tensors |= {f"average/{name}": mean for name, mean in average.weights.items()}
+    for name, mean in average.weights.items():
+        tensors[f"average/{name}"] = mean
     tensors["rng/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
@@ -127,21 +128,30 @@ def collect(method: nn.Module, optimizer: torch.optim.Optimizer, average: Weight
 
 
 def restore(
-    tensors: dict[str, Tensor], method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA
+    tensors: dict[str, Tensor],
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightEMA,
 ) -> None:
     """The inverse of `collect`."""
     names = {p: name for name, p in method.named_parameters()}
-    order = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
-    index = {names[p]: i for i, p in enumerate(order)}
+    index: dict[str, int] = {}  # of parameters, in the optimiser's own count
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            index[names[parameter]] = len(index)
 
     state: dict[int, dict[str, Tensor]] = {}
+    means: dict[str, Tensor] = {}
     for path, value in tensors.items():
-        if path.startswith("optimizer/"):
-            name, key = path.removeprefix("optimizer/").rsplit("/", 1)
+        kind, _, name = path.partition("/")
+        if kind == "optimizer":
+            name, key = name.rsplit("/", 1)
             state.setdefault(index[name], {})[key] = value.clone()  # the file is only mapped
+        elif kind == "average":
+            means[name] = value
 
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    average.load({path.removeprefix("average/"): v for path, v in tensors.items() if path.startswith("average/")})
+    average.load(means)
 
     torch.set_rng_state(tensors["rng/cpu"])
     if torch.cuda.is_available() and "rng/cuda" in tensors:
@@ -160,8 +170,9 @@ def write_folder(folder: Path, files: dict[str, dict[str, Tensor]], at: Position
         try:
             save_file(content, folder / name)
         except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+            match = re.search(r"os error (\d+)", str(error))
+            number = int(match[1]) if match else errno.EIO
+            raise OSError(number, str(error)) from error
         flush_to_disk(folder / name)
         sums[name] = describe(folder / name)
 
@@ -204,10 +215,16 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def check_finite(weights: dict[str, Tensor], path: Path) -> None:
-    floating = {name: value for name, value in weights.items() if value.is_floating_point()}
-    finite = torch.stack([torch.isfinite(value).all() for value in floating.values()])
+    """Raises UserError naming a weight that is NaN or infinite. Reads the device once."""
+    names, flags = [], []
+    for name, value in weights.items():
+        if value.is_floating_point():
+            names.append(name)
+            flags.append(torch.isfinite(value).all())
+
+    finite = torch.stack(flags)
     if not finite.all():
-        bad = [name for name, fine in zip(floating, finite.tolist(), strict=True) if not fine]
+        bad = [name for name, flag in zip(names, finite.tolist(), strict=True) if not flag]
         raise UserError(
             f"{len(bad)} weights became NaN or infinite, {bad[0]} among them; {path} is not written. Lower the "
             "learning rate or set optim.clip, in another run_dir=."
@@ -226,8 +243,10 @@ def compare_shapes(saved: dict[str, Tensor], method: nn.Module, folder: Path) ->
             lines.append(f"{name}: {old} in the checkpoint, {new} in the method")
 
     if lines:
-        more = f"\n  and {len(lines) - 8} more" if len(lines) > 8 else ""
+        shown = lines[:8]
+        if len(lines) > 8:
+            shown.append(f"and {len(lines) - 8} more")
         raise UserError(
-            f"{folder} is a checkpoint of another architecture:\n  " + "\n  ".join(lines[:8]) + more + "\n"
+            f"{folder} is a checkpoint of another architecture:\n  " + "\n  ".join(shown) + "\n"
             "Choose another run_dir=, or the settings that this run began with."
         )

@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Distributed:
-    """This process's place among those that train together. Its methods but `wrap` do nothing in a single process."""
+    """The rank of this process among those that train together; a single process exchanges nothing."""
 
     rank: int = 0
     size: int = 1
@@ -31,7 +31,9 @@ class Distributed:
         """The method with gradients averaged over ranks."""
         if self.size == 1:
             return method
-        return DistributedDataParallel(method, [self.device] if self.device.type == "cuda" else None)
+
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(method, devices)
 
     def exchange(self, model: nn.Module, now: bool) -> AbstractContextManager:
         """Gradients cross ranks only with the last part of a step."""
@@ -70,14 +72,18 @@ def connect() -> Iterator[Distributed]:
     """The processes that torchrun's environment describes, on the GPU where there is one; else this process alone."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
+    device, backend = CPU, "gloo"
+    if torch.cuda.is_available():
+        device, backend = torch.device("cuda", local_rank), "nccl"
         torch.cuda.set_device(device)
+
     if size == 1:
         yield Distributed(device=device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    dist.init_process_group(backend)
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     try:
-        yield Distributed(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+        yield Distributed(rank=dist.get_rank(), size=size, local_size=local_size, device=device)
     finally:
         dist.destroy_process_group()

@@ -67,7 +67,10 @@ class Recipe(ABC):
         return self.over(parameter_groups(method, self.weight_decay, exempt, self.decay_all))
 
     def peak(self, batch_size: int) -> float:
-        return self.lr if self.lr is not None else self.base_lr * batch_size / 256
+        """The rate at the end of the warm-up."""
+        if self.lr is not None:
+            return self.lr
+        return self.base_lr * batch_size / 256
 
     def warmup(self, progress: Progress) -> float:
         """Length of the warm-up in steps, possibly fractional."""
@@ -79,8 +82,9 @@ class Recipe(ABC):
 
     def rate(self, progress: Progress, batch_size: int) -> float:
         """The learning rate of the step that is about to be taken."""
-        peak = self.peak(batch_size)
-        floor = peak if self.schedule == "constant" else self.min_lr
+        peak, floor = self.peak(batch_size), self.min_lr
+        if self.schedule == "constant":
+            floor = peak
         start = self.warmup_start * peak
 
         if self.warmup_epochs is not None:  # in epochs, as published, to the last bit
@@ -139,9 +143,10 @@ class _Lamb(timm.optim.Lamb):  # pyright: ignore[reportPrivateImportUsage]  # pu
 
     def step(self, closure: Callable | None = None) -> Tensor | None:
         for group in self.param_groups:
-            counts = [self.state[p]["step"] for p in group["params"] if self.state.get(p)]
-            if counts:
-                group["step"] = counts[0].clone()
+            for p in group["params"]:
+                if self.state.get(p):  # all weights of a group have taken the same steps
+                    group["step"] = self.state[p]["step"].clone()
+                    break
 
         loss = super().step(closure)
 
@@ -152,7 +157,14 @@ class _Lamb(timm.optim.Lamb):  # pyright: ignore[reportPrivateImportUsage]  # pu
         return loss
 
 
-def learning_rate(done: float, warmup: float, total: float, peak: float, floor: float, start: float = 0.0) -> float:
+def learning_rate(
+    done: float,
+    warmup: float,
+    total: float,
+    peak: float,
+    floor: float,
+    start: float = 0.0,
+) -> float:
     """Linear from `start` to `peak` at `warmup`, then half a cosine to `floor` at `total`; in steps or in epochs."""
     if done < warmup:
         return start + (peak - start) * done / warmup
@@ -170,8 +182,10 @@ def parameter_groups(method: Trainable, decay: float, exempt: Set[str], decay_al
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
             is_plain = parameter.ndim <= 1 or name.endswith("bias") or name in exempt
-            members = plain if is_plain and not decay_all else decayed
-            members.append((name, parameter))
+            if is_plain and not decay_all:
+                plain.append((name, parameter))
+            else:
+                decayed.append((name, parameter))
 
     if not decayed and not plain:
         raise UserError("The method has no trainable parameter.")

@@ -93,7 +93,9 @@ def compare(dry_run: DryRun) -> tuple[Precision, str]:
         return "fp32", f"a part cannot compute in bf16: {str(error).splitlines()[0]}"
 
     reason = f"measured: fp32 {full:.3g} s, bf16 {half:.3g} s a step"
-    return ("bf16" if half * MIN_BF16_SPEEDUP < full else "fp32"), reason
+    if half * MIN_BF16_SPEEDUP < full:
+        return "bf16", reason
+    return "fp32", reason
 
 
 def best_of(dry_run: DryRun, precision: Precision, runs: int = 3) -> float:

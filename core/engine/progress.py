@@ -109,8 +109,11 @@ class NoDisplay(Display):
 def open_display(start: int, steps: int, main: bool) -> Display:
     if not main:
         return NoDisplay(start, steps)
+
     console = Console()
-    return TerminalDisplay(start, steps, console) if console.is_terminal else PlainDisplay(start, steps)
+    if console.is_terminal:
+        return TerminalDisplay(start, steps, console)
+    return PlainDisplay(start, steps)
 
 
 def spell(line: dict) -> str:

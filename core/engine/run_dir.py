@@ -30,6 +30,7 @@ def lock_run_dir(path: Path) -> Iterator[None]:
     with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a+")  # noqa: SIM115 (closed below; errors inside the block are others')
+
     with lock:
         try:  # a record lock: forked workers that outlive this process hold nothing
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,6 +55,7 @@ def write_or_check_config(path: Path, config: dict) -> None:
                 f"{path} holds a run with another config:\n  " + "\n  ".join(differing[:SHOWN]) + more + "\n"
                 "Only engine.* may change within a run. Choose another run_dir=, or give the saved values to resume."
             )
+
     with explain_write_errors(file):
         write_atomic(file, OmegaConf.to_yaml(OmegaConf.create(config)))
 
@@ -76,6 +78,8 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: node}
 
     leaves = {}
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        leaves |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    entries = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in entries:
+        path = f"{prefix}.{key}" if prefix else str(key)
+        leaves |= flatten(value, path)
     return leaves

@@ -68,7 +68,10 @@ class MaskedAutoencoder(nn.Module):
         no_weight_decay: list[str] | None = None,
     ):
         super().__init__()
-        names = [name for readout in readouts.values() for name in readout.objectives]
+        names, taps = [], {}
+        for readout in readouts.values():
+            names += readout.objectives
+            taps |= dict.fromkeys(readout.taps)
         if len(names) > len(set(names)):
             raise UserError(f"method.readouts: two objectives have one name ({', '.join(sorted(names))}); rename one.")
 
@@ -76,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
         self.masker = masker
         self.encoder = encoder
         self.readouts = cast(dict[str, Readout], nn.ModuleDict(readouts))  # its values have no type of their own
-        self.taps = tuple({tap: None for readout in readouts.values() for tap in readout.taps})
+        self.taps = tuple(taps)
         self._no_weight_decay = tuple(no_weight_decay or ())
 
         self.teachers = dict(teachers or {})  # a plain dict: most teachers are not part of the weights
@@ -101,7 +104,8 @@ class MaskedAutoencoder(nn.Module):
     ) -> Output:
         """One training step's loss. `masks`: given ones in place of the masker's; `draws`: recorded randomness."""
         ctx = self.context(batch, progress=progress, generator=generator)
-        masks = self.draw_mask(ctx, draws) if masks is None else masks
+        if masks is None:
+            masks = self.draw_mask(ctx, draws)
         ctx.masks.update(masks)
 
         tasks = self.prediction_tasks(masks)
@@ -147,12 +151,16 @@ class MaskedAutoencoder(nn.Module):
         if draws is None:
             draws = self.masker.draw(ctx.tokens, ctx.generator, ctx)
 
-        masks = self.masker(ctx.tokens, draws, ctx)
-        return {name: mask.propagate(ctx.tokens[view_of(name)].layout) for name, mask in masks.items()}
+        masks = {}
+        for name, mask in self.masker(ctx.tokens, draws, ctx).items():
+            masks[name] = mask.propagate(ctx.tokens[view_of(name)].layout)
+        return masks
 
     def encode(self, tokens: Mapping[str, Tokens], masks: Mapping[str, Mask]) -> dict[str, Latent]:
         """Latents of the tokens that the masks leave visible; the firewall is here."""
-        inputs = {name: self._mask_tokens(tokens[view_of(name)], mask) for name, mask in masks.items()}
+        inputs = {}
+        for name, mask in masks.items():
+            inputs[name] = self._mask_tokens(tokens[view_of(name)], mask)
         return self.encoder.encode_views(inputs, self.taps)
 
     def predict(
@@ -186,9 +194,11 @@ class MaskedAutoencoder(nn.Module):
 
         A readout whose view has no mask in this batch has none.
         """
-        readouts = self.readouts if readout is None else {readout: self.readouts[readout]}
-        tasks = {}
+        readouts = self.readouts
+        if readout is not None:
+            readouts = {readout: self.readouts[readout]}
 
+        tasks = {}
         for readout_name, part in readouts.items():
             latent_name = part.latent_name(masks)
             view = part.view or view_of(latent_name)
@@ -200,7 +210,9 @@ class MaskedAutoencoder(nn.Module):
 
             for name, objective in part.objectives.items():
                 for query in objective.queries:
-                    key = name if len(objective.queries) == 1 else f"{name}/{query}"
+                    key = name
+                    if len(objective.queries) > 1:
+                        key = f"{name}/{query}"
                     tasks[key] = PredictionTask(objective, view, mask.query(query))
         return tasks
 
@@ -263,11 +275,14 @@ class MaskedAutoencoder(nn.Module):
 
         # Tasks with the same query share one decoding, under the name of the first.
         owner: dict[tuple, str] = {}
+        distinct: dict[str, Query] = {}
         for name, query in queries.items():
-            owner.setdefault(query.key, name)
+            if query.key not in owner:
+                owner[query.key] = name
+                distinct[name] = query
 
-        distinct = {name: queries[name] for name in owner.values()}
-        context = {name: latent for name, latent in latents.items() if name != source}
+        context = dict(latents)
+        del context[source]
         features = readout.decoder(latents[source], layout, distinct, context)
         return {name: features[owner[query.key]] for name, query in queries.items()}
 
@@ -280,7 +295,11 @@ def _own_features(readout: Readout, latent: Latent, tokens: Tokens, query: Query
     if readout.tap is not None and readout.tap not in latent.taps:
         raise UserError(f"The encoder has no tap {readout.tap!r} (a readout's tap); its taps are {list(latent.taps)}.")
 
-    features = latent.features if readout.tap is None else latent.taps[readout.tap]
+    features = latent.features
+    if readout.tap is not None:
+        features = latent.taps[readout.tap]
     if latent.rows is not None:
         features = latent.rows.scatter(features, count)
-    return features if query.rows is None else query.rows.gather(features)
+    if query.rows is not None:
+        features = query.rows.gather(features)
+    return features

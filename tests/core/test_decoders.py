@@ -138,7 +138,7 @@ def test_a_cls_of_its_own_or_the_encoders():
     spy = Spy()
     ask(decoder("latent", spy, cls=ClsToken(DIM)), seen, main=place([[1]]))
     assert spy.shape == (1, 9, DIM)
-    handed = decoder("latent", Trunk(DIM, 1, 2), cls=ClsToken(DIM, own=False))
+    handed = decoder("latent", Trunk(DIM, 1, 2), cls=ClsToken(DIM, learned=False))
     one, two = (
         ask(handed, replace(seen, cls=torch.full((1, WIDTH), x)), main=place([[1]]))["main"] for x in (0.0, 1.0)
     )

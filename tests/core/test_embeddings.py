@@ -144,7 +144,7 @@ def test_cls_stands_before_the_others():
     x = torch.zeros(2, 3, 4)
     own = ClsToken(4, position="learned")
     assert torch.allclose(own(x)[:, 0], (own.token + own.position)[0]) and own(x).shape == (2, 4, 4)
-    handed = ClsToken(4, own=False, position="fixed")
+    handed = ClsToken(4, learned=False, position="fixed")
     cls = torch.rand(2, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(handed(x, cls)[:, 0], cls) and handed.token is None
     assert "position" in handed.state_dict() and not list(handed.parameters())
