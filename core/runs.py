@@ -87,7 +87,7 @@ class Run:
         names = [name for name in self.train[-1] if name != "kind"]
         return {name: self._column(name) for name in names}
 
-    def _column(self, name: str) -> list[float]:
+    def _column(self, name: str) -> list[float | None]:
         return [line.get(name) for line in self.train]
 
     def encoder(self) -> SavedEncoder:
