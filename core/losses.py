@@ -12,14 +12,24 @@ def mse(prediction: Tensor, values: Tensor) -> Tensor:
     return (prediction - values).square().mean(-1)
 
 
-def squared(prediction: Tensor, values: Tensor) -> Tensor:
-    """Squared error of each value (B, M, P): for weights per value (a voxel of a patch, say)."""
-    return (prediction - values).square()
-
-
 def l1(prediction: Tensor, values: Tensor) -> Tensor:
     """Mean absolute error of each row, Σ_p |x − y| / P: (B, M)."""
     return (prediction - values).abs().mean(-1)
+
+
+def scaled_cosine(prediction: Tensor, values: Tensor, gamma: float = 2.0) -> Tensor:
+    """(1 − cosine similarity)^γ of each row: (B, M). A length below 1e-12 counts as that. Source: GraphMAE (SCE)."""
+    # Not the product of normalised rows, which is the same: that writes both of them down, and again for gradients.
+    lengths = prediction.norm(dim=-1).clamp(min=1e-12) * values.norm(dim=-1).clamp(min=1e-12)
+    return (1 - (prediction * values).sum(-1) / lengths).pow(gamma)
+
+
+# Of the stress cases (tests/contracts/stress), whose methods come next: R-MAE, NeRF-MAE, CAE, MultiMAE, …
+
+
+def squared(prediction: Tensor, values: Tensor) -> Tensor:
+    """Squared error of each value (B, M, P): for weights per value (a voxel of a patch, say)."""
+    return (prediction - values).square()
 
 
 def smooth_l1(prediction: Tensor, values: Tensor, beta: float = 1.0) -> Tensor:
@@ -35,15 +45,3 @@ def binary_cross_entropy(prediction: Tensor, values: Tensor) -> Tensor:
 def cross_entropy(prediction: Tensor, values: Tensor) -> Tensor:
     """−log softmax(x)_id of each row: logits (B, M, vocabulary) and ids (B, M) -> (B, M)."""
     return F.cross_entropy(prediction.movedim(-1, 1), values, reduction="none")
-
-
-def cosine(prediction: Tensor, values: Tensor) -> Tensor:
-    """1 − cosine similarity of each row: (B, M)."""
-    return 1 - F.cosine_similarity(prediction, values, dim=-1)
-
-
-def scaled_cosine(prediction: Tensor, values: Tensor, gamma: float = 2.0) -> Tensor:
-    """(1 − cosine similarity)^γ of each row: (B, M). A length below 1e-12 counts as that. Source: GraphMAE (SCE)."""
-    # Not the product of normalised rows, which is the same: that writes both of them down, and again for gradients.
-    lengths = prediction.norm(dim=-1).clamp(min=1e-12) * values.norm(dim=-1).clamp(min=1e-12)
-    return (1 - (prediction * values).sum(-1) / lengths).pow(gamma)

@@ -183,6 +183,6 @@ def _tsne(x: np.ndarray) -> np.ndarray:
     start = 1e-4 * start / max(float(start[:, 0].std()), 1e-30)
 
     perplexity = min(30.0, (len(x) - 1) / 3)
-    init: Any = start.astype(np.float32)  # the stub has names alone
+    init: Any = start.astype(np.float32)  # an array is taken too, which scikit-learn's stubs leave out
     model = TSNE(2, perplexity=perplexity, init=init, random_state=0)
     return model.fit_transform(centred / size)
