@@ -40,9 +40,10 @@ class MAEDecoder(Decoder):
     `visible_rows`: the features of a predicted row that is visible. "latent" (MAE): its own latent; mask tokens stand
     at all rows that the latent lacks. "mask_token" (VideoMAE): a further mask token; those stand at predicted rows
     only.
-    `cls`: put before the sequence; its learned vector or, without one, the encoder's cls, projected.
-    Packed samples are refused.
-    Shapes: latent (B, V, W) -> dict of (B, M, D).
+    `cls`: put before the sequence; its own vector or, when it owns none, the encoder's cls, projected.
+    `width`: W, of the latent. `project_bias`: of the linear layer from W to `dim` (VideoMAE has none).
+    Shapes: latent (B, V, W), queries of M rows -> dict of (B, M, D), D = `dim`.
+    Raises: UserError for packed samples.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE, facebookresearch/mae_st.
     """
 

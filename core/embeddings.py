@@ -85,7 +85,7 @@ class FlatSinusoid(Positions):
 
 
 class Learned(Positions):
-    """One learned vector for every cell, truncated normal 0.02."""
+    """One learned vector for every cell, truncated normal 0.02: a table (1, N, D)."""
 
     def __init__(self, grid: Sequence[int], dim: int):
         super().__init__(grid, dim)
@@ -97,7 +97,7 @@ class Learned(Positions):
 
 
 class Separable(Positions):
-    """Learned vectors for the first axis (time) and for the cells of the others (space), added.
+    """Learned vectors for the first axis (time) and for the cells of the others (space), added: p(t, s) = T_t + S_s.
 
     Source: facebookresearch/mae_st (sep_pos_embed).
     """
@@ -146,6 +146,7 @@ class PatchEmbed(nn.Module):
     The same function as a convolution with stride = kernel, computed for the rows that are there only.
     `init`: "xavier" (MAE) or "default", that of the equivalent convolution (VideoMAE).
     `mask_token`: a learned vector stands for the content of erased rows, which keep their positions (SimMIM).
+    `values`: numbers in a patch, prod(patch) · C.
     """
 
     def __init__(

@@ -29,7 +29,8 @@ class Encoder(nn.Module, ABC):
     trunk: "Trunk | None"
 
     @abstractmethod
-    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent: ...
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        """Content (B, V or N, *C) of one view -> features (B, V or N, D). `taps`: block outputs to return too."""
 
     def encode_views(self, inputs: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
         """Latents of all views, by the names of their inputs."""
@@ -56,7 +57,7 @@ class AttentionPlan:
         return cls(valid=F.pad(layout.valid, (extra, 0), value=True))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-        """(B, heads, N, d) each -> (B, heads, N, d)."""
+        """softmax(q kᵀ · scale) v over the pairs of the plan: (B, heads, N, d) each -> (B, heads, N, d)."""
         if self.counts is not None:
             return self._attend_by_sample(q, k, v, scale)
 
@@ -74,7 +75,7 @@ class AttentionPlan:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, one fused projection.
+    """Multi-head self-attention, one fused projection: softmax(q kᵀ / √d) v, d = D / heads.
 
     `bias`: "full" (MAE), "qv" (VideoMAE: no key bias; two 1-D parameters) or "none".
     `cosine`: normalised queries and keys with a learned scale per head (OpenGVLab/VideoMAEv2, cos_attn).
@@ -126,6 +127,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """W₂ gelu(W₁ x + b₁) + b₂: (…, D) -> (…, D)."""
+
     def __init__(self, dim: int, hidden: int):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
@@ -136,6 +139,8 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
+    """γ · x with a learned γ (D,) that starts at `init`."""
+
     def __init__(self, dim: int, init: float):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), init))
@@ -179,6 +184,7 @@ class Trunk(nn.Module):
 
     Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier uniform,
     biases zero. `taps`: names of the block outputs to return, "block0" first.
+    `layer_scale`: start value of the branches' scales, 0 for none; `bias`, `cosine`: as in `Attention`.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the command line says about a whole run."""
+    """Length, batch, seed and precision of a run."""
 
     batch_size: int  # samples per optimiser step, over all ranks and parts; repeated views don't count
     seed: int = 0

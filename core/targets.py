@@ -14,7 +14,7 @@ from core.tokens import ForwardContext, Layout, Query, Rows, TargetValues
 
 
 class Target(nn.Module, ABC):
-    """`(ctx, view, query) -> TargetValues`.
+    """`(ctx, view, query) -> TargetValues`: values (B, M, out); weight (B, M) or (B, M, out) where some count less.
 
     `reveals`: the part of hidden rows that a decoder may know, their "layout" or "nothing".
     """
@@ -39,6 +39,9 @@ class Pixels(Target):
     `per_slot`: of each patch's frames (first axis) only that many are predicted, such that they spread evenly over the
     whole clip, truncated to whole frames (mae_st: 1, which is 8 of 16). None: all.
     `count`: which rows weigh in the loss: all predicted ones, or only those hidden from the encoder (VideoMAE V2).
+    Shapes: content (B, N, *patch, C), query of M rows -> values (B, M, P), weight (B, M) or None.
+    Raises: UserError where `per_slot` frames do not spread over the patches.
+    Source: facebookresearch/mae, MCG-NJU/VideoMAE, facebookresearch/mae_st.
     """
 
     offsets: Tensor  # (slots, per_slot)
@@ -121,7 +124,11 @@ def _frame_offsets(per_slot: int, slots: int, depth: int) -> Tensor:
 
 
 class TeacherFeatures(Target):
-    """The output (B, N, D) of the teacher of that name, at the rows of the query."""
+    """The output of the teacher of that name at the rows of the query.
+
+    `width`: D, of the teacher's features.
+    Shapes: teacher output (B, N, D), query of M rows -> values (B, M, D).
+    """
 
     def __init__(self, teacher: str, width: int):
         super().__init__()

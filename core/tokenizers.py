@@ -13,7 +13,10 @@ from core.tokens import Layout, Tokens
 
 
 class Tokenizer(nn.Module, ABC):
-    """Raw data of one view -> Tokens. Tokenizers that join views override `tokenize_views`."""
+    """Raw data of one view -> Tokens with content (B, N, *C), without learned parameters.
+
+    Tokenizers that join views override `tokenize_views`.
+    """
 
     @abstractmethod
     def forward(self, data: Any) -> Tokens:
@@ -28,6 +31,7 @@ class Normalise(nn.Module):
     """Raw values (uint8, or floats in [0, 1]) -> (x / 255 − mean) / std, channel last. Doubles stay doubles.
 
     Applied after gathering, so that nothing is computed for values that are not used.
+    Raises: UserError where there are neither one mean nor as many as channels.
     """
 
     mean: Tensor
@@ -40,6 +44,11 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(tuple(std), dtype=torch.float64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(self.mean) not in (1, x.shape[-1]):
+            raise UserError(
+                f"normalise: {len(self.mean)} means for {x.shape[-1]} channels. Set modality.normalise.mean and "
+                "modality.normalise.std, to one value or to one for each channel, such as [0.5] and [0.25]."
+            )
         x = unit(x)
         return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
 

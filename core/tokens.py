@@ -412,7 +412,7 @@ class TargetValues(NamedTuple):
 
 @dataclass
 class ForwardContext:
-    """What one forward shares. Teachers run at most once each, for masker and targets together.
+    """The values that the parts of one forward share. Teachers run at most once each, for masker and targets together.
 
     Made by `MaskedAutoencoder.context`.
     """

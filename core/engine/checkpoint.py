@@ -188,7 +188,7 @@ def describe(file: Path) -> dict:
 
 
 def find_damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None."""
+    """The first fault of a checkpoint's files, or None."""
     try:
         recorded = json.loads((folder / META).read_text(encoding="utf-8"))["files"]
         for name in (MODEL, STATE):

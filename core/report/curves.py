@@ -195,7 +195,7 @@ def _readings(lines: Lines, across: Axis, unit: str) -> str:
     points = next(iter(lines.values()))
 
     # Columns meet halfway between points.
-    edges = [LEFT]
+    edges: list[float] = [LEFT]
     for a, b in pairwise(points):
         edges.append(round((across.at(a.x) + across.at(b.x)) / 2, 1))
     edges.append(WIDTH - RIGHT)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import torch
@@ -182,5 +183,6 @@ def _tsne(x: np.ndarray) -> np.ndarray:
     start = 1e-4 * start / max(float(start[:, 0].std()), 1e-30)
 
     perplexity = min(30.0, (len(x) - 1) / 3)
-    model = TSNE(2, perplexity=perplexity, init=start.astype(np.float32), random_state=0)
+    init: Any = start.astype(np.float32)  # an array is taken too, which scikit-learn's stubs leave out
+    model = TSNE(2, perplexity=perplexity, init=init, random_state=0)
     return model.fit_transform(centred / size)

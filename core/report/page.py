@@ -118,7 +118,7 @@ def curves(run: Run) -> str:
     """The loss with its terms, then how fast and how well the machine was used."""
     if not run.train:
         return "<p>Nothing is logged yet.</p>"
-    steps = _column(run, "step")
+    steps = [line["step"] for line in run.train]
 
     losses = {"loss": _column(run, "loss")}
     terms = sorted(set().union(*run.train) - NOT_TERMS)

@@ -316,10 +316,3 @@ COMMON_RULES = (
     *layer_rules(r"encoder\.gat_layers\.(\d+)", r"encoder.layers.\1"),
     *layer_rules(r"decoder\.gat_layers\.(\d+)", rf"{DECODER}.layers.\1"),
 )
-
-# Tensors of encoders and decoders that `kind_of` and `refuse_unbuildable` refuse by name; to stand last.
-REFUSED_RULES = (
-    Rule(r"(?:encoder|decoder)\.(?:\d\.)?(?:weight|bias)", ()),  # mlp, linear
-    Rule(r"(?:encoder|decoder)\.gat_layers\.\d+\.(?:lin|att)_.*", ()),  # the branch 'pyg'
-    Rule(r"(?:encoder|decoder)\.layers\.\d+\.nn\..*", ()),
-)

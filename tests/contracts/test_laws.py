@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from core.config.files import choices
+from core.config import compose
+from core.config.files import choices, read
 from core.train import main
+from core.trees import paths
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = sorted((ROOT / "core").rglob("*.py"))
@@ -101,6 +104,35 @@ def test_a_modality_from_outside_trains(signals, tmp_path, capsys):
 
     said = load_encoder(run_dir)(torch.zeros(2, 2, 32))
     assert said.tokens.shape == (2, 8, 128) and said.grid == (8,)
+
+
+def test_a_modality_from_outside_brings_its_settings_for_the_generated_world(signals):
+    own = [
+        "modality.world={_target_: modalities.image.world.ImageWorld}",
+        "modality.on_world={batch_size: 4, steps: 7}",
+    ]
+    config = compose(["modality=signal", "data=world", *own])
+    assert (config["batch_size"], config["steps"]) == (4, 7)
+    assert config["data"]["source"]["_target_"] == "modalities.image.world.ImageWorld"
+
+
+def words(group: str, names: set[str]) -> list[str]:
+    """Where files of a config group name one of `names`, but for the files they choose and classes."""
+    places = []
+    for file in choices(group).values():
+        content = {key: value for key, value in read(file).items() if key != "choose"}
+        for path, value in paths(content):
+            text = path if path.endswith("_target_") else f"{path} {value}"
+            if names & set(re.findall(r"\w+", text)):
+                places.append(f"{file.name}: {path}")
+    return places
+
+
+def test_a_new_modality_or_method_needs_no_edit_of_other_groups():
+    methods, modalities = set(choices("method")), set(choices("modality"))
+    assert not words("data", modalities | methods)
+    own = {f"{name}.yaml: name" for name in modalities}
+    assert set(words("modality", methods | modalities)) <= own
 
 
 def test_what_a_modality_from_outside_lacks_is_blamed_on_the_right_choice(signals, capsys):

@@ -1,6 +1,5 @@
 """Losses: one error per unit of weight."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -31,16 +30,14 @@ def test_errors_of_values():
 
 def test_angles():
     dots = (A * B).sum(-1) / A.norm(dim=-1) / B.norm(dim=-1)
-    assert torch.allclose(losses.cosine(A, B), 1 - dots, atol=1e-6)
     assert torch.allclose(losses.scaled_cosine(A, B, gamma=3.0), (1 - dots).pow(3), atol=1e-5)
     assert torch.allclose(losses.scaled_cosine(A, 7 * B), losses.scaled_cosine(3 * A, B), atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [losses.scaled_cosine, losses.cosine])
-def test_an_all_zero_truth_costs_one_and_pulls_nowhere(loss):
+def test_an_all_zero_truth_costs_one_and_pulls_nowhere():
     """GraphMAE: rows without features."""
     prediction = A.clone().requires_grad_()
-    error = loss(prediction, torch.zeros_like(A))
+    error = losses.scaled_cosine(prediction, torch.zeros_like(A))
     error.sum().backward()
     assert torch.equal(error, torch.ones(2, 4)) and (prediction.grad == 0).all()
 

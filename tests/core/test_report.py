@@ -19,7 +19,7 @@ from core.runs import open_run, read_lines
 from core.train import main as train
 
 TINY = [
-    "modality=image", "data.size.image=[32,32]", "data.source.size=32", "data.source.train=32", "data.source.test=12",
+    "modality=image", "modality.size=[32,32]", "data.source.size=32", "data.source.train=32", "data.source.test=12",
     "size.dim=32", "size.depth=1", "size.heads=2", "batch_size=8", "steps=6", "precision=fp32", "engine.workers=0",
 ]  # fmt: skip
 

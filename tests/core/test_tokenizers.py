@@ -78,3 +78,8 @@ def test_normalise_keeps_doubles_and_stretches_one_value():
     assert normalise(torch.rand(2, 7, dtype=torch.float64)).dtype == torch.float64
     assert normalise(torch.ones(2, 7)).tolist() == [[2.0] * 7] * 2
     assert not normalise.state_dict(), "statistics are settings, not weights"
+
+
+def test_as_many_means_as_channels_are_needed():
+    with pytest.raises(UserError, match="3 means for 4 channels"):
+        Normalise([0.5, 0.4, 0.3], [0.1, 0.2, 0.4])(torch.zeros(1, 2, 4))

@@ -18,7 +18,6 @@ from modalities.graph.graphs import Graphs, to_dense
 from modalities.graph.official import (
     COMMON_RULES,
     DECODER,
-    REFUSED_RULES,
     Settings,
     edge_flags,
     gnn_overrides,
@@ -243,6 +242,5 @@ GRAPHMAE = Official(
         Rule(r"encoder\.layers\.(\d+)\.res_fc\.weight", (r"encoder.layers.\1.residual.weight",)),
         Rule(r"decoder\.layers\.0\.eps", (f"{DECODER}.eps",)),
         *part_rules(_MLP, r"decoder\.layers\.0\.apply_func", f"{DECODER}.mlp"),
-        *REFUSED_RULES,
     ),
 )

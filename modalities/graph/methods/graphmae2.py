@@ -19,7 +19,6 @@ from modalities.graph.graphs import Graphs
 from modalities.graph.official import (
     COMMON_RULES,
     DECODER,
-    REFUSED_RULES,
     Settings,
     edge_flags,
     gnn_overrides,
@@ -158,7 +157,5 @@ GRAPHMAE2 = Official(
         Rule(r"(projector|predictor)\.(\d)\.(weight|bias)", (rf"{LATENT}.\1.\2.\3",)),
         Rule(r"projector_ema\.(\d)\.(weight|bias)", (r"moving_teachers.latent.copies.projector.\1.\2",)),
         *layer_rules(r"encoder_ema\.gat_layers\.(\d+)", r"moving_teachers.latent.copies.encoder.layers.\1"),
-        Rule(r"(?:encoder|decoder)\.(?:gcn_layers|layers)\..*", ()),  # refused by name, as the next
-        *REFUSED_RULES,
     ),
 )

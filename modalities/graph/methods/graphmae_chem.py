@@ -174,7 +174,5 @@ GRAPHMAE_CHEM = Official(
         Rule(r"decoder\.enc_to_dec\.weight", (f"{DECODER}.bridge.weight",)),
         Rule(r"decoder\.activation\.weight", (f"{DECODER}.activation.weight",)),
         Rule(r"decoder\.dec_token", ()),  # nothing reads it
-        Rule(r"(?:gnn\.)?gnns\.\d+\.(?:att|bias|(?:weight_)?linear\.\w+)", ()),  # refused by name, as the next
-        Rule(r"decoder\.(?:dec\.\w+|conv\.(?:att|bias|(?:weight_)?linear\.\w+))", ()),
     ),
 )

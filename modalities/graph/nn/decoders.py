@@ -1,4 +1,4 @@
-"""Graph decoders: codes of the nodes that were not erased again -> features at the nodes that are asked for."""
+"""Graph decoders: codes of the nodes that were not erased again -> features at the nodes of the query."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ MaskToken = Literal["none", "learned", "idle"]
 
 @dataclass(frozen=True)
 class Codes:
-    """What a decoder reads: `values` (n, H) of the nodes `rows` (n,), ascending; the codes of all others are zero."""
+    """Codes for a decoder: `values` (n, H) of the nodes `rows` (n,), ascending; the codes of all others are zero."""
 
     values: Tensor
     rows: Tensor
@@ -32,24 +32,24 @@ class Codes:
         return x.new_zeros(self.nodes, *x.shape[1:]).index_copy(0, self.rows, x)
 
     def readable(self, edges: EdgeIndex) -> tuple[EdgeIndex, Tensor]:
-        """The links that come from these nodes, sources numbered among them, and which of the edges those are (E,)."""
+        """The edges that start at these nodes, sources numbered in their order, and a flag for each edge (E,)."""
         number = torch.full((self.nodes,), -1, device=self.rows.device)
         number = number.index_copy(0, self.rows, torch.arange(len(self.rows), device=self.rows.device))
         source = number[edges.source]
-        kept = source >= 0
-        return EdgeIndex(source[kept], edges.row[kept], len(self.rows), edges.rows), kept
+        starts_here = source >= 0
+        return EdgeIndex(source[starts_here], edges.row[starts_here], len(self.rows), edges.rows), starts_here
 
 
-def into(edges: EdgeIndex, asked: Tensor) -> tuple[EdgeIndex, Tensor]:
-    """The links that end in the nodes `asked` (M,), rows in their order, and which of the edges those are (E,)."""
-    number = torch.full((edges.rows,), -1, device=asked.device)
-    row = number.index_copy(0, asked, torch.arange(len(asked), device=asked.device))[edges.row]
-    kept = row >= 0
-    return EdgeIndex(edges.source[kept], row[kept], edges.nodes, len(asked)), kept
+def into(edges: EdgeIndex, nodes: Tensor) -> tuple[EdgeIndex, Tensor]:
+    """The edges that end in `nodes` (M,), rows in their order, and a flag for each edge (E,)."""
+    number = torch.full((edges.rows,), -1, device=nodes.device)
+    row = number.index_copy(0, nodes, torch.arange(len(nodes), device=nodes.device))[edges.row]
+    ends_here = row >= 0
+    return EdgeIndex(edges.source[ends_here], row[ends_here], edges.nodes, len(nodes)), ends_here
 
 
 class GraphDecoder(Decoder):
-    """Linear bridge without bias; codes at `place.remask` erased again; then `decode`, over the layout's own edges.
+    """Linear bridge without bias; codes at `query.remask` erased again; then `decode`, over the layout's own edges.
 
     The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token` "learned",
     GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
@@ -78,41 +78,46 @@ class GraphDecoder(Decoder):
                 nn.init.xavier_normal_(self.mask_token)
 
     def forward(
-        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], others: Mapping[str, Latent]
+        self, latent: Latent, layout: Layout, queries: Mapping[str, Query], context: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
-        return {name: self.answer(self.read(latent), layout, query)[None] for name, query in queries.items()}
+        # The latent is read once per query: a shared read would add up its gradients in another order.
+        return {name: self.predict(self.read(latent), layout, query)[None] for name, query in queries.items()}
 
     def read(self, latent: Latent) -> Tensor:
-        """(N, width · input_layers): what the bridge maps."""
+        """The input of the bridge, (N, width · input_layers)."""
         if not self.taps:
             return latent.features[0]
         return torch.cat([latent.taps[tap][0] for tap in self.taps], 1)
 
-    def answer(self, latent: Tensor, layout: Layout, query: Query) -> Tensor:
+    def predict(self, latent: Tensor, layout: Layout, query: Query) -> Tensor:
+        """latent (N, W) -> features (M, D) at the nodes of the query."""
         everywhere = torch.arange(layout.count, device=latent.device)
-        asked = everywhere if query.rows is None else query.rows.index[0]
+        nodes = everywhere if query.rows is None else query.rows.index[0]
         if query.remask is None:
-            return self.decode(Codes(self.codes(latent), everywhere, layout.count), layout, asked)
+            return self.decode(Codes(self.codes(latent), everywhere, layout.count), layout, nodes)
+
         erased = torch.zeros_like(everywhere, dtype=torch.bool).index_fill(0, query.remask.index[0], True)
         if self.has_token:
             values = torch.where(erased[:, None], self.mask_token, self.codes(latent))
-            return self.decode(Codes(values, everywhere, layout.count), layout, asked)
-        kept = everywhere[~erased]
-        return self.decode(Codes(self.codes(latent[kept]), kept, layout.count), layout, asked)
+            return self.decode(Codes(values, everywhere, layout.count), layout, nodes)
+
+        # Nothing is computed for erased codes, which are zero.
+        rows = everywhere[~erased]
+        return self.decode(Codes(self.codes(latent[rows]), rows, layout.count), layout, nodes)
 
     def codes(self, latent: Tensor) -> Tensor:
         return self.bridge(latent)
 
     @abstractmethod
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        """(M, features) at the nodes `asked` (M,)."""
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
+        """(M, features) at `nodes` (M,)."""
 
 
 class GATDecoder(GraphDecoder):
     """GAT layers. The last has no norm, activation or residual, and sums codes before it projects them.
 
     Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide projection is
-    computed once for every node asked for, and nothing at all for erased ones.
+    computed once for every node of the query, and nothing at all for erased ones.
     `depth` > 1: layers of `hidden` width and `hidden_heads` come first, over all nodes, with residual, norm
     and activation as in the encoder.
     Source: THUDM/GraphMAE (depth 1), THUDM/GraphMAE2.
@@ -148,31 +153,32 @@ class GATDecoder(GraphDecoder):
         )
         self.layers.append(GATLayer(sizes[-1], features, heads, attn_drop, slope))
 
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             h = layer(dropout(codes.spread(codes.values), self.feat_drop, self.training), EdgeIndex.of(layout))
             codes = Codes(h, torch.arange(layout.count, device=h.device), layout.count)
 
         last = self.layers[-1]
         codes = replace(codes, values=dropout(codes.values, self.feat_drop, self.training))
-        links, _ = into(EdgeIndex.of(layout), asked)
-        attention = dropout(self.attention(codes, links, asked), last.attn_drop, self.training)
+        edges, _ = into(EdgeIndex.of(layout), nodes)
+        attention = dropout(self.attention(codes, edges, nodes), last.attn_drop, self.training)
 
-        readable, kept = codes.readable(links)
+        readable, starts_here = codes.readable(edges)
         values = codes.values[:, None].expand(-1, last.heads, -1)
-        summed = weighted_sum(values, attention[kept].to(values.dtype), readable)  # (M, heads, inner)
+        summed = weighted_sum(values, attention[starts_here].to(values.dtype), readable)  # (M, heads, inner)
+
         if last.heads == 1:
             return F.linear(summed[:, 0], last.linear.weight, last.bias)
         weight = last.linear.weight.unflatten(0, (last.heads, -1))
         return torch.einsum("mkh,kdh->mkd", summed, weight).flatten(1) + last.bias
 
-    def attention(self, codes: Codes, edges: EdgeIndex, asked: Tensor) -> Tensor:
+    def attention(self, codes: Codes, edges: EdgeIndex, nodes: Tensor) -> Tensor:
         """(E, heads) of the last layer, before dropout."""
         last = self.layers[-1]
         weight = last.linear.weight.unflatten(0, (last.heads, -1))  # (K, D, H)
         both = torch.cat([(a[0, :, :, None] * weight).sum(1) for a in (last.sender, last.receiver)])  # (2K, H)
         sent, received = codes.spread(F.linear(codes.values, both)).split(last.heads, 1)
-        logits = sent[edges.source] + received[asked][edges.row]
+        logits = sent[edges.source] + received[nodes][edges.row]
         return edge_softmax(F.leaky_relu(logits, last.slope), edges)
 
 
@@ -195,9 +201,9 @@ class DotGATDecoder(GraphDecoder):
         self.feat_drop = feat_drop
         self.layers = nn.ModuleList([DotGATLayer(inner, features, 1, attn_drop)])
 
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
         h = codes.spread(dropout(codes.values, self.feat_drop, self.training))
-        return self.layers[0](h, EdgeIndex.of(layout))[asked]
+        return self.layers[0](h, EdgeIndex.of(layout))[nodes]
 
 
 class GCNDecoder(GraphDecoder):
@@ -211,20 +217,20 @@ class GCNDecoder(GraphDecoder):
         self.feat_drop = feat_drop
         self.layers = nn.ModuleList([GCNLayer(inner, features)])
 
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        whole, layer = EdgeIndex.of(layout), self.layers[0]
-        out_degree, in_degree = whole.degrees(codes.values.dtype)
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
+        edges, layer = EdgeIndex.of(layout), self.layers[0]
+        out_degree, in_degree = edges.degrees(codes.values.dtype)
         values = dropout(codes.values, self.feat_drop, self.training)
         values = values * out_degree[codes.rows].rsqrt()[:, None]
 
-        summed = neighbour_sum(values, codes.readable(into(whole, asked)[0])[0])
-        return F.linear(summed, layer.linear.weight, layer.bias) * in_degree[asked].rsqrt()[:, None]
+        summed = neighbour_sum(values, codes.readable(into(edges, nodes)[0])[0])
+        return F.linear(summed, layer.linear.weight, layer.bias) * in_degree[nodes].rsqrt()[:, None]
 
 
 class GINDecoder(GraphDecoder):
-    """One GIN layer without outer norm and activation; the norm inside its MLP sees all nodes, asked for or not.
+    """One GIN layer without outer norm and activation; the norm inside its MLP is over all nodes, of the query or not.
 
-    The MLP's first layer, being linear, is applied to the codes that are there, before they are summed.
+    The MLP's first layer, being linear, is applied to the codes before they are summed.
     Source: THUDM/GraphMAE (graph level).
     """
 
@@ -243,32 +249,36 @@ class GINDecoder(GraphDecoder):
         self.register_buffer("eps", torch.zeros(1))
         self.mlp = Mlp(inner, inner, features, norm, activation)
 
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
         mapped = F.linear(dropout(codes.values, self.feat_drop, self.training), self.mlp.linear1.weight)
-        links, rows = EdgeIndex.of(layout), torch.arange(layout.count, device=asked.device)
+        edges = EdgeIndex.of(layout)
         if not self.all_rows:
-            links, rows = into(links, asked)[0], asked
-        own = codes.spread(mapped)
-        summed = neighbour_sum(mapped, codes.readable(links)[0])
-        summed = (1 + self.eps) * (own if self.all_rows else own[rows]) + summed + self.mlp.linear1.bias
-        inside = self.mlp.activation(self.mlp.norm(summed))
-        return self.mlp.linear2(inside[asked] if self.all_rows else inside)
+            edges, _ = into(edges, nodes)
+
+        self_codes = codes.spread(mapped)
+        if not self.all_rows:
+            self_codes = self_codes[nodes]
+
+        summed = neighbour_sum(mapped, codes.readable(edges)[0])
+        summed = (1 + self.eps) * self_codes + summed + self.mlp.linear1.bias
+        hidden = self.mlp.activation(self.mlp.norm(summed))
+        return self.mlp.linear2(hidden[nodes] if self.all_rows else hidden)
 
 
 class MLPDecoder(GraphDecoder):
-    """Linear, PReLU, dropout, linear, of each node's own code. Goes with masker.remask=none. Source: THUDM/GraphMAE."""
+    """Linear, PReLU, dropout, linear, of each node's code. Goes with masker.remask=none. Source: THUDM/GraphMAE."""
 
     def __init__(self, width: int, features: int, inner: int, drop: float = 0.2, input_layers: int = 1):
         super().__init__(width, inner, features, input_layers=input_layers)
         self.drop, self.mlp = drop, Mlp(inner, inner, features, "none", "prelu")
 
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        inside = self.mlp.inner(codes.spread(codes.values)[asked])
-        return self.mlp.linear2(dropout(inside, self.drop, self.training))
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
+        hidden = self.mlp.inner(codes.spread(codes.values)[nodes])
+        return self.mlp.linear2(dropout(hidden, self.drop, self.training))
 
 
 class LinearDecoder(GraphDecoder):
-    """A linear map of each node's own code. Goes with masker.remask=none.
+    """A linear map of each node's code. Goes with masker.remask=none.
 
     The official code builds it, but a typo stops its first forward; without the typo it computes this.
     Source: THUDM/GraphMAE (decoder_type "linear").
@@ -278,8 +288,8 @@ class LinearDecoder(GraphDecoder):
         super().__init__(width, inner, features, input_layers=input_layers)
         self.linear = nn.Linear(inner, features)
 
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        return self.linear(codes.spread(codes.values)[asked])
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
+        return self.linear(codes.spread(codes.values)[nodes])
 
 
 class BondDecoder(GraphDecoder):
@@ -293,7 +303,7 @@ class BondDecoder(GraphDecoder):
     def codes(self, latent: Tensor) -> Tensor:
         return self.bridge(self.activation(latent))
 
-    def decode(self, codes: Codes, layout: Layout, asked: Tensor) -> Tensor:
-        links, ending = into(EdgeIndex.of(layout), asked)
-        summed = neighbour_sum(codes.values, codes.readable(links)[0])
-        return self.conv(summed, layout.edge_content[ending], links)
+    def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
+        edges, ends_here = into(EdgeIndex.of(layout), nodes)
+        summed = neighbour_sum(codes.values, codes.readable(edges)[0])
+        return self.conv(summed, layout.edge_content[ends_here], edges)

@@ -15,7 +15,7 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
 
 
 def kept(shape: tuple[int, ...], share: float, dtype: torch.dtype) -> Tensor:
-    """What dropout multiplies by: 0 at `share` of the places, else what keeps the mean. On the CPU.
+    """The factors of dropout: 0 at `share` of the entries, 1 / (1 − share) elsewhere. On the CPU.
 
     One whole random word serves four elements: a Bernoulli draw each takes ten times as long. `share` is rounded to
     2⁻¹⁶, and the mean is kept for the rounded one.

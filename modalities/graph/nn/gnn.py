@@ -43,19 +43,19 @@ class GNNEncoder(Encoder):
     def provides(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        links = EdgeIndex.of(seen.layout)
-        outs = [self.first(seen, links)]
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        links = EdgeIndex.of(inputs.layout)
+        outs = [self.first(inputs, links)]
         for layer in self.layers[1:]:
             outs.append(layer(dropout(outs[-1], self.feat_drop, self.training), links))
-        return _latent(outs, seen, taps)
+        return _latent(outs, inputs, taps)
 
-    def first(self, seen: EncoderInput, edges: EdgeIndex) -> Tensor:
+    def first(self, inputs: EncoderInput, edges: EdgeIndex) -> Tensor:
         """The first layer's output, (N, width). Where it starts with a linear map, bags stay as they are."""
         layer = self.layers[0]
         if not isinstance(layer, GraphLayer) or layer.is_identity:
-            return layer(self.input(seen, self.feat_drop), edges)
-        return layer.propagate(self.input.project(seen, layer.weight, self.feat_drop), edges, None)
+            return layer(self.input(inputs, self.feat_drop), edges)
+        return layer.propagate(self.input.project(inputs, layer.weight, self.feat_drop), edges, None)
 
 
 class GAT(GNNEncoder):
@@ -180,8 +180,8 @@ class PyGEncoder(Encoder):
     def provides(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        return _latent([self.module(self.input(seen), seen.layout.edges)], seen, taps)
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        return _latent([self.module(self.input(inputs), inputs.layout.edges)], inputs, taps)
 
 
 def input_sizes(features: int, width: int, depth: int) -> list[int]:
@@ -189,6 +189,6 @@ def input_sizes(features: int, width: int, depth: int) -> list[int]:
     return [features] + [width] * (depth - 1)
 
 
-def _latent(outs: list[Tensor], seen: EncoderInput, taps: Sequence[str]) -> Latent:
+def _latent(outs: list[Tensor], inputs: EncoderInput, taps: Sequence[str]) -> Latent:
     tapped = {f"layer{i}": out[None] for i, out in enumerate(outs) if f"layer{i}" in taps}
-    return Latent(outs[-1][None], seen.layout, rows=seen.rows, taps=tapped)
+    return Latent(outs[-1][None], inputs.layout, rows=inputs.rows, taps=tapped)

@@ -28,35 +28,35 @@ class MaskedInput(nn.Module):
         if start == "xavier":
             nn.init.xavier_normal_(self.mask_token)
 
-    def forward(self, seen: EncoderInput, drop: float = 0.0) -> Tensor:
+    def forward(self, inputs: EncoderInput, drop: float = 0.0) -> Tensor:
         """(N, C), dense."""
-        x = seen.content[0]
+        x = inputs.content[0]
         x = to_dense(x, self.features) if x.dim() == 3 else x
-        if seen.erased is not None:
-            x = torch.where(seen.erased[0][:, None], self.mask_token, x)
+        if inputs.erased is not None:
+            x = torch.where(inputs.erased[0][:, None], self.mask_token, x)
         return dropout(x, drop, self.training)
 
-    def project(self, seen: EncoderInput, weight: Tensor, drop: float) -> Tensor:
+    def project(self, inputs: EncoderInput, weight: Tensor, drop: float) -> Tensor:
         """dropout(content) @ weightᵀ, (N, D), without making bags dense where that costs more (CPU)."""
-        x = seen.content[0]
+        x = inputs.content[0]
         if x.dim() == 2 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-            return F.linear(self(seen, drop), weight)
+            return F.linear(self(inputs, drop), weight)
         value, column = x.unbind(1)
         value = dropout(value, drop, self.training).to(weight.dtype)
-        held = value != 0  # neither padding nor erased rows nor what dropout took
-        start = F.pad(held.sum(1).cumsum(0), (1, 0))
+        present = value != 0  # neither padding nor erased rows nor what dropout took
+        start = F.pad(present.sum(1).cumsum(0), (1, 0))
         # Contiguous: of columns `embedding_bag` gathers one number at a time.
         out = F.embedding_bag(
-            column[held].long(),
+            column[present].long(),
             weight.T.contiguous(),
             start,
             mode="sum",
-            per_sample_weights=value[held],
+            per_sample_weights=value[present],
             include_last_offset=True,
         )
-        if seen.erased is None:
+        if inputs.erased is None:
             return out
-        rows = seen.erased[0].nonzero()[:, 0]
+        rows = inputs.erased[0].nonzero()[:, 0]
         # m ∘ token for rows m of dropout: the gradients of token and weight share one product this way.
         m = dropout(weight.new_ones(len(rows), self.features), drop, self.training)
         return out.index_copy(0, rows, F.linear(m, weight * self.mask_token))

@@ -25,28 +25,28 @@ class EdgeIndex:
     row: Tensor
     nodes: int
     rows: int
-    _bags: dict = field(default_factory=dict, repr=False)
+    _plans: dict = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, layout: Layout) -> "EdgeIndex":
         """All of a layout's edges; planned once for edges that come again (training on one graph)."""
-        known = _PLANNED.get(layout.edges)
-        if known is None:
+        plan = _PLANNED.get(layout.edges)
+        if plan is None:
             # Copies: a view keeps what it is a view of alive, here the key that is to be forgotten with its batch.
             # A plan made in an evaluation must serve training too.
             with torch.inference_mode(False):
                 source, row = (end.clone() for end in layout.edges)
-            known = _PLANNED[layout.edges] = cls(source, row, layout.count, layout.count)
-        return known
+            plan = _PLANNED[layout.edges] = cls(source, row, layout.count, layout.count)
+        return plan
 
-    def bags(self, heads: int) -> tuple["AggregationPlan", "AggregationPlan"]:
+    def plans(self, heads: int) -> tuple["AggregationPlan", "AggregationPlan"]:
         """Plans for sums by row and, for gradients, by source."""
-        if heads not in self._bags:
-            self._bags[heads] = (
+        if heads not in self._plans:
+            self._plans[heads] = (
                 AggregationPlan.of(self.row, self.source, self.rows, heads),
                 AggregationPlan.of(self.source, self.row, self.nodes, heads),
             )
-        return self._bags[heads]
+        return self._plans[heads]
 
     def degrees(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """How many edges leave each node (nodes,) and end in each row (rows,), at least one."""
@@ -61,7 +61,10 @@ _PLANNED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 @dataclass(frozen=True)
 class AggregationPlan:
-    """Which rows every bag sums: `index` (E · K,), bag b from `start[b]` on; `order`: each weight's place in (E, K)."""
+    """The rows that every sum reads: `index` (E · K,), sum b from `start[b]` on.
+
+    `order`: position of each weight in (E, K).
+    """
 
     index: Tensor
     start: Tensor
@@ -115,7 +118,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, edges: EdgeIndex) -> Tensor:
         heads = x.shape[1]
-        forward, _ = edges.bags(heads)
+        forward, _ = edges.plans(heads)
         ordered = weight.flatten()[forward.order]
         ctx.links = edges
         ctx.save_for_backward(x, weight)
@@ -125,7 +128,7 @@ class _WeightedSum(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         links, (nodes, heads, width) = ctx.links, x.shape
-        forward, backward = links.bags(heads)
+        forward, backward = links.plans(heads)
         grad = grad.reshape(-1, width)
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:

@@ -70,19 +70,19 @@ class MoleculeGIN(Encoder):
     def provides(self) -> dict:
         return {"width": self.embed_dim}
 
-    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        atom, chirality = seen.content[0].unbind(1)
-        if seen.erased is not None:
-            atom = atom.masked_fill(seen.erased[0], ATOM_TYPES)  # `blank` left zeros: chirality 0
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        atom, chirality = inputs.content[0].unbind(1)
+        if inputs.erased is not None:
+            atom = atom.masked_fill(inputs.erased[0], ATOM_TYPES)  # erased rows are zero: chirality 0
         outs = [self.atoms(atom) + self.chirality(chirality)]
-        links = EdgeIndex.of(seen.layout)
+        links = EdgeIndex.of(inputs.layout)
 
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            h = norm(conv(neighbour_sum(outs[-1], links), seen.layout.edge_content, links))
+            h = norm(conv(neighbour_sum(outs[-1], links), inputs.layout.edge_content, links))
             outs.append(F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training))
 
         tapped = {f"layer{i}": out[None] for i, out in enumerate(outs[1:]) if f"layer{i}" in taps}
-        return Latent(self._joined(outs)[None], seen.layout, rows=seen.rows, taps=tapped)
+        return Latent(self._joined(outs)[None], inputs.layout, rows=inputs.rows, taps=tapped)
 
     def _joined(self, outs: list[Tensor]) -> Tensor:
         if self.jump == "last":

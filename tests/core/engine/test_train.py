@@ -17,7 +17,7 @@ from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = [
-    "modality=image", "data.size.image=[32,32]", "data.source.size=32", "data.source.train=32", "data.source.test=8",
+    "modality=image", "modality.size=[32,32]", "data.source.size=32", "data.source.train=32", "data.source.test=8",
     "size.dim=32", "size.depth=1", "size.heads=2", "batch_size=8", "steps=6", "precision=fp32", "engine.workers=0",
 ]  # fmt: skip
 

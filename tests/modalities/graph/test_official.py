@@ -15,9 +15,8 @@ from core.export import export_official, load_encoder
 from core.interop import find_official, load_official
 from core.tokens import Batch
 from modalities.graph.graphs import Graphs
-from modalities.graph.nn.molecules import SELF_LOOP
+from tests.modalities.graph.checkpoints import FEATURES, NODES, WIDTH, Model, layer_name, official_state, relative
 
-NODES, FEATURES, WIDTH = 14, 6, 8
 ACTIVATIONS = {
     "relu": F.relu,
     "elu": F.elu,
@@ -26,142 +25,6 @@ ACTIVATIONS = {
     "silu": F.silu,
     None: lambda x: x,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """An official constructor's arguments."""
-
-    encoder: str = "gat"
-    decoder: str = "gat"
-    features: int = FEATURES
-    depth: int = 2
-    heads: int = 2
-    norm: str | None = None
-    activation: str | None = "prelu"
-    residual: bool = False
-    concat: bool = False
-    loss: str = "sce"
-    drop_edges: float = 0.0
-    slope: float = 0.3
-    # GraphMAE2 alone
-    is_second: bool = False
-    decoder_depth: int = 1
-    decoder_width: int = WIDTH
-    remask: str = "random"
-
-    @property
-    def meta(self) -> dict:
-        return {
-            "mask_rate": 0.5, "remask_rate": 0.4, "num_remasking": 2, "remask_method": self.remask, "lam": 0.7,
-            "replace_rate": 0.0, "feat_drop": 0.0, "attn_drop": 0.0, "negative_slope": self.slope, "alpha_l": 2,
-            "nhead": self.heads, "loss_fn": self.loss, "residual": self.residual, "activation": self.activation,
-            "drop_edge_rate": self.drop_edges,
-        }  # fmt: skip
-
-
-# Random tensors under the official names -----------------------------------------------------------------------------
-
-
-def official_state(model: Model) -> dict[str, Tensor]:
-    shapes = {"enc_mask_token": (1, model.features)}
-    inputs = WIDTH * (model.depth if model.concat else 1)
-    shapes["encoder_to_decoder.weight"] = (WIDTH, inputs)
-
-    for index in range(model.depth):
-        size = model.features if index == 0 else WIDTH
-        is_last = index == model.depth - 1
-        shapes |= layer_shapes(model, model.encoder, "encoder", index, size, WIDTH, is_last, encoding=True)
-
-    for index in range(model.decoder_depth):
-        is_last = index == model.decoder_depth - 1
-        size = WIDTH if index == 0 else model.decoder_width
-        out = model.features if is_last else model.decoder_width
-        shapes |= layer_shapes(model, model.decoder, "decoder", index, size, out, is_last, encoding=False)
-
-    if model.is_second:
-        shapes["dec_mask_token"] = (1, WIDTH)
-        shapes |= {name.replace("encoder.", "encoder_ema."): s for name, s in shapes.items() if "encoder." in name}
-        for name in ("projector", "projector_ema"):
-            shapes |= linear_shapes(f"{name}.0", WIDTH, 256) | linear_shapes(f"{name}.2", 256, WIDTH)
-            shapes[f"{name}.1.weight"] = (1,)
-        shapes |= {"predictor.0.weight": (1,)} | linear_shapes("predictor.1", WIDTH, WIDTH)
-    return random_state(shapes)
-
-
-def random_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    drawn = torch.Generator().manual_seed(1)
-    state = {name: 0.5 * torch.randn(shape, generator=drawn) for name, shape in shapes.items()}
-    for name in state:
-        if name.endswith("running_var"):
-            state[name] = state[name].abs() + 0.5
-        if name.endswith(".eps"):
-            state[name] = torch.zeros(1)
-        if name.endswith("num_batches_tracked"):
-            state[name] = torch.tensor(3)
-    return state
-
-
-def linear_shapes(name: str, size: int, out: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (out, size), f"{name}.bias": (out,)}
-
-
-def norm_shapes(model: Model, name: str, width: int) -> dict[str, tuple[int, ...]]:
-    if model.norm not in ("layernorm", "batchnorm"):
-        return {}
-    shapes = {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-    if model.norm == "batchnorm":
-        shapes |= {f"{name}.running_mean": (width,), f"{name}.running_var": (width,)}
-        shapes[f"{name}.num_batches_tracked"] = ()
-    return shapes
-
-
-def layer_shapes(
-    model: Model, kind: str, part: str, index: int, size: int, out: int, is_last: bool, encoding: bool
-) -> dict[str, tuple[int, ...]]:
-    if kind == "linear":
-        return linear_shapes(part, size, out)
-    if kind == "mlp":
-        return (
-            linear_shapes(f"{part}.0", size, WIDTH)
-            | {f"{part}.1.weight": (1,)}
-            | linear_shapes(f"{part}.3", WIDTH, out)
-        )
-
-    name = layer_name(kind, part, index)
-    is_plain = is_last and not encoding  # no norm, activation, residual
-    has_slope = model.activation == "prelu" and not is_plain
-    shapes: dict[str, tuple[int, ...]] = {}
-    if kind == "gin":
-        is_bare = is_plain or (is_last and model.norm is None)
-        mlp = f"{name}.apply_func" if is_bare else f"{name}.apply_func.mlp"
-        shapes |= {f"{name}.eps": (1,)}
-        shapes |= linear_shapes(f"{mlp}.linears.0", size, WIDTH) | linear_shapes(f"{mlp}.linears.1", WIDTH, out)
-        shapes |= norm_shapes(model, f"{mlp}.norms.0", WIDTH)
-        shapes |= {f"{mlp}.activations.0.weight": (1,)} if model.activation == "prelu" else {}
-        if not is_bare:
-            shapes |= norm_shapes(model, f"{name}.apply_func.norm", out)
-            shapes |= {f"{name}.apply_func.act.weight": (1,)} if has_slope else {}
-    else:
-        shapes |= linear_shapes(f"{name}.fc", size, out)
-        if kind != "gcn":
-            del shapes[f"{name}.fc.bias"]
-        if kind == "gat":
-            heads = 1 if is_plain else model.heads
-            shapes |= {f"{name}.attn_{end}": (1, heads, out // heads) for end in "lr"} | {f"{name}.bias": (out,)}
-        if not is_plain:
-            shapes |= norm_shapes(model, f"{name}.norm", out)
-        # By a slip, an attention encoder of one layer gets no activation.
-        if has_slope and (kind == "gcn" or model.depth > 1):
-            shapes[f"{name}.{'_' if kind == 'gcn' else ''}activation.weight"] = (1,)
-    if model.residual and not is_plain and size != out:
-        shapes[f"{name}.res_fc.weight"] = (out, size)
-    return shapes
-
-
-def layer_name(kind: str, part: str, index: int) -> str:
-    stacks = {"gat": "gat_layers", "dotgat": "gat_layers", "gcn": "gcn_layers", "gin": "layers"}
-    return f"{part}.{stacks[kind]}.{index}"
 
 
 # The official formulas -----------------------------------------------------------------------------------------------
@@ -367,10 +230,6 @@ def assert_official(model: Model, meta: dict | None = None) -> None:
         assert float((gradients[key] - gradient).abs().max()) < 3e-5 * largest, key
 
 
-def relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours.detach() - theirs.detach()).abs().max() / theirs.detach().abs().max())
-
-
 ENCODERS = ["gat", "dotgat", "gcn", "gin"]
 
 
@@ -433,74 +292,6 @@ def test_dropped_edges(encoder):
     assert_official(Model(encoder=encoder, drop_edges=0.4))
 
 
-# Molecules -----------------------------------------------------------------------------------------------------------
-
-
-def molecule_state(depth: int = 3, width: int = WIDTH) -> dict[str, Tensor]:
-    def conv(name: str, out: int) -> dict[str, tuple[int, ...]]:
-        shapes = linear_shapes(f"{name}.mlp.0", width, 2 * width) | linear_shapes(f"{name}.mlp.2", 2 * width, out)
-        return shapes | {f"{name}.edge_embedding1.weight": (6, width), f"{name}.edge_embedding2.weight": (3, width)}
-
-    shapes = {"gnn.x_embedding1.weight": (120, width), "gnn.x_embedding2.weight": (3, width)}
-    for index in range(depth):
-        shapes |= conv(f"gnn.gnns.{index}", width)
-        shapes |= norm_shapes(Model(norm="batchnorm"), f"gnn.batch_norms.{index}", width)
-    shapes |= conv("decoder.conv", 119)
-    shapes |= {"decoder.dec_token": (1, width), "decoder.enc_to_dec.weight": (width, width)}
-    return random_state(shapes | {"decoder.activation.weight": (1,)})
-
-
-def molecule() -> Graphs:
-    drawn = torch.Generator().manual_seed(4)
-    atoms = torch.stack([torch.randint(119, (NODES,), generator=drawn), torch.randint(3, (NODES,), generator=drawn)], 1)
-    bonds = torch.stack([torch.arange(NODES - 1), torch.arange(1, NODES)])
-    kinds = torch.stack([torch.arange(NODES - 1) % 4, torch.arange(NODES - 1) % 3], 1)
-    return Graphs.of(atoms, torch.cat([bonds, bonds.flip(0)], 1), None, torch.cat([kinds, kinds]), SELF_LOOP)
-
-
-def molecule_formula(state: dict[str, Tensor], graphs: Graphs, hidden: Tensor, jump: str) -> tuple[Tensor, Tensor]:
-    """Latents and predictions of hidden atoms, in eval mode."""
-    source, destination = graphs.edge_index
-
-    def conv(name: str, x: Tensor) -> Tensor:
-        first, second = state[f"{name}.edge_embedding1.weight"], state[f"{name}.edge_embedding2.weight"]
-        messages = x[source] + first[graphs.edge_attr[:, 0]] + second[graphs.edge_attr[:, 1]]
-        summed = torch.zeros_like(x).index_add(0, destination, messages)
-        inside = F.linear(summed, state[f"{name}.mlp.0.weight"], state[f"{name}.mlp.0.bias"])
-        return F.linear(inside.relu(), state[f"{name}.mlp.2.weight"], state[f"{name}.mlp.2.bias"])
-
-    atoms = graphs.x.index_fill(0, hidden, 0)
-    atoms[hidden, 0] = 119
-    outs = [state["gnn.x_embedding1.weight"][atoms[:, 0]] + state["gnn.x_embedding2.weight"][atoms[:, 1]]]
-    for index in range(3):
-        h, norm = conv(f"gnn.gnns.{index}", outs[-1]), f"gnn.batch_norms.{index}"
-        h = (h - state[f"{norm}.running_mean"]) / (state[f"{norm}.running_var"] + 1e-5).sqrt()
-        h = h * state[f"{norm}.weight"] + state[f"{norm}.bias"]
-        outs.append(h if index == 2 else h.relu())
-
-    latent = {"last": outs[-1], "sum": sum(outs), "max": torch.stack(outs).amax(0)}[jump]
-    codes = torch.where(latent > 0, latent, state["decoder.activation.weight"] * latent)
-    codes = F.linear(codes, state["decoder.enc_to_dec.weight"]).index_fill(0, hidden, 0.0)
-    return latent, conv("decoder.conv", codes)[hidden]
-
-
-@pytest.mark.parametrize("loss", ["sce", "ce"])
-@pytest.mark.parametrize("jump", ["last", "sum", "max"])
-def test_molecules_join_layers_and_have_two_losses(jump, loss):
-    state, graphs, hidden = molecule_state(), molecule(), torch.tensor([2, 5, 6])
-    method = load_official("graphmae-chem", state, {"JK": jump, "loss_fn": loss, "alpha_l": 2}).eval()
-    out = method(Batch({"graph": graphs}), draws={"graph": hidden})
-
-    exact = {key: t.double() if t.is_floating_point() else t for key, t in state.items()}
-    latent, prediction = molecule_formula(exact, graphs, hidden, jump)
-    types = graphs.x[hidden, 0]
-    cosine = prediction[range(3), types] / prediction.norm(dim=1)
-    expected = (1 - cosine).square().mean() if loss == "sce" else F.cross_entropy(prediction, types)
-    assert relative(out.latents["graph"].features[0], latent) < 1e-5
-    assert relative(out.predictions["atoms"][0], prediction) < 1e-5
-    assert relative(out.loss, expected) < 1e-5
-
-
 # What tensors do not show, and what is refused -----------------------------------------------------------------------
 
 
@@ -547,7 +338,7 @@ def without(state: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
     return {key: t for key, t in state.items() if not key.startswith(parts)}
 
 
-GAT, SECOND, MOLECULES = official_state(Model()), official_state(Model(is_second=True)), molecule_state()
+GAT, SECOND = official_state(Model()), official_state(Model(is_second=True))
 PLAIN = official_state(Model(encoder="gcn", activation=None))
 TWO_HEADS = {"decoder.gat_layers.0.fc.weight": torch.zeros(2 * FEATURES, WIDTH)}
 MLP = {"0.weight": torch.zeros(WIDTH, FEATURES), "3.weight": torch.zeros(WIDTH, WIDTH)}
@@ -577,12 +368,6 @@ ENCODER_MLP = without(GAT, "encoder.") | {f"encoder.{key}": t for key, t in MLP.
         ("graphmae2", SECOND, {"remask_method": "half"}, "remask_method='half'"),
         ("graphmae2", SECOND, {"loss_fn": "byol"}, "loss_fn='byol'"),
         ("graphmae2", GAT, {}, "missing"),
-        ("graphmae-chem", MOLECULES | {"gnn.gnns.0.att": torch.zeros(1, 2, 16)}, {}, "gnn_type=gat"),
-        ("graphmae-chem", MOLECULES | {"gnn.gnns.0.linear.weight": torch.zeros(8, 8)}, {}, "gcn or graphsage"),
-        ("graphmae-chem", MOLECULES | {"decoder.conv.linear.weight": torch.zeros(119, 8)}, {}, "gnn_type=gcn"),
-        ("graphmae-chem", MOLECULES | {"decoder.dec.weight": torch.zeros(119, 8)}, {}, "gnn_type=linear"),
-        ("graphmae-chem", MOLECULES, {"JK": "concat"}, "JK='concat'"),
-        ("graphmae-chem", MOLECULES, {"mask_edge": 1}, "mask_edge=1"),
     ],
 )
 def test_refusals_name_the_option(name, state, meta, message):

@@ -46,7 +46,7 @@ def test_softmax_sums_to_one_at_every_row_that_has_edges():
 def test_plans_are_made_once_and_forgotten_with_their_edges():
     layout = Layout(3, edges=torch.tensor([[1, 0], [0, 2]]))
     plan = EdgeIndex.of(layout)
-    plan.bags(2)
+    plan.plans(2)
     assert EdgeIndex.of(layout) is plan
     known = weakref.ref(plan)
     del plan, layout
@@ -57,7 +57,7 @@ def test_plans_are_made_once_and_forgotten_with_their_edges():
 def test_plans_of_an_evaluation_serve_training():
     layout, weight = Layout(3, edges=torch.tensor([[1, 0], [0, 2]])), torch.rand(2, 1, requires_grad=True)
     with torch.inference_mode():
-        EdgeIndex.of(layout).bags(1)
+        EdgeIndex.of(layout).plans(1)
     plan = EdgeIndex.of(layout)
     x = torch.rand(3, 1, 4, requires_grad=True)
     (weighted_sum(x, weight, plan).sum() + x[plan.source].square().sum()).backward()

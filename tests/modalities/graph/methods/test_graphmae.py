@@ -1,24 +1,10 @@
-"""Masks of graphs: counts and rounding as published, dropped edges, atoms of each molecule."""
+"""GraphMAE's masks: nodes of a whole batch, codes hidden again, dropped edges."""
 
 import pytest
 import torch
 
-from core.tokens import ForwardContext
-from modalities.graph.graphs import Graphs
 from modalities.graph.methods.graphmae import NodeMasker, drop_edges
-from modalities.graph.methods.graphmae_chem import AtomMasker
-from modalities.graph.tokenizer import Nodes
-
-
-def tokens(*counts: int, links: int = 0):
-    drawn, count = torch.Generator().manual_seed(0), sum(counts)
-    edges = torch.randint(counts[0], (2, links), generator=drawn)
-    return {"graph": Nodes(3)(Graphs.of(torch.rand(count, 3, generator=drawn), edges, counts))}
-
-
-def mask(masker, found):
-    ctx = ForwardContext(None, found)
-    return masker(found, masker.draw(found, torch.Generator().manual_seed(1), ctx), ctx)["graph"]
+from tests.modalities.graph.masking import mask, tokens
 
 
 def test_counts_are_the_published_ones():
@@ -63,9 +49,3 @@ def test_only_the_encoder_sees_fewer_edges():
     found = tokens(6, links=40)
     drawn = mask(NodeMasker(0.5, drop_edges=0.5), found)
     assert drawn.layout.edges.shape != found["graph"].layout.edges.shape
-
-
-def test_atoms_of_every_molecule():
-    counts = (9, 1, 6)
-    found = mask(AtomMasker(0.25), tokens(*counts))
-    assert [int(part.sum()) for part in found.hidden[0].split(counts)] == [3, 1, 2]
