@@ -296,18 +296,22 @@ _LAYER = (
 
 def layer_rules(official: str, ours: str) -> tuple[Rule, ...]:
     """Rules of layers that start with a linear map (GAT, dot-product GAT, GCN); group 1 is the layer's number."""
-    return (
-        *(Rule(rf"{official}\.{re.escape(name)}", (rf"{ours}.{target}",)) for name, target in _LAYER),
-        Rule(rf"{official}\.norm\.(\w+)", (rf"{ours}.norm.\2",)),
-    )
+    rules = []
+    for name, target in _LAYER:
+        rules.append(Rule(rf"{official}\.{re.escape(name)}", (rf"{ours}.{target}",)))
+
+    return *rules, Rule(rf"{official}\.norm\.(\w+)", (rf"{ours}.norm.\2",))
 
 
 def part_rules(parts: tuple[tuple[str, str], ...], official: str, ours: str) -> tuple[Rule, ...]:
     """Rules of a layer's parts, by their names there and here; group 1, if any, is the layer's number."""
     last = re.compile(official).groups + 1
-    return tuple(
-        Rule(rf"{official}\.{re.escape(name)}\.(\w+)", (rf"{ours}.{target}.\{last}",)) for name, target in parts
-    )
+
+    rules = []
+    for name, target in parts:
+        pattern = rf"{official}\.{re.escape(name)}\.(\w+)"
+        rules.append(Rule(pattern, (rf"{ours}.{target}.\{last}",)))
+    return tuple(rules)
 
 
 COMMON_RULES = (

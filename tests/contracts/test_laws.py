@@ -106,14 +106,21 @@ def test_a_modality_from_outside_trains(signals, tmp_path, capsys):
     assert said.tokens.shape == (2, 8, 128) and said.grid == (8,)
 
 
-def test_a_modality_from_outside_brings_its_settings_for_the_generated_world(signals):
-    own = [
-        "modality.world={_target_: modalities.image.world.ImageWorld}",
-        "modality.on_world={batch_size: 4, steps: 7}",
-    ]
-    config = compose(["modality=signal", "data=world", *own])
-    assert (config["batch_size"], config["steps"]) == (4, 7)
-    assert config["data"]["source"]["_target_"] == "modalities.image.world.ImageWorld"
+def test_a_modality_from_outside_brings_its_settings_for_the_generated_world(signals, tmp_path):
+    (tmp_path / "modality").mkdir()
+    (tmp_path / "modality" / "rendered.yaml").write_text("""
+extends: signal
+choose: {method: mae, data: world}
+size: ${oc.select:data.on_world.size,[32]}
+world: {_target_: modalities.image.world.ImageWorld}
+on_world: {size: [16], batch_size: 4, steps: 7}
+""")
+    config = compose(["modality=rendered"], [tmp_path])
+    assert (config["batch_size"], config["steps"], config["modality"]["size"]) == (4, 7, [16])
+    assert config["data"]["source"] == {"_target_": "modalities.image.world.ImageWorld"}
+
+    ours = compose(["modality=rendered", "data=folder", "data.root=x"], [tmp_path])
+    assert (ours["batch_size"], ours["steps"], ours["modality"]["size"]) == (64, None, [32])
 
 
 def words(group: str, names: set[str]) -> list[str]:
@@ -122,7 +129,8 @@ def words(group: str, names: set[str]) -> list[str]:
     for file in choices(group).values():
         content = {key: value for key, value in read(file).items() if key != "choose"}
         for path, value in paths(content):
-            text = path if path.endswith("_target_") else f"{path} {value}"
+            is_part = isinstance(value, dict) or path.endswith("_target_")
+            text = path if is_part else f"{path} {value}"
             if names & set(re.findall(r"\w+", text)):
                 places.append(f"{file.name}: {path}")
     return places

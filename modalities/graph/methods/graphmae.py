@@ -84,7 +84,11 @@ class NodeMasker(Masker):
             share = torch.full((layout.edges.shape[1],), 1 - self.drop_edges, device=_device_of(generator))
             draws["edges"] = torch.bernoulli(share, generator=generator).bool().to(device, non_blocking=True)
         if self.remask == "random":
-            draws["remask"] = torch.stack([permutation(count, generator, device) for _ in range(self.decodings)])
+            orders = []
+            for _ in range(self.decodings):
+                orders.append(permutation(count, generator, device))
+            draws["remask"] = torch.stack(orders)
+
         return {self.view: draws}
 
     def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping, ctx: ForwardContext) -> dict[str, Mask]:

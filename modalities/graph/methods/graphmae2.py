@@ -126,8 +126,10 @@ def _replay(io: State, settings: Settings) -> tuple[Batch, dict]:
     if "view2_edge_index" in io:
         views["teacher"] = Graphs.of(io["x"], io["view2_edge_index"])
 
-    names = [f"remask_nodes_{i}" for i in range(settings.get("num_remasking", 0))]
-    erased = [_permutation(io[name], count) for name in names if name in io]
+    erased = []
+    for index in range(settings.get("num_remasking", 0)):
+        if f"remask_nodes_{index}" in io:
+            erased.append(_permutation(io[f"remask_nodes_{index}"], count))
     if erased:
         draws["remask"] = torch.stack(erased)
 
