@@ -20,7 +20,7 @@ from modalities.graph.graphs import Graphs, induced_subgraph, join
 from modalities.graph.reader import GraphReader, GraphSource
 from modalities.graph.sampling import write
 from modalities.graph.transfer import FineTuning
-from tests.modalities.graph.test_evaluation import molecule
+from tests.modalities.graph.chains import molecule
 
 TINY = [
     "modality=graph",

@@ -24,6 +24,7 @@ from modalities.graph.nn.gnn import GAT
 from modalities.graph.nn.molecules import SELF_LOOP, MoleculeGIN
 from modalities.graph.tokenizer import Nodes
 from modalities.graph.transfer import FineTuning, molecule_transfer, property_loss, scaffold_split
+from tests.modalities.graph.chains import molecule
 
 
 def flags(*spans: range, count: int = 60) -> dict[str, torch.Tensor]:
@@ -102,15 +103,6 @@ def test_probe_of_several_labels_a_node(encoder):
         )
     with pytest.raises(UserError, match="several labels"):
         node_f1(encoder, Collection(graphs, nodes=data.nodes[:, 0], splits=splits), lr=0.1, weight_decay=0.0, epochs=1)
-
-
-def molecule(kinds: list[int]) -> Graphs:
-    """A chain of atoms, bonds both ways."""
-    count = len(kinds)
-    chain = torch.stack([torch.arange(count - 1), torch.arange(1, count)])
-    x = torch.tensor([[kind, 0] for kind in kinds])
-    bonds = torch.ones(2 * count - 2, 2, dtype=torch.long)
-    return Graphs.of(x, torch.cat([chain, chain.flip(0)], 1), edge_attr=bonds, loop=SELF_LOOP)
 
 
 @pytest.fixture
