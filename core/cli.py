@@ -16,7 +16,7 @@ from core.config.files import describe_choices
 from core.errors import UserError, suggestion
 
 COMMANDS = {
-    "train": "learn an encoder by filling gaps",
+    "train": "train an encoder by predicting hidden parts",
     "evaluate": "measure a run's encoder",
     "report": "write a run's report.html",
     "convert": "turn an official checkpoint into an encoder",

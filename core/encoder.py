@@ -1,4 +1,4 @@
-"""The ViT: embedding plus trunk. The trunk maps D to D and knows no modality, so that trunks can be exchanged."""
+"""The ViT: embedding plus trunk. The trunk maps D to D, whatever the modality, so that trunks can be exchanged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -8,7 +8,10 @@ from core.renames import RENAMES
 
 
 class UserError(Exception):
-    """The user's input was wrong: says what, which file or config key, and what to do. Commands exit with code 2."""
+    """The user's input was wrong. The message names the fault, its file or config key, and the remedy.
+
+    Commands exit with code 2.
+    """
 
 
 class IncompatibleError(UserError):

@@ -466,7 +466,7 @@ def _translate(
     try:
         mapped = official.keys(state)
     except UserError as error:
-        # An option that is refused by its name says more than the first strange key.
+        # An option that is refused by its name makes a clearer message than the first unknown key.
         reason = _refusal(official, state, settings) or error
         raise UserError(f"{reason}{_other_names(name, state)}") from None
 

@@ -356,7 +356,7 @@ def rule_book(layer: Layer, patches: VisiblePatches, patch: tuple[int, ...]) -> 
     if key not in patches.rule_books:
         out_patch, read = _rows_read(layer, patches, patch)
 
-        # spconv wants the pairs of a tap first, then −1.
+        # spconv needs the pairs of a tap first, then −1.
         order = (read < 0).int().argsort(dim=1, stable=True)
         read = read.gather(1, order)
         pairs = torch.stack([read, order.masked_fill(read < 0, -1)]).int().contiguous()

@@ -319,7 +319,7 @@ class Tokens:
         return EncoderInput(content=content, layout=layout, rows=rows, finer=finer, condition=mask.condition)
 
     def replace_masked(self, mask: Mask) -> EncoderInput:
-        """All rows, hidden content erased or replaced as `content_from` says: for encoders that need the structure."""
+        """All rows, hidden content erased or replaced by `content_from`: for encoders that need the structure."""
         source = mask.content_from
         if source is None:
             source = torch.arange(self.layout.count, device=mask.hidden.device).expand_as(mask.hidden)
@@ -404,7 +404,7 @@ class Progress:
 
 
 class TargetValues(NamedTuple):
-    """A target's answer: `values` (B, M, …) and one `weight` per unit of loss, or None when all count alike."""
+    """A target's values: `values` (B, M, …) and one `weight` per unit of loss, or None when all count alike."""
 
     values: Tensor
     weight: Tensor | None = None

@@ -1,7 +1,7 @@
 """The training engine: `loop.train_steps` runs one method over one stream of batches; read `loop.py` first.
 
 loop         the steps
-settings     what `engine=` configures (changes no result), and how long a run is
+clock        steps as progress of the run
 optim        what `optim=` configures: parameter groups, learning rate, clipping
 average      exponential moving average of the weights
 precision    fp32 or bf16, measured where it is not clear

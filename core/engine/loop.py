@@ -126,7 +126,7 @@ def train_steps(
 
             done = replace(done, step=step + 1, batches=done.batches + recipe.accumulate)
             log = done.step in (1, clock.steps) or done.step % engine.log_every == 0
-            ask = log or distributed.size == 1  # ranks agree on what only a clock or a signal knows at log lines
+            ask = log or distributed.size == 1  # ranks agree on times and signals at log lines
             halt = ask and distributed.any(stop.signal is not None)
             save = (
                 halt or done.step == clock.steps or (ask and distributed.any(engine.is_late(time.monotonic() - saved)))

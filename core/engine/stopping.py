@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """The run was asked to stop. `saved`: a checkpoint of the very last step exists."""
+    """The run got a signal to stop. `saved`: a checkpoint of the very last step exists."""
 
     def __init__(self, number: int, saved: bool):
         super().__init__(signal.Signals(number).name)

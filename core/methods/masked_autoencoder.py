@@ -269,7 +269,7 @@ class MaskedAutoencoder(nn.Module):
         deepest = max(query.level for query in queries.values())
         layout = tokens[readout.view or view_of(source)].layout.up_to(deepest)
         if any(task.objective.target.reveals == "nothing" for task in tasks.values()):
-            if any(query.rows is not None for query in queries.values()):  # rows would tell where tokens are
+            if any(query.rows is not None for query in queries.values()):  # rows would reveal where tokens are
                 raise UserError("A target that reveals nothing is predicted at the whole grid: set queries=[grid].")
             layout = layout.grid_only()
 

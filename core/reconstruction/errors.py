@@ -91,7 +91,7 @@ def _source_rows(content_from: Tensor) -> Tensor:
 
 
 def _scored_rows(rows: Rows, weight: Tensor | None, hidden: Tensor) -> Tensor:
-    """Rows of a place (B, M) that count: hidden from the encoder, no padding, and weighted in the loss."""
+    """Rows of a query (B, M) that count: hidden from the encoder, no padding, and weighted in the loss."""
     scored = rows.gather(hidden)
     if rows.valid is not None:
         scored = scored & rows.valid

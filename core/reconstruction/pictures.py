@@ -26,7 +26,7 @@ from core.tokenizers import Patchify, unit
 from core.tokens import Batch, Layout, Mask, Rows, Tokens
 
 COVER = (0.5, 0.5, 0.5)  # colour of hidden cells
-SCORED, UNASKED = (0.90, 0.62, 0.0), (0.0, 0.45, 0.70)  # orange and blue, which the colour-blind tell apart
+SCORED, UNSCORED = (0.90, 0.62, 0.0), (0.0, 0.45, 0.70)  # orange and blue, which the colour-blind tell apart
 TINT = 0.65
 LOSSLESS = 64  # pixels: frames up to this side are kept exactly, larger ones compressed
 QUALITY = 88  # of WebP
@@ -242,14 +242,14 @@ def colour_versions(views: GridViews, index: int, shown: Sequence[int] | None = 
 
 
 def tinted(views: GridViews, index: int, shown: Sequence[int] | None = None) -> Tensor:
-    """The mask over the input (*size, 3): hidden cells `SCORED` where they are predicted, else `UNASKED`.
+    """The mask over the input (*size, 3): hidden cells `SCORED` where they are predicted, else `UNSCORED`.
 
     Hidden cells lose their own colour, so that visible ones stand out.
     """
     original = as_rgb(views.input[index], shown)
     grey = original.mean(-1, keepdim=True)
     predicted = views.predicted[index, ..., None]
-    colour = torch.where(predicted, original.new_tensor(SCORED), original.new_tensor(UNASKED))
+    colour = torch.where(predicted, original.new_tensor(SCORED), original.new_tensor(UNSCORED))
     return torch.where(views.hidden[index, ..., None], grey.lerp(colour, TINT), original)
 
 

@@ -86,7 +86,7 @@ def object_shares(objects: list[Tensor | None], layout: Layout) -> Tensor | None
 
 
 def _owners(query: Query, layout: Layout) -> tuple[Tensor, int]:
-    """The sample of each row of a place, (B, M), and how many samples there are."""
+    """The sample of each row of a query, (B, M), and how many samples there are."""
     assert query.rows is not None, "errors are of rows"
     index = query.rows.index
     if layout.sample is not None and layout.samples is not None:

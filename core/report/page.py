@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from core.config.build import build_method
 from core.files import explain_write_errors, read_json, write_atomic
-from core.reconstruction.pictures import LOSSLESS, SCORED, TINT, UNASKED, Panel, Raster
+from core.reconstruction.pictures import LOSSLESS, SCORED, TINT, UNSCORED, Panel, Raster
 from core.report import tables
 from core.report.curves import chart
 from core.report.embeddings import embeddings
@@ -143,7 +143,7 @@ def masks(samples: Samples) -> str:
     panels = samples.gallery.masks[:MASKS]
     legend = (
         f"{_chip(SCORED)}hidden, and predicted by the decoder in training</span>"
-        f"{_chip(UNASKED)}hidden, and not predicted</span><span>plain: visible to the encoder</span>"
+        f"{_chip(UNSCORED)}hidden, and not predicted</span><span>plain: visible to the encoder</span>"
     )
     return f'<p class="legend">{legend}</p>{_panels(panels, small=True)}'
 

@@ -1,4 +1,4 @@
-"""Images: reading, masks, pictures, official checkpoints, and encoders for people who only want features."""
+"""Images: reading, networks, pictures, official checkpoints, and encoders for people who only want features."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ def encoder(name: str = "mae_base", weights: str | Path | None = None):
     `weights`: a run's folder, a saved encoder, or a file of official weights; None for fresh ones.
     Returns a `core.export.SavedEncoder`, which gives `tokens`, `pooled`, `cls`. Raises: UserError.
     """
-    from core.export import open_encoder  # late: whoever wants a masker from here should not wait for it
+    from core.export import open_encoder  # late: the package itself stays light
 
     return open_encoder("image", name, weights)

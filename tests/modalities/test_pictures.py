@@ -19,7 +19,7 @@ from core.reconstruction.baseline import HarmonicInterpolation
 from core.reconstruction.pictures import (
     COVER,
     SCORED,
-    UNASKED,
+    UNSCORED,
     colour_versions,
     grid_views,
     tinted,
@@ -175,7 +175,7 @@ def test_cells_that_the_decoder_leaves_out_have_their_own_colour():
     colours = tinted(black, 0)
     scored, left_out = (views.hidden & views.predicted)[0], (views.hidden & ~views.predicted)[0]
     assert scored.any() and left_out.any()
-    for flag, colour in ((scored, SCORED), (left_out, UNASKED)):
+    for flag, colour in ((scored, SCORED), (left_out, UNSCORED)):
         named = colours[flag] / colours[flag].amax(1, keepdim=True) * max(colour)
         torch.testing.assert_close(named, torch.tensor(colour).expand_as(named), rtol=0, atol=1e-5)
     assert (colours[~views.hidden[0]] == 0).all()

@@ -80,9 +80,9 @@ class ConvNet(Encoder):
         """
         set_checkpointing(self.network, enable)
 
-    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        rows, grid = self._visible_rows(seen), seen.layout.grid
-        content = seen.content if seen.erased is None else rows.gather(seen.content)
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        rows, grid = self._visible_rows(inputs), inputs.layout.grid
+        content = inputs.content if inputs.erased is None else rows.gather(inputs.content)
         x = self.normalise(content).to(next(self.network.parameters()).dtype)
 
         latent = None
@@ -93,7 +93,7 @@ class ConvNet(Encoder):
 
         patches = VisiblePatches(rows.index, grid, use_spconv=spconv_applies(self.network, x))
         for stack in self._stacks(x.flatten(1, 2).permute(0, 3, 1, 2), patches):
-            if seen.erased is None:
+            if inputs.erased is None:
                 latent = _visible_latent(stack, patches, finer=latent)
             else:
                 latent = _dense_latent(patches.scatter(stack), finer=latent)
@@ -117,9 +117,9 @@ class ConvNet(Encoder):
         indices = sorted(self.scales.indices)
         return self.network.forward_intermediates(x, indices=indices, intermediates_only=True)
 
-    def _visible_rows(self, seen: EncoderInput) -> Rows | None:
+    def _visible_rows(self, inputs: EncoderInput) -> Rows | None:
         """The visible patches; None where nothing is hidden."""
-        rows = seen.rows if seen.erased is None else Rows.from_mask(~seen.erased)
+        rows = inputs.rows if inputs.erased is None else Rows.from_mask(~inputs.erased)
         if rows is None:
             return None
 
@@ -130,7 +130,7 @@ class ConvNet(Encoder):
             )
         if not rows.count:
             raise UserError(
-                f"method.masker leaves nothing visible of {seen.layout.grid[0]}x{seen.layout.grid[1]} patches: "
+                f"method.masker leaves nothing visible of {inputs.layout.grid[0]}x{inputs.layout.grid[1]} patches: "
                 "lower method.masker.ratio, or take larger images (modality.size) or smaller patches."
             )
         return rows

@@ -1,4 +1,4 @@
-"""What the recorded tensors of VideoMAE V2 are in our terms."""
+"""The recorded tensors of VideoMAE V2 in our terms."""
 
 import numpy as np
 import torch
