@@ -229,7 +229,8 @@ def load_weights(method: MaskedAutoencoder, source: Path, part: str | None = Non
             raise UserError(f"init.part={part}: {place} has no weights there. Parts of the method: {', '.join(names)}.")
         target = modules[part]
 
-    compare_shapes(weights, target, source)
+    remedy = "Choose the source's method and size, another init.from=, or a smaller init.part=."
+    compare_shapes(weights, target, source, remedy)
     target.load_state_dict(weights, strict=False)
     method.follow(weights if target is method else ())
 

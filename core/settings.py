@@ -35,7 +35,8 @@ def parse(text: str) -> Any:
             tree: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
             return tree["value"]
         except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{text} is no valid list, mapping or quoted text: {one_line(error)}") from None
+            message = f"{text} is no valid list, mapping or quoted text: {one_line(error)}"
+            raise UserError(f"{message}. As in YAML, a space follows each colon.") from None
 
     words = {"null": None, "true": True, "false": False}
     if text.lower() in words:
@@ -125,6 +126,8 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name}={value} must be above 0.")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed} must be from 0 to below 2^63.")
         if self.steps is None and self.epochs is None:
             raise UserError("Give the length of the run: steps= or epochs=.")
 
@@ -146,8 +149,10 @@ class Init:
     part: str | None = None
 
     @classmethod
-    def of(cls, node: Mapping[str, str | None] | str) -> "Init":
+    def of(cls, node: Mapping[str, str | None] | str | None) -> "Init":
         """Raises: UserError for other settings, and for a part of nothing."""
+        if node is None:
+            return cls()
         if isinstance(node, str):
             raise UserError(f"init={node}: it is init.from={node} now.")
         for name in node:
@@ -161,7 +166,7 @@ class Init:
 # Annotations of the keys that are in no group.
 ROOT = get_type_hints(Plan) | {
     "run_dir": str | None,
-    "init": dict[str, str | None] | str,
+    "init": dict[str, str | None] | str | None,
     "init.from": str | None,
     "init.part": str | None,
 }

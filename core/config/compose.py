@@ -16,6 +16,8 @@ from core.trees import is_reference, merge, nest, paths, resolve
 
 ORDER = ("size", "optim", "engine", "method", "data", "modality", "experiment")  # of merging
 FIXED_BY_RUN = ("modality", "method", "size", "experiment")  # a saved config has their traces all over it
+DERIVED_FROM = ("size.", "modality.", "data.on_world.")  # in a saved config, nothing refers to these any more
+READER = ("modality.reader", "modality.pictures", "modality.baseline")  # but these are read as they stand
 # Two ways to set one thing, the second of which wins: where the first is typed, a file's second is dropped.
 EXCLUSIVE = {"epochs": "steps", "optim.base_lr": "optim.lr"}
 
@@ -42,7 +44,12 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
     typed = dict(split(text) for text in overrides)
     saved = typed.pop("config", None)
     groups = {key: text for key, text in typed.items() if key in files.GROUPS and not text.startswith("{")}
-    base = _from_files(groups, searchpath) if saved is None else _from_saved(saved, groups, searchpath)
+    base = _from_files(groups, searchpath) if saved is None else _from_saved(saved, typed, groups, searchpath)
+
+    for group in files.GROUPS:
+        if f"{group}.name" in typed:
+            name = typed[f"{group}.name"]
+            raise UserError(f"{group}.name={name}: a {group} is chosen by {group}={name}.")
 
     typed = {rival: "null" for key, rival in EXCLUSIVE.items() if key in typed} | typed
     tree = base
@@ -97,7 +104,9 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
     return tree
 
 
-def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) -> dict[str, Any]:
+def _from_saved(
+    path: str, typed: Mapping[str, str], groups: Mapping[str, str], searchpath: SearchPath
+) -> dict[str, Any]:
     """A run's config.yaml, for a folder of its own; other data, optim or engine may be chosen."""
     tree: dict[str, Any] = {**files.load(path), "run_dir": None}
     nodes = [tree.get(group) for group in ("modality", "method")]
@@ -105,6 +114,12 @@ def _from_saved(path: str, groups: Mapping[str, str], searchpath: SearchPath) ->
         raise UserError(f"config={path} is no config of a run: it does not name a modality and a method.")
     if fixed := [f"{group}={name}" for group, name in groups.items() if group in FIXED_BY_RUN]:
         raise UserError(f"{fixed[0]} cannot be given with config=, which fixes it; drop one of them.")
+    derived = [key for key in typed if key.startswith(DERIVED_FROM) and not key.startswith(READER)]
+    if derived:
+        raise UserError(
+            f"{derived[0]} cannot be given with config=: a saved config holds the values that followed from it. Set "
+            "those (method.…, modality.reader.…), or compose the run anew without config=."
+        )
     try:
         if missing := files.read(files.choices("", searchpath)["train"]).keys() - tree.keys() - {"choose"}:
             raise UserError(f"it has no {' and no '.join(sorted(missing))}.")

@@ -26,6 +26,7 @@ from core.errors import UserError
 from core.files import explain_write_errors, flush_to_disk
 
 MODEL, STATE, META = "model.safetensors", "state.safetensors", "meta.json"
+OTHER_RUN = "Choose another run_dir=, or the settings that this run began with."
 
 
 @dataclass(frozen=True)
@@ -231,8 +232,8 @@ def check_finite(weights: dict[str, Tensor], path: Path) -> None:
         )
 
 
-def compare_shapes(saved: dict[str, Tensor], method: nn.Module, folder: Path) -> None:
-    """Raises UserError naming the tensors whose shapes differ."""
+def compare_shapes(saved: dict[str, Tensor], method: nn.Module, folder: Path, remedy: str = OTHER_RUN) -> None:
+    """Raises UserError naming the tensors whose shapes differ, and the remedy."""
     before = {name: tuple(value.shape) for name, value in saved.items()}
     after = {name: tuple(value.shape) for name, value in method.state_dict().items()}
 
@@ -246,7 +247,4 @@ def compare_shapes(saved: dict[str, Tensor], method: nn.Module, folder: Path) ->
         shown = lines[:8]
         if len(lines) > 8:
             shown.append(f"and {len(lines) - 8} more")
-        raise UserError(
-            f"{folder} is a checkpoint of another architecture:\n  " + "\n  ".join(shown) + "\n"
-            "Choose another run_dir=, or the settings that this run began with."
-        )
+        raise UserError(f"{folder} is a checkpoint of another architecture:\n  " + "\n  ".join(shown) + f"\n{remedy}")

@@ -53,6 +53,12 @@ class Recipe(ABC):
             raise UserError("optim.warmup_epochs and optim.warmup_steps are both set; set one of them to null.")
         if self.schedule not in ("cosine", "constant"):
             raise UserError(f"optim.schedule={self.schedule} is unknown; choose cosine or constant.")
+        for name in ("base_lr", "lr", "min_lr", "weight_decay", "warmup_steps", "warmup_epochs", "clip", "eps"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:  # not a number neither
+                raise UserError(f"optim.{name}={value} must be 0 or above.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas={list(self.betas)} must be from 0 to below 1.")
         if self.accumulate < 1:
             raise UserError(f"optim.accumulate={self.accumulate} must be at least 1.")
         if self.ema is not None and not 0 <= self.ema < 1:
