@@ -76,7 +76,7 @@ def constant_scores(split: LabelSplit) -> np.ndarray:
             mean = np.nan_to_num(y).sum(0) / np.maximum((~np.isnan(y)).sum(0), 1)
             predictions = np.tile(mean - YES_FROM[split.label.kind], (len(test), 1))
         scores.append(split.metric.score(split.y[test], predictions))
-    return np.concatenate(scores)[None]
+    return split.metric.join(scores)[None]
 
 
 def chance_scores(split: LabelSplit) -> np.ndarray:
@@ -95,7 +95,7 @@ def chance_scores(split: LabelSplit) -> np.ndarray:
 
         y = split.y[split.test_rows(fold)]
         scores.append(split.metric.score(y, np.broadcast_to(expected, (len(y), *expected.shape))))
-    return np.concatenate(scores)[None]
+    return split.metric.join(scores)[None]
 
 
 def verdict(

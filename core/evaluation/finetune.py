@@ -368,7 +368,7 @@ def compete(contender: Contender, contest: Contest) -> Scores:
             rates[number] = choice.setting
             by_fold.append(scores)
             choices.append(choice)
-        units.append(np.concatenate(by_fold))
+        units.append(contest.split.metric.join(by_fold))
     return Scores(np.stack(units), choices)
 
 

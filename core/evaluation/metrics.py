@@ -9,6 +9,7 @@ interval redraws units and seeds. Labels come in three kinds:
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -35,6 +36,10 @@ class Metric(ABC):
     @abstractmethod
     def aggregate(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Figures (W,) of scores (T, …) of one seed, for every row of weights (W, T) of the units."""
+
+    def join(self, folds: Sequence[np.ndarray]) -> np.ndarray:
+        """Scores (T, …) of all units, from those of each fold."""
+        return np.concatenate(folds)
 
     def value(self, scores: np.ndarray) -> float:
         """The figure of scores (R, T, …)."""
@@ -168,36 +173,42 @@ class MicroF1(Metric):
 
 
 class RankingMetric(Metric):
-    """A mean over labels of a figure of how predictions rank units. Scores (T, L, 2): answer and prediction.
+    """A mean over labels and folds of a figure of how predictions rank units.
 
-    Labels of which no unit (or for ROC-AUC no unit of one answer) is known do not count. Single figures are
+    Scores (T, L, 3): answer, prediction and fold; predictions of different folds are not ranked together. Labels
+    without a positive unit (or for ROC-AUC without a negative one) do not count. Single figures are
     scikit-learn's; the weighted ones of the bootstrap are computed for all draws at once.
     """
 
     kinds = ("answers",)
 
     def score(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        return np.stack([y, predictions], 2)
+        return np.stack([y, predictions, np.zeros_like(predictions)], 2)
+
+    def join(self, folds: Sequence[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate(folds)
+        joined[..., 2] = np.repeat(np.arange(len(folds)), list(map(len, folds)))[:, None]
+        return joined
 
     def value(self, scores: np.ndarray) -> float:
-        return float(np.mean([self._mean_over_labels(seed) for seed in scores]))
+        return float(np.mean(list(map(self._mean_over_labels, scores))))
 
     def aggregate(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
         total, count = np.zeros(len(weights)), np.zeros(len(weights))
-        for truth, predictions in scores.transpose(1, 2, 0):
-            rows = ~np.isnan(truth)
-            figures = self.weighted(truth[rows] > 0, predictions[rows], weights[:, rows])
+        for rows, truth, predictions in _by_label_and_fold(scores):
+            figures = self.weighted(truth, predictions, weights[:, rows])
             total += np.nan_to_num(figures)
             count += ~np.isnan(figures)
         return np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
 
     def _mean_over_labels(self, scores: np.ndarray) -> float:
         figures = []
-        for truth, predictions in scores.transpose(1, 2, 0):
-            rows = ~np.isnan(truth)
-            if self.is_defined(truth[rows] > 0):
-                figures.append(self.single(truth[rows] > 0, predictions[rows]))
-        return float(np.mean(figures)) if figures else float("nan")
+        for _, truth, predictions in _by_label_and_fold(scores):
+            if self.is_defined(truth):
+                figures.append(self.single(truth, predictions))
+        if not figures:
+            return float("nan")
+        return float(np.mean(figures))
 
     @staticmethod
     @abstractmethod
@@ -341,6 +352,15 @@ def _count(numbers: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray
     rows = np.flatnonzero(numbers >= 0)
     ones = csr_array((np.ones(len(rows)), (rows, numbers[rows])), shape=(len(numbers), classes))
     return weights @ ones
+
+
+def _by_label_and_fold(scores: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows with a known answer, their answers (bool) and predictions, of every label and fold."""
+    folds = np.unique(scores[..., 2])
+    for truth, predictions, number in scores.transpose(1, 2, 0):
+        for fold in folds:
+            rows = np.flatnonzero(~np.isnan(truth) & (number == fold))
+            yield rows, truth[rows] > 0, predictions[rows]
 
 
 def _cumulative(truth: np.ndarray, order_by: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -100,7 +100,7 @@ def probe_scores(probe: Probe, tables: Sequence[ndarray], split: LabelSplit, res
 
     scores = {}
     for name in choices:
-        by_seed = [np.concatenate(units[name, seed]) for seed in range(seeds)]
+        by_seed = [split.metric.join(units[name, seed]) for seed in range(seeds)]
         scores[name] = Scores(np.stack(by_seed), choices[name])
     return scores
 

@@ -162,3 +162,18 @@ def test_groups_are_redrawn_whole_for_every_metric(monkeypatch):
     scores = metric.score(y, predictions)[None]
     grouped, single = metric.interval(scores, groups=groups), metric.interval(scores)
     assert grouped.value == single.value and grouped.high - grouped.low > single.high - single.low
+
+
+@pytest.mark.parametrize(("name", "function"), [("map", "average_precision_score"), ("roc_auc", "roc_auc_score")])
+def test_folds_are_ranked_each_by_itself(name, function):
+    """A probe of another fold may have another offset, which says nothing of its ranking."""
+    y, predictions = answers()
+    metric, offset = METRICS[name](), 100 * (np.arange(UNITS) >= 25)[:, None]
+    parts = [slice(0, 25), slice(25, UNITS)]
+    scores = metric.join([metric.score(y[part], (predictions + offset)[part]) for part in parts])
+    expected = np.mean([getattr(sklearn, function)(y[part], predictions[part], average="macro") for part in parts])
+    assert metric.value(scores[None]) == pytest.approx(expected)
+    assert metric.aggregate(scores, np.ones((1, UNITS)))[0] == pytest.approx(expected)
+    constant = metric.join([metric.score(y[part], 0 * predictions[part] + i) for i, part in enumerate(parts)])
+    if name == "roc_auc":
+        assert metric.value(constant[None]) == 0.5

@@ -229,6 +229,7 @@ def test_molecules_have_baselines_intervals_and_a_verdict(tmp_path, capsys, monk
     section = record["figures"]["label"]
     assert record["protocol"]["split"].startswith("5 folds of whole groups (20 groups)") and section["tested"] == 60
     assert 0.5 < section["roc_auc"]["low"] < section["roc_auc"]["high"]
+    assert section["baselines"]["share of yes in training"]["value"] == 0.5
     assert section["baselines"].keys() == {"share of yes in training", "random init", "random init, whitened"}
     tuned = run(capsys, *argv, "task=finetune", "epochs=1", "folds=2")[3]
     assert 0 < tuned["figures"]["label"]["roc_auc"]["value"] <= 1
