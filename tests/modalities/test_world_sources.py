@@ -4,7 +4,6 @@ import io
 import multiprocessing
 import os
 import signal
-import time
 from pathlib import Path
 
 import av
@@ -102,12 +101,15 @@ def test_default_folder(monkeypatch, tmp_path):
 def test_killed_half_way_it_continues(tmp_path):
     source = ImageWorld(str(tmp_path), 0, train=2000, test=1, size=16)
     folder = source.folder / "train"
+    reader, writer = os.pipe()
     child = FORK.Process(target=source.items, args=("train",))
     child.start()
+    os.close(writer)
     until(lambda: folder.is_dir() and len(os.listdir(folder)) >= 50, child)
     child.kill()
     ended(child)
-    time.sleep(0.3)  # its workers notice
+    assert os.read(reader, 1) == b""  # the end of its last worker, which held the other end of the pipe as well
+    os.close(reader)
     before = contents(folder)
     assert 50 <= len(before) < 2000
     small = ImageWorld(str(tmp_path), 0, train=400, test=1, size=16)
