@@ -55,7 +55,7 @@ class Recipe(ABC):
             raise UserError(f"optim.schedule={self.schedule} is unknown; choose cosine or constant.")
         for name in ("base_lr", "lr", "min_lr", "weight_decay", "warmup_steps", "warmup_epochs", "clip", "eps"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:  # not a number neither
+            if value is not None and not value >= 0:  # refuses NaN too
                 raise UserError(f"optim.{name}={value} must be 0 or above.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"optim.betas={list(self.betas)} must be from 0 to below 1.")

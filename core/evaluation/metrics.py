@@ -356,10 +356,11 @@ def _count(numbers: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray
 
 def _by_label_and_fold(scores: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rows with a known answer, their answers (bool) and predictions, of every label and fold."""
-    folds = np.unique(scores[..., 2])
-    for truth, predictions, number in scores.transpose(1, 2, 0):
+    fold_of = scores[:, 0, 2]  # the same for every label
+    folds = np.unique(fold_of)
+    for truth, predictions, _ in scores.transpose(1, 2, 0):
         for fold in folds:
-            rows = np.flatnonzero(~np.isnan(truth) & (number == fold))
+            rows = np.flatnonzero(~np.isnan(truth) & (fold_of == fold))
             yield rows, truth[rows] > 0, predictions[rows]
 
 

@@ -273,6 +273,13 @@ def _warn(message: str) -> None:
 # Recorded vectors ---------------------------------------------------------------------------------
 
 
+def graph_sizes(io: State) -> list[int] | None:
+    """Nodes of each recorded graph, or None where there is one."""
+    if "graph_id" not in io:
+        return None
+    return io["graph_id"].bincount().tolist()
+
+
 def edge_flags(graphs: Graphs, edges: Tensor) -> Tensor:
     """(E,) bool: which edges of the graphs are among `edges`."""
     count = len(graphs.x)

@@ -21,6 +21,7 @@ from modalities.graph.official import (
     Settings,
     edge_flags,
     gnn_overrides,
+    graph_sizes,
     kind_of,
     layer_rules,
     node_overrides,
@@ -207,8 +208,7 @@ def _overrides(state: State, settings: Settings) -> list[str]:
 
 
 def _replay(io: State, settings: Settings) -> tuple[Batch, dict]:
-    counts = io["graph_id"].bincount().tolist() if "graph_id" in io else None
-    graphs = Graphs.of(io["x"], io["edge_index"], counts)
+    graphs = Graphs.of(io["x"], io["edge_index"], graph_sizes(io))
 
     draws = {"nodes": io["randperm_0_nodes"]}
     if "randperm_1_masked" in io:

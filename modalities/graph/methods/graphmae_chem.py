@@ -29,6 +29,7 @@ from modalities.graph.official import (
     DECODER,
     Settings,
     depth_of,
+    graph_sizes,
     has_tensor,
     node_overrides,
     part_rules,
@@ -148,8 +149,7 @@ def _refuse_unbuildable(state: State, settings: Settings, prefix: str) -> None:
 
 
 def _replay(io: State, settings: Settings) -> tuple[Batch, dict]:
-    counts = io["graph_id"].bincount().tolist() if "graph_id" in io else None
-    graphs = Graphs.of(io["x_original"], io["edge_index"], counts, io["edge_attr"], SELF_LOOP)
+    graphs = Graphs.of(io["x_original"], io["edge_index"], graph_sizes(io), io["edge_attr"], SELF_LOOP)
     return Batch({"graph": graphs}), {"graph": io["masked_atom_indices"]}
 
 
