@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.embeddings import ClsToken
 from core.errors import UserError
-from core.tokens import EncoderInput, Latent, Layout, Rows
+from core.tokens import EncoderInput, Latent, Layout, Rows, view_of
 
 
 class Encoder(nn.Module, ABC):
@@ -236,6 +236,33 @@ def initialise(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+class EncoderByView(Encoder):
+    """An encoder for each view: `views` by name. A run saves each by itself; two views may share one module.
+
+    Raises: UserError where the encoders differ in width or in what becomes of hidden tokens.
+    """
+
+    def __init__(self, views: Mapping[str, Encoder]):
+        super().__init__()
+        self.views = nn.ModuleDict(views)
+        facts = {(encoder.embed_dim, encoder.masking) for encoder in views.values()}
+        if len(facts) != 1:
+            raise UserError(f"encoder.views: all need one width and one way of masking, not {sorted(facts)}.")
+
+        self.embed_dim, self.masking = facts.pop()
+        self.depth = max(encoder.depth for encoder in views.values())
+
+    @property
+    def provides(self) -> dict:
+        return {"width": self.embed_dim}
+
+    def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
+        raise UserError(f"This encoder takes tokens by view ({', '.join(self.views)}).")
+
+    def encode_views(self, inputs: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
+        return {name: self.views[view_of(name)](view, taps) for name, view in inputs.items()}
 
 
 class ViT(Encoder):

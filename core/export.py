@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from core.config import compose
 from core.config.allowed import checked_targets
 from core.config.build import build, build_method
-from core.encoder import Encoder
+from core.encoder import Encoder, EncoderByView
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
 from core.interop import open_official, read_checkpoint
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokenizers import Tokenizer
+from core.tokenizers import Tokenizer, TokenizerByView
 from core.tokens import Latent
 
 FORMAT = 1
@@ -86,10 +86,20 @@ def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:
 
 
 def export_encoder(run_dir: str | Path, method: MaskedAutoencoder, config: Mapping[str, Any]) -> Path:
-    """Saves a trained method's encoder as `<run_dir>/encoder`."""
+    """Saves a trained method's encoder as `<run_dir>/encoder`, or one for each view as `<run_dir>/encoder/<view>`."""
     path = Path(run_dir) / "encoder"
     description = _describe(config, DATA_LICENCE)
-    save_encoder(path, SavedEncoder(method.tokenizer, method.encoder, description))
+    if not isinstance(method.encoder, EncoderByView):
+        save_encoder(path, SavedEncoder(method.tokenizer, method.encoder, description))
+        return path
+
+    for view, encoder in method.encoder.views.items():
+        of_view = {**description, "view": view, "encoder": description["encoder"]["views"][view]}
+        tokenizer = method.tokenizer
+        if isinstance(tokenizer, TokenizerByView):
+            tokenizer = tokenizer.views[view]
+            of_view["tokenizer"] = description["tokenizer"]["views"][view]
+        save_encoder(path / view, SavedEncoder(tokenizer, encoder, of_view))
     return path
 
 
@@ -107,17 +117,17 @@ def export_official(
     return encoder.eval()
 
 
-def load_encoder(path: str | Path, pretrained: bool = True) -> SavedEncoder:
+def load_encoder(path: str | Path, pretrained: bool = True, view: str | None = None) -> SavedEncoder:
     """Opens a saved encoder, in eval mode. `path`: its folder, or that of a run.
 
-    `pretrained=False`: the same shape with random weights (a baseline).
-    Raises: UserError when files are missing or damaged, or when the config names anything outside the
-    allow-list.
+    `pretrained=False`: the same shape with random weights (a baseline). `view`: which one, where the run has several.
+    Raises: UserError when files are missing or damaged, when the config names anything outside the allow-list, and
+    when several views leave the choice open.
     """
-    path = Path(path)
-    if (path / "encoder" / "config.json").exists():  # a run's folder
-        path = path / "encoder"
+    path = _find_encoder(Path(path), view)
     config = _read_config(path)
+    if view not in (None, config["view"]):
+        raise UserError(f"{path} holds an encoder of the view {config['view']}, none of view={view}.")
 
     # Copies: building completes nodes, and the config is that of the file.
     nodes = {key: deepcopy(config[key]) for key in ("tokenizer", "encoder")}
@@ -156,6 +166,19 @@ def open_encoder(modality: str, name: str, weights: str | Path | None = None) ->
     return SavedEncoder(method.tokenizer, method.encoder, _describe(config, licence)).eval()
 
 
+def _find_encoder(path: Path, view: str | None) -> Path:
+    """The folder of one saved encoder: `path` itself, or the one of `view` in it, or in that of a run."""
+    if (path / "encoder").is_dir():  # a run's folder
+        path = path / "encoder"
+
+    views = sorted(file.parent.name for file in path.glob("*/config.json"))
+    if not views:
+        return path
+    if view not in views:
+        raise UserError(f"{path} holds an encoder for each of the views {', '.join(views)}: choose one by view=.")
+    return path / view
+
+
 def _describe(config: Mapping[str, Any], licence: str) -> dict[str, Any]:
     """The contents of config.json, from the config of a run whose method was built."""
     return {
@@ -176,7 +199,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads((path / "config.json").read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} holds no saved encoder (no config.json). Pass a run folder or its encoder/.") from None
+        remedy = "Pass a run folder or its encoder/."
+        if (path / "config.yaml").exists():
+            remedy = f"The run has not come to its end: python -m core.train config={path / 'config.yaml'} goes on."
+        raise UserError(f"{path} holds no saved encoder (no config.json). {remedy}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path / 'config.json'} cannot be read: {error}") from None
 

@@ -90,9 +90,12 @@ class Run:
     def _column(self, name: str) -> list[float | None]:
         return [line.get(name) for line in self.train]
 
-    def encoder(self) -> SavedEncoder:
-        """The trained encoder, in eval mode. Raises UserError where the run has not come to its end."""
-        return load_encoder(self.path)
+    def encoder(self, view: str | None = None) -> SavedEncoder:
+        """The trained encoder, in eval mode; `view`: which one, where the method has one for each.
+
+        Raises UserError where the run has not come to its end.
+        """
+        return load_encoder(self.path, view=view)
 
     def method(self) -> MaskedAutoencoder:
         """The whole method with the newest checkpoint's weights. Raises UserError where there is none."""

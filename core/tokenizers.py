@@ -27,6 +27,20 @@ class Tokenizer(nn.Module, ABC):
         return {name: self(data) for name, data in views.items()}
 
 
+class TokenizerByView(Tokenizer):
+    """A tokenizer for each view: `views` by name. Views of a batch that have none are left alone."""
+
+    def __init__(self, views: Mapping[str, Tokenizer]):
+        super().__init__()
+        self.views = nn.ModuleDict(views)
+
+    def forward(self, data: Any) -> Tokens:
+        raise UserError(f"This tokenizer takes data by view ({', '.join(self.views)}).")
+
+    def tokenize_views(self, views: Mapping[str, Any]) -> dict[str, Tokens]:
+        return {name: self.views[name](data) for name, data in views.items() if name in self.views}
+
+
 class Normalise(nn.Module):
     """Raw values (uint8, or floats in [0, 1]) -> (x / 255 − mean) / std, channel last. Doubles stay doubles.
 

@@ -4,6 +4,10 @@ import os
 import random
 from pathlib import Path
 
+# Before torch is loaded: models are tiny here, and beside other workers (pytest -n) threads only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch

@@ -1,6 +1,7 @@
 """Saved encoders: what goes in comes out, and nothing that a stranger wrote is run."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -27,6 +28,20 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
+def two_views(tmp_path):
+    """A method with an encoder for each of two views, and the run folder with both."""
+    config = compose(["modality=image", "method=mae", *SMALL])
+    build_method(config)  # completes the nodes
+    for part, target in [("tokenizer", "core.tokenizers.TokenizerByView"), ("encoder", "core.encoder.EncoderByView")]:
+        node = config["method"][part]
+        config["method"][part] = {"_target_": target, "views": {"left": deepcopy(node), "right": deepcopy(node)}}
+
+    method = build_method(config).eval()
+    export_encoder(tmp_path, method, config)
+    return method, tmp_path
+
+
+@pytest.fixture
 def copied(trained, tmp_path):
     """A private copy of the saved encoder, to be spoilt."""
     for file in (trained[1] / "encoder").iterdir():
@@ -44,6 +59,37 @@ def test_what_is_loaded_computes_what_was_saved(trained):
     assert torch.equal(features.cls, latent.cls)
     assert_close(features.pooled, latent.features.mean(1))
     assert features.grid == (4, 6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("view", ["left", "right"])
+def test_an_encoder_for_each_view(two_views, view):
+    method, run = two_views
+    images = torch.rand(2, 3, 32, 48)
+    tokens = method.tokenizer.tokenize_views({"left": images, "right": images})
+    latents = method.encoder.encode_views({name: one.unmasked() for name, one in tokens.items()})
+    assert not torch.equal(latents["left"].features, latents["right"].features)
+
+    for path in (run, run / "encoder"):
+        assert torch.equal(load_encoder(path, view=view)(images).tokens, latents[view].features)
+    assert load_encoder(run / "encoder" / view).view == view
+
+
+@pytest.mark.parametrize("view", [None, "middle"])
+def test_a_view_is_chosen_where_there_are_several(two_views, view):
+    with pytest.raises(UserError, match="left, right: choose one by view="):
+        load_encoder(two_views[1], view=view)
+
+
+def test_a_view_that_an_encoder_does_not_have(trained):
+    with pytest.raises(UserError, match="of the view image, none of view=left"):
+        load_encoder(trained[1], view="left")
+
+
+def test_a_run_without_its_encoder_says_how_to_go_on(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(UserError, match=f"python -m core.train config={tmp_path}/config.yaml"):
+        load_encoder(tmp_path)
 
 
 @torch.no_grad()

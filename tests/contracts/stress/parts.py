@@ -12,25 +12,10 @@ from core.embeddings import SinCos, token
 from core.encoder import AttentionPlan, Encoder
 from core.maskers import Masker, ViewMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokenizers import Tokenizer
 from core.tokens import Batch, EncoderInput, ForwardContext, Latent, Layout, Mask, Progress, Query, Rows, Tokens
 from tests.contracts.firewall import alone, firewall, scrambled
 from tests.contracts.pairs import masked
 from tests.contracts.toys import DIM, trunk
-
-
-class ByView(Tokenizer):
-    """A tokenizer for each view."""
-
-    def __init__(self, **tokenizers: Tokenizer):
-        super().__init__()
-        self.parts = nn.ModuleDict(tokenizers)
-
-    def forward(self, data):
-        raise NotImplementedError
-
-    def tokenize_views(self, views: Mapping) -> dict[str, Tokens]:
-        return {name: self.parts[name](data) for name, data in views.items() if name in self.parts}
 
 
 class MaskByName(Masker):
@@ -44,21 +29,6 @@ class MaskByName(Masker):
 
     def __call__(self, tokens, draws, ctx) -> dict[str, Mask]:
         return {name: self.maskers[name].mask_view(tokens[view(name)], drawn, ctx) for name, drawn in draws.items()}
-
-
-class EncodeByView(Encoder):
-    """An encoder for each view; views may share one."""
-
-    def __init__(self, **encoders: Encoder):
-        super().__init__()
-        self.parts = nn.ModuleDict(encoders)
-        self.embed_dim, self.depth = DIM, 2
-
-    def forward(self, seen: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        raise NotImplementedError
-
-    def encode_views(self, seen: Mapping[str, EncoderInput], taps: Sequence[str] = ()) -> dict[str, Latent]:
-        return {name: self.parts[view(name)](one, taps) for name, one in seen.items()}
 
 
 class Inner(Encoder):

@@ -11,9 +11,9 @@ from core.losses import cross_entropy
 from core.maskers import Masker, RandomMasker, uniform
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
-from core.tokenizers import Tokenizer
+from core.tokenizers import Tokenizer, TokenizerByView
 from core.tokens import Batch, EncoderInput, Latent, Layout, Mask, Rows, Tokens
-from tests.contracts.stress.parts import ByView, CrossDecoder, MaskByName, Pooled, contrast, joined, tight
+from tests.contracts.stress.parts import CrossDecoder, MaskByName, Pooled, contrast, joined, tight
 from tests.contracts.stress.words import VOCABULARY, Text, Words
 from tests.contracts.toys import DIM, Ids, Zeros, image_batch, light, normalise, patches, raw_objective, run, trunk, vit
 
@@ -81,7 +81,7 @@ def multimae() -> MaskedAutoencoder:
         name: Readout(CrossDecoder(GRID), {name: objective}, reads=name)
         for name, objective in {**objectives, "classes": classes}.items()
     }
-    tokenizer = ByView(rgb=patches(), depth=patches(), classes=ClassMaps())
+    tokenizer = TokenizerByView({"rgb": patches(), "depth": patches(), "classes": ClassMaps()})
     return MaskedAutoencoder(tokenizer, Jointly(12), OneTrunk(), readouts)
 
 
@@ -211,7 +211,7 @@ def m3ae() -> MaskedAutoencoder:
     }
     some, none = RandomMasker(0.5), RandomMasker(0.0)
     masker = MaskByName({"image/mlm": none, "text/mlm": some, "image/mim": some, "text/mim": none})
-    return MaskedAutoencoder(ByView(image=patches(), text=Text()), masker, CoAttention(), readouts)
+    return MaskedAutoencoder(TokenizerByView({"image": patches(), "text": Text()}), masker, CoAttention(), readouts)
 
 
 def captioned() -> Batch:

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
+from core.encoder import EncoderByView
 from core.losses import mse
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import TeacherFeatures
+from core.tokenizers import TokenizerByView
 from core.tokens import Batch, ForwardContext, Query, TargetValues
 from tests.contracts.pairs import masked
 from tests.contracts.stress.parts import (
-    ByView,
     CrossDecoder,
-    EncodeByView,
     MaskByName,
     Pooled,
     contrast,
@@ -84,9 +84,9 @@ def crossvideomae() -> MaskedAutoencoder:
     }
     half = RandomMasker(0.5)
     return MaskedAutoencoder(
-        ByView(clip=video, again=video, frame=patches(), still=patches()),
+        TokenizerByView({"clip": video, "again": video, "frame": patches(), "still": patches()}),
         MaskByName({"clip": RandomMasker(0.75), "again": RandomMasker(0.75), "frame": half}),
-        EncodeByView(clip=clips, again=clips, frame=frames),
+        EncoderByView({"clip": clips, "again": clips, "frame": frames}),
         readouts,
         {"image": FrozenImages(vit(VALUES, GRID))},
     )
@@ -102,4 +102,4 @@ def test_three_streams_and_what_ties_them():
     assert out.latents["frame"].features.shape[1] == 8 and out.latents["clip"].features.shape[1] == 8
     assert not torch.equal(out.masks["clip"].hidden, out.masks["again"].hidden)
     decoders = [method.readouts[name].decoder for name in ("clip", "again")]
-    assert decoders[0] is decoders[1] and method.encoder.parts["clip"] is method.encoder.parts["again"]
+    assert decoders[0] is decoders[1] and method.encoder.views["clip"] is method.encoder.views["again"]

@@ -58,10 +58,11 @@ CASES = [
     ("r2", values, sklearn.r2_score),
     ("rmse", values, sklearn.root_mean_squared_error),
 ]
+CASE_IDS = [f"{name}-{data.__name__}" for name, data, _ in CASES]
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-@pytest.mark.parametrize(("name", "data", "reference"), CASES, ids=lambda case: getattr(case, "__name__", str(case)))
+@pytest.mark.parametrize(("name", "data", "reference"), CASES, ids=CASE_IDS)
 def test_figures_are_those_of_scikit_learn(name, data, reference):
     y, predictions = data()
     metric, weights = METRICS[name](), np.random.default_rng(3).integers(0, 4, (5, UNITS)).astype(float)
@@ -110,7 +111,7 @@ def test_micro_f1_of_nothing_given_is_zero():
     assert metric.value(metric.score(np.zeros((2, 2)), -np.ones((2, 2)))[None]) == 0
 
 
-@pytest.mark.parametrize(("name", "data", "reference"), CASES, ids=lambda case: getattr(case, "__name__", str(case)))
+@pytest.mark.parametrize(("name", "data", "reference"), CASES, ids=CASE_IDS)
 def test_a_figure_lies_in_its_interval_and_a_difference_to_itself_is_none(name, data, reference, monkeypatch):
     monkeypatch.setattr(intervals, "DRAWS", 300)
     y, predictions = data()
@@ -122,7 +123,7 @@ def test_a_figure_lies_in_its_interval_and_a_difference_to_itself_is_none(name, 
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("name", "data", "reference"), CASES, ids=lambda case: getattr(case, "__name__", str(case)))
+@pytest.mark.parametrize(("name", "data", "reference"), CASES, ids=CASE_IDS)
 def test_the_truth_is_always_better_than_a_guess(name, data, reference, monkeypatch):
     monkeypatch.setattr(intervals, "DRAWS", 300)
     y, predictions = data()
