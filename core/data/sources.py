@@ -3,6 +3,7 @@
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -10,7 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from core.data import archives, arrays
-from core.errors import BadSample
+from core.data.account import Account
+from core.errors import BadSample, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +97,11 @@ class Source(ABC):
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:
         """The items of "train" or "test", sorted by key. Raises: UserError where data cannot be read."""
+
+    def account(self) -> Account:
+        """What is read and what is left out; sources that leave anything out say so here."""
+        samples = {}
+        for split in ("train", "test"):
+            with suppress(UserError):
+                samples[split] = len(self.items(split))
+        return Account(samples=samples, split_by=self.held_out, classes=self.classes)
