@@ -2,8 +2,8 @@
 
     DATA_DIR=… python -m benchmarks.defaults [set …] [--runs runs/defaults]
 
-Resumable: finished runs and evaluations are not repeated. Leaves docs/results/defaults/<set>.json: of every candidate its
-settings, held-out skill, accuracy of nearest neighbours beside random weights, and seconds.
+Resumable: finished runs and evaluations are not repeated. Leaves docs/results/defaults/<set>.json: of
+every candidate its settings, held-out skill, accuracy of nearest neighbours beside random weights, and seconds.
 """
 
 import argparse
