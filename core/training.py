@@ -12,7 +12,8 @@ from core.config.build import build, build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
-from core.data.reader import CachedReader, WholeReader
+from core.data.reader import CachedReader, Reader, WholeReader
+from core.data.sources import Source
 from core.engine.checkpoint import Checkpoints
 from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
@@ -21,6 +22,7 @@ from core.engine.optim import Recipe
 from core.engine.run_dir import FINISHED, default_path, lock_run_dir, write_or_check_config
 from core.errors import UserError
 from core.evaluation import reconstruction
+from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
 from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -55,9 +57,11 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training samples as a stream, and the number of samples on either side of the split."""
+    """Training samples as a stream, the number of samples on either side of the split, and where they come from."""
 
     batches_from: Callable[[int], Loader]
+    reader: Reader
+    source: Source
     train: int
     test: str
 
@@ -127,7 +131,16 @@ def train_on(config: dict, parts: Parts, run_dir: Path, distributed: Distributed
 
     data = open_data(config, parts, distributed)
     log_main(distributed, summary(config, parts, data, distributed))
-    return train_steps(parts.method, data.batches_from, parts.recipe, parts.plan, parts.engine, run_dir, distributed)
+    return train_steps(
+        parts.method,
+        data.batches_from,
+        parts.recipe,
+        parts.plan,
+        parts.engine,
+        run_dir,
+        distributed,
+        measure=HeldOutWatch(data.reader, data.source, config["modality"]),
+    )
 
 
 def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Path) -> None:
@@ -164,11 +177,11 @@ def open_data(config: Mapping[str, Any], parts: Parts, distributed: Distributed)
         )
 
     workers = parts.engine.loader_workers(distributed.local_size)
-    megabytes = config["data"]["cache_mb"] / max(1, workers)
+    megabytes, cached = config["data"]["cache_mb"] / max(1, workers), reader
     if megabytes and isinstance(reader, WholeReader):
-        reader = CachedReader(reader, megabytes)
+        cached = CachedReader(reader, megabytes)
 
-    samples = Samples(items, reader, plan.seed)
+    samples = Samples(items, cached, plan.seed)
     part = plan.part_size(parts.recipe.accumulate, distributed.size)
     batches_from = partial(
         Loader,
@@ -180,7 +193,13 @@ def open_data(config: Mapping[str, Any], parts: Parts, distributed: Distributed)
         distributed.size,
         keep_last=source.keep_last,
     )
-    return Data(batches_from=lambda start: batches_from(start=start), train=len(items), test=test)
+    return Data(
+        batches_from=lambda start: batches_from(start=start),
+        reader=reader,
+        source=source,
+        train=len(items),
+        test=test,
+    )
 
 
 def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Distributed) -> str:
