@@ -14,7 +14,7 @@ from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, Reader, WholeReader
-from core.data.sources import Item, Source
+from core.data.sources import Item, Setting, Source
 from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
@@ -149,9 +149,7 @@ def run(overrides: Sequence[str], distributed: Distributed) -> Path:
     return run_dir
 
 
-def choose_defaults(
-    overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path
-) -> list[defaults.Choice]:
+def choose_defaults(overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path) -> list[Setting]:
     """Settings that follow from people's own data: those that the run began with, else chosen anew.
 
     None for an experiment or a saved config, which settle everything.
@@ -161,7 +159,8 @@ def choose_defaults(
         return []
     if has_steps(run_dir):
         return defaults.saved(load(run_dir / "config.yaml"), given)
-    return defaults.choose(config, data.reader.peek(data.train), len(data.train), given)
+    facts = data.reader.peek(data.train)
+    return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
 
 
 def open_data(config: Mapping[str, Any]) -> Data:
