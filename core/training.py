@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.config import compose
 from core.config.build import build, build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, Reader, WholeReader
 from core.data.sources import Item, Source
+from core.defaults import compose_for_data, describe
 from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
@@ -76,8 +76,16 @@ def train(*overrides: str, **settings: Any) -> Run:
         words.append(f"{key}={_as_override(value)}")
 
     with connect() as distributed:
-        run_dir = run(compose(words), distributed)
+        run_dir = run(compose_run(words, distributed), distributed)
     return open_run(run_dir)
+
+
+def compose_run(overrides: Sequence[str], distributed: Distributed) -> dict[str, Any]:
+    """The config of a run; prints the settings that its data decided."""
+    config, settings = compose_for_data(overrides)
+    if settings:
+        log_main(distributed, describe(settings))
+    return config
 
 
 def _as_override(value: Any) -> str:

@@ -15,6 +15,7 @@ from modalities.graph.formats.targets import graph_labels
 
 NETWORKX = (".graphml", ".gml", ".gexf")
 SUFFIXES = (*NETWORKX, ".json")
+Parts = tuple[list[dict], list[tuple[Any, Any]], Mapping[str, Any], bool]  # nodes, pairs of ids, attributes, directed
 
 
 def parse(
@@ -33,9 +34,9 @@ def parse(
     """
     try:
         if suffix == ".json":
-            nodes, links, attributes = _from_json(content)
+            nodes, links, attributes, is_directed = _from_json(content)
         else:
-            nodes, links, attributes = _from_networkx(content, suffix)
+            nodes, links, attributes, is_directed = _from_networkx(content, suffix)
     except UserError:
         raise
     except Exception as error:  # parsers of XML and GML raise many kinds
@@ -43,6 +44,7 @@ def parse(
     if not nodes and not links:
         raise UserError(f"{where} holds no graph: there are no nodes and no links in it.")
 
+    directed = directed and is_directed
     ids = [str(node["id"]) for node in nodes]
     edges = EdgeTable([str(source) for source, _ in links], [str(target) for _, target in links])
     table = node_table(_columns(nodes), ids, where)
@@ -57,6 +59,8 @@ def parse(
         data,
         labels=labels.graphs,
         targets=labels.targets,
+        raw_labels=labels.raw,
+        classes=labels.classes,
         provenance=replace(data.provenance, labels=f"`{name}` of the graph"),
     )
 
@@ -69,8 +73,7 @@ def is_graph(content: bytes) -> bool:
         return False
 
 
-def _from_json(content: bytes) -> tuple[list[dict], list[tuple[Any, Any]], Mapping[str, Any]]:
-    """Nodes with their ids, pairs of ids, and attributes of the graph."""
+def _from_json(content: bytes) -> Parts:
     tree = json.loads(content)
     nodes, links = _lists(tree)
 
@@ -87,7 +90,9 @@ def _from_json(content: bytes) -> tuple[list[dict], list[tuple[Any, Any]], Mappi
         pair = (link["source"], link["target"]) if isinstance(link, Mapping) else tuple(link[:2])
         pairs.append(pair)
     attributes = tree.get("graph", {})
-    return rows, pairs, attributes if isinstance(attributes, Mapping) else {}
+    if not isinstance(attributes, Mapping):
+        attributes = {}
+    return rows, pairs, attributes, bool(tree.get("directed"))
 
 
 def _lists(tree: Any) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -101,7 +106,7 @@ def _lists(tree: Any) -> tuple[Sequence[Any], Sequence[Any]]:
     raise UserError("there are no nodes and links in it: write networkx.node_link_data(graph).")
 
 
-def _from_networkx(content: bytes, suffix: str) -> tuple[list[dict], list[tuple[Any, Any]], Mapping[str, Any]]:
+def _from_networkx(content: bytes, suffix: str) -> Parts:
     try:
         import networkx
     except ImportError as error:
@@ -118,7 +123,8 @@ def _from_networkx(content: bytes, suffix: str) -> tuple[list[dict], list[tuple[
     nodes = []
     for name, attributes in graph.nodes(data=True):
         nodes.append({**attributes, "id": name})
-    return nodes, [(source, target) for source, target, *_ in graph.edges], graph.graph
+    links = [(source, target) for source, target, *_ in graph.edges]
+    return nodes, links, graph.graph, graph.is_directed()
 
 
 def _columns(nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -28,6 +28,7 @@ class Provenance:
     `split`, `labels`: where the split and the labels come from; "" where there are none.
     `notes`: choices that were made for the user, a sentence each.
     `node_ids`: the ids of the file's nodes in the order of their numbers; empty where these are the ids.
+    `degrees`: columns of one-hot degrees, where nodes have no features of their own; else 0.
     """
 
     split: str = ""
@@ -35,6 +36,7 @@ class Provenance:
     notes: Sequence[str] = ()
     passed_over: Sequence[PassedOver] = ()
     node_ids: Sequence[str] = ()
+    degrees: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Collection:
     `folds`: (train, test) graph numbers that came with the data.
     `scaffolds`: one name a graph; molecules with the same name share a frame.
     `classes`: names of the classes of nodes or graphs, where they have any.
+    `raw_labels` (S, T): labels of graphs as the file has them, NaN unknown; for sources of many files.
     `names`: of the graphs; empty: their numbers.
     """
 
@@ -61,6 +64,7 @@ class Collection:
     scaffolds: Sequence[str] = ()
     classes: Sequence[str] = ()
     targets: Mapping[str, Tensor] = field(default_factory=dict)
+    raw_labels: Tensor | None = None
     names: Sequence[str] = ()
     provenance: Provenance = Provenance()
 
@@ -163,6 +167,7 @@ def drop_empty(data: Collection) -> Collection:
         data,
         graphs=[data.graphs[number] for number in numbers],
         labels=None if data.labels is None else data.labels[numbers],
+        raw_labels=None if data.raw_labels is None else data.raw_labels[numbers],
         targets={name: values[numbers] for name, values in data.targets.items()},
         folds=folds,
         scaffolds=scaffolds,

@@ -97,13 +97,13 @@ def read(
     if form == "planetoid":
         data = planetoid.read(path, scaling)
     elif form == "tu":
-        data = tu.read(path, features, scaling, degrees)
+        data = tu.read(path, features, scaling)
     elif form == "ppi":
         data = ppi.read(path, scaling)
     elif form == "ogb":
-        data = ogb.read(path, directed, scaling, degrees)
+        data = ogb.read(path, directed, scaling)
     elif form == "tables":
-        data = tables.read(path, directed, scaling, degrees)
+        data = tables.read(path, directed, scaling)
     else:
         options = {"directed": directed, "scaling": scaling, "loop": loop, "degrees": degrees}
         data = parse(path.read_bytes(), path.suffix, where=str(path), **options)

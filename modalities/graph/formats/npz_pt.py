@@ -124,6 +124,7 @@ def _from_values(
         labels="`y` of the file" if any(label is not None for label in labels) else "",
         notes=[*notes, *read.notes],
         passed_over=join_faults(faults),
+        degrees=degrees if bare and degrees else 0,
     )
     return Collection(
         made,
@@ -133,6 +134,7 @@ def _from_values(
         scaffolds=scaffolds,
         classes=read.classes,
         targets=read.targets,
+        raw_labels=read.raw,
         provenance=provenance,
     )
 

@@ -29,7 +29,7 @@ def is_here(path: Path) -> bool:
     return path.is_dir() and _file(path, COUNTS) is not None
 
 
-def read(folder: Path, directed: bool, scaling: Scaling, degrees: int | None = None) -> Collection:
+def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
     """The graphs in `folder` or its `raw`, with the split in `split/<name>`.
 
     Files: edge, num-node-list, num-edge-list, and optional node-feat, node-label, graph-label. Features of edges and
@@ -49,7 +49,7 @@ def read(folder: Path, directed: bool, scaling: Scaling, degrees: int | None = N
 
     notes, total = [], int(counts.sum())
     if _file(folder, "node-feat") is None:
-        x = default_features(edges, total, str(folder), degrees)
+        x = default_features(edges, total, str(folder))
         notes.append(degree_note(str(folder), x.shape[1]))
     else:
         x = torch.from_numpy(_table(folder, "node-feat")).float()

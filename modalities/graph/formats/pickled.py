@@ -4,7 +4,8 @@ import io
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
@@ -55,7 +56,7 @@ def load(content: bytes) -> Any:
     allowed = [(record, name) for name, record in records.items()]
     if BATCH_MAKER in records:
         allowed.append((records[BATCH], BATCH))
-    with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+    with _only_allowed(allowed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sparse tensors are validated, and which protocol was used
         return _plain(torch.load(io.BytesIO(content), weights_only=True, map_location="cpu"), set())
 
@@ -74,6 +75,19 @@ def opaque_names(content: Any) -> list[str]:
         elif isinstance(node, list | tuple):
             rest += node
     return sorted(names)
+
+
+@contextmanager
+def _only_allowed(records: Sequence[tuple[type, str]]) -> Iterator[None]:
+    """Allows these alone: torch_geometric, where it is imported, allows its own classes, which would run."""
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals(list(records)):
+            yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
 
 
 def _batch_maker(records: dict[str, type]) -> type:

@@ -155,7 +155,7 @@ def is_edge_list(path: Path) -> bool:
     return not any(re.search(r"\.\w+$|/", cells[0]) or (path.parent / cells[0]).exists() for cells in rows)
 
 
-def read(place: Path, directed: bool, scaling: Scaling, degrees: int | None = None) -> Collection:
+def read(place: Path, directed: bool, scaling: Scaling) -> Collection:
     """The graph of a table of edges, in a file or in a folder with other tables, all but edges optional.
 
     Edges: the columns source and target (src, dst; from, to; …), else the first two. Nodes: nodes.csv or features.csv
@@ -173,8 +173,8 @@ def read(place: Path, directed: bool, scaling: Scaling, degrees: int | None = No
     labels = splits = NO_VALUES
     if folder is not None:
         nodes = _nodes(folder, {*edges.sources, *edges.targets})
-        labels = _values_by_node(_only(folder, LABEL_STEMS), LABELS, "node and class")
-        splits = _values_by_node(_only(folder, SPLIT_STEMS), SPLIT_COLUMNS, "node and split")
+        labels = values_by_node(table_named(folder, LABEL_STEMS), LABELS, "node and class")
+        splits = values_by_node(table_named(folder, SPLIT_STEMS), SPLIT_COLUMNS, "node and split")
 
     return assemble(
         edges,
@@ -184,7 +184,6 @@ def read(place: Path, directed: bool, scaling: Scaling, degrees: int | None = No
         splits=splits,
         directed=directed,
         scaling=scaling,
-        degrees=degrees,
     )
 
 
@@ -227,6 +226,7 @@ def assemble(
         notes=notes,
         passed_over=[*faults, *edge_faults(links)],
         node_ids=ids.names,
+        degrees=x.shape[1] if nodes.x is None else 0,
     )
     return Collection(
         [graph], nodes=node_labels, splits=_splits(splits, ids, where), classes=classes, provenance=provenance
@@ -310,7 +310,7 @@ def _end_columns(table: Table) -> tuple[tuple[int, int], list[str]]:
 
 def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
     """The table of nodes in a folder, if any."""
-    array = _only(folder, NODE_STEMS, (".npy",))
+    array = table_named(folder, NODE_STEMS, (".npy",))
     if array is not None:
         try:
             x = torch.from_numpy(np.load(array, allow_pickle=False)).float()
@@ -319,7 +319,7 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
         return NodeTable(x=x)
 
     contents = sorted(folder.glob(f"*{CITATIONS[1]}"))
-    path = _only(folder, NODE_STEMS) or (contents[0] if contents else None)
+    path = table_named(folder, NODE_STEMS) or (contents[0] if contents else None)
     if path is None:
         return NodeTable()
     table = _table(path)
@@ -385,26 +385,31 @@ def _labels(values: NodeValues, ids: NodeIds, where: str) -> tuple[Tensor | None
     if not values.source:
         return None, ()
     place = str(Path(where) / values.source)
-    texts = [text for text in values.by_id.values() if text]
-    numeric = list(map(float, texts)) if all(map(is_number, texts)) else []
+    numbers_of_rows = [ids.number_of(node, place) for node in values.by_id]
 
+    rows, classes = label_values(list(values.by_id.values()))
+    labels = torch.full((ids.count,), torch.nan if rows.is_floating_point() else -1, dtype=rows.dtype)
+    labels[numbers_of_rows] = rows
+    return labels, classes
+
+
+def label_values(texts: Sequence[str]) -> tuple[Tensor, Sequence[str]]:
+    """Labels as classes (n,), -1 unknown, and their names; or as real numbers, NaN unknown. "" is unknown.
+
+    Whole numbers are classes that keep their values, however they are written.
+    """
+    present = [text for text in texts if text]
+    numeric = list(map(float, present)) if all(map(is_number, present)) else []
     if any(number == number and not number.is_integer() for number in numeric):
-        labels = torch.full((ids.count,), torch.nan, dtype=torch.float64)
-        for node, text in values.by_id.items():
-            labels[ids.number_of(node, place)] = float(text or "nan")
-        return labels, ()
+        return torch.tensor([float(text or "nan") for text in texts], dtype=torch.float64), ()
 
-    # Whole numbers keep their values, however they are written.
     names = []
-    for text in values.by_id.values():
+    for text in texts:
         if numeric and text and float(text).is_integer():
             text = str(int(float(text)))
         names.append({"class": text} if text else {})
     classes, class_names = numbers(names)
-    labels = torch.full((ids.count,), -1)
-    for node, row in zip(values.by_id, classes, strict=True):
-        labels[ids.number_of(node, place)] = row.get("class", -1)
-    return labels, class_names.get("class", [])
+    return torch.tensor([row.get("class", -1) for row in classes]), class_names.get("class", [])
 
 
 def _splits(values: NodeValues, ids: NodeIds, where: str) -> dict[str, Tensor]:
@@ -418,7 +423,7 @@ def _splits(values: NodeValues, ids: NodeIds, where: str) -> dict[str, Tensor]:
     return masks
 
 
-def _values_by_node(path: Path | None, names: Sequence[str], text: str) -> NodeValues:
+def values_by_node(path: Path | None, names: Sequence[str], text: str) -> NodeValues:
     """The labels or splits in a table. Raises UserError naming the line."""
     if path is None:
         return NO_VALUES
@@ -516,7 +521,7 @@ def _numbers(values: Sequence[Any]) -> Tensor | None:
     return torch.from_numpy(array.reshape(len(values), -1))
 
 
-def _only(folder: Path, stems: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Path | None:
+def table_named(folder: Path, stems: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Path | None:
     """The table in a folder with one of these names. Raises UserError where there are several."""
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and _suffix(path) in suffixes]
     matches = _named(paths, stems)

@@ -17,6 +17,7 @@ class Labels:
     graphs: Tensor | None = None
     nodes: Tensor | None = None
     _: KW_ONLY
+    raw: Tensor | None = None  # (S, T) of graphs, as the file has them
     targets: dict[str, Tensor] = field(default_factory=dict)
     classes: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -54,20 +55,21 @@ def read_labels(values: Sequence[Tensor | None], counts: Sequence[int], where: s
 
 def graph_labels(values: Tensor) -> Labels:
     """Labels (S, T) of graphs, NaN unknown: classes (T = 1), answers (of -1, 0 and 1), else real numbers."""
+    raw = values
     if values.shape[1] == 1:
         if not is_whole(values):
-            return Labels(targets={"label": values[:, 0].double()})
+            return Labels(raw=raw, targets={"label": values[:, 0].double()})
         labels, classes, notes = as_classes(values[:, 0])
-        return Labels(labels, classes=classes, notes=notes)
+        return Labels(labels, raw=raw, classes=classes, notes=notes)
 
     # Answers: 1 yes, -1 no, 0 unknown; or 1 yes, 0 no, NaN unknown.
     known = values[~values.isnan()]
     if bool(torch.isin(known, torch.tensor([-1.0, 0.0, 1.0], dtype=known.dtype)).all()):
         if not bool((known == -1).any()):
             values = 2 * values - 1
-        return Labels(values.nan_to_num(0).float())
+        return Labels(values.nan_to_num(0).float(), raw=raw)
     targets = {f"label {number}": column.double() for number, column in enumerate(values.unbind(1))}
-    return Labels(targets=targets)
+    return Labels(raw=raw, targets=targets)
 
 
 def node_labels(values: Tensor) -> Labels:

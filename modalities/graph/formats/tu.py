@@ -39,9 +39,7 @@ def is_here(path: Path) -> bool:
         return path.exists()
 
 
-def read(
-    path: Path, features: NodeFeatures = "auto", scaling: Scaling = "none", degrees: int | None = None
-) -> Collection:
+def read(path: Path, features: NodeFeatures = "auto", scaling: Scaling = "none") -> Collection:
     """The graphs of a TU data set.
 
     `features`: "labels" (one-hot node labels), "attributes", or "both" side by side; "auto": labels where there are
@@ -68,7 +66,7 @@ def read(
             if len(values) < count:
                 raise UserError(f"data.root: {path}: {label_file} has {len(values)} lines for {count} graphs.")
 
-    x, notes = _features(texts, name, path, features, edges, len(graph_of_node), degrees)
+    x, notes = _features(texts, name, path, features, edges, len(graph_of_node))
     counts = np.bincount(graph_of_node, minlength=count).tolist()
     try:
         batch = Graphs.of(scale_features(x, scaling), edges, counts)
@@ -88,7 +86,6 @@ def _features(
     features: NodeFeatures,
     edges: Tensor,
     count: int,
-    degrees: int | None,
 ) -> tuple[Tensor, list[str]]:
     """Features (N, C) of the `count` nodes, and notes of the choice that was made."""
     files = {"labels": f"{name}_node_labels.txt", "attributes": f"{name}_node_attributes.txt"}
@@ -107,7 +104,7 @@ def _features(
             "data.source.features=both or attributes takes the attributes too."
         )
     if not kinds:
-        x = degree_features(edges, count, degrees)
+        x = degree_features(edges, count)
         if not present:
             notes.append(
                 f"{name} has no node labels: features are one-hot degrees ({x.shape[1]} of them), as published."
