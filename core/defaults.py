@@ -8,7 +8,7 @@ from core.data.opening import open_source
 from core.data.sources import Setting
 from core.settings import split
 
-SAME = {"steps": "epochs", "epochs": "steps"}  # two ways to set one thing: either given, the other is not decided
+RIVALS = {"steps": {"epochs"}, "epochs": {"steps"}, "optim.lr": {"optim", "optim.base_lr"}}  # set the same thing
 
 
 def compose_for_data(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Setting]]:
@@ -23,7 +23,10 @@ def compose_for_data(overrides: Sequence[str]) -> tuple[dict[str, Any], list[Set
         return config, []
 
     _, source = open_source(config)
-    settings = [setting for setting in source.defaults() if not {setting.key, SAME.get(setting.key)} & given]
+    settings = []
+    for setting in source.defaults():
+        if not ({setting.key} | RIVALS.get(setting.key, set())) & given:
+            settings.append(setting)
     if not settings:
         return config, []
     words = [f"{setting.key}={setting.value}" for setting in settings]
