@@ -49,8 +49,9 @@ def choose(
     if not _is_given("batch_size", given):
         batch = choices["batch_size"].value
 
-    settings = [*choices.values(), *_rate(config, batch), *_length(count, batch)]
-    return [setting for setting in settings if not _is_given(setting.key, given)]
+    for setting in (*_rate(config, batch), *_length(count, batch)):
+        choices.setdefault(setting.key, setting)
+    return [setting for setting in choices.values() if not _is_given(setting.key, given)]
 
 
 def saved(config: Mapping[str, Any], given: Collection[str]) -> list[Setting]:
