@@ -40,6 +40,8 @@ class Account:
         lines = [f"{counts or 'no samples'}; split by {self.split_by}"]
         for label, names in self.classes.items():
             line = f"label {label!r}: {len(names)} classes ({_shorten(names)})"
+            if not names:
+                line = f"label {label!r}: unknown for all samples,"
             if label in self.labels:
                 line += f" from {self.labels[label]}"
             lines.append(line)

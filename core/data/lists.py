@@ -18,6 +18,7 @@ LEAST_SHARE = 0.5  # of the samples in its folders that a list names, unless its
 
 MISSING = "listed, but missing"
 REPEATED = "listed twice, alike in everything"
+JOINED = "listed in several lists, whose columns are joined"
 NO_LIST = "no list of samples"
 OTHER_LIST = "lists that repeat samples of the lists named by split"
 SMALL_LIST = "lists of less than half of the samples beside them"
@@ -126,7 +127,11 @@ class ListReader:
                     continue
 
                 earlier = first.setdefault((row.file, row.part), (listing, row))
-                if earlier[1] is not row:
+                if earlier[1] is row:
+                    continue
+                if earlier[0] is not listing and _complete(earlier[0], earlier[1], listing, row):
+                    self.leftovers.add(JOINED, "rows", f"{listing.path.name}, line {row.number}: {row.path}")
+                else:
                     self._check_alike(*earlier, listing, row)
                     self.leftovers.add(REPEATED, "rows", f"{listing.path.name}, line {row.number}: {row.path}")
         return list(first.values())
@@ -251,6 +256,21 @@ def _scope(listing: ListFile, root: Path) -> str:
     if all(lies_below(file, folder) for file in listing.files):
         return folder
     return os.path.normpath(root)
+
+
+def _complete(earlier: ListFile, before: Row, listing: ListFile, row: Row) -> bool:
+    """Joins a row of another list to an earlier one; False where they contradict each other."""
+    if earlier.split != listing.split or (None not in (before.split, row.split) and before.split != row.split):
+        return False
+    if None not in (before.group, row.group) and before.group != row.group:
+        return False
+    if any(before.names.get(label, name) != name for label, name in row.names.items()):
+        return False
+
+    before.names |= row.names
+    before.split = before.split or row.split
+    before.group = before.group or row.group
+    return True
 
 
 def _name_rows(earlier: ListFile, before: Row, listing: ListFile, row: Row) -> str:

@@ -87,7 +87,7 @@ class Columns(NamedTuple):
     labels: dict[str, int]
     split: int | None
     group: int | None
-    part: tuple[int, int | None, str] | None  # start, end or duration, and how they are written
+    part: tuple[int, int, str] | None  # start, end or duration, and how they are written
     notes: list[str]
 
 
@@ -388,6 +388,8 @@ def _columns(
     part = _part_columns(header, values)
     if part is not None:
         rest = [column for column in rest if column not in part[:2]]
+        start, end = (header[column] if header else f"{column + 1}" for column in part[:2])
+        notes.append(f"columns {start} and {end} are read as the start and end of parts of files, in {part[2]}")
 
     split = _split_column(header, rest, values)
     rest = [column for column in rest if column != split]
@@ -498,7 +500,7 @@ def _split_column(header: list[str], rest: list[int], values: Mapping[int, list[
     return None
 
 
-def _part_columns(header: list[str], values: Mapping[int, list[str]]) -> tuple[int, int | None, str] | None:
+def _part_columns(header: list[str], values: Mapping[int, list[str]]) -> tuple[int, int, str] | None:
     """Columns of start and end of each part, and how times are written: see `_unit`.
 
     Without a header: the first two columns, of rising times that are not all integers.
@@ -600,12 +602,10 @@ def _row(path: Path, cells: Cells, columns: Columns, places: Places, number: int
     return row
 
 
-def _part(where: str, cells: Cells, columns: tuple[int, int | None, str]) -> Part | None:
+def _part(where: str, cells: Cells, columns: tuple[int, int, str]) -> Part | None:
     """The part that a line names; None where both its cells are empty or 0 and -1: the whole file."""
     start_column, end_column, unit = columns
-    start, end = _time(cells[start_column]) or 0.0, None
-    if end_column is not None:
-        end = _time(cells[end_column])
+    start, end = _time(cells[start_column]) or 0.0, _time(cells[end_column])
     if end is not None and unit.endswith("long"):
         end, unit = start + end, unit.removesuffix(" long")
     if end == -1:
