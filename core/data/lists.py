@@ -44,10 +44,11 @@ class ListFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The lists of a data set. `scopes`: folders for whose samples they stand."""
+    """The lists of a data set, the folders for whose samples they stand (`scopes`), and lists that do not count."""
 
     lists: list[ListFile] = field(default_factory=list)
     scopes: set[str] = field(default_factory=set)
+    passed_over: set[Path] = field(default_factory=set)
 
     def covers(self, file: Path) -> bool:
         """Whether the lists decide which samples of the file's folder count."""
@@ -85,11 +86,14 @@ class ListReader:
         Lists named by split (train.csv, val.csv) go before others in the same folder, such as an all.csv.
         """
         samples = [file for file in files if is_sample(file.name)]
-        lists = []
+        lists: list[ListFile] = []
         for path in _likely(files, samples):
             listing = self._try(root, path, is_sample)
             if listing is not None:
                 lists.append(listing)
+            elif splits.from_name(path.stem):
+                self.notes.append(f"{path.relative_to(root)} names no sample that exists, and is not read as a list")
+        candidates = {listing.path for listing in lists}
 
         if any(listing.split for listing in lists):
             for listing in lists:
@@ -111,7 +115,8 @@ class ListReader:
                     f"data.root={listing.path} takes it"
                 )
         lists = self._without_unclear(lists, root)
-        return Listing(lists=lists, scopes={scopes[listing.path] for listing in lists})
+        passed_over = candidates - {listing.path for listing in lists}
+        return Listing(lists=lists, scopes={scopes[listing.path] for listing in lists}, passed_over=passed_over)
 
     def rows(self, lists: Sequence[ListFile]) -> list[tuple[ListFile, Row]]:
         """The rows of the lists that name an existing file, each sample once.
@@ -217,7 +222,7 @@ class ListReader:
             differing = []
             for column, (one, another) in enumerate(zip(before.cells, row.cells, strict=True)):
                 if one.strip() != another.strip():
-                    differing.append(header[column] if header else str(column + 1))
+                    differing.append(header[column] if header else f"column {column + 1}")
             raise UserError(
                 f"{where}, which differ in {', '.join(differing)}: boxes, captions or parts in other columns than "
                 "start and end are not read. Keep one row for each file."
@@ -231,10 +236,10 @@ class ListReader:
 
 def _likely(files: Iterable[Path], samples: Iterable[Path]) -> list[Path]:
     """Files that may be lists: text beside samples that belongs to none of them by its name."""
-    stems = {(file.parent, file.stem) for file in samples}
+    stems = {file.stem for file in samples}
     by_folder: dict[Path, list[Path]] = {}
     for file in files:
-        if file.suffix.lower() in tables.EXTENSIONS and (file.parent, file.stem) not in stems:
+        if file.suffix.lower() in tables.EXTENSIONS and file.stem not in stems:
             by_folder.setdefault(file.parent, []).append(file)
 
     likely: list[Path] = []
