@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.config import compose
+from core import defaults
+from core.config import compose, load
 from core.config.build import build, build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader
@@ -27,7 +28,7 @@ from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
-from core.settings import Engine, Init, Plan
+from core.settings import Engine, Init, Plan, split
 from core.tokens import Progress
 
 Stream = Callable[[int], Loader]  # batches from the k-th on
@@ -79,7 +80,7 @@ def train(*overrides: str, **settings: Any) -> Run:
         words.append(f"{key}={_as_override(value)}")
 
     with connect() as distributed:
-        run_dir = run(compose(words), distributed)
+        run_dir = run(words, distributed)
     return open_run(run_dir)
 
 
@@ -94,17 +95,25 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run(config: dict[str, Any], distributed: Distributed) -> Path:
-    """Trains the run that a composed config describes, or resumes it; then exports and evaluates (main rank).
+def run(overrides: Sequence[str], distributed: Distributed) -> Path:
+    """Trains the run that the overrides describe, or resumes it; then exports and evaluates (main rank).
 
     Nothing is written before the first step, so that a start that fails leaves nothing behind.
     Returns the run's folder. Raises: UserError; Interrupted.
     """
+    config = compose(overrides)
     run_dir = Path(config.get("run_dir") or default_path(config))
-    config["run_dir"] = str(run_dir)
     Settings.of(config)  # mistakes in them are reported before data are opened, which can take long
     data = open_data(config)
 
+    choices = choose_defaults(overrides, config, data, run_dir)
+    if choices:
+        config = compose([*(choice.override for choice in choices), *overrides])
+        config["chosen"] = {choice.key: {"value": choice.value, "reason": choice.reason} for choice in choices}
+        data = replace(data, reader=build(config["modality"]["reader"], key="modality.reader"))
+        log_main(distributed, defaults.describe(choices))
+
+    config["run_dir"] = str(run_dir)
     settings = Settings.of(config)
     seed_global(settings.plan.seed, distributed.device)
     method = build_method(config)
@@ -147,6 +156,21 @@ def save_start(run_dir: Path, config: dict[str, Any], data: Data) -> None:
     """Writes the config, and the account of the data."""
     save_config(run_dir, config)
     write_json(run_dir / ACCOUNT, asdict(data.source.account()))
+
+
+def choose_defaults(
+    overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path
+) -> list[defaults.Choice]:
+    """Settings that follow from people's own data: those that the run began with, else chosen anew.
+
+    None for an experiment or a saved config, which settle everything.
+    """
+    given = {split(text)[0] for text in overrides}
+    if config["data"]["name"] != "folder" or given & {"experiment", "config"}:
+        return []
+    if has_steps(run_dir):
+        return defaults.saved(load(run_dir / "config.yaml"), given)
+    return defaults.choose(config, data.reader.peek(data.train), len(data.train), given)
 
 
 def open_data(config: Mapping[str, Any]) -> Data:
