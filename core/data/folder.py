@@ -1,12 +1,14 @@
 """`data=folder`: samples from a folder, glob, list file, archive or array file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from core.data import labels as labelling
 from core.data import splits
+from core.data.account import Account
 from core.data.scan import Entry, Scan
 from core.data.sources import Item, Source
 from core.errors import UserError
@@ -18,6 +20,8 @@ class Contents(NamedTuple):
     items: dict[str, list[Item]]  # by split
     classes: dict[str, list[str]]
     split_by: str
+    questions: dict[str, list[str]]  # of labels with several yes/no answers
+    notes: list[str]
 
 
 class FolderSource(Source):
@@ -68,6 +72,14 @@ class FolderSource(Source):
         return self._contents.classes
 
     @property
+    def questions(self) -> dict[str, list[str]]:
+        return self._contents.questions
+
+    def account(self) -> Account:
+        account = super().account()
+        return replace(account, passed_over=self._scan.left_out, notes=self._contents.notes)
+
+    @property
     def split_by(self) -> str:
         """How the split was decided: for messages."""
         return self._contents.split_by
@@ -88,10 +100,10 @@ class FolderSource(Source):
         entries = self._unique(self._scan.entries(self.root))
         entry_splits, split_by = self._split(entries)
         names = labelling.names(entries, without_split=split_by == "folders")
-        numbers, classes = labelling.numbers(names)
+        numbering = labelling.numbers(names)
 
         items: dict[str, list[Item]] = {}
-        for entry, split, labels in zip(entries, entry_splits, numbers, strict=True):
+        for entry, split, labels in zip(entries, entry_splits, numbering.numbers, strict=True):
             item = Item(
                 entry.key,
                 entry.path,
@@ -105,7 +117,8 @@ class FolderSource(Source):
 
         if "test" not in items and "validation" in items:
             items["test"] = items.pop("validation")
-        return Contents(items, classes, split_by)
+        notes = list(dict.fromkeys([*self._scan.notes, *numbering.notes]))
+        return Contents(items, numbering.classes, split_by, questions=numbering.questions, notes=notes)
 
     def _unique(self, entries: list[Entry]) -> list[Entry]:
         """Sorted by key, each key once. Raises: UserError where a list names one for different splits."""

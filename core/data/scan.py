@@ -9,7 +9,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from core.data import archives, arrays, splits, tables
+from core.data import archives, arrays, sidecars, splits, tables
+from core.data.account import PassedOver
+from core.data.columns import Name
 from core.errors import UserError
 
 # Endings of files that belong to the sample of the same stem, and their names in Item.aux.
@@ -29,7 +31,7 @@ class Entry:
     span: tuple[int, int] | None = None
     folders: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
-    names: dict[str, str] = field(default_factory=dict)  # class name by label, from a table or array
+    names: dict[str, Name] = field(default_factory=dict)  # class name or answers by label, from a table or array
     split: str | None = None
     group: str | None = None
     aux: dict[str, str] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Scan:
     ):
         self.extensions, self.labels, self.group, self.rows = tuple(extensions), labels, group, rows
         self.passed_over = Counter()  # files that were not read, by extension
+        self.left_out: list[PassedOver] = []  # members of archives
+        self.notes: list[str] = []  # on arrays and labels
 
     def entries(self, root: str) -> list[Entry]:
         """Every sample under `root`. Raises: UserError with the reason where there is none."""
@@ -144,7 +148,7 @@ class Scan:
 
         # One file alone does, files named by split do, and files with a label for each row.
         named_by_split = all(splits.from_name(file.stem) for file in files)
-        return len(files) == 1 or named_by_split or arrays.has_labels(str(files[0]))
+        return len(files) == 1 or named_by_split or arrays.has_rows(str(files[0]))
 
     def _is_readable(self, name: str) -> bool:
         return name.lower().endswith(self.extensions) and not _is_aux(name)
@@ -164,20 +168,21 @@ class Scan:
 
     def _archive(self, file: Path, name: str) -> Iterator[Entry]:
         above = PurePosixPath(name).parts
-        members = {os.path.normpath(member.name): member for member in archives.list_members(str(file))}
-        for path, member in members.items():
-            parts = PurePosixPath(path).parts
-            if any(map(_is_hidden, parts)):
-                continue
-            if not self._is_readable(path):
-                self.passed_over[PurePosixPath(path).suffix.lower() or path] += 1
-                continue
+        members, passed_over = archives.open_contents(str(file))
+        self.left_out.extend(passed_over)
+        samples = []
+        for path in members:
+            if self._is_readable(path) and not any(map(_is_hidden, PurePosixPath(path).parts)):
+                samples.append(path)
 
-            # webdataset: 12.jpg has its label in 12.cls
-            names = {}
-            label = members.get(os.path.splitext(path)[0] + ".cls")
-            if label is not None:
-                names["label"] = label.read().decode().strip()
+        labels = sidecars.read_labels(members, samples)
+        self.notes.extend(labels.notes)
+        for path in members.keys() - labels.used - set(samples):
+            if not any(map(_is_hidden, PurePosixPath(path).parts)):
+                self.passed_over[PurePosixPath(path).suffix.lower() or path] += 1
+
+        for path in samples:
+            member, parts = members[path], PurePosixPath(path).parts
             yield Entry(
                 f"{name}::{path}",
                 member.path,
@@ -185,21 +190,20 @@ class Scan:
                 span=member.span,
                 folders=above[:-1] + parts[:-1],
                 containers=above + parts[:-1],
-                names=names,
+                names=dict(labels.names.get(path, {})),
             )
 
     def _rows(self, file: Path, name: str) -> Iterator[Entry]:
         """One entry per row of the file's arrays; where they have names, keys and members carry them."""
         above = PurePosixPath(name).parts
         for stack in arrays.list_stacks(str(file)):
+            self.notes.extend(stack.notes)
             key, member, containers = f"{name}#", "", above
             if stack.name:
                 key, member, containers = f"{name}::{stack.name}#", f"{stack.name}#", (*above, stack.name)
 
             for row in range(stack.count):
-                names = {}
-                if stack.labels is not None:
-                    names["label"] = stack.labels[row]
+                names = dict(stack.labels[row]) if stack.labels is not None else {}
                 yield Entry(
                     f"{key}{row}",
                     str(file),
