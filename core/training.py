@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core.config import compose
 from core.config.build import build, build_method
+from core.data.account import Account
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
@@ -28,6 +29,8 @@ from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
 from core.settings import Engine, Init, Plan
 from core.tokens import Progress
+
+ACCOUNT = "data.json"  # in a run's folder: the samples of its source, and whatever is passed over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +58,12 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training samples as a stream, and the number of samples on either side of the split."""
+    """Training samples as a stream, the number of samples on either side of the split, and the source's account."""
 
     batches_from: Callable[[int], Loader]
     train: int
     test: str
+    account: Account
 
 
 def train(*overrides: str, **settings: Any) -> Run:
@@ -126,6 +130,8 @@ def train_on(config: dict, parts: Parts, run_dir: Path, distributed: Distributed
         load_weights(parts.method, Path(parts.init.source), parts.init.part)
 
     data = open_data(config, parts, distributed)
+    if distributed.main:
+        write_json(run_dir / ACCOUNT, asdict(data.account))
     log_main(distributed, summary(config, parts, data, distributed))
     return train_steps(parts.method, data.batches_from, parts.recipe, parts.plan, parts.engine, run_dir, distributed)
 
@@ -180,7 +186,9 @@ def open_data(config: Mapping[str, Any], parts: Parts, distributed: Distributed)
         distributed.size,
         keep_last=source.keep_last,
     )
-    return Data(batches_from=lambda start: batches_from(start=start), train=len(items), test=test)
+    return Data(
+        batches_from=lambda start: batches_from(start=start), train=len(items), test=test, account=source.account()
+    )
 
 
 def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Distributed) -> str:
@@ -205,7 +213,12 @@ def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Di
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
     }
-    return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
+    lines = []
+    for name, fact in facts.items():
+        lines.append(f"{name:>11}  {fact}")
+        if name == "data":
+            lines.extend(f"{'':>11}  {text}" for text in data.account.lines())
+    return "\n".join(lines)
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:

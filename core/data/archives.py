@@ -18,14 +18,12 @@ import shutil
 import stat
 import tarfile
 import zipfile
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from core.data.account import PassedOver
 from core.errors import UserError
 from core.files import cache_folder, open_atomic
 
@@ -35,7 +33,6 @@ ZSTD_START = b"\x28\xb5\x2f\xfd"
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by first bytes
 COPY_BUFFER = 1 << 20  # bytes
 MOST_LINKS = 40  # that lead to one file, as on Linux
-MOST_EXAMPLES = 3  # of members that are passed over
 
 LOST_LINK = "a link that leads to no file of the archive"
 REPLACED = "replaced by a later member of the same name"
@@ -63,26 +60,13 @@ class Member:
 
 
 class Contents(NamedTuple):
-    """The files in an archive by path, "/" between folders, in its order; and those that are passed over."""
+    """The files in an archive by path, "/" between folders, in its order.
+
+    `passed_over`: the reason and path of every one that is not among them.
+    """
 
     members: dict[str, Member]
-    passed_over: list[PassedOver]
-
-
-class Reasons:
-    """Paths of members that are passed over, by reason and extension."""
-
-    def __init__(self):
-        self._paths: dict[tuple[str, str], list[str]] = defaultdict(list)
-
-    def add(self, reason: str, path: str) -> None:
-        self._paths[reason, PurePosixPath(path).suffix.lower() or "no extension"].append(path)
-
-    def passed_over(self) -> list[PassedOver]:
-        result = []
-        for (reason, kind), paths in self._paths.items():
-            result.append(PassedOver(reason=reason, kind=kind, count=len(paths), examples=paths[:MOST_EXAMPLES]))
-        return result
+    passed_over: list[tuple[str, str]]
 
 
 def is_archive(path: str) -> bool:
@@ -155,7 +139,7 @@ def _is_tar(start: bytes) -> bool:
 def _zip_contents(path: str) -> Contents:
     members: dict[str, Member] = {}
     links: dict[str, str] = {}
-    reasons = Reasons()
+    passed_over: list[tuple[str, str]] = []
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.is_dir():
@@ -163,18 +147,18 @@ def _zip_contents(path: str) -> Contents:
 
             name = _path_of(entry.filename)
             if entry.flag_bits & 1:
-                reasons.add(ENCRYPTED, name)
+                passed_over.append((ENCRYPTED, name))
             elif stat.S_ISLNK(entry.external_attr >> 16):
                 links[name] = _link_target(name, os.fsdecode(archive.read(entry)))
             elif is_archive(name):
-                reasons.add(NESTED, name)
+                passed_over.append((NESTED, name))
             else:
                 if name in members:
-                    reasons.add(REPLACED, name)
+                    passed_over.append((REPLACED, name))
                 members[name] = Member(entry.filename, path)
 
-    _follow_links(members, links, reasons)
-    return Contents(members, reasons.passed_over())
+    _follow_links(members, links, passed_over)
+    return Contents(members, passed_over)
 
 
 def _tar_contents(path: str, start: bytes) -> Contents:
@@ -182,12 +166,12 @@ def _tar_contents(path: str, start: bytes) -> Contents:
     plain = _inflate(path, start)
     members: dict[str, Member] = {}
     links: dict[str, str] = {}
-    reasons = Reasons()
+    passed_over: list[tuple[str, str]] = []
     end: int | None = 0  # of the members so far
     with tarfile.open(plain, "r:", ignore_zeros=True) as archive, open(plain, "rb") as file:
         for entry in archive:
             if _has_content(file, end, entry.offset):
-                reasons.add(DAMAGED, f"{path} from byte {end}")
+                passed_over.append((DAMAGED, f"from byte {end}"))
             end = _end_of(entry)
 
             name = _path_of(entry.name)
@@ -196,30 +180,30 @@ def _tar_contents(path: str, start: bytes) -> Contents:
             if entry.issym():
                 links[name] = _link_target(name, entry.linkname)
             elif not (entry.isreg() or entry.islnk()):
-                reasons.add(DEVICE, name)
+                passed_over.append((DEVICE, name))
             elif entry.issparse():
-                reasons.add(SPARSE, name)
+                passed_over.append((SPARSE, name))
             elif is_archive(name):
-                reasons.add(NESTED, name)
+                passed_over.append((NESTED, name))
             else:
                 member = Member(entry.name, plain, span=(entry.offset_data, entry.size))
                 if entry.islnk():
                     member = members.get(_path_of(entry.linkname))
                 if member is None:
-                    reasons.add(LOST_LINK, name)
+                    passed_over.append((LOST_LINK, name))
                     continue
                 if name in members:
-                    reasons.add(REPLACED, name)
+                    passed_over.append((REPLACED, name))
                 members[name] = member
 
         size = os.path.getsize(plain)
         if end == 0 and _has_content(file, 0, size):
             raise tarfile.ReadError("it has no header of a tar")
         if _has_content(file, end, size):
-            reasons.add(DAMAGED, f"{path} from byte {end}")
+            passed_over.append((DAMAGED, f"from byte {end}"))
 
-    _follow_links(members, links, reasons)
-    return Contents(members, reasons.passed_over())
+    _follow_links(members, links, passed_over)
+    return Contents(members, passed_over)
 
 
 def _end_of(entry: tarfile.TarInfo) -> int | None:
@@ -257,7 +241,7 @@ def _link_target(name: str, target: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
 
 
-def _follow_links(members: dict[str, Member], links: Mapping[str, str], reasons: Reasons) -> None:
+def _follow_links(members: dict[str, Member], links: Mapping[str, str], passed_over: list[tuple[str, str]]) -> None:
     """Adds the member that each symbolic link leads to, over further links, under the link's path."""
     for name, target in links.items():
         for _ in range(MOST_LINKS):
@@ -268,7 +252,7 @@ def _follow_links(members: dict[str, Member], links: Mapping[str, str], reasons:
         if target in members and target not in links:
             members.setdefault(name, members[target])
         else:
-            reasons.add(LOST_LINK, name)
+            passed_over.append((LOST_LINK, name))
 
 
 def _inflate(path: str, start: bytes) -> str:

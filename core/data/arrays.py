@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,21 @@ LAST_CHANNELS, FIRST_CHANNELS = (1, 3, 4), (1, 3)
 class Stack:
     """Samples along the first axis of one array of a file; `name` is empty for a file's only such array.
 
-    `labels`: names by label of every sample, or None. `notes`: choices made in reading the file.
+    `labels`: names by label of every sample, or None; `label_array`: the array that holds them. `notes`: choices made
+    in reading the file.
     """
 
     name: str
     count: int
     _: KW_ONLY
     labels: list[Mapping[str, Name]] | None
+    label_array: str = ""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels that any sample has, in their order."""
+        return list(dict.fromkeys(chain.from_iterable(self.labels or [])))
 
 
 class Arrays(dict[str, np.ndarray]):
@@ -229,7 +237,7 @@ def _stack(path: str, arrays: Arrays, main: str, part: Mapping[str, np.ndarray],
     if label_key is None or label_key == main:
         return Stack(name, len(samples), labels=None, notes=notes)
     labels = columns.read_labels(label_key, arrays[label_key], len(samples), classes)
-    return Stack(name, len(samples), labels=labels.names, notes=notes + labels.notes)
+    return Stack(name, len(samples), labels=labels.names, label_array=label_key, notes=notes + labels.notes)
 
 
 def _notes(arrays: Arrays, part: Collection[str], main: str, *read: str | None) -> list[str]:
@@ -271,8 +279,9 @@ def _idx_stacks(path: str) -> list[Stack]:
     label_path = path.replace("images-idx3", "labels-idx1")
     if label_path == path or not Path(label_path).exists():
         return [Stack("", len(images), labels=None)]
-    labels = columns.read_labels(Path(label_path).name, load(label_path)["data"], len(images))
-    return [Stack("", len(images), labels=labels.names, notes=labels.notes)]
+    label_name = Path(label_path).name
+    labels = columns.read_labels(label_name, load(label_path)["data"], len(images))
+    return [Stack("", len(images), labels=labels.names, label_array=label_name, notes=labels.notes)]
 
 
 def _read_idx(path: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from core.data.sources import Source
 def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     """The run's reader and source.
 
-    The source also takes the plain settings of `data` and the reader's extensions.
+    The source also takes the plain settings of `data`, and the reader's extensions and `reads_parts`.
     Raises: UserError for settings that do not fit.
     """
     reader = build(config["modality"]["reader"], key="modality.reader")
@@ -21,6 +21,7 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
         if not isinstance(value, Mapping):  # nodes are parts of their own
             scope[key] = value
     scope["extensions"] = list(reader.extensions)
+    scope["reads_parts"] = reader.reads_parts
 
     # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
     node = dict(config["data"]["source"])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data.sources import Item
+from core.data.sources import Item, Part
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Reader(ABC):
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
+    reads_parts: bool = False  # whether it cuts a sample to `Item.part`; else lists of parts are refused
 
     @abstractmethod
     def read(self, item: Item, train: bool) -> Any:
@@ -102,14 +103,14 @@ class CachedReader(Reader):
 
     def __init__(self, reader: WholeReader, megabytes: float):
         self.reader, self.free_bytes = reader, int(megabytes * 2**20)
-        self.view, self.extensions = reader.view, reader.extensions
-        self.cache: dict[tuple[str, str | None], Any] = {}
+        self.view, self.extensions, self.reads_parts = reader.view, reader.extensions, reader.reads_parts
+        self.cache: dict[tuple[str, str | None, Part | None], Any] = {}
 
     def read(self, item: Item, train: bool) -> Any:
         return self.read_views(item, train)[self.view]
 
     def read_views(self, item: Item, train: bool) -> dict[str, Any]:
-        key = (item.path, item.member)
+        key = (item.path, item.member, item.part)
         raw = self.cache.get(key)
         if raw is None and not self.free_bytes:
             return self.reader.read_views(item, train)  # decodes no more than it needs

@@ -4,6 +4,7 @@ import json
 import posixpath
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,14 @@ MOST_EXAMPLES = 3  # that a note names
 
 
 class Sidecars(NamedTuple):
-    """Names by label for samples by path; the paths of the files that were read for it; and notes on them."""
+    """Names by label for samples by path; the paths of the files that were read for it; and notes on them.
+
+    `sources`: labels, with the kind of file that each comes from.
+    """
 
     names: Mapping[str, Mapping[str, Name]]
     used: set[str]
+    sources: list[tuple[str, str]]
     notes: list[str]
 
 
@@ -37,6 +42,7 @@ def read_labels(members: Mapping[str, Member], samples: Sequence[str]) -> Sideca
     names: dict[str, Mapping[str, Name]] = {}
     used: set[str] = set()
     unknown: dict[str, list[str]] = defaultdict(list)
+    sources: list[tuple[str, str]] = []
     notes = []
     for ending in ENDINGS:
         labels = {}
@@ -51,14 +57,14 @@ def read_labels(members: Mapping[str, Member], samples: Sequence[str]) -> Sideca
         if ending == ".txt" and _are_captions(labels):
             notes.append(f"{len(labels)} texts beside samples (.txt) are captions, not labels: most of them differ")
             continue
-        if labels:
-            notes.append(f"labels are read from the {ending} files beside samples")
+        for label in dict.fromkeys(chain.from_iterable(labels.values())):
+            sources.append((label, f"{ending} files"))
         names |= labels
 
     for ending, examples in unknown.items():
         text = ", ".join(examples[:MOST_EXAMPLES])
         notes.append(f"{len(examples)} {ending} files hold no label that can be read, which stays unknown: {text}")
-    return Sidecars(names, used, notes)
+    return Sidecars(names, used, sources, notes)
 
 
 def _by_sample(members: Mapping[str, Member], samples: Sequence[str]) -> dict[str, dict[str, str]]:
