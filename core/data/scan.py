@@ -52,6 +52,7 @@ class Scan:
 
     `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many
     samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts of files.
+    `sample_axes`: of a sample in an array file, channels apart; None: any number.
     """
 
     def __init__(
@@ -60,9 +61,12 @@ class Scan:
         labels: Sequence[str] | None,
         group: str | None,
         rows: bool | None,
+        *,
         reads_parts: bool = False,
+        sample_axes: int | None = None,
     ):
         self.extensions, self.labels, self.group, self.rows = tuple(extensions), labels, group, rows
+        self.sample_axes = sample_axes
         self.leftovers = Leftovers()  # files that were not read
         self.label_sources: dict[str, dict[str, None]] = {}  # by label, in words; ordered sets
         self.notes: list[str] = []
@@ -109,7 +113,8 @@ class Scan:
     def _file(self, path: Path) -> Iterable[Entry]:
         if path.suffix.lower() in tables.EXTENSIONS:
             return self._list_entries(path.parent, self._open_lists([path]))
-        if archives.is_archive(path.name) or (arrays.is_array(path.name) and self.rows is not False):
+        is_rows = arrays.is_array(path.name) and self._hold_rows([path])
+        if archives.is_archive(path.name) or is_rows:
             return self._container(path, path.name)
         return self._loose(path, path.name)
 
@@ -200,6 +205,10 @@ class Scan:
         """Whether each array file holds many samples."""
         if self.rows is not None or not files:
             return bool(self.rows)
+
+        if len(files) == 1 and arrays.is_one_sample(str(files[0]), self.sample_axes):
+            self.notes.append(f"{files[0].name} is read as one sample; data.source.rows=true reads its rows as samples")
+            return False
 
         # One file alone does, files named by split do, and files with a label for each row.
         named_by_split = all(splits.from_name(file.stem) for file in files)

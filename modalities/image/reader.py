@@ -36,6 +36,7 @@ class ImageReader(WholeReader):
     """
 
     view = "image"
+    sample_axes = 2
     extensions = (
         *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"),
         *(".npy", ".npz"),
