@@ -157,8 +157,7 @@ def _zip_contents(path: str) -> Contents:
                     passed_over.append((REPLACED, name))
                 members[name] = Member(entry.filename, path)
 
-    _follow_links(members, links, passed_over)
-    return Contents(members, passed_over)
+    return Contents(members, passed_over + _follow_links(members, links))
 
 
 def _tar_contents(path: str, start: bytes) -> Contents:
@@ -202,12 +201,11 @@ def _tar_contents(path: str, start: bytes) -> Contents:
         if _has_content(file, end, size):
             passed_over.append((DAMAGED, f"from byte {end}"))
 
-    _follow_links(members, links, passed_over)
-    return Contents(members, passed_over)
+    return Contents(members, passed_over + _follow_links(members, links))
 
 
 def _end_of(entry: tarfile.TarInfo) -> int | None:
-    """The byte after a member's content, at whole blocks; None for sparse files, whose size is not that in the tar."""
+    """The byte after a member's content, at whole blocks; None for sparse files, whose size in the tar is smaller."""
     if entry.issparse():
         return None
     if entry.isreg() or entry.type not in tarfile.SUPPORTED_TYPES:
@@ -241,8 +239,12 @@ def _link_target(name: str, target: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
 
 
-def _follow_links(members: dict[str, Member], links: Mapping[str, str], passed_over: list[tuple[str, str]]) -> None:
-    """Adds the member that each symbolic link leads to, over further links, under the link's path."""
+def _follow_links(members: dict[str, Member], links: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Adds the member that each symbolic link leads to, over further links, under the link's path.
+
+    Returns reason and path of links that lead to none.
+    """
+    lost = []
     for name, target in links.items():
         for _ in range(MOST_LINKS):
             if target not in links:
@@ -252,7 +254,8 @@ def _follow_links(members: dict[str, Member], links: Mapping[str, str], passed_o
         if target in members and target not in links:
             members.setdefault(name, members[target])
         else:
-            passed_over.append((LOST_LINK, name))
+            lost.append((LOST_LINK, name))
+    return lost
 
 
 def _inflate(path: str, start: bytes) -> str:

@@ -19,7 +19,7 @@ from core.errors import UserError
 EXTENSIONS = (".npy", ".npz")
 IDX_NAME = re.compile(r"idx\d+-ubyte(\.gz)?$")
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-# Names of arrays that hold samples, the likeliest first; names of labels, and of the classes' or questions' names.
+# Names of arrays that hold samples, the likeliest first; of labels; and of the names of classes or questions.
 SAMPLES = (
     *("image", "images", "img", "imgs", "video", "videos", "clip", "clips", "frames", "x", "data", "samples"),
     *("inputs", "input", "points", "pointclouds", "voxels", "signal", "signals", "features", "arr_0"),
@@ -34,8 +34,8 @@ LAST_CHANNELS, FIRST_CHANNELS = (1, 3, 4), (1, 3)
 class Stack:
     """Samples along the first axis of one array of a file; `name` is empty for a file's only such array.
 
-    `labels`: names by label of every sample, or None; `label_array`: the array that holds them. `notes`: choices made
-    in reading the file.
+    `labels`: names by label of every sample, or None; `label_array`: the array that holds them.
+    `notes`: choices made in reading the file.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Stack:
 
 
 class Arrays(dict[str, np.ndarray]):
-    """All arrays of a file by name, less those that would have to be unpickled, whose names are in `pickled`."""
+    """All arrays of a file by name, less those that need unpickling, whose names are in `pickled`."""
 
     pickled: tuple[str, ...] = ()
 
@@ -86,7 +86,7 @@ def load(path: str) -> Arrays:
 
 
 def main_array(arrays: Mapping[str, np.ndarray]) -> str:
-    """Name of the array that holds the samples: the first of `SAMPLES` with at least two axes, else the biggest.
+    """Name of the array of samples: the first of `SAMPLES` with at least two axes, else the biggest.
 
     Labels and the names of classes hold none, unless there is nothing else.
     """
@@ -147,7 +147,7 @@ def has_rows(path: str) -> bool:
 
 
 def is_one_sample(path: str, axes: int | None) -> bool:
-    """Whether the array of a file is one sample: `axes` (channels apart) of a sample's own, and no labels for rows.
+    """Whether the array of a file is one sample: it has a sample's `axes`, channels apart, and no labels of rows.
 
     A further axis, the first or last, counts channels where it has as few entries. `axes` None: unknown.
     """
@@ -212,7 +212,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 
 def _stack(path: str, arrays: Arrays, main: str, part: Mapping[str, np.ndarray], name: str = "") -> Stack:
-    """The samples of the array `main`, with labels out of `part`, the arrays of the same split (x_train, y_train).
+    """The samples of the array `main`, with labels out of `part`, the arrays of its split (x_train, y_train).
 
     Raises: UserError where the array has no rows, or rows of no value.
     """
@@ -230,7 +230,7 @@ def _stack(path: str, arrays: Arrays, main: str, part: Mapping[str, np.ndarray],
 
     # "classes" may number the samples' classes, not name them.
     classes = arrays[classes_key] if classes_key else None
-    if label_key is None and classes is not None and classes.dtype.kind in "iu" and len(classes) == len(samples):
+    if label_key is None and classes is not None and _are_numbers(classes, len(samples)):
         label_key, classes = classes_key, None
 
     notes = _notes(arrays, part, main, label_key, classes_key)
@@ -241,7 +241,7 @@ def _stack(path: str, arrays: Arrays, main: str, part: Mapping[str, np.ndarray],
 
 
 def _notes(arrays: Arrays, part: Collection[str], main: str, *read: str | None) -> list[str]:
-    """One sentence on the array that was taken for the samples, and on those of `part`, or of no split, not read."""
+    """One sentence on the array of the samples, and on those of `part`, or of no split, that are not read."""
     samples = arrays[main]
     note = f"{main!r} holds the samples, rows of shape {samples.shape[1:]} and type {samples.dtype}"
 
@@ -254,6 +254,11 @@ def _notes(arrays: Arrays, part: Collection[str], main: str, *read: str | None) 
     if unread:
         note += f"; not read: {', '.join(unread)}"
     return [note]
+
+
+def _are_numbers(values: np.ndarray, count: int) -> bool:
+    """Whether there is an integer for each of `count` samples."""
+    return values.dtype.kind in "iu" and values.shape == (count,)
 
 
 def _first_key(keys: Mapping[str, str], kinds: Sequence[str]) -> str | None:

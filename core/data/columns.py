@@ -30,8 +30,8 @@ def read_labels(key: str, values: np.ndarray, count: int, classes: np.ndarray | 
     """Labels of `count` samples out of one array.
 
     (N,) or as many values in another shape: a class each, or a real value. (N, k) of 0 and 1: answers to k
-    questions (one-hot rows among them, which `labels.numbers` turns into classes). (N, k) of other numbers or of
-    words: k labels. Anything else is left out, with a note.
+    questions (one-hot rows among them, which `labels.numbers` turns into classes). (N, k) of other numbers or
+    of words: k labels. Anything else is left out, with a note.
 
     `classes`: names of the classes or questions, or None.
     """
@@ -52,7 +52,8 @@ def read_labels(key: str, values: np.ndarray, count: int, classes: np.ndarray | 
     if _are_answers(rows):
         return _answers(key, rows, classes)
     if width > MOST_COLUMNS:
-        return Labels(None, [f"{key!r} is left out: {width} numbers a sample are no labels (at most {MOST_COLUMNS})"])
+        reason = f"{width} numbers a sample are no labels (at most {MOST_COLUMNS})"
+        return Labels(None, [f"{key!r} is left out: {reason}"])
 
     names: list[dict[str, Name]] = [{} for _ in range(count)]
     for column in range(width):
@@ -101,7 +102,10 @@ def _with_names(texts: list[str], classes: np.ndarray) -> tuple[list[str], list[
 
 
 def _answers(key: str, rows: np.ndarray, classes: np.ndarray | None) -> Labels:
-    """Answers of `rows` (N, k), numbers 0 and 1 (no and yes), or -1 and 1; -1 among 0 and 1, and NaN, are unknown."""
+    """Answers of `rows` (N, k): 0 is no and 1 yes, or -1 is no where there is no 0.
+
+    Else -1, and NaN anywhere, are unknown.
+    """
     values = np.where(np.isfinite(rows), rows, -1) if rows.dtype.kind == "f" else rows
     values = values.astype(np.int64)
     notes = [f"{key!r}: {rows.shape[1]} yes/no answers a sample"]

@@ -23,7 +23,8 @@ class Numbering(NamedTuple):
 
 
 def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, Name]]:
-    """Class names (or answers) by label for each sample: of a table or file, else the first folder that not all share.
+    """Class names (or answers) by label for each sample: of a table or file, else the first folder that not all
+    share.
 
     `without_split`: folders also tell the split, and those that do are no classes.
     """
@@ -46,8 +47,8 @@ def numbers(names: Sequence[Mapping[str, Name]]) -> Numbering:
     """Numbers or answers by label for each sample, with the names of classes or questions.
 
     Integers keep their values (an official numbering survives in a part of the classes); -1 means unknown.
-    Other names are sorted. Answers with one yes in every row (one-hot) are classes. Answers to unlike questions, or
-    beside class names, are left out, with a note.
+    Other names are sorted. Answers with one yes in every row (one-hot) are classes. Answers to unlike questions,
+    or beside class names, are left out, with a note.
     """
     names_by_label: dict[str, set[Name]] = {}
     for sample in names:
@@ -66,39 +67,54 @@ def numbers(names: Sequence[Mapping[str, Name]]) -> Numbering:
             notes.append(f"{label} is left out: not all samples answer the same number of questions")
         elif answers:
             questions[label] = list(_questions(answers))
-            value_of |= {(label, row): row.values for row in answers if set(row.values) != {-1}}
+            for row in answers:
+                if not _is_unknown(row):
+                    value_of[label, row] = row.values
         else:
-            classes[label], numbers = _class_numbers(class_of)
-            value_of |= {(label, name): number for name, number in numbers.items()}
+            classes[label] = _class_order(set(class_of.values()))
+            number_of = {name: number for number, name in enumerate(classes[label])}
+            for name, text in class_of.items():
+                if text in number_of:  # not the -1 of an unknown class
+                    value_of[label, name] = number_of[text]
             notes += _class_notes(label, distinct, classes[label])
 
-    shared: dict[tuple, dict[str, int | tuple[float, ...]]] = {}  # one mapping for all samples of a class saves memory
+    # One mapping for all samples of a class saves memory.
+    shared: dict[tuple, dict[str, int | tuple[float, ...]]] = {}
     result = []
     for sample in names:
         labels = {}
         for label, name in sample.items():
-            if (label, name) in value_of:  # not the -1 of an unknown class
+            if (label, name) in value_of:
                 labels[label] = value_of[label, name]
         result.append(shared.setdefault(tuple(labels.items()), labels))
     return Numbering(result, classes, questions, notes)
 
 
 def _class_names(distinct: set[Name]) -> tuple[dict[Name, str], list[Answers]]:
-    """The class name of every name of a label, and the answers that are none: all of them unless all are one-hot."""
-    answers = [name for name in distinct if isinstance(name, Answers)]
-    class_of: dict[Name, str] = {name: name for name in distinct if isinstance(name, str)}
+    """The class name of every name of a label, and the answers that are no classes: all, or none if all are one-hot."""
+    class_of: dict[Name, str] = {}
+    answers: list[Answers] = []
+    for name in distinct:
+        if isinstance(name, Answers):
+            answers.append(name)
+        else:
+            class_of[name] = name
     if not all(map(_is_one_hot, answers)):
-        return class_of, answers
+        return class_of, sorted(answers)
 
     for row in answers:
-        class_of[row] = row.questions[row.values.index(1)] if 1 in row.values else UNKNOWN
+        class_of[row] = UNKNOWN if _is_unknown(row) else row.questions[row.values.index(1)]
     return class_of, []
 
 
 def _is_one_hot(row: Answers) -> bool:
     """Whether the answers are one yes and else no, or all unknown."""
     is_single = row.values.count(1) == 1 and row.values.count(0) == len(row.values) - 1
-    return is_single or set(row.values) == {-1}
+    return is_single or _is_unknown(row)
+
+
+def _is_unknown(row: Answers) -> bool:
+    return set(row.values) == {-1}
 
 
 def _questions(answers: Sequence[Answers]) -> Sequence[str]:
@@ -109,20 +125,13 @@ def _questions(answers: Sequence[Answers]) -> Sequence[str]:
     return answers[0].questions
 
 
-def _class_numbers(class_of: Mapping[Name, str]) -> tuple[list[str], dict[Name, int]]:
-    """Class names in order of number, and the number of every name, unknown ones left out."""
-    order = _class_order(set(class_of.values()))
-    number_of = {name: number for number, name in enumerate(order)}
-    return order, {name: number_of[text] for name, text in class_of.items() if text in number_of}
-
-
 def _class_notes(label: str, distinct: set[Name], classes: Sequence[str]) -> list[str]:
     """Notes on labels that are not plain classes."""
     notes = []
     if any(isinstance(name, Answers) for name in distinct):
         notes.append(f"{label}: one-hot rows, read as classes")
     if _are_real(classes):
-        notes.append(f"{label}: {len(classes)} distinct real values; evaluations predict the value, not a class")
+        notes.append(f"{label}: {len(classes)} distinct real values; evaluations predict values, not classes")
     return notes
 
 

@@ -12,8 +12,8 @@ from core.data.sources import Source
 def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     """The run's reader and source.
 
-    The source also takes the plain settings of `data` and the reader's extensions, and, where it has parameters of
-    these names, `reads_parts` and `sample_axes` of the reader.
+    The source also takes the plain settings of `data`, the reader's extensions and, where it has parameters of these
+    names, `reads_parts` and `sample_axes` of the reader.
     Raises: UserError for settings that do not fit.
     """
     reader = build(config["modality"]["reader"], key="modality.reader")
