@@ -45,6 +45,7 @@ class VideoClips(WholeReader):
     """
 
     view = "video"
+    sample_axes = 3
     extensions = (*CONTAINERS, *ARRAYS)
 
     def __init__(
