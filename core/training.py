@@ -21,6 +21,7 @@ from core.engine.optim import Recipe
 from core.engine.run_dir import FINISHED, check_config, default_path, has_steps, lock_run_dir, save_config
 from core.errors import UserError
 from core.evaluation import reconstruction
+from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
 from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -129,6 +130,7 @@ def run(config: dict[str, Any], distributed: Distributed) -> Path:
             run_dir,
             distributed,
             begin=partial(save_config, run_dir, config),
+            measure=HeldOutWatch(data.reader, data.source, config["modality"]),
         )
         if distributed.main:
             finalize_run(config, method, run_dir)

@@ -3,8 +3,9 @@
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
@@ -23,6 +24,7 @@ from core.engine.precision import DryRun, Precision, autocast, choose
 from core.engine.progress import open_display
 from core.engine.run_dir import PRECISION
 from core.engine.stopping import Interrupted, Stop
+from core.engine.watching import Watching
 from core.errors import UserError
 from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -55,6 +57,7 @@ def train_steps(
     distributed: Distributed,
     *,
     begin: Callable[[], None] | None = None,
+    measure: Callable[[MaskedAutoencoder], Mapping[str, float]] | None = None,
 ) -> int:
     """Trains `method` in place to the end of `plan`, on from the newest checkpoint in `run_dir`; returns the steps.
 
@@ -62,7 +65,8 @@ def train_steps(
     does depends on weights, optimiser state, k and (seed, step, rank) alone: stopped anywhere and started again, a run
     ends with the same bits. The device is read at log lines and checkpoints only; on a CPU, where reading is free, the
     loss is checked in every step. Nothing is written before everything is ready for the first step; then the main rank
-    calls `begin`.
+    calls `begin`. `measure` gives held-out figures of the method as it is; they are logged now and then
+    (`engine.held_out`) and change nothing.
 
     Raises: Diverged (a UserError) when loss or gradient stop being finite; Interrupted after Ctrl-C or SIGTERM;
     UserError when a file cannot be written or a checkpoint does not fit.
@@ -114,6 +118,12 @@ def train_steps(
         generator = torch.Generator(distributed.device)
         metrics = Metrics(run_dir, done.step, display, distributed.main)
         meter = Meter(distributed, cost, peak.flops)
+        watching = Watching(
+            partial(measure, method) if measure is not None and distributed.main else None,
+            steps=clock.steps,
+            times=engine.held_out,
+            note=display.note,
+        )
         saved = time.monotonic()
 
         for step in range(done.step, clock.steps):
@@ -165,6 +175,9 @@ def train_steps(
                 saved = time.monotonic()
             if halt:
                 raise Interrupted(stop.signal or signal.SIGTERM, saved=True)
+            if done.step < clock.steps:  # the end is measured in full, after the last step
+                with meter.paused():
+                    metrics.held_out(done.step, watching.after(done.step))
 
         average.apply()
     return done.step

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 # Generated classes, which appear at run time only.
@@ -45,6 +46,17 @@ class Metrics:
         points = [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in values.items()]
         self._events(Event(step=step, summary=Summary(value=points)))
         self.display.metrics(line)
+
+    def held_out(self, step: int, values: Mapping[str, float]) -> None:
+        """Held-out figures after `step` steps, where there are any."""
+        if not values:
+            return
+
+        self._write({"kind": "held_out", "step": step, **values})
+        points = [Summary.Value(tag=f"held_out/{name}", simple_value=value) for name, value in values.items()]
+        self._events(Event(step=step, summary=Summary(value=points)))
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self.display.note(f"step {step}  held out: {figures}")
 
     def skips(self, skips: list[tuple[int, str, str]]) -> None:
         """Bad samples: (step from 0, key, reason). Lines count steps from 1."""
