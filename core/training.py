@@ -10,6 +10,7 @@ from typing import Any
 from core.config import compose
 from core.config.build import build, build_method
 from core.data.dataset import Samples
+from core.data.fingerprint import Fingerprint, fingerprint
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, Reader, WholeReader
@@ -18,16 +19,17 @@ from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
-from core.engine.run_dir import FINISHED, check_config, default_path, has_steps, lock_run_dir, save_config
+from core.engine.resume import check_resume
+from core.engine.run_dir import FINISHED, default_path, lock_run_dir
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
-from core.files import read_json, write_json
+from core.files import write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
-from core.settings import Engine, Init, Plan
+from core.settings import Engine, Init, Plan, Start
 from core.tokens import Progress
 
 Stream = Callable[[int], Loader]  # batches from the k-th on
@@ -61,6 +63,11 @@ class Data:
     train: Sequence[Item]
     test: str
 
+    def fingerprint(self, config: Mapping[str, Any]) -> Fingerprint | None:
+        """The identity of the training samples; None for generated ones, of which the config says all."""
+        root = config["data"].get("root")
+        return None if root is None else fingerprint(self.train, str(root))
+
 
 def train(*overrides: str, **settings: Any) -> Run:
     """Trains as `python -m core.train` does, or resumes, and returns the run.
@@ -75,8 +82,12 @@ def train(*overrides: str, **settings: Any) -> Run:
     for key, value in settings.items():
         words.append(f"{key}={_as_override(value)}")
 
+    start, overrides = Start.of(words)
+    if start.dry_run:
+        raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
+    config = compose(overrides)
     with connect() as distributed:
-        run_dir = run(compose(words), distributed)
+        run_dir = run(config, distributed, start)
     return open_run(run_dir)
 
 
@@ -91,7 +102,7 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run(config: dict[str, Any], distributed: Distributed) -> Path:
+def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
     """Trains the run that a composed config describes, or resumes it; then exports and evaluates (main rank).
 
     Nothing is written before the first step, so that a start that fails leaves nothing behind.
@@ -106,22 +117,25 @@ def run(config: dict[str, Any], distributed: Distributed) -> Path:
     seed_global(settings.plan.seed, distributed.device)
     method = build_method(config)
     stream = open_stream(config, settings, data, distributed)
+    clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 
     with lock_run_dir(run_dir) if distributed.main else nullcontext():
+        resume = None
         if distributed.main:
-            check_config(run_dir, config)
+            resume = check_resume(run_dir, config, data.fingerprint(config), clock.steps, start)
+        resume = distributed.from_main(resume)
 
-        if distributed.from_main((run_dir / FINISHED).exists()):
-            steps = read_json(run_dir / FINISHED)["steps"]
-            text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
-            log_main(distributed, f"{text}\n{next_commands(run_dir, config)}")
+        if resume.is_over:
+            log_main(distributed, f"{nothing_to_do(run_dir, clock.steps)}\n{next_commands(run_dir, config)}")
             return run_dir
 
-        if settings.init.source is not None and not distributed.from_main(has_steps(run_dir)):
+        if settings.init.source is not None and resume.steps == 0:
             load_weights(method, Path(settings.init.source), settings.init.part)
 
-        log_main(distributed, summary(config, settings, data, method, stream, distributed))
-        steps = train_steps(
+        log_main(distributed, summary(config, settings, data, method, clock, distributed))
+        for change in resume.changes:
+            log_main(distributed, f"note: {change}")
+        train_steps(
             method,
             stream,
             settings.recipe,
@@ -129,12 +143,12 @@ def run(config: dict[str, Any], distributed: Distributed) -> Path:
             settings.engine,
             run_dir,
             distributed,
-            begin=partial(save_config, run_dir, config),
+            begin=resume.begin,
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
         )
         if distributed.main:
             finalize_run(config, method, run_dir)
-            write_json(run_dir / FINISHED, {"steps": steps})
+            write_json(run_dir / FINISHED, {"steps": clock.steps})
 
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
     return run_dir
@@ -200,13 +214,11 @@ def summary(
     settings: Settings,
     data: Data,
     method: MaskedAutoencoder,
-    stream: Stream,
+    clock: Clock,
     distributed: Distributed,
 ) -> str:
     """The facts of the run that is about to start, one a line."""
     plan, recipe = settings.plan, settings.recipe
-    clock = Clock.of(plan, stream(0).steps_per_epoch, recipe.accumulate)
-
     trained = [p.numel() for p in method.parameters() if p.requires_grad]
     in_encoder = [p.numel() for p in method.encoder.parameters()]
     warmup = recipe.warmup(Progress(0, clock.steps, 0.0, clock.at(clock.steps).epochs))
@@ -225,6 +237,14 @@ def summary(
         "run_dir": config["run_dir"],
     }
     return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
+
+
+def nothing_to_do(run_dir: Path, steps: int) -> str:
+    """The message for a run that is over, with the way to go on from it."""
+    return (
+        f"{run_dir} holds a finished run of {steps} steps: nothing to do. steps=<more> optim.schedule=constant "
+        "goes on from it; another run_dir= trains again."
+    )
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
