@@ -56,17 +56,18 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The samples of a run before any is read. `test`: number of held-out ones, or why there are none."""
+    """The samples of a run before any is read. `lack`: why there are none held out, where there are none."""
 
     reader: Reader
     source: Source
     train: Sequence[Item]
-    test: str
+    test: Sequence[Item]
+    lack: str
 
     def fingerprint(self, config: Mapping[str, Any]) -> Fingerprint | None:
-        """The identity of the training samples; None for generated ones, of which the config says all."""
+        """The identity of the samples; None for generated ones, of which the config holds all."""
         root = config["data"].get("root")
-        return None if root is None else fingerprint(self.train, str(root))
+        return None if root is None else fingerprint([self.train, self.test], str(root))
 
 
 def train(*overrides: str, **settings: Any) -> Run:
@@ -157,12 +158,12 @@ def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
 def open_data(config: Mapping[str, Any]) -> Data:
     """Raises UserError where data are missing or unreadable."""
     reader, source = open_source(config)
-    items = source.items("train")
+    train: Sequence[Item] = source.items("train")
     try:
-        test = str(len(source.items("test")))
+        test, lack = source.items("test"), ""
     except UserError as error:
-        test = f"none ({error})"
-    return Data(reader=reader, source=source, train=items, test=test)
+        test, lack = [], str(error)
+    return Data(reader=reader, source=source, train=train, test=test, lack=lack)
 
 
 def open_stream(config: Mapping[str, Any], settings: Settings, data: Data, distributed: Distributed) -> Stream:
@@ -226,11 +227,13 @@ def summary(
     if recipe.accumulate > 1:
         batch += f" in {recipe.accumulate} parts"
 
+    held_out = f"none ({data.lack})" if data.lack else str(len(data.test))
+
     facts = {
         "modality": config["modality"]["name"],
         "method": f"{config['method']['name']}, size {config['size']['name']}",
         "parameters": f"{sum(trained) / 1e6:.2f} M, {sum(in_encoder) / 1e6:.2f} M of them in the encoder",
-        "data": f"{config['data']['name']}: {len(data.train)} training samples, held out: {data.test}",
+        "data": f"{config['data']['name']}: {len(data.train)} training samples, held out: {held_out}",
         "batch": f"{batch}, {distributed.size} x {distributed.device.type}",
         "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
