@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from core.config import compose
-from core.config.build import build, build_method
+from core.config.build import build_at, build_method
 from core.data.dataset import Samples
 from core.data.fingerprint import Fingerprint, fingerprint
 from core.data.loader import Loader
@@ -23,6 +26,7 @@ from core.engine.resume import check_resume
 from core.engine.run_dir import FINISHED, default_path, lock_run_dir
 from core.errors import UserError
 from core.evaluation import reconstruction
+from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
 from core.files import write_json
@@ -49,8 +53,10 @@ class Settings:
         """Builds them; completes the config's nodes."""
         settings: dict[str, Any] = {field.name: config.get(field.name) for field in fields(Plan)}
         plan = Plan(**settings)
-        recipe: Recipe = build(config["optim"], key="optim")
-        engine: Engine = build(config["engine"], key="engine")
+        recipe: Recipe = build_at(config, "optim", Recipe)
+        engine: Engine = build_at(config, "engine", Engine)
+        if config.get("published") is not None:
+            build_at(deepcopy(config), "published", Published)
         return cls(plan=plan, recipe=recipe, engine=engine, init=Init.of(config["init"]))
 
 
@@ -111,12 +117,12 @@ def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
     """
     run_dir = Path(config.get("run_dir") or default_path(config))
     config["run_dir"] = str(run_dir)
-    Settings.of(config)  # mistakes in them are reported before data are opened, which can take long
+    check_parts(config)
     data = open_data(config)
 
     settings = Settings.of(config)
     seed_global(settings.plan.seed, distributed.device)
-    method = build_method(config)
+    method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
     stream = open_stream(config, settings, data, distributed)
     clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 
@@ -153,6 +159,14 @@ def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
 
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
     return run_dir
+
+
+def check_parts(config: Mapping[str, Any]) -> None:
+    """Raises UserError for mistakes in settings and method, before data are opened, which can take long."""
+    draft = deepcopy(dict(config))
+    Settings.of(draft)
+    with torch.device("meta"):  # allocates nothing
+        build_method(draft, MaskedAutoencoder)
 
 
 def open_data(config: Mapping[str, Any]) -> Data:

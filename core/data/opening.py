@@ -1,9 +1,10 @@
 """Builds the reader and the source that a run's config names."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
-from core.config.build import build
+from core.config.build import build_at
 from core.data.reader import Reader
 from core.data.sources import Source
 
@@ -14,7 +15,7 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     The source also takes the plain settings of `data` and the reader's extensions.
     Raises: UserError for settings that do not fit.
     """
-    reader = build(config["modality"]["reader"], key="modality.reader")
+    reader: Reader = build_at(config, "modality.reader", Reader)
 
     scope: dict[str, Any] = {}
     for key, value in config["data"].items():
@@ -23,5 +24,5 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     scope["extensions"] = list(reader.extensions)
 
     # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
-    node = dict(config["data"]["source"])
-    return reader, build(node, scope, key="data.source")
+    source: Source = build_at(deepcopy(dict(config)), "data.source", Source, scope)
+    return reader, source
