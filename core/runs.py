@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.config import compose, load
-from core.config.build import build, build_method
+from core.config.build import build_at, build_method
 from core.engine.checkpoint import META, MODEL, STATE, Checkpoints, compare_shapes, find_damage
 from core.engine.run_dir import FINISHED
 from core.errors import UserError
 from core.export import SavedEncoder, load_encoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.settings import Engine
 from core.tokens import Progress
 
 CHANGEABLE = ("data", "modality.reader", "published")  # what an evaluation may set differently from its run
@@ -198,7 +199,7 @@ def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
             f"run={run} has no checkpoint to reconstruct with; train it first, or choose task=knn or linear."
         )
 
-    method = build_method(dict(config))
+    method: MaskedAutoencoder = build_method(dict(config), MaskedAutoencoder)
     load_weights(method, newest)
 
     means = {}
@@ -258,7 +259,8 @@ def _read_weights(source: Path) -> dict[str, Tensor]:
 
 def loader_workers(config: Mapping[str, Any]) -> int:
     """Loader processes, by the run's engine settings."""
-    return build(config["engine"], key="engine").loader_workers()
+    engine: Engine = build_at(config, "engine", Engine)
+    return engine.loader_workers()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -55,12 +55,18 @@ def function(*overrides: str, **settings: Any) -> "Run":
 
 
 def start(argv: Sequence[str]) -> None:
-    # Loaded late: --help and typing errors should not wait for them.
+    from core.config import compose
+    from core.settings import Start
+
+    settings, overrides = Start.of(argv)
+    config = compose(overrides)
+
+    # Loaded late: --help and typing errors should not wait for torch.
     from core.engine.distributed import connect
     from core.training import run
 
     with connect() as distributed:
-        run(argv, distributed)
+        run(overrides, config, distributed, settings)
 
 
 def usage() -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from core.annotations import accepts, fit, item_hint
+from core.annotations import accepts, describe, fit, item_hint
 from core.config import types
 from core.config.allowed import checked_targets
 from core.errors import IncompatibleError, UserError, join, one_line, show
@@ -34,9 +34,19 @@ def build(node: Mapping, scope: Mapping[str, Any] | None = None, key: str = "", 
     return _make(node, kind, dict(scope or {}), key)
 
 
-def build_method(config: Mapping[str, Any]) -> Any:
+def build_at(config: Mapping[str, Any], key: str, kind: Any, scope: Mapping[str, Any] | None = None) -> Any:
+    """The part at a key of a config, "modality.reader", which a run cannot do without. Raises: as `build`."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping):
+        raise UserError(f"{key}={show(node)}: it must be {describe(kind)}, a mapping whose _target_ names its class.")
+    return build(node, scope, key=key, kind=kind)
+
+
+def build_method(config: Mapping[str, Any], kind: Any = Any) -> Any:
     """The method of a composed config."""
-    return build(config["method"], key="method")
+    return build_at(config, "method", kind)
 
 
 def _make(value: Any, hint: Any, scope: Mapping[str, Any], key: str) -> Any:

@@ -356,7 +356,7 @@ def _is_hidden(name: str) -> bool:
 
 def _name(file: Path, base: Path) -> str:
     """The path relative to `base` if it lies below, else in full."""
-    file = Path(os.path.normpath(file))
+    file, base = Path(os.path.normpath(file)), Path(os.path.normpath(base))
     if file.is_relative_to(base):
         file = file.relative_to(base)
     return file.as_posix()
