@@ -161,7 +161,8 @@ class Scan:
             entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
             for entry in entries:
                 entry.containers = (*map(class_name, above), file.path.stem, *entry.containers)
-                entry.names |= {label: class_name(value) for label, value in row.names.items()}
+                for label, name in row.names.items():
+                    entry.names[label] = class_name(name) if isinstance(name, str) else name
                 entry.split, entry.group = row.split, row.group and class_name(row.group)
                 if row.part is not None:
                     entry.key, entry.part = f"{entry.key}@{row.part}", row.part

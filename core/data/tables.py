@@ -18,7 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from core.data import splits
+from core.data.columns import Name, read_labels
 from core.data.places import Places
 from core.data.sources import Part
 from core.errors import UserError
@@ -39,7 +42,10 @@ WHOLE_FILE = ("youtube_id", "ytid")  # beside start and end: the files are cut a
 
 SAMPLE, LARGE_SAMPLE = 64, 512  # lines by which the form of a list is told
 FREE_TEXT = 10  # lines from which values that never repeat are no classes
-MOST_CLASSES = 100_000
+MOST_CLASSES = 10_000  # of which a sample may have several
+MOST_SHOWN = 4  # columns that a message names
+LABEL = "label"
+ANSWERS = {"0", "1", "-1", "0.0", "1.0", "-1.0", "true", "false", ""}
 MOST_TOKENS = 40  # words of a line of text among which its path ends
 
 Cells = list[str]
@@ -48,13 +54,13 @@ NO_FILE = (0, 0, 0)  # cells of a column that are files: as written, less leadin
 
 @dataclass
 class Row:
-    """One line: a path as written, class names by label, split, group and part, and the line's number.
+    """One line: a path as written, class names or answers by label, split, group and part, and the line's number.
 
     `file`: the file that the path leads to, None where there is none. `cells`: the whole line.
     """
 
     path: str
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, Name] = field(default_factory=dict)
     _: KW_ONLY
     split: str | None = None
     group: str | None = None
@@ -82,10 +88,11 @@ class Form(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Positions of columns by their use."""
+    """Positions of columns by their use; `answers`: those that together hold the answers of one label."""
 
     path: int
     labels: dict[str, int]
+    answers: list[int]
     split: int | None
     group: int | None
     part: tuple[int, int, str] | None  # start, end or duration, and how they are written
@@ -123,16 +130,22 @@ def read(
     records = _with_width(path, records, numbers, width, path_column, places, must_fit=bool(header))
     names = [name.lower() for name in header]
     columns = _columns(path, names, records, path_column, labels=labels, group=group, width=width)
-    if any(len(cells) > width for cells in records):
-        columns = columns._replace(labels={})
-        columns.notes.append(f"lines have more than {width} values, so that no column is taken for a label")
-
     rows = []
     for number, cells in zip(numbers, records, strict=True):
         rows.append(_row(path, cells, columns, places, number))
+
     sources = {}
     for label, column in columns.labels.items():
-        sources[label] = f"column {header[column]!r}" if header else f"column {column + 1}"
+        sources[label] = _name_column(header, column)
+    if columns.answers:
+        texts = [[cells[column].strip() for column in columns.answers] for cells in records]
+        columns.notes.extend(_add_answers(rows, texts, [header[column] for column in columns.answers if header]))
+        sources[LABEL] = ", ".join(_name_column(header, column) for column in columns.answers[:MOST_SHOWN])
+    elif any(len(cells) > width for cells in records):
+        # Lines of unlike length: as many class numbers as the sample has.
+        texts = [cells[path_column + 1 :] for cells in records]
+        columns.notes.extend(_add_class_numbers(rows, texts))
+        sources = {LABEL: "the numbers after each path"}
     return Table(rows=rows, header=header, labels=sources, notes=columns.notes)
 
 
@@ -155,6 +168,46 @@ def names_files(path: Path, places: Places) -> bool:
     if any(way.is_full_name for way in places.ways):
         return True
     return bool(places.ways) and len(header) > column and header[column].strip().lower().endswith((*PATH_WORDS, "id"))
+
+
+def _name_column(header: Sequence[str], column: int) -> str:
+    return f"column {header[column]!r}" if header else f"column {column + 1}"
+
+
+def _add_answers(rows: list[Row], texts: list[Cells], questions: list[str]) -> list[str]:
+    """Gives rows the answers (N, k) to yes/no questions. Returns notes."""
+    values = np.array([[_answer(text) for text in line] for line in texts])
+    labels = read_labels(LABEL, values, len(rows), np.array(questions) if questions else None)
+    for row, names in zip(rows, labels.names or [], strict=False):
+        row.names |= names
+    return labels.notes
+
+
+def _add_class_numbers(rows: list[Row], texts: list[Cells]) -> list[str]:
+    """Gives rows with several class numbers each an answer for every class. Returns notes."""
+    if not all(_are_integers(filter(None, line)) for line in texts):
+        return ["lines have unlike numbers of values, so that no column is taken for a label"]
+
+    numbers = [[int(text) for text in line if text] for line in texts]
+    largest = max(map(max, filter(None, numbers)))
+    if largest >= MOST_CLASSES or min(map(min, filter(None, numbers))) < 0:
+        return ["lines have unlike numbers of values, which are no class numbers: no label is read"]
+
+    values = np.zeros((len(rows), largest + 1))
+    for row, classes in enumerate(numbers):
+        values[row, classes] = 1
+    for row in rows:
+        row.names.clear()
+    notes = read_labels(LABEL, values, len(rows)).notes
+    _add_answers(rows, [[str(value) for value in line] for line in values.tolist()], [])
+    return [*notes, "the numbers after each path are read as classes, several for a sample"]
+
+
+def _answer(text: str) -> float:
+    """1 yes, 0 no, -1 unknown."""
+    if text.lower() in ("", "nan"):
+        return -1.0
+    return {"true": 1.0, "false": 0.0}.get(text.lower()) or float(text)
 
 
 # Lines and cells
@@ -414,13 +467,17 @@ def _columns(
     if group is not None:
         group_column = _require_column(path, header, group, "group")
 
+    label_columns: dict[str, int] = {}
+    answers: list[int] = []
     if labels is not None:
         label_columns = {name: _require_column(path, header, name, "labels") for name in labels}
     else:
         rest = [column for column in rest if column != group_column]
-        label_columns, label_notes = _label_columns(header, rest, values, path_column)
-        notes.extend(label_notes)
-    return Columns(path_column, label_columns, split, group_column, part, notes)
+        answers = _answer_columns(header, rest, values)
+        if not answers:
+            label_columns, label_notes = _label_columns(header, rest, values, path_column)
+            notes.extend(label_notes)
+    return Columns(path_column, label_columns, answers, split, group_column, part, notes)
 
 
 def _label_columns(
@@ -458,6 +515,17 @@ def _label_columns(
     return {}, [f"columns {numbers} are not read: none of them alone holds classes; a header names them"]
 
 
+def _answer_columns(header: list[str], rest: list[int], values: Mapping[int, list[str]]) -> list[int]:
+    """Two columns or more that hold nothing but answers to yes/no questions, where no column is named for a label."""
+    if header and _named_label(header, rest) is not None:
+        return []
+    columns = [column for column in rest if set(map(str.lower, values[column])) <= ANSWERS]
+    is_all = header or len(columns) == len(rest)
+    has_yes = any({"1", "1.0", "true"} & set(map(str.lower, values[column])) for column in columns)
+    varies = any(len(set(values[column])) > 1 for column in columns)
+    return columns if len(columns) > 1 and is_all and has_yes and varies else []
+
+
 def _number_columns(rest: list[int], values: Mapping[int, list[str]]) -> tuple[dict[str, int], list[str]]:
     """Labels among columns of integers alone: VideoMAE V2's `path 0 -1`, Kinetics' `path frames label`, …"""
     last = rest[-1]
@@ -465,11 +533,10 @@ def _number_columns(rest: list[int], values: Mapping[int, list[str]]) -> tuple[d
         return {"label": last}, []
     if len(rest) == 2 and set(values[last]) == {"-1"}:
         return {}, ["two numbers after each path, the second -1: read as start or frames, and no label"]
-    is_binary = all(set(values[column]) <= {"0", "1"} for column in rest)
-    if len(rest) == 2 and not is_binary:
+    if len(rest) == 2:
         return {"label": last}, ["two numbers after each path: read as the count of frames, and the label"]
 
-    if len(rest) == 3 and not is_binary:
+    if len(rest) == 3:
         starts, counts, labels = ([int(value) for value in values[column]] for column in rest)
         ascending = all(start < count for start, count in zip(starts, counts, strict=True))
         if ascending and min(counts) > max(labels):
