@@ -245,7 +245,7 @@ def draw_files(modality: str, count: int, rng: Rng, layout: str) -> list[File]:
                 content=content,
                 damage=damage,
                 label=CLASSES[number % 2],
-                split="test" if number % 4 == 3 else "train",
+                split="test" if number % 3 == 2 else "train",
             )
         )
     return files
