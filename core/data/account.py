@@ -32,6 +32,7 @@ class Account:
     labels: dict[str, str] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     passed_over: list[PassedOver] = field(default_factory=list)
+    tables: dict[str, list[str]] = field(default_factory=dict)  # too long for the screen: ids of nodes by number
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -40,6 +41,8 @@ class Account:
         lines = [f"{counts or 'no samples'}; split by {self.split_by}"]
         for label, names in self.classes.items():
             line = f"label {label!r}: {len(names)} classes ({_shorten(names)})"
+            if not names:
+                line = f"label {label!r}: unknown for all samples,"
             if label in self.labels:
                 line += f" from {self.labels[label]}"
             lines.append(line)

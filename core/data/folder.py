@@ -92,7 +92,7 @@ class FolderSource(Source):
 
     def account(self) -> Account:
         contents, scan = self._contents, self._scan
-        samples = {split: len(items) for split, items in contents.items.items()}
+        samples = {split: len(contents.items[split]) for split in splits.SPLITS if split in contents.items}
 
         labels = {}
         for label in (*contents.classes, *contents.questions):

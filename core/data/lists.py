@@ -18,6 +18,7 @@ LEAST_SHARE = 0.5  # of the samples in its folders that a list names, unless its
 
 MISSING = "listed, but missing"
 REPEATED = "listed twice, alike in everything"
+JOINED = "listed in several lists, whose columns are joined"
 NO_LIST = "no list of samples"
 OTHER_LIST = "lists that repeat samples of the lists named by split"
 SMALL_LIST = "lists of less than half of the samples beside them"
@@ -43,10 +44,11 @@ class ListFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The lists of a data set. `scopes`: folders for whose samples they stand."""
+    """The lists of a data set, the folders for whose samples they stand (`scopes`), and lists that do not count."""
 
     lists: list[ListFile] = field(default_factory=list)
     scopes: set[str] = field(default_factory=set)
+    passed_over: set[Path] = field(default_factory=set)
 
     def covers(self, file: Path) -> bool:
         """Whether the lists decide which samples of the file's folder count."""
@@ -84,11 +86,14 @@ class ListReader:
         Lists named by split (train.csv, val.csv) go before others in the same folder, such as an all.csv.
         """
         samples = [file for file in files if is_sample(file.name)]
-        lists = []
+        lists: list[ListFile] = []
         for path in _likely(files, samples):
             listing = self._try(root, path, is_sample)
             if listing is not None:
                 lists.append(listing)
+            elif splits.from_name(path.stem):
+                self.notes.append(f"{path.relative_to(root)} names no sample that exists, and is not read as a list")
+        candidates = {listing.path for listing in lists}
 
         if any(listing.split for listing in lists):
             for listing in lists:
@@ -110,7 +115,8 @@ class ListReader:
                     f"data.root={listing.path} takes it"
                 )
         lists = self._without_unclear(lists, root)
-        return Listing(lists=lists, scopes={scopes[listing.path] for listing in lists})
+        passed_over = candidates - {listing.path for listing in lists}
+        return Listing(lists=lists, scopes={scopes[listing.path] for listing in lists}, passed_over=passed_over)
 
     def rows(self, lists: Sequence[ListFile]) -> list[tuple[ListFile, Row]]:
         """The rows of the lists that name an existing file, each sample once.
@@ -126,7 +132,11 @@ class ListReader:
                     continue
 
                 earlier = first.setdefault((row.file, row.part), (listing, row))
-                if earlier[1] is not row:
+                if earlier[1] is row:
+                    continue
+                if earlier[0] is not listing and _complete(earlier[0], earlier[1], listing, row):
+                    self.leftovers.add(JOINED, "rows", f"{listing.path.name}, line {row.number}: {row.path}")
+                else:
                     self._check_alike(*earlier, listing, row)
                     self.leftovers.add(REPEATED, "rows", f"{listing.path.name}, line {row.number}: {row.path}")
         return list(first.values())
@@ -212,7 +222,7 @@ class ListReader:
             differing = []
             for column, (one, another) in enumerate(zip(before.cells, row.cells, strict=True)):
                 if one.strip() != another.strip():
-                    differing.append(header[column] if header else str(column + 1))
+                    differing.append(header[column] if header else f"column {column + 1}")
             raise UserError(
                 f"{where}, which differ in {', '.join(differing)}: boxes, captions or parts in other columns than "
                 "start and end are not read. Keep one row for each file."
@@ -226,10 +236,10 @@ class ListReader:
 
 def _likely(files: Iterable[Path], samples: Iterable[Path]) -> list[Path]:
     """Files that may be lists: text beside samples that belongs to none of them by its name."""
-    stems = {(file.parent, file.stem) for file in samples}
+    stems = {file.stem for file in samples}
     by_folder: dict[Path, list[Path]] = {}
     for file in files:
-        if file.suffix.lower() in tables.EXTENSIONS and (file.parent, file.stem) not in stems:
+        if file.suffix.lower() in tables.EXTENSIONS and file.stem not in stems:
             by_folder.setdefault(file.parent, []).append(file)
 
     likely: list[Path] = []
@@ -251,6 +261,21 @@ def _scope(listing: ListFile, root: Path) -> str:
     if all(lies_below(file, folder) for file in listing.files):
         return folder
     return os.path.normpath(root)
+
+
+def _complete(earlier: ListFile, before: Row, listing: ListFile, row: Row) -> bool:
+    """Joins a row of another list to an earlier one; False where they contradict each other."""
+    if earlier.split != listing.split or (None not in (before.split, row.split) and before.split != row.split):
+        return False
+    if None not in (before.group, row.group) and before.group != row.group:
+        return False
+    if any(before.names.get(label, name) != name for label, name in row.names.items()):
+        return False
+
+    before.names |= row.names
+    before.split = before.split or row.split
+    before.group = before.group or row.group
+    return True
 
 
 def _name_rows(earlier: ListFile, before: Row, listing: ListFile, row: Row) -> str:

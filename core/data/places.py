@@ -150,7 +150,7 @@ def canonical(name: str) -> str:
 def _list(folder: str) -> Names | None:
     listing = Names({}, {})
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(folder or ".") as entries:
             names = [(entry.name, entry.is_dir()) for entry in entries]
     except (OSError, ValueError):
         return None

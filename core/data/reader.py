@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.data.facts import LOOKED_AT, DataFacts, SampleFacts, look_at
 from core.data.sources import Item, Part
 
 
@@ -53,6 +54,14 @@ class Reader(ABC):
     def collate_views(self, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
         """Many samples, all with the same views, as one batch by view."""
         return {view: self.collate([sample[view] for sample in samples]) for view in samples[0]}
+
+    def measure(self, item: Item) -> SampleFacts | None:
+        """Channels and size of one item as its file holds it; None for modalities without. Raises: BadSample."""
+        return None
+
+    def peek(self, items: Sequence[Item], count: int = LOOKED_AT) -> DataFacts:
+        """Facts of the data from at most `count` of the items, spread evenly; a function of the items alone."""
+        return look_at(self.measure, items, count)
 
     def objects(self, item: Item) -> Tensor | None:
         """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None: unknown."""

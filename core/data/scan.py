@@ -122,6 +122,7 @@ class Scan:
         """The samples that lists in it name, if any, and the files of folders for which no list stands."""
         files = list(self._walk(folder))
         listing = self._lists.find(folder, files, self._is_sample)
+        files = [file for file in files if file not in listing.passed_over]
         if not listing.lists:
             return self._files(folder, files)
 

@@ -120,4 +120,4 @@ def _pattern(name: str) -> tuple[str, str]:
 
 def _uniform(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()) / 2**64

@@ -34,6 +34,7 @@ GROUPS = ("group", "scene", "subject", "patient", "person")
 STARTS = ("start", "begin", "from", "onset", "tmin", "t0", "first")
 ENDS = ("end", "stop", "to", "tmax", "t1", "last", "finish")
 DURATIONS = ("duration", "length")
+LENGTH = ", the second a length"
 WHOLE_FILE = ("youtube_id", "ytid")  # beside start and end: the files are cut already
 
 SAMPLE, LARGE_SAMPLE = 64, 512  # lines by which the form of a list is told
@@ -87,7 +88,7 @@ class Columns(NamedTuple):
     labels: dict[str, int]
     split: int | None
     group: int | None
-    part: tuple[int, int | None, str] | None  # start, end or duration, and how they are written
+    part: tuple[int, int, str] | None  # start, end or duration, and how they are written
     notes: list[str]
 
 
@@ -121,7 +122,10 @@ def read(
     width = len(header) or _usual_width(records)
     records = _with_width(path, records, numbers, width, path_column, places, must_fit=bool(header))
     names = [name.lower() for name in header]
-    columns = _columns(path, names, records, path_column, labels=labels, group=group)
+    columns = _columns(path, names, records, path_column, labels=labels, group=group, width=width)
+    if any(len(cells) > width for cells in records):
+        columns = columns._replace(labels={})
+        columns.notes.append(f"lines have more than {width} values, so that no column is taken for a label")
 
     rows = []
     for number, cells in zip(numbers, records, strict=True):
@@ -133,17 +137,24 @@ def read(
 
 
 def names_files(path: Path, places: Places) -> bool:
-    """Whether a file is text with a column of paths that lead to files."""
+    """Whether a file is text with a column of paths that lead to files.
+
+    Names without their extension count only under a header like path or id: numbers may look like them.
+    """
     try:
         lines = _read_lines(path)
         if path.suffix.lower() == ".jsonl":
             _, header, records = _json_records(path, lines)
-            _path_column(header, records, places)
+            column = _path_column(header, records, places)
         else:
-            _form(path, lines, places)
+            form, column, has_header = _form(path, lines, places)
+            header = _records(lines[:1], form)[1][0] if has_header and lines[0].strip() else []
     except UserError:
         return False
-    return bool(places.ways)
+
+    if any(way.is_full_name for way in places.ways):
+        return True
+    return bool(places.ways) and len(header) > column and header[column].strip().lower().endswith((*PATH_WORDS, "id"))
 
 
 # Lines and cells
@@ -227,7 +238,7 @@ def _text_cells(line: str, form: Form, places: Places | None) -> Cells:
     tokens = re.split(r"[\s,;]+", rest) if rest else []
     if not all(map(_is_number, tokens)):
         tokens = [rest]
-    return [path, *tokens, *before]
+    return [*before, path, *tokens]
 
 
 def _text_header(lines: list[str], records: list[Cells]) -> list[str]:
@@ -247,7 +258,7 @@ def _path_end(line: str, places: Places | None) -> int:
         for end in reversed(ends):
             path = line[:end].strip("\"'")
             way = None if places.ways else places.search(path)
-            if places.find(path) or (way is not None and way.is_full_name):
+            if places.find(path) or (way is not None and (way.is_full_name or end == ends[0])):
                 return end
 
     for end in reversed(ends):
@@ -290,6 +301,10 @@ def _form(path: Path, lines: list[str], places: Places) -> tuple[Form, int, bool
     # Nothing is a file: names alone tell.
     for form in forms:
         header = [cell.strip().lower() for cell in _records(filled[:1], form)[1][0]]
+        if form.delimiter is None:
+            header = filled[0].lower().split()
+            if not set(header) <= {*PATHS, *LABEL_WORDS, *SPLITS, *GROUPS}:
+                continue
         column = _named_path(header)
         if column is not None and not any(map(_has_extension, header)):
             return form, column, True
@@ -379,15 +394,18 @@ def _columns(
     *,
     labels: Sequence[str] | None,
     group: str | None,
+    width: int,
 ) -> Columns:
     """The use of every column, by names if there is a header, else by values."""
     notes: list[str] = []
-    rest = [column for column in range(len(records[0])) if column != path_column]
+    rest = [column for column in range(width) if column != path_column]
     values = {column: [cells[column].strip() for cells in records] for column in rest}
 
     part = _part_columns(header, values)
     if part is not None:
         rest = [column for column in rest if column not in part[:2]]
+        start, end = (header[column] if header else f"{column + 1}" for column in part[:2])
+        notes.append(f"columns {start} and {end} are read as start and end of parts of files, in {part[2]}")
 
     split = _split_column(header, rest, values)
     rest = [column for column in rest if column != split]
@@ -498,7 +516,7 @@ def _split_column(header: list[str], rest: list[int], values: Mapping[int, list[
     return None
 
 
-def _part_columns(header: list[str], values: Mapping[int, list[str]]) -> tuple[int, int | None, str] | None:
+def _part_columns(header: list[str], values: Mapping[int, list[str]]) -> tuple[int, int, str] | None:
     """Columns of start and end of each part, and how times are written: see `_unit`.
 
     Without a header: the first two columns, of rising times that are not all integers.
@@ -515,7 +533,7 @@ def _part_columns(header: list[str], values: Mapping[int, list[str]]) -> tuple[i
             end = next((column for column in ends if _unit(header[column]) == _unit(header[start])), ends[0])
             part = (start, end, _unit(header[end]))
         else:
-            part = (start, lengths[0], f"{_unit(header[lengths[0]])} long")
+            part = (start, lengths[0], f"{_unit(header[lengths[0]])}{LENGTH}")
         numbers = [_time(value) for column in part[:2] for value in values[column] if value]
         return part if None not in numbers and numbers else None
 
@@ -578,7 +596,7 @@ def _with_width(
                 cells = [*cells[:path_column], joined, *cells[path_column + more + 1 :]]
         if must_fit and more < 0:
             raise UserError(f"{path}, line {number}: {len(cells)} cells under a header of {width}. Mend the line.")
-        result.append([*cells, *[""] * -more][:width] if more < 0 else cells[:width])
+        result.append([*cells, *[""] * -more])
     return result
 
 
@@ -600,14 +618,12 @@ def _row(path: Path, cells: Cells, columns: Columns, places: Places, number: int
     return row
 
 
-def _part(where: str, cells: Cells, columns: tuple[int, int | None, str]) -> Part | None:
+def _part(where: str, cells: Cells, columns: tuple[int, int, str]) -> Part | None:
     """The part that a line names; None where both its cells are empty or 0 and -1: the whole file."""
     start_column, end_column, unit = columns
-    start, end = _time(cells[start_column]) or 0.0, None
-    if end_column is not None:
-        end = _time(cells[end_column])
-    if end is not None and unit.endswith("long"):
-        end, unit = start + end, unit.removesuffix(" long")
+    start, end = _time(cells[start_column]) or 0.0, _time(cells[end_column])
+    if end is not None and unit.endswith(LENGTH):
+        end, unit = start + end, unit.removesuffix(LENGTH)
     if end == -1:
         end = None
     if end is None and start == 0:
