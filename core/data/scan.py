@@ -193,13 +193,18 @@ class Scan:
         """The files that hold many samples each."""
         containers: set[Path] = set()
         array_files: list[Path] = []
+        others = 0
         for file in files:
             if archives.is_archive(file.name) or arrays.is_idx(file.name):
                 containers.add(file)
-            if self._is_readable(file.name) and arrays.is_array(file.name):
+            elif self._is_readable(file.name) and arrays.is_array(file.name):
                 array_files.append(file)
+            else:
+                others += self._is_readable(file.name)
 
-        if self._hold_rows(array_files):
+        # An array file among samples of other kinds is one of them.
+        is_one_of_many = len(array_files) == 1 and others > 0 and not self.rows
+        if not is_one_of_many and self._hold_rows(array_files):
             containers.update(array_files)
         return containers
 
@@ -250,6 +255,7 @@ class Scan:
     def _archive(self, file: Path, name: str) -> Iterator[Entry]:
         above = _parts(name)
         contents = archives.open_contents(str(file))
+        self.notes.extend(contents.notes)
         for reason, path in contents.passed_over:
             self._pass_over(reason, f"{name}::{path}")
 

@@ -343,3 +343,11 @@ def test_one_sample_in_an_array_file(tmp_path, source):
         assert item.key == "a.npy" and item.array().shape == (4, 6, 3)
     found = source(tmp_path / "a.npy", sample_axes=2, rows=True)
     assert len(found.items("train") + found.items("test")) == 4
+
+
+@pytest.mark.parametrize("rows", [np.ones((3, 2)), np.ones(4)])
+def test_one_array_file_among_other_samples_is_a_sample(write, source, rows):
+    folder = write(["1.num", "2.num"])
+    np.save(folder / "3.npy", rows)
+    found = source(folder, holdout=0)
+    assert [item.key for item in found.items("train")] == ["1.num", "2.num", "3.npy"]
