@@ -76,7 +76,10 @@ class Scan:
         # Keys are relative to the part of the glob before its first wildcard.
         base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         files: dict[Path, None] = {}  # an ordered set: several matches may lead to one file
-        for match in sorted(glob.glob(str(path), recursive=True)):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise UserError(f"data.root: nothing matches {path}.{_kinds(base)}")
+        for match in matches:
             files.update(dict.fromkeys(_walk(Path(match))))
         return self._files(base, files)
 
@@ -283,6 +286,15 @@ def _name(file: Path, base: Path) -> str:
     if file.is_relative_to(base):
         file = file.relative_to(base)
     return file.as_posix()
+
+
+def _kinds(folder: Path) -> str:
+    """For messages about a glob: the files of its folder by extension."""
+    if not folder.is_dir():
+        return f" There is no folder {folder}."
+    counts = Counter(file.suffix or file.name for file in folder.iterdir() if file.is_file())
+    files = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
+    return f" {folder} holds {files or 'no files'}; ** stands for folders of any depth."
 
 
 def _similar(path: Path) -> str:
