@@ -1,13 +1,15 @@
-"""Saved configs are held against the schema of composed ones: one message for each node that is missing or too many."""
+"""Saved configs: complete with every default, and held against the schema of composed ones when they are read."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
+from core.annotations import item_hint
 from core.config import files
 from core.config.allowed import checked_targets
 from core.config.files import SearchPath
-from core.config.types import check
-from core.errors import UserError, show, suggestion
+from core.config.types import check, hints_of, signature_of, target_of
+from core.errors import UserError, join, show, suggestion
 from core.settings import ROOT
 
 PARTS = ("method", "optim", "engine", "modality.reader", "data.source")  # that a run is made of
@@ -49,3 +51,21 @@ def compare_nodes(tree: Mapping[str, Any], model: Mapping[str, Any]) -> None:
         is_part = name or "_target_" in expected
         if expected is not None and is_part and not (isinstance(node, Mapping) and "_target_" in node):
             raise UserError(f"{key} is {show(node)}; it must be a mapping whose _target_ names its class.")
+
+
+def complete(node: Any, hint: Any = Any, key: str = "") -> None:
+    """Writes the defaults of all constructors into a config's nodes, so that it holds every setting of every part.
+
+    Only plain values: a part that a constructor makes itself stays its own affair.
+    """
+    target = target_of(node, hint, key) if isinstance(node, dict) else None
+    if target is not None:
+        for name, inner in hints_of(node, target, key).items():
+            complete(node.get(name), inner, join(key, name))
+        for name, value in signature_of(target).defaults.items():
+            node.setdefault(name, deepcopy(value))
+        return
+
+    items = dict(enumerate(node)) if isinstance(node, list) else node
+    for name, item in items.items() if isinstance(items, dict) else ():
+        complete(item, item_hint(hint, name), join(key, name))

@@ -33,6 +33,7 @@ from core.export import export_encoder
 from core.files import write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
+from core.saved import complete
 from core.seeding import seed_global
 from core.settings import Engine, Init, Plan, Start, split
 from core.tokens import Progress
@@ -134,6 +135,7 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     settings = Settings.of(config)
     seed_global(settings.plan.seed, distributed.device)
     method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
+    complete(config)
     stream = open_stream(config, settings, data, distributed)
     clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 

@@ -95,8 +95,8 @@ def _check_name(name: Any, place: str) -> None:
     if not is_allowed(".".join(parts[:-1])) or any(part.startswith("__") for part in parts):
         packages = ", ".join(package.removesuffix(".") for package in (*_own(), *LAYERS))
         raise UserError(
-            f"{place}a config may not name {name}. Allowed is what is defined in {packages}, and in plug-ins: "
-            "installed packages with an entry point in the group lacuna.plugins (docs/add-a-method.md)."
+            f"{place}a config may not name {name}. Allowed is what is defined in {packages}, and in plug-ins: packages "
+            "that are installed with an entry point of the group lacuna.plugins (docs/add-a-modality.md)."
         )
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from core.annotations import accepts, describe, fit, item_hint
-from core.config import types
+from core.config import files, types
 from core.config.allowed import checked_targets
 from core.errors import IncompatibleError, UserError, join, one_line, show
 from core.trees import paths
@@ -45,8 +45,15 @@ def build_at(config: Mapping[str, Any], key: str, kind: Any, scope: Mapping[str,
 
 
 def build_method(config: Mapping[str, Any], kind: Any = Any) -> Any:
-    """The method of a composed config."""
-    return build_at(config, "method", kind)
+    """The method of a composed config. Raises: as `build`; with the experiments that fit, where parts do not."""
+    try:
+        return build_at(config, "method", kind)
+    except IncompatibleError as error:
+        experiments = files.experiments(config["method"].get("name"))
+        if config.get("experiment") is not None or not experiments:
+            raise
+        remedy = f"Settings that fit this method: {' or '.join(experiments[:3])}."
+        raise IncompatibleError(f"{error} {remedy}", groups=error.groups) from None
 
 
 def _make(value: Any, hint: Any, scope: Mapping[str, Any], key: str) -> Any:

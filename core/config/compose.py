@@ -105,13 +105,8 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
     choice = root["choose"] | files.picks("modality", modality, searchpath) | choice
     if missing := [group for group in ORDER if group not in choice]:
         raise UserError(f"modality={modality} chooses no {missing[0]}; give {missing[0]}=<name>.")
-    if not files.fits(modality, choice["data"] or "", searchpath, group="data"):
-        takers = [
-            name
-            for name in files.choices("modality")
-            if files.fits(name, choice["data"] or "", searchpath, group="data")
-        ]
-        raise IncompatibleError(f"data={choice['data']} is for modality={'|'.join(takers)}, not for {modality}.")
+    if not files.fits(modality, choice["data"], searchpath, group="data"):
+        raise files.refusal(modality, choice["data"], ".", searchpath, group="data")
 
     tree = {key: value for key, value in root.items() if key != "choose"}
     for group in ORDER:

@@ -90,6 +90,12 @@ def picks(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str
     return choice
 
 
+def experiments(method: str, searchpath: SearchPath = ()) -> list[str]:
+    """The experiments that choose a method, as one types them."""
+    files = choices("experiment", searchpath)
+    return [f"experiment={name}" for name in sorted(files) if picks("experiment", name).get("method") == method]
+
+
 def fits(modality: str, name: str, searchpath: SearchPath = (), *, group: str = "method") -> bool:
     """Whether a method, or data, takes a modality: it lists it or has no list, or the modality's file lists it."""
     modalities, methods = None, []

@@ -103,7 +103,10 @@ class Scan:
         # Keys are relative to the part of the glob before its first wildcard.
         base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         files: dict[Path, None] = {}  # an ordered set: several matches may lead to one file
-        for match in sorted(glob.glob(str(path), recursive=True)):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise UserError(f"data.root: nothing matches {path}.{_kinds(base)}")
+        for match in matches:
             files.update(dict.fromkeys(self._walk(Path(match))))
 
         if files and all(map(self._is_table, files)):
@@ -383,6 +386,15 @@ def _expand(root: str) -> Path:
     if not path.exists() and Path(root.replace("\\", "/")).exists():
         path = Path(root.replace("\\", "/"))
     return path
+
+
+def _kinds(folder: Path) -> str:
+    """For messages about a glob: the files of its folder by extension."""
+    if not folder.is_dir():
+        return f" There is no folder {folder}."
+    counts = Counter(file.suffix or file.name for file in folder.iterdir() if file.is_file())
+    files = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
+    return f" {folder} holds {files or 'no files'}; ** stands for folders of any depth."
 
 
 def _similar(path: Path) -> str:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from core.config import load
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
+from core.saved import complete
 
 FINISHED = "finished.json"  # the mark of a run that came to its end
 PRECISION = "precision.json"  # the choice of precision=auto, and its reason
@@ -69,7 +70,10 @@ def check_config(path: Path, config: dict, free: Collection[str] = (), remedies:
     if not file.exists():
         return
 
-    differing = compare(load(file), config, free)
+    saved = load(file)
+    with suppress(UserError):  # of another version; its keys differ then
+        complete(saved)
+    differing = compare(saved, config, free)
     if differing and not has_steps(path):
         (path / PRECISION).unlink(missing_ok=True)
     elif differing:
