@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train an encoder by predicting hidden parts",
     "evaluate": "measure a run's encoder",
     "report": "write a run's report.html",
+    "encode": "write features of your own samples into a file",
     "convert": "turn an official checkpoint into an encoder",
 }
 

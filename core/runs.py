@@ -14,6 +14,8 @@ from torch import Tensor
 
 from core.config import compose, load
 from core.config.build import build, build_method
+from core.data.opening import open_source
+from core.encoding import Encoded, Encoding
 from core.engine.checkpoint import META, MODEL, STATE, Checkpoints, compare_shapes, find_damage
 from core.engine.run_dir import FINISHED
 from core.errors import UserError
@@ -100,6 +102,28 @@ class Run:
     def method(self) -> MaskedAutoencoder:
         """The whole method with the newest checkpoint's weights. Raises UserError where there is none."""
         return open_method(self.path, self.config)
+
+    def encode(self, root: str | Path | None = None, *overrides: str, **settings: Any) -> Encoded:
+        """Features of your own samples in memory: arrays, and a table that pandas takes.
+
+        pandas.DataFrame(run.encode("photos").table())
+
+        `root`: your files, by default those of the run; `overrides` and `settings` as for `encoding`.
+        """
+        if root is not None:
+            overrides = (f"data.root={root}", *overrides)
+        return self.encoding(*overrides, **settings).collect()
+
+    def encoding(self, *overrides: str, view: str | None = None, **settings: Any) -> Encoding:
+        """All samples of the run's data, or of other data by `overrides`, ready to be encoded.
+
+        `settings`: `split`, `tokens`, `batch_size`, `workers` and `device` of `core.encoding.Encoding`.
+        Raises: UserError for overrides of anything but the data, and where the run has not come to its end.
+        """
+        config = open_config(self.path, overrides)
+        encoder = self.encoder(view)
+        reader, source = open_source(config)
+        return Encoding(encoder, reader, source, reader_node=config["modality"]["reader"], **settings)
 
     def _repr_html_(self) -> str:
         """A notebook's view of the run: its choices and its progress."""

@@ -18,12 +18,13 @@ data
 world
 engine
 interop export
+encoding
 runs
 reconstruction evaluation
 training
 cli
 report
-train evaluate convert
+train evaluate encode convert
 """
 
 ORDER = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}
