@@ -67,7 +67,7 @@ def encode(argv: Sequence[str]) -> None:
     run, out = open_run(settings.pop("run")), Path(settings.pop("out"))
     encoding = run.encoding(*overrides, **settings)
     summary = write_encoded(out, encoding, Progress(len(encoding.items)))
-    print(describe(out, summary))
+    print(describe(out, summary, settings.get("tokens")))
 
 
 class Progress:
@@ -85,7 +85,7 @@ class Progress:
         self.printed = done
 
 
-def describe(out: Path, summary: "Summary") -> str:
+def describe(out: Path, summary: "Summary", tokens: bool | None) -> str:
     """The contents of the file, and the samples that it lacks, which a file beside it lists in full."""
     unit = "tokens" if summary.by_token else "samples"
     splits = ", ".join(f"{count} {name or 'in no split'}" for name, count in summary.splits.items())
@@ -93,6 +93,9 @@ def describe(out: Path, summary: "Summary") -> str:
         f"Wrote {out}: {summary.rows} {unit} ({splits}), {summary.width} features each; labels: "
         f"{', '.join(summary.labels) or 'none'}."
     ]
+
+    if summary.by_token and tokens is None:
+        lines.append("The data are one sample, a graph: a row for every node. tokens=false gives one row, their mean.")
 
     if summary.skipped:
         names = out.with_suffix(".skipped.csv")

@@ -106,11 +106,11 @@ class Encoding:
         tokens: bool | None = None,
         batch_size: int = 64,
         workers: int = 0,
-        device: torch.device | str | None = None,
+        device: str | None = None,
     ):
         if batch_size < 1 or workers < 0:
             raise UserError(f"batch_size={batch_size} must be at least 1, workers={workers} at least 0.")
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = choose_device(device)
         self.encoder, self.reader, self.reader_node = encoder.to(self.device).eval(), reader, dict(reader_node)
         self.tokens, self.batch_size, self.workers = tokens, batch_size, workers
 
@@ -189,6 +189,16 @@ class Encoding:
                 columns[SPLIT][rows] = _token_splits(labels, numbers)
             for name, values in _token_values(labels, numbers).items():
                 columns.setdefault(name, [None] * len(columns[KEY]))[rows] = values
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of this name; None: the GPU, where there is one. Raises: UserError where `name` is none."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is no device: {error}") from None
 
 
 def read_splits(source: Source, split: str = ALL) -> tuple[dict[str, Item], dict[str, str]]:

@@ -1,6 +1,7 @@
 """A run's folder, opened again: its config, its log and evaluations, its trained method, its encoder."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -111,7 +112,7 @@ class Run:
         `root`: your files, by default those of the run; `overrides` and `settings` as for `encoding`.
         """
         if root is not None:
-            overrides = (f"data.root={root}", *overrides)
+            overrides = (root_override(root), *overrides)
         return self.encoding(*overrides, **settings).collect()
 
     def encoding(self, *overrides: str, view: str | None = None, **settings: Any) -> Encoding:
@@ -207,6 +208,11 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if "data.root" in keys and "data" not in keys and "root" not in load(file)["data"]:
         overrides = ["data=folder", *overrides]
     return compose([f"config={file}", *overrides])
+
+
+def root_override(path: str | Path) -> str:
+    """`data.root=<path>` for `open_config`; a relative one begins with a dot, so that "[1].png" is no list."""
+    return f"data.root={os.path.join(os.curdir, path)}"
 
 
 def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:

@@ -12,6 +12,7 @@ import torch
 
 from core.data.reader import Reader
 from core.data.sources import Source
+from core.encoding import choose_device
 from core.errors import UserError
 from core.export import load_encoder
 
@@ -73,13 +74,7 @@ class EvaluationSettings:
     @property
     def torch_device(self) -> torch.device:
         """Raises: UserError where `device` names none."""
-        name = self.device
-        if name is None:
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            return torch.device(name)
-        except RuntimeError as error:
-            raise UserError(f"device={self.device} is no device: {error}") from None
+        return choose_device(self.device)
 
 
 @dataclass(frozen=True)
