@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a run's encoder",
     "report": "write a run's report.html",
     "encode": "write features of your own samples into a file",
+    "reconstruct": "draw your own samples, masked and reconstructed",
     "convert": "turn an official checkpoint into an encoder",
 }
 

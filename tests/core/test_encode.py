@@ -31,7 +31,7 @@ def place(tmp_path_factory):
     data = ["data=folder", f"data.root={folder / 'photos'}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LACUNA_CACHE", str(folder / "cache"))
-        assert train.main(["modality=image", *TINY, *data, f"run_dir={folder / 'run'}"]) == 0
+        assert train.main(["modality=image", "modality.patch=[4,4]", *TINY, *data, f"run_dir={folder / 'run'}"]) == 0
         yield folder
 
 

@@ -24,7 +24,7 @@ reconstruction evaluation
 training
 cli
 report
-train evaluate encode convert
+train evaluate encode reconstruct convert
 """
 
 ORDER = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}
