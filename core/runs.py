@@ -1,19 +1,28 @@
-"""A run's folder, opened again: its config, its log and evaluations, its trained method, its encoder."""
+"""A run's folder, opened again: its config, its log and evaluations, its trained method, its encoder.
+
+`python -m core.runs` lists the runs below a folder.
+"""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.config import compose, load
+from core.cli import command
+from core.config import compose, load, options
 from core.config.build import build, build_method
 from core.data.opening import open_source
 from core.encoding import Encoded, Encoding
@@ -129,25 +138,55 @@ class Run:
 
     def _repr_html_(self) -> str:
         """A notebook's view of the run: its choices and its progress."""
-        loss, steps = "-", f"{self.done} of {self.steps or '?'}"
-        if self.train:
-            loss = f"{self.train[-1]['loss']:.4f}"
-        if self.is_finished:
-            steps += ", finished"
+        rows = ""
+        for name, value in shown(self.summary).items():
+            rows += f"<tr><th>{name}</th><td>{escape(value)}</td></tr>"
+        return f"<table>{rows}</table>"
 
-        facts = {
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The key figures, plain JSON; None where there are none yet."""
+        state = "unfinished"
+        if self.is_finished:
+            state = "finished"
+        elif self.stops:
+            state = f"stopped: {self.stops[-1]['reason']}"
+
+        data = self.config["data"]
+        tasks = dict.fromkeys(record["task"] for record in self.evaluations.values())
+        return {
             "run": str(self.path),
             "modality": self.config["modality"]["name"],
             "method": self.config["method"]["name"],
             "size": self.config["size"]["name"],
-            "steps": steps,
-            "loss": loss,
+            "data": str(data.get("root") or data["name"]),
+            "seed": self.config["seed"],
+            "steps": self.done,
+            "planned": self.steps,
+            "loss": self.train[-1]["loss"] if self.train else None,
+            "skill": self.skill,
+            "evaluations": list(tasks),
+            "state": state,
+            "last activity": self.last_activity,
         }
 
-        rows = ""
-        for name, value in facts.items():
-            rows += f"<tr><th>{name}</th><td>{escape(value)}</td></tr>"
-        return f"<table>{rows}</table>"
+    @property
+    def skill(self) -> float | None:
+        """Held-out skill of the first objective, on the run's own data where it was measured on several."""
+        for name in sorted(self.evaluations, key=len):
+            record = self.evaluations[name]
+            if record["task"] != "reconstruction":
+                continue
+            for regions in record["figures"].values():
+                return regions.get("total", {}).get("skill", {}).get("value")
+        return None
+
+    @property
+    def last_activity(self) -> str:
+        """The time, UTC, at which its config, its log or an evaluation was last written."""
+        files = [self.path / "config.yaml", *self.path.glob("*.json*"), *self.path.glob("evaluation/*")]
+        newest = max(file.stat().st_mtime for file in files)
+        return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
     @property
     def last_logged(self) -> str | None:
@@ -159,7 +198,18 @@ class Run:
 
 def open_run(folder: str | Path) -> Run:
     """Reads a run's folder. Raises UserError unless it is one, or where its newest checkpoint is damaged."""
-    folder = Path(folder)
+    run = read_run(Path(folder))
+    if run.checkpoint is not None:
+        damage = find_damage(run.checkpoint)
+        if damage:
+            raise UserError(
+                f"The newest checkpoint of run={folder}, {run.checkpoint.name}, is damaged ({damage}); remove it."
+            )
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """As `open_run`, but the checkpoint's files are not read."""
     config = open_config(folder)
 
     lines: dict[str, list] = {"train": [], "held_out": [], "skip": [], "stop": []}
@@ -170,14 +220,6 @@ def open_run(folder: str | Path) -> Run:
     for file in sorted(folder.glob("evaluation/*.json")):
         evaluations[file.stem] = _read_evaluation(file)
 
-    checkpoint = Checkpoints(folder / "checkpoints", keep=1).newest()
-    if checkpoint is not None:
-        damage = find_damage(checkpoint)
-        if damage:
-            raise UserError(
-                f"The newest checkpoint of run={folder}, {checkpoint.name}, is damaged ({damage}); remove it."
-            )
-
     return Run(
         path=folder,
         config=config,
@@ -186,8 +228,17 @@ def open_run(folder: str | Path) -> Run:
         skips=lines["skip"],
         stops=lines["stop"],
         evaluations=evaluations,
-        checkpoint=checkpoint,
+        checkpoint=Checkpoints(folder / "checkpoints", keep=1).newest(),
     )
+
+
+def list_runs(folder: str | Path) -> Iterator[Run | tuple[Path, str]]:
+    """All runs below a folder, by name; of those that cannot be read, the path and the reason."""
+    for file in sorted(Path(folder).rglob("config.yaml")):
+        try:
+            yield read_run(file.parent)
+        except UserError as error:
+            yield file.parent, str(error)
 
 
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -304,3 +355,77 @@ def _read_evaluation(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}); remove it, or evaluate again.") from None
+
+
+USAGE = """\
+python -m core.runs [folder=runs] [--json]    lists the runs below a folder with their key figures
+
+  --json    prints them as JSON instead, one run a line"""
+JSON_FLAG = "--json"
+WIDTH = 200  # columns, where there is no terminal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command(argv, lambda: USAGE, print_runs)
+
+
+def print_runs(argv: Sequence[str]) -> None:
+    """Prints the runs as a table or as JSON. Raises: UserError where there are none."""
+    settings, _ = options([word for word in argv if word != JSON_FLAG], {"folder": str}, strict=True)
+    folder = Path(settings.get("folder", "runs"))
+    if not folder.is_dir():
+        raise UserError(f"folder={folder} does not exist; give the folder that holds your runs.")
+
+    summaries, unreadable = [], []
+    for run in list_runs(folder):
+        if isinstance(run, Run):
+            summaries.append(run.summary)
+        else:
+            unreadable.append(run)
+    if not summaries and not unreadable:
+        raise UserError(f"folder={folder} holds no run; python -m core.train run_dir={folder / '<name>'} makes one.")
+
+    if JSON_FLAG in argv:
+        for summary in summaries:
+            print(json.dumps(summary))
+        for path, reason in unreadable:
+            print(json.dumps({"run": str(path), "error": reason}))
+        return
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if summaries:
+        console.print(_table(summaries))
+    for path, reason in unreadable:
+        console.print(f"{path} cannot be read: {reason}", markup=False)
+
+
+def shown(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The key figures of a run as text."""
+    loss, skill = summary["loss"], summary["skill"]
+    return {
+        **{name: str(summary[name]) for name in ("run", "modality", "method", "size", "data", "seed")},
+        "steps": f"{summary['steps']} of {summary['planned'] or '?'}",
+        "loss": "-" if loss is None else f"{loss:.4f}",
+        "skill": "-" if skill is None else f"{skill:.3f}",
+        "evaluations": ", ".join(summary["evaluations"]) or "-",
+        "state": summary["state"],
+        "last activity": summary["last activity"],
+    }
+
+
+def _table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    rows = list(map(shown, summaries))
+    for name in rows[0]:
+        is_number = name in ("seed", "steps", "loss", "skill")
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row.values()))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

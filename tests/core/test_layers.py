@@ -12,6 +12,7 @@ errors renames
 files seeding annotations trees
 settings tokens
 config
+cli
 tokenizers maskers embeddings encoder decoders teachers targets losses objectives sparse
 methods
 data
@@ -22,7 +23,6 @@ encoding
 runs
 reconstruction evaluation
 training
-cli
 report
 train evaluate encode reconstruct convert
 """
