@@ -58,9 +58,10 @@ def reconstruct(argv: Sequence[str]) -> None:
     # Loaded late: --help should not wait for torch.
     from core.config import options
     from core.reconstruction.sheet import draw_sheet
+    from core.runs import expand_runs
 
     settings, _ = options(argv, SETTINGS, strict=True)
-    runs, files = _as_list(settings.pop("run", [])), _as_list(settings.pop("file", []))
+    runs, files = expand_runs(_as_list(settings.pop("run", []))), _as_list(settings.pop("file", []))
     if not runs or not files:
         raise UserError("Give run= and file=, as in: python -m core.reconstruct run=runs/mine file=cat.jpg")
 

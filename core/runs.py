@@ -6,7 +6,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -241,6 +241,27 @@ def list_runs(folder: str | Path) -> Iterator[Run | tuple[Path, str]]:
             yield file.parent, str(error)
 
 
+def expand_runs(runs: Iterable[str | Path]) -> list[Path]:
+    """The folders of runs; a folder of runs that differ in seed (`seeds=` of `core.train`) becomes those."""
+    paths = []
+    for run in map(Path, runs):
+        by_seed = _seed_runs(run)
+        paths += by_seed or [run]
+    return paths
+
+
+def _seed_runs(folder: Path) -> list[Path]:
+    """The runs in a folder that `seeds=` made, by number; empty for any other folder."""
+    if (folder / "config.yaml").exists():
+        return []
+    by_number = {}
+    for file in folder.glob("seed*/config.yaml"):
+        number = file.parent.name.removeprefix("seed")
+        if number.isdecimal():
+            by_number[int(number)] = file.parent
+    return [by_number[number] for number in sorted(by_number)]
+
+
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A run's config with overrides of its data; `data.root=` alone, after training on generated data, means a folder.
 
@@ -248,7 +269,9 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     file = run / "config.yaml"
     if not file.exists():
-        raise UserError(f"run={run} is no folder of a run: it has no config.yaml.")
+        by_seed = _seed_runs(run)
+        remedy = f" It holds runs of {len(by_seed)} seeds: give one of them, as run={by_seed[0]}." if by_seed else ""
+        raise UserError(f"run={run} is no folder of a run: it has no config.yaml.{remedy}")
 
     for text in overrides:
         key = text.partition("=")[0]

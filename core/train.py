@@ -27,6 +27,7 @@ Settings
   epochs= or steps=   length of the run            batch_size=   samples per step, over all processes
   data.root=          your files                   run_dir=      default runs/<modality>_<method>_<size>_<data>
   seed=               of data, masks and weights   precision=    auto, fp32 or bf16
+  seeds=              3: three runs, with seed, seed + 1 and seed + 2, in <run_dir>/seed0, seed1, …
   compile=            true: torch.compile          init.from=    a run or saved encoder to start from
                                                    init.part=    encoder.trunk: that part alone
   config=             <run>/config.yaml: the same run again
@@ -56,12 +57,13 @@ def function(*overrides: str, **settings: Any) -> "Run":
 
 def start(argv: Sequence[str]) -> None:
     # Loaded late: --help and typing errors should not wait for them.
-    from core.config import compose
+    from core.config import compose, options
     from core.engine.distributed import connect
-    from core.training import run
+    from core.training import run_seeds
 
+    settings, overrides = options(argv, {"seeds": int | None})
     with connect() as distributed:
-        run(compose(argv), distributed)
+        run_seeds(compose(overrides), settings.get("seeds"), distributed)
 
 
 def usage() -> str:

@@ -1,11 +1,12 @@
 """One run from its config to its end: data, method, training, then the saved encoder and its held-out skill."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from core.config import compose
 from core.config.build import build, build_method
@@ -18,7 +19,7 @@ from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
-from core.engine.run_dir import FINISHED, check_config, default_path, has_steps, lock_run_dir, save_config
+from core.engine.run_dir import FINISHED, check_config, default_path, has_steps, lock_run_dir, save_config, seed_configs
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.evaluation.watch import HeldOutWatch
@@ -62,8 +63,16 @@ class Data:
     test: str
 
 
-def train(*overrides: str, **settings: Any) -> Run:
-    """Trains as `python -m core.train` does, or resumes, and returns the run.
+@overload
+def train(*overrides: str, **settings: Any) -> Run: ...
+
+
+@overload
+def train(*overrides: str, seeds: int, **settings: Any) -> list[Run]: ...
+
+
+def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | list[Run]:
+    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds` a list of runs.
 
     run = train("modality=image", "data.root=photos", steps=100)
 
@@ -76,8 +85,9 @@ def train(*overrides: str, **settings: Any) -> Run:
         words.append(f"{key}={_as_override(value)}")
 
     with connect() as distributed:
-        run_dir = run(compose(words), distributed)
-    return open_run(run_dir)
+        run_dirs = run_seeds(compose(words), seeds, distributed)
+    runs = list(map(open_run, run_dirs))
+    return runs[0] if seeds is None else runs
 
 
 def _as_override(value: Any) -> str:
@@ -89,6 +99,21 @@ def _as_override(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_as_override, value))}]"
     return str(value)
+
+
+def run_seeds(config: dict[str, Any], seeds: int | None, distributed: Distributed) -> list[Path]:
+    """`run`; with `seeds` one run after another, each with a seed of its own. Returns the runs' folders."""
+    run_dirs = []
+    for seed_config in seed_configs(config, seeds):
+        if seeds is not None:
+            log_main(distributed, f"\nSeed {seed_config['seed']}, {len(run_dirs) + 1} of {seeds}:")
+        run_dirs.append(run(seed_config, distributed))
+
+    if seeds is not None:
+        folder = run_dirs[0].parent
+        text = f"All {seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
+        log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
+    return run_dirs
 
 
 def run(config: dict[str, Any], distributed: Distributed) -> Path:
@@ -228,11 +253,22 @@ def summary(
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
-    """The commands to look at a run and to evaluate it."""
+    """The commands to look at a run, to evaluate it, to use its encoder and to go on from its weights."""
     task = "knn"
     if config.get("published") is not None:
         task = "published"
-    return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task={task}"
+
+    path, config_file = shlex.quote(str(run_dir)), shlex.quote(str(run_dir / "config.yaml"))
+    longer = "steps" if config.get("steps") is not None else "epochs"
+    again = f"config={config_file} init.from={path} {longer}={config[longer]} run_dir=<another>"
+    commands = {
+        f"report run={path}": "curves and pictures",
+        f"evaluate run={path} task={task}": "compared with baselines",
+        f"encode run={path} data.root=<files> out=features.npz": "features of your files",
+        f"train {again}": f"from its weights on, as long again: {longer}= sets how long",
+    }
+    lines = [f"  python -m core.{command}  # {purpose}" for command, purpose in commands.items()]
+    return "\n".join(["Next:", *lines])
 
 
 def log_main(distributed: Distributed, text: str) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,25 @@ SHOWN = 12  # differing keys that a message lists
 def default_path(config: dict) -> Path:
     """runs/<modality>_<method>_<size>_<data>"""
     return Path("runs") / "_".join(config[group]["name"] for group in ("modality", "method", "size", "data"))
+
+
+def seed_configs(config: dict[str, Any], seeds: int | None) -> list[dict[str, Any]]:
+    """The config itself; with `seeds` one for each of seed, seed + 1, …, whose runs lie in `<run_dir>/seed<number>`.
+
+    Raises: UserError for no seeds, and where the directory is a run itself.
+    """
+    if seeds is None:
+        return [config]
+    if seeds < 1:
+        raise UserError(f"seeds={seeds} must be at least 1.")
+
+    path = Path(config.get("run_dir") or default_path(config))
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a run; seeds={seeds} makes a folder of {seeds} runs: choose another run_dir=.")
+    configs = []
+    for seed in range(config["seed"], config["seed"] + seeds):
+        configs.append({**deepcopy(config), "seed": seed, "run_dir": str(path / f"seed{seed}")})
+    return configs
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from core.data.sources import Source
 from core.encoding import choose_device
 from core.errors import UserError
 from core.export import load_encoder
+from core.runs import expand_runs
 
 Task = Literal["knn", "linear", "svm", "retrieval", "finetune", "reconstruction", "published"]
 Pool = Literal["mean", "max", "sum", "first", "cls", "axis0"]
@@ -147,9 +148,10 @@ def encoder_nodes(run: Path) -> dict:
 
 
 def as_paths(runs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The folders of runs; a folder of several seeds stands for its runs."""
     if isinstance(runs, str | Path):
-        return [Path(runs)]
-    return list(map(Path, runs))
+        runs = [runs]
+    return expand_runs(runs)
 
 
 def _check_choice(name: str, value: object, choices: object) -> None:
