@@ -4,22 +4,23 @@
   python -m core.encode run=runs/mine data.root=photos out=features.parquet split=test
 
   run=         folder of a finished run
-  out=         the file: .npz (arrays `features` (N, D), `key`, `split` and one for each label), .csv or .parquet (the
-               same as columns, features as f0, f1, …)
+  out=         the file: .npz (arrays `features` (N, D), `key`, `split` and one for each label), .csv or
+               .parquet (the same as columns, features as f0, f1, …)
   data.root=   your files; any other data= setting works too. Default: the data of the run
   split=all    samples of one split only: train or test
-  tokens=      true: a row for every token (patch, node) of a sample, with its number in a column `token`; false: for
-               every sample, the mean of its tokens. Default: false, but for data that are one graph, whose rows are
-               its nodes
+  tokens=      true: a row for every token (patch, node) of a sample, with its number in a column `token`;
+               false: for every sample, the mean of its tokens. Default: false, but for data that are one
+               graph, whose rows are its nodes
   view=        which encoder, where the run has several
   batch_size=64  workers=0  device=
 
-The file appears when all is done. Killed half-way, the same command goes on. Bad samples are skipped, counted and
-named, all of them in `<out>.skipped.csv`.
+The file appears when all is done. Killed half-way, the same command goes on. Bad samples are skipped,
+counted and named, all of them in `<out>.skipped.csv`.
 In Python: `core.open_run("runs/mine").encode("photos")` gives arrays, and `.table()` for pandas.
 Exit codes: 0 done; 2 the input was wrong."""
 
 import csv
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from core.cli import command
 from core.errors import UserError
-from core.files import explain_write_errors
+from core.files import explain_write_errors, write_atomic
 
 if TYPE_CHECKING:
     from core.encoding import Summary
@@ -62,7 +63,8 @@ def encode(argv: Sequence[str]) -> None:
     settings, overrides = options(argv, SETTINGS)
     for name in ("run", "out"):
         if name not in settings:
-            raise UserError(f"Give {name}=, as in: python -m core.encode run=runs/mine data.root=photos out=f.npz")
+            example = "python -m core.encode run=runs/mine data.root=photos out=f.npz"
+            raise UserError(f"Give {name}=, as in: {example}")
 
     run, out = open_run(settings.pop("run")), Path(settings.pop("out"))
     encoding = run.encoding(*overrides, **settings)
@@ -95,12 +97,14 @@ def describe(out: Path, summary: "Summary", tokens: bool | None) -> str:
     ]
 
     if summary.by_token and tokens is None:
-        lines.append("The data are one sample, a graph: a row for every node. tokens=false gives one row, their mean.")
+        lines.append("The data are one sample, a graph: a row for every node. tokens=false gives their mean.")
 
     if summary.skipped:
         names = out.with_suffix(".skipped.csv")
-        with explain_write_errors(names), open(names, "w", newline="", encoding="utf-8", errors="replace") as stream:
-            csv.writer(stream).writerows([("key", "reason"), *summary.skipped])
+        rows = io.StringIO()
+        csv.writer(rows).writerows([("key", "reason"), *summary.skipped])
+        with explain_write_errors(names):
+            write_atomic(names, rows.getvalue().encode("utf-8", "surrogateescape"))
 
         lines.append(f"Skipped {len(summary.skipped)} samples that could not be read, all named in {names}:")
         lines += [f"  {key}: {reason}" for key, reason in summary.skipped[:LISTED]]

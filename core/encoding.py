@@ -1,4 +1,4 @@
-"""Features of all samples of a source, batch by batch: into memory, or into a file that a killed command resumes."""
+"""Features of all samples of a source, batch by batch: into memory, or into a file, which a kill leaves resumable."""
 
 import csv
 import fcntl
@@ -34,7 +34,8 @@ Columns = Mapping[str, Sequence[str | int | float | None]]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Features (R, D) of a batch's samples or tokens, their columns by name, and (key, reason) of bad samples.
+    """Features (R, D) of a batch's samples or tokens, their columns by name, and (key, reason) of bad
+    samples.
 
     `samples`: how many of either sort the batch had.
     """
@@ -50,9 +51,9 @@ class Chunk:
 class Encoded:
     """Features (R, D) with a row for every sample, or for every token of them.
 
-    `keys`, `splits` (R,): of the row's sample; `tokens` (R,): the token's number in it, None where rows are samples.
-    `labels` (R,) by name: names of classes, "" unknown; of values and answers numbers, NaN unknown.
-    `skipped`: (key, reason) of samples that could not be read.
+    `keys`, `splits` (R,): of the row's sample; `tokens` (R,): the token's number in it, None where rows are
+    samples. `labels` (R,) by name: names of classes, "" unknown; of values and answers numbers, NaN
+    unknown. `skipped`: (key, reason) of samples that could not be read.
     """
 
     features: np.ndarray
@@ -72,12 +73,13 @@ class Encoded:
     def __repr__(self) -> str:
         rows, width = self.features.shape
         labels = ", ".join(self.labels) or "none"
-        return f"Encoded({rows} rows, {width} features, labels: {labels}, {len(self.skipped)} samples skipped)"
+        skipped = f"{len(self.skipped)} samples skipped"
+        return f"Encoded({rows} rows, {width} features, labels: {labels}, {skipped})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A file of features: its rows, features and labels, rows by split, and samples that could not be read."""
+    """The contents of a file of features; `splits`: rows by split, `skipped`: samples that are not in it."""
 
     rows: int
     width: int
@@ -90,8 +92,8 @@ class Summary:
 class Encoding:
     """All samples of a split of `source`, each to be read once, in order, by `encoder`.
 
-    `split`: "all", or the name of one. `tokens`: a row for every token of a sample, not for every sample; None: of a
-    single packed sample, which is one graph, its nodes. `reader_node`: the reader's config.
+    `split`: "all", or the name of one. `tokens`: a row for every token of a sample, not for every sample;
+    None: of a single packed sample, which is one graph, its nodes. `reader_node`: the reader's config.
     Raises: UserError where there are no samples.
     """
 
@@ -111,7 +113,8 @@ class Encoding:
         if batch_size < 1 or workers < 0:
             raise UserError(f"batch_size={batch_size} must be at least 1, workers={workers} at least 0.")
         self.device = choose_device(device)
-        self.encoder, self.reader, self.reader_node = encoder.to(self.device).eval(), reader, dict(reader_node)
+        self.encoder = encoder.to(self.device).eval()
+        self.reader, self.reader_node = reader, dict(reader_node)
         self.tokens, self.batch_size, self.workers = tokens, batch_size, workers
 
         self.items, self.splits = read_splits(source, split)
@@ -123,7 +126,10 @@ class Encoding:
 
     @torch.no_grad()
     def chunks(self, start: int = 0) -> Iterator[Chunk]:
-        """Rows of every batch from the sample number `start` on. Raises: UserError where nothing can be read."""
+        """Rows of every batch from the sample number `start` on.
+
+        Raises: UserError where nothing can be read.
+        """
         items = list(self.items.values())[start:]
         for batch in evaluation_batches(items, self.reader, self.batch_size, self.workers):
             features = self.encoder(batch.to(self.device).views[self.encoder.view])
@@ -162,7 +168,7 @@ class Encoding:
         }
 
     def _columns(self, keys: Sequence[str], owners: Sequence[int], numbers: Sequence[int] | None) -> Columns:
-        """Columns of rows that belong to the samples `owners` of a batch, and are the tokens `numbers` of them."""
+        """Columns of rows: the sample of each in the batch, and the number of its token there."""
         row_keys = [keys[owner] for owner in owners]
         columns: dict[str, list] = {KEY: row_keys, SPLIT: [self.splits[key] for key in row_keys]}
         if numbers is not None:
@@ -176,7 +182,7 @@ class Encoding:
         return columns
 
     def _label_tokens(self, columns: dict[str, list], keys: Sequence[str], counts: Sequence[int]) -> None:
-        """Adds the tokens' own labels, and takes their own splits, where they have any; `counts` by sample."""
+        """Adds the tokens' own labels, and takes their own splits; `counts` by sample."""
         start = 0
         for key, count in zip(keys, counts, strict=True):
             rows, labels = slice(start, start + count), self.reader.token_labels(self.items[key])
@@ -202,7 +208,10 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def read_splits(source: Source, split: str = ALL) -> tuple[dict[str, Item], dict[str, str]]:
-    """The items of a split, or of all, by key; and the split of each. Raises: UserError where there are none."""
+    """The items of a split, or of all, by key; and the split of each.
+
+    Raises: UserError where there are none.
+    """
     names = [split]
     if split == ALL:
         names = [name for name, count in source.account().samples.items() if count] or ["train"]
@@ -241,7 +250,7 @@ def write_encoded(path: Path, encoding: Encoding, progress: Callable[[int], None
 
 
 class _Rows:
-    """Rows on the disk: features one after another in one file, the columns of each batch as a line of another."""
+    """Rows on the disk: features one after another in one file, columns of a batch as a line of another."""
 
     def __init__(self, folder: Path, features: BinaryIO, lines: BinaryIO):
         self.folder, self._features, self._lines = folder, features, lines
@@ -259,7 +268,8 @@ class _Rows:
             try:
                 fcntl.lockf(features, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(f"Another process writes to {folder}; wait for it or choose another out=.") from None
+                message = f"Another process writes to {folder}; wait for it or choose another out=."
+                raise UserError(message) from None
 
             rows = cls(folder, features, lines)
             rows._resume(read_json(folder / "identity.json") == identity)
@@ -302,7 +312,12 @@ class _Rows:
 
         labels = [name for name in columns if name not in (KEY, SPLIT, TOKEN)]
         return Summary(
-            rows=self.count, width=self.width, splits=splits, labels=labels, by_token=TOKEN in columns, skipped=skipped
+            rows=self.count,
+            width=self.width,
+            splits=splits,
+            labels=labels,
+            by_token=TOKEN in columns,
+            skipped=skipped,
         )
 
     def _texts(self) -> Iterator[bytes]:
@@ -312,7 +327,8 @@ class _Rows:
                 yield text
 
     def _resume(self, is_same: bool) -> None:
-        """Counts the rows of an earlier call, and cuts off all after them; of other samples or weights none stay.
+        """Counts the rows of an earlier call, and cuts off all after them; of other samples or weights none
+        stay.
 
         The newest batch is encoded again: so there is a sample to be read, whichever of the rest are bad.
         """
@@ -353,7 +369,7 @@ def _write_npz(stream: BinaryIO, rows: _Rows) -> None:
     """Arrays `features` (R, D) and a column each (R,)."""
     columns = _join_columns(chunk.columns for chunk in rows.chunks())
     arrays = {FEATURES: rows.features(), **columns}
-    np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]  # stubs see allow_pickle among the names
+    np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]  # (allow_pickle)
 
 
 def _write_csv(stream: BinaryIO, rows: _Rows) -> None:

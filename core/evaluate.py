@@ -13,8 +13,8 @@ task=finetune        labels by training the whole encoder on them, beside the sa
 task=reconstruction  error at hidden tokens, beside a baseline without learning (such as interpolation)
 task=published       as the paper measured it, where the run's experiment says how
 
-  run=         folder of a run, or of runs by `seeds=`; also a list of runs that differ in their seed, whose mean is
-               measured (by reconstruction each by itself)
+  run=         folder of a run, or of runs by `seeds=`; also a list of runs that differ in their seed, whose
+               mean is measured (by reconstruction each by itself)
   metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several
                questions, as which classes may count too, micro_f1 (default), map or roc_auc; of values r2
                (default) or rmse; of retrieval retrieval_map (default) or retrieval_top1

@@ -4,15 +4,16 @@
   python -m core.reconstruct run=[runs/mae,runs/simmim] file=[cat.jpg,dog.jpg] ratio=0.9 out=animals.png
 
   run=     folder of a run, finished or not; or a list of runs of one modality, which are drawn side by side
-  file=    a file of the run's modality, or a list; a folder, archive or array file too, of which at most 8 samples
-           are drawn
+  file=    a file of the run's modality, or a list; a folder, archive or array file too, of which at most 8
+           samples are drawn
   out=     the picture: .png, or .svg of graphs. Default: <run>/reconstructions/<file>
   seed=0   of the masks
   ratio=   the share of tokens to hide, where the masker has one. Default: as in training
   device=
 
-Prints the skill at each sample: 1 - error at hidden tokens / error of the better of zero and a baseline without
-learning, such as interpolation; 1 is perfect, 0 no better than those. Moving pictures lie beside it as .webp.
+Prints the skill at each sample: 1 - error at hidden tokens / error of the better of zero and a baseline
+without learning, such as interpolation; 1 is perfect, 0 no better than those. Moving pictures lie beside it
+as .webp.
 In Python: `core.reconstruct("runs/mine", "cat.jpg")` gives the same, and shows it in a notebook.
 Exit codes: 0 done; 2 the input was wrong."""
 
@@ -81,7 +82,8 @@ def describe(sheet: "Sheet", paths: Sequence[Path]) -> str:
         value = "a trivial answer has no error"
         if skill.skill is not None:
             value = f"{skill.skill:.3f} over {skill.reference}"
-        lines.append(f"{skill.key}: {skill.objective} by {skill.run}: skill {value} (error {skill.error:.3g})")
+        subject = f"{skill.key}: {skill.objective} by {skill.run}"
+        lines.append(f"{subject}: skill {value} (error {skill.error:.3g})")
     if not sheet.skills:
         lines.append("No skill: nothing is predicted at tokens that are hidden from the encoder.")
 

@@ -270,7 +270,9 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     file = run / "config.yaml"
     if not file.exists():
         by_seed = _seed_runs(run)
-        remedy = f" It holds runs of {len(by_seed)} seeds: give one of them, as run={by_seed[0]}." if by_seed else ""
+        remedy = ""
+        if by_seed:
+            remedy = f" It holds runs of {len(by_seed)} seeds: give one of them, as run={by_seed[0]}."
         raise UserError(f"run={run} is no folder of a run: it has no config.yaml.{remedy}")
 
     for text in overrides:
@@ -287,7 +289,7 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def root_override(path: str | Path) -> str:
-    """`data.root=<path>` for `open_config`; a relative one begins with a dot, so that "[1].png" is no list."""
+    """`data.root=<path>` for `open_config`; relative ones begin with a dot: "[1].png" would be a list."""
     return f"data.root={os.path.join(os.curdir, path)}"
 
 
@@ -407,7 +409,8 @@ def print_runs(argv: Sequence[str]) -> None:
         else:
             unreadable.append(run)
     if not summaries and not unreadable:
-        raise UserError(f"folder={folder} holds no run; python -m core.train run_dir={folder / '<name>'} makes one.")
+        example = f"python -m core.train run_dir={folder / '<name>'}"
+        raise UserError(f"folder={folder} holds no run; {example} makes one.")
 
     if JSON_FLAG in argv:
         for summary in summaries:

@@ -25,7 +25,8 @@ def default_path(config: dict) -> Path:
 
 
 def seed_configs(config: dict[str, Any], seeds: int | None) -> list[dict[str, Any]]:
-    """The config itself; with `seeds` one for each of seed, seed + 1, …, whose runs lie in `<run_dir>/seed<number>`.
+    """The config itself; with `seeds` one for each of seed, seed + 1, …, whose runs lie in
+    `<run_dir>/seed<number>`.
 
     Raises: UserError for no seeds, and where the directory is a run itself.
     """
@@ -36,7 +37,8 @@ def seed_configs(config: dict[str, Any], seeds: int | None) -> list[dict[str, An
 
     path = Path(config.get("run_dir") or default_path(config))
     if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a run; seeds={seeds} makes a folder of {seeds} runs: choose another run_dir=.")
+        text = f"{path} holds a run; seeds={seeds} makes a folder of {seeds} runs"
+        raise UserError(f"{text}: choose another run_dir=.")
     configs = []
     for seed in range(config["seed"], config["seed"] + seeds):
         configs.append({**deepcopy(config), "seed": seed, "run_dir": str(path / f"seed{seed}")})

@@ -29,15 +29,16 @@ from core.tokens import Batch, levels
 MOST = 8  # samples of a sheet, drawn at random where the files hold more
 SVG = "image/svg+xml"
 MARGIN, LINE, TEXT = 12, 22, 14  # pixels: between pictures, of a line of text, of its letters
-LEAST = {"columns": 160, "rows": 64}  # height in pixels that smaller pictures are enlarged to, by whole factors
+LEAST = {"columns": 160, "rows": 64}  # height in pixels up to which pictures are enlarged by whole factors
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSkill:
-    """How well a run predicts the hidden tokens of one sample: 1 is perfect, 0 as good as the better trivial answer.
+    """How well a run predicts the hidden tokens of one sample: 1 is perfect, 0 as good as the better
+    trivial answer.
 
-    `skill` and `error` are None where the method predicts no hidden tokens, `skill` also where a trivial answer has no
-    error. `reference`: that answer, "baseline" (such as interpolation) or "zero".
+    `skill` and `error` are None where the method predicts no hidden tokens, `skill` also where a trivial
+    answer has no error. `reference`: that answer, "baseline" (such as interpolation) or "zero".
     """
 
     run: str
@@ -95,7 +96,8 @@ class Sheet:
 
 
 class Drawer:
-    """A run's newest weights, and its modality's pictures. `ratio`: the share to hide, in place of the masker's own.
+    """A run's newest weights, and its modality's pictures. `ratio`: the share to hide, in place of the
+    masker's own.
 
     Raises: UserError where the run has no checkpoint, its modality no pictures, or its masker no ratio.
     """
@@ -108,7 +110,8 @@ class Drawer:
         if ratio is not None:
             masker = config["method"]["masker"]
             if "ratio" not in masker:
-                raise UserError(f"ratio={ratio:g}: the masker of run={run}, {masker['_target_']}, has no ratio.")
+                name = masker["_target_"]
+                raise UserError(f"ratio={ratio:g}: the masker of run={run}, {name}, has no ratio.")
             masker["ratio"] = ratio
 
         self.run, self.modality, self.device = run, nodes["name"], choose_device(device)
@@ -119,7 +122,8 @@ class Drawer:
             self.baseline = build(nodes["baseline"], key="modality.baseline")
 
     def read(self, files: Sequence[str | Path], seed: int) -> tuple[list[Batch], str | None]:
-        """A batch of every sample in the files, as the run's reader gives it, at most `MOST`; and a note on those left.
+        """A batch of every sample in the files, as the run's reader gives it, at most `MOST`; and a note on
+        those left.
 
         Raises: UserError where a file is missing, or nothing can be read.
         """
@@ -141,7 +145,7 @@ class Drawer:
 
     @torch.no_grad()
     def draw(self, batch: Batch, seed: int) -> tuple[Gallery, list[SampleSkill]]:
-        """Pictures of a batch of one sample under a mask drawn by `seed`, and the skill of every objective."""
+        """Pictures of one sample under a mask drawn by `seed`, and the skill of every objective."""
         batch = batch.to(self.device)
         ctx = context_of(self.method, batch, torch.Generator(self.device).manual_seed(seed))
         ctx.masks.update(self.method.draw_mask(ctx))
@@ -186,8 +190,9 @@ def draw_sheet(
     drawers = [Drawer(Path(run), ratio=ratio, device=device) for run in runs]
     for drawer in drawers:
         if drawer.modality != drawers[0].modality:
-            text = f"run={drawer.run} is of modality={drawer.modality}, {drawers[0].run} of {drawers[0].modality}"
-            raise UserError(f"{text}: one sheet takes runs of one modality.")
+            runs_text = f"{drawers[0].run} and {drawer.run}"
+            modalities = f"{drawers[0].modality} and {drawer.modality}"
+            raise UserError(f"runs {runs_text} are of {modalities}: one sheet takes runs of one modality.")
 
     # Notes and bad samples are those of any run, each once.
     rows: dict[str, list[list[Panel]]] = {}
@@ -235,7 +240,7 @@ def _skill_text(skills: Sequence[SampleSkill], names: Mapping[str, str]) -> str:
 
 
 def _merge(galleries: Sequence[Sequence[Panel]], names: Sequence[str]) -> list[Panel]:
-    """The panels of one sample by several runs as one each: pictures that all have once, others with the run's name."""
+    """Panels of one sample by several runs as one each: equal pictures once, others with the run's name."""
     if len(galleries) == 1:
         return list(galleries[0])
 
@@ -329,14 +334,15 @@ def _join_png(panels: Sequence[Panel]) -> bytes:
 def _join_svg(panels: Sequence[Panel]) -> bytes:
     titles, boxes, (width, height) = _arrange(panels)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="sans-serif" font-size="{TEXT}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" font-size="{TEXT}">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for text, top in titles:
         lines.append(f'<text x="{MARGIN}" y="{top + TEXT}">{escape(text)}</text>')
     for box in boxes:
-        label = f'<text x="{box.left}" y="{box.top - LINE + 2 + TEXT}" fill="#444">{escape(box.raster.label)}</text>'
+        text, height = escape(box.raster.label), box.top - LINE + 2 + TEXT
+        label = f'<text x="{box.left}" y="{height}" fill="#444">{text}</text>'
         drawing = box.raster.data.decode()
         lines += [label, f'<g transform="translate({box.left},{box.top}) scale({box.scale})">{drawing}</g>']
     return "\n".join([*lines, "</svg>"]).encode()

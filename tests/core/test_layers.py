@@ -24,7 +24,7 @@ runs
 reconstruction evaluation
 training
 report
-train evaluate encode reconstruct convert
+train evaluate compare encode reconstruct convert
 """
 
 ORDER = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}
