@@ -1,12 +1,13 @@
 """One run from its config to its end: data, method, training, then the saved encoder and its held-out skill."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -24,7 +25,7 @@ from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
 from core.engine.resume import check_resume
-from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir
+from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir, seed_overrides
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.evaluation.published import Published
@@ -81,8 +82,16 @@ class Data:
         return None if root is None else fingerprint([self.train, self.test], str(root))
 
 
-def train(*overrides: str, **settings: Any) -> Run:
-    """Trains as `python -m core.train` does, or resumes, and returns the run.
+@overload
+def train(*overrides: str, **settings: Any) -> Run: ...
+
+
+@overload
+def train(*overrides: str, seeds: int, **settings: Any) -> list[Run]: ...
+
+
+def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | list[Run]:
+    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds` a list of runs.
 
     run = train("modality=image", "data.root=photos", steps=100)
 
@@ -97,10 +106,10 @@ def train(*overrides: str, **settings: Any) -> Run:
     start, overrides = Start.of(words)
     if start.dry_run:
         raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
-    config = compose(overrides)
     with connect() as distributed:
-        run_dir = run(overrides, config, distributed, start)
-    return open_run(run_dir)
+        run_dirs = run_seeds(overrides, seeds, distributed, start)
+    runs = list(map(open_run, run_dirs))
+    return runs[0] if seeds is None else runs
 
 
 def _as_override(value: Any) -> str:
@@ -112,6 +121,22 @@ def _as_override(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_as_override, value))}]"
     return str(value)
+
+
+def run_seeds(overrides: Sequence[str], seeds: int | None, distributed: Distributed, start: Start) -> list[Path]:
+    """`run`; with `seeds` one run after another, each with a seed of its own. Returns the runs' folders."""
+    run_dirs = []
+    for words in seed_overrides(overrides, compose(overrides), seeds):
+        config = compose(words)
+        if seeds is not None:
+            log_main(distributed, f"\nSeed {config['seed']}, {len(run_dirs) + 1} of {seeds}:")
+        run_dirs.append(run(words, config, distributed, start))
+
+    if seeds is not None:
+        folder = run_dirs[0].parent
+        text = f"All {seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
+        log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
+    return run_dirs
 
 
 def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
@@ -303,11 +328,22 @@ def nothing_to_do(run_dir: Path, steps: int) -> str:
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
-    """The commands to look at a run and to evaluate it."""
+    """The commands to look at a run, to evaluate it, to use its encoder and to go on from its weights."""
     task = "knn"
     if config.get("published") is not None:
         task = "published"
-    return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task={task}"
+
+    path, config_file = shlex.quote(str(run_dir)), shlex.quote(str(run_dir / "config.yaml"))
+    longer = "steps" if config.get("steps") is not None else "epochs"
+    again = f"config={config_file} init.from={path} {longer}={config[longer]} run_dir=<another>"
+    commands = {
+        f"report run={path}": "curves and pictures",
+        f"evaluate run={path} task={task}": "compared with baselines",
+        f"encode run={path} data.root=<files> out=features.npz": "features of your files",
+        f"train {again}": f"from its weights on, as long again: {longer}= sets how long",
+    }
+    lines = [f"  python -m core.{command}  # {purpose}" for command, purpose in commands.items()]
+    return "\n".join(["Next:", *lines])
 
 
 def log_main(distributed: Distributed, text: str) -> None:

@@ -13,8 +13,10 @@ import torch
 
 from core.data.reader import Reader
 from core.data.sources import Source
+from core.encoding import choose_device
 from core.errors import UserError
 from core.export import load_encoder
+from core.runs import expand_runs
 from core.saved import complete
 
 Task = Literal["knn", "linear", "svm", "retrieval", "finetune", "reconstruction", "published"]
@@ -75,13 +77,7 @@ class EvaluationSettings:
     @property
     def torch_device(self) -> torch.device:
         """Raises: UserError where `device` names none."""
-        name = self.device
-        if name is None:
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            return torch.device(name)
-        except RuntimeError as error:
-            raise UserError(f"device={self.device} is no device: {error}") from None
+        return choose_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -156,9 +152,10 @@ def encoder_nodes(run: Path) -> dict:
 
 
 def as_paths(runs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The folders of runs; a folder of several seeds stands for its runs."""
     if isinstance(runs, str | Path):
-        return [Path(runs)]
-    return list(map(Path, runs))
+        runs = [runs]
+    return expand_runs(runs)
 
 
 def _check_choice(name: str, value: object, choices: object) -> None:

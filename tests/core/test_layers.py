@@ -12,19 +12,20 @@ errors renames plugins
 files seeding annotations trees
 settings tokens
 config saved
+cli
 tokenizers maskers embeddings encoder decoders teachers targets losses objectives sparse
 methods
 data
 world
 engine
 interop export
+encoding
 runs
 reconstruction evaluation
 defaults
 training
-cli
 report
-train evaluate convert
+train evaluate compare encode reconstruct convert
 """
 
 ORDER = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}
