@@ -110,7 +110,7 @@ class Scan:
         for match in matches:
             files.update(dict.fromkeys(self._walk(Path(match))))
 
-        if files and all(map(self._is_table, files)):
+        if files and all(self._is_table(file.name) for file in files):
             return self._list_entries(base, self._open_lists(list(files)))
         return self._files(base, files)
 
