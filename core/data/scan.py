@@ -217,8 +217,10 @@ class Scan:
         if self.rows is not None or not files:
             return bool(self.rows)
 
-        if len(files) == 1 and arrays.is_one_sample(str(files[0]), self.sample_axes):
-            self.notes.append(f"{files[0].name} is read as one sample; data.source.rows=true reads its rows as samples")
+        if arrays.are_one_sample_each(map(str, files), self.sample_axes):
+            if len(files) == 1:
+                name = printable(files[0].name)
+                self.notes.append(f"{name} is read as one sample; data.source.rows=true reads its rows as samples")
             return False
 
         # One file alone does, files named by split do, and files with a label for each row.
