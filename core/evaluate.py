@@ -24,8 +24,9 @@ task=published       as the paper measured it, where the run's experiment says h
                axis, such as time)
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
-  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data
-               set no samples aside to test; 0: the given split. For svm 10
+  folds=       in which all labelled samples are tested once; of whole groups, where all samples carry one (a
+               column `group` or `scene`). 0: the given split. Default: 5 (svm: 10) where samples carry groups
+               or the data mark none to test, else the given split
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
   supervised=  true: probes beside supervised training at equal compute too: long, and "wins" needs it
@@ -33,7 +34,8 @@ task=published       as the paper measured it, where the run's experiment says h
   batch_size=  workers=  device=
   --json       prints the record as the last line
 
-Prints a table and writes <run>/evaluation/<task>.json. Exit codes: 0 done; 2 the input was wrong.
+Prints a table and writes <run>/evaluation/<task>.json; with other data, settings or several runs
+<task>-<their names>-<a short hash>.json, so that no record replaces another. Exit codes: 0 done; 2 the input was wrong.
 In Python: `core.evaluation.run_task("runs/mine", "knn", seeds=5)` returns the same as an object."""
 
 import json

@@ -20,7 +20,7 @@ from core.engine.loop import train_steps
 from core.engine.optim import Recipe
 from core.engine.run_dir import FINISHED, default_path, lock_run_dir, write_or_check_config
 from core.errors import UserError
-from core.evaluation import reconstruction
+from core.evaluation import reconstruction, verdicts
 from core.export import export_encoder
 from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -136,15 +136,8 @@ def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Pat
     export_encoder(run_dir, method, config)
 
     record = reconstruction.evaluate_run(run_dir, method, config)
-    for name, regions in record["figures"].items():
-        text = regions["total"].get("result", "no hidden tokens")
-        if "skill" in regions["total"]:
-            skill = regions["total"]["skill"]
-            text = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
-        print(f"Held-out skill, {name}: {text}", flush=True)
-
-    if "reason" in record:
-        print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
+    for line in verdicts.lines(record):
+        print(line, flush=True)
 
 
 def open_data(config: Mapping[str, Any], parts: Parts, distributed: Distributed) -> Data:

@@ -73,6 +73,10 @@ class FolderSource(Source):
         return self._contents.split_by
 
     @property
+    def split_is_drawn(self) -> bool:
+        return self.split_by.startswith("a fraction")
+
+    @property
     def summary(self) -> str:
         """One line for the log: counts by split, how the split was decided, and the classes."""
         counts = ", ".join(f"{len(items)} {split}" for split, items in self._contents.items.items())

@@ -30,7 +30,7 @@ from core.engine.optim import AdamW
 from core.engine.precision import DryRun, Precision, autocast
 from core.errors import UserError
 from core.evaluation.cache import cached
-from core.evaluation.compare import CONSTANT, RANDOM, SUPERVISED, compare, constant_scores, random_encoder
+from core.evaluation.compare import CONSTANT, compare, constant_scores, random_encoder
 from core.evaluation.features import extract, extractor, fingerprints, pooled
 from core.evaluation.labelled import (
     Fold,
@@ -44,6 +44,7 @@ from core.evaluation.labelled import (
 )
 from core.evaluation.probes import Choice, Scores, validation_parts
 from core.evaluation.settings import LabelledTask, LoaderSettings, Pool
+from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import SavedEncoder, load_encoder
 from core.files import read_json
 from core.seeding import deterministic, mix

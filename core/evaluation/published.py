@@ -13,7 +13,8 @@ from core.data.opening import open_source
 from core.data.reader import Reader
 from core.data.sources import Source
 from core.errors import UserError
-from core.evaluation.compare import RANDOM, random_encoder
+from core.evaluation.compare import random_encoder
+from core.evaluation.verdicts import RANDOM
 from core.export import SavedEncoder, load_encoder
 
 Figures = dict[str, float | list[float]]

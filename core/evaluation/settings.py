@@ -97,13 +97,15 @@ class LoaderSettings:
 class ProtocolOptions:
     """Split and repetitions of a labelled task.
 
-    `shots`: labelled samples per class, None = all. `folds`: of the cross-validation where samples carry
-    groups or the data set none aside to test, 0 = keep the given split. `seeds`: how often whatever is
-    random is drawn anew (random weights, shots, validation).
+    `shots`: labelled samples per class, None = all. `folds`: of a cross-validation over all labelled samples;
+    0 = keep the split, also one that was drawn at random; None = `default_folds` where samples carry groups or
+    the data mark none to test, else the given split. `seeds`: how often whatever is random is drawn anew
+    (random weights, shots, validation).
     """
 
     shots: int | None = None
-    folds: int = 5
+    folds: int | None = None
+    default_folds: int = 5
     seeds: int = 3
     seed: int = 0
 

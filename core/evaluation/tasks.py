@@ -20,9 +20,7 @@ from core.evaluation import record
 from core.evaluation.cache import cached
 from core.evaluation.compare import (
     CONSTANT,
-    RANDOM,
     RAW,
-    SUPERVISED,
     chance_scores,
     compare,
     constant_scores,
@@ -44,6 +42,7 @@ from core.evaluation.settings import (
     Task,
     as_paths,
 )
+from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import load_encoder
 from core.runs import loader_workers, open_config, open_method
 
@@ -53,7 +52,7 @@ RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")
 
 
 def run_task(run: str | Path | Sequence[str | Path], task: Task, *overrides: str, **settings: Any) -> Result:
-    """Evaluates a run, or runs that differ in seed, and writes `<run>/evaluation/<task>.json`.
+    """Evaluates a run, or runs that differ in seed, and writes its record under `<run>/evaluation/`.
 
     `settings` are those of `python -m core.evaluate` (`seeds=5`, `compare_to="runs/other"`), `overrides`
     those of the data (`"data.root=photos"`).
@@ -74,18 +73,19 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     """Carries out a task and writes its record, in which `command` stands. Raises UserError."""
     start = time.monotonic()
     config = open_config(settings.runs[0], overrides)
+    head = record.heading(settings, config)
+    name = record.file_name(head, _other_data(settings.runs[0], config))
     if settings.task == "reconstruction":
-        return Result.of_record(_reconstruct(settings, config, command, start))
+        return Result.of_record(_reconstruct(settings, config, head, name, command=command, start=start))
 
     if settings.task == "published":
         data_hash, figures = _measure_published(settings, config)
     else:
         data_hash, figures = _evaluate_labelled(settings, config)
 
-    head = {"task": settings.task, "run": _one_or_list(settings.runs), "data": config["data"]["name"]}
     origin = record.describe(command, seed=settings.seed, data_hash=data_hash, start=start)
     written = {**head, **figures, **origin}
-    record.save(settings.runs[0], written)
+    record.save(settings.runs[0], written, name)
     return Result.of_record(written)
 
 
@@ -110,7 +110,8 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
 
     options = ProtocolOptions(
         shots=_none_for_all(settings.shots),
-        folds=settings.folds if settings.folds is not None else FOLDS.get(settings.task, 5),
+        folds=settings.folds,
+        default_folds=FOLDS.get(settings.task, 5),
         seeds=max(settings.seeds, len(settings.runs), len(settings.rivals)),  # every training counts
         seed=settings.seed,
     )
@@ -175,7 +176,7 @@ def _evaluate_labelled(settings: EvaluationSettings, config: dict) -> tuple[str,
         figures = evaluate_finetune(task, data)
     else:
         figures = evaluate_probe(task, data, settings.task, with_supervised=settings.supervised)
-    return data.hash, {"beside": list(map(str, task.rivals)), **figures}
+    return data.hash, figures
 
 
 def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
@@ -188,7 +189,18 @@ def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str,
     return record.hash_items(open_source(config)[1].items("train")), figures
 
 
-def _reconstruct(settings: EvaluationSettings, config: dict, command: str, start: float) -> dict:
+def _other_data(run: Path, config: Mapping[str, Any]) -> dict | None:
+    """The nodes that name other data, or another way to read or measure them, than the run's own; None: its own."""
+    ours, own = (
+        {"data": each["data"], "reader": each["modality"]["reader"], "published": each.get("published")}
+        for each in (config, open_config(run))
+    )
+    return None if ours == own else ours
+
+
+def _reconstruct(
+    settings: EvaluationSettings, config: dict, head: dict, name: str, *, command: str, start: float
+) -> dict:
     if len(settings.runs) > 1:
         raise UserError("task=reconstruction takes one run at a time.")
     for name in ("compare_to", "metric"):
@@ -201,7 +213,7 @@ def _reconstruct(settings: EvaluationSettings, config: dict, command: str, start
     method = open_method(run, config).to(device)
     batch_size = settings.batch_size or 32
     options = ReconstructionSettings(samples=settings.samples, batch_size=batch_size, seed=settings.seed)
-    origin = {"command": command, "start": start}
+    origin = {"command": command, "start": start, "head": head, "name": name}
     return measure(run, method, config, settings=options, workers=settings.workers, **origin)
 
 

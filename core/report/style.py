@@ -2,11 +2,11 @@
 
 STYLE = """
 :root { color-scheme: light dark; --fg: #1c1e21; --dim: #5d6570; --bg: #fcfcfb; --card: #f1f2f3;
-  --edge: #d9dcdf;
-  --good: #0a7a4b; --c0: #0067b1; --c1: #c4560c; --c2: #0a8060; --c3: #b0508f; --c4: #8a7000; --c5: #3b93c4; }
+  --edge: #d9dcdf; --good: #0a7a4b; --bad: #b3261e;
+  --c0: #0067b1; --c1: #c4560c; --c2: #0a8060; --c3: #b0508f; --c4: #8a7000; --c5: #3b93c4; }
 @media (prefers-color-scheme: dark) { :root { --fg: #e5e7ea; --dim: #9aa3ad; --bg: #16181b; --card: #202327;
-  --edge: #363b41; --good: #4cc38a; --c0: #6cb6f0; --c1: #f09a5b; --c2: #45c6a0; --c3: #e59ac8; --c4: #d6be4c;
-  --c5: #9fd0ee; } }
+  --edge: #363b41; --good: #4cc38a; --bad: #ff8a80;
+  --c0: #6cb6f0; --c1: #f09a5b; --c2: #45c6a0; --c3: #e59ac8; --c4: #d6be4c; --c5: #9fd0ee; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 74rem; color: var(--fg);
   background: var(--bg);
@@ -51,7 +51,7 @@ th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px so
   vertical-align: top; }
 th { color: var(--dim); font-weight: 600; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.verdict { font-weight: 600; } .verdict.good { color: var(--good); }
+.verdict { font-weight: 600; } .verdict.good { color: var(--good); } .verdict.bad { color: var(--bad); }
 .notes { color: var(--dim); font-size: .9rem; }
 details { margin: .4rem 0; } summary { cursor: pointer; color: var(--c0); }
 """

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from core import evaluate, train
 from core.errors import UserError
 from core.evaluation import run_task
-from core.evaluation.compare import SUPERVISED
 from core.evaluation.settings import EvaluationSettings
+from core.evaluation.verdicts import SUPERVISED
 from core.export import load_encoder
-from core.runs import open_config, open_method
+from core.report.page import evaluations
+from core.runs import open_config, open_method, open_run
 
 SMALL = ["size.dim=24", "size.depth=1", "size.heads=2", "modality.size=[16,16]", "engine.workers=0", "precision=fp32"]
 TINY = [*SMALL, "batch_size=4", "steps=2", "method.readouts.main.decoder.trunk.depth=1"]
@@ -55,6 +56,13 @@ def run(capsys, *argv):
     return code, err, out, json.loads(out.splitlines()[-1]) if out.splitlines() and code == 0 else None
 
 
+def saved(run, command):
+    """The only record of a run that a command has left, and its file's name without suffix."""
+    records = {file.stem: json.loads(file.read_text()) for file in (run / "evaluation").glob("*.json")}
+    ((name, record),) = [(name, record) for name, record in records.items() if record["command"] == command]
+    return record, name
+
+
 @pytest.mark.parametrize("task", ["knn", "linear", "finetune"])
 def test_another_run_is_asked_the_same(place, capsys, task):
     """A copy of the run differs in nothing."""
@@ -86,7 +94,7 @@ def test_fine_tuning_stands_beside_training_from_scratch(place, capsys):
     argv = [f"run={place / 'run'}", "task=finetune", "epochs=2", "seeds=2", "batch_size=8"]
     code, err, out, record = run(capsys, *argv)
     assert code == 0, err
-    assert record == json.loads((place / "run" / "evaluation" / "finetune.json").read_text())
+    assert record == saved(place / "run", record["command"])[0]
     section = record["figures"]["label"]
     assert section["baselines"].keys() == {"majority class", "random init", SUPERVISED}
     assert sum(each["times"] for each in section["trained"]["chosen"]["settings"]) == 2
@@ -122,7 +130,7 @@ def test_the_compute_of_an_unfinished_run_is_not_known(place, capsys):
 def test_classes_are_told_beside_baselines(place, capsys, task):
     code, err, out, record = run(capsys, f"run={place / 'run'}", f"task={task}", "seeds=2")
     assert code == 0, err
-    assert record == json.loads((place / "run" / "evaluation" / f"{task}.json").read_text())
+    assert record == saved(place / "run", record["command"])[0]
     section = record["figures"]["label"]
     assert section["baselines"].keys() == {
         "majority class",
@@ -135,11 +143,13 @@ def test_classes_are_told_beside_baselines(place, capsys, task):
         section["baselines"]["PCA of raw input"]["value"] == 1
         and section["baselines"]["majority class"]["value"] == 0.5
     )
-    assert section["verdict"]["result"] == "not resolvable at this size"  # the best baseline is perfect
+    gap, word = section["verdict"]["difference"], section["verdict"]["result"]  # the best baseline is perfect
+    assert word.startswith("worse than PCA of raw input" if gap["high"] < 0 else "not resolvable at this size")
     assert record["counts"] == {"train": 24, "test": 12, "skipped": 0}
     for key in ("command", "seed", "commit", "torch", "hardware", "data_hash", "seconds"):
         assert key in record
-    assert "PCA of raw input, whitened" in out and "not resolvable" in out
+    assert "PCA of raw input, whitened" in out
+    assert out.splitlines()[-2].startswith(f"{word}: label, accuracy 0.")
 
 
 def test_a_repeated_evaluation_gives_the_same(place, capsys):
@@ -255,8 +265,8 @@ def test_json_is_printed_when_asked_for_alone(place, capsys):
     assert evaluate.main(argv) == 0
     out = capsys.readouterr().out
     assert "{" not in out and "shape" not in out and "label: accuracy on 12 test samples, 2 classes" in out
-    record = json.loads((place / "run" / "evaluation" / "knn.json").read_text())
-    assert record["command"] == f"python -m core.evaluate run={place / 'run'} task=knn seeds=1"
+    record, name = saved(place / "run", f"python -m core.evaluate run={place / 'run'} task=knn seeds=1")
+    assert re.fullmatch("knn-seeds=1-[0-9a-f]{6}", name) and record["settings"] == {"seeds": 1}
 
 
 def test_python_gives_what_the_command_gives(place, capsys):
@@ -264,7 +274,8 @@ def test_python_gives_what_the_command_gives(place, capsys):
     result = run_task(place / "run", "knn", f"data.root={place / 'pictures'}", seeds=2)
     assert result.record["figures"] == record["figures"] and capsys.readouterr().out == ""
     assert result.accuracy == result.value == record["figures"]["label"]["accuracy"]["value"]
-    assert (result.task, result.metric, result.verdict) == ("knn", "accuracy", "not resolvable at this size")
+    assert (result.task, result.metric) == ("knn", "accuracy")
+    assert result.verdict == result.record["figures"]["label"]["verdict"]["result"]
     assert result.interval.low <= result.value <= result.interval.high
     assert result.baselines["PCA of raw input"].value == 1 and result.of("label") == result
     page = result._repr_html_()
@@ -344,3 +355,75 @@ def test_values_are_predicted(place, capsys):
         error["verdict"]["best_baseline"].startswith("PCA of raw input") and error["verdict"]["difference"]["value"] < 0
     )
     assert error["baselines"]["mean of training"]["value"] == pytest.approx(1.875, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def unmarked(place):
+    """30 pictures in class folders without any split."""
+    folder = place / "unmarked"
+    for label in (0, 1):
+        draw(folder, ".", label, 15)
+    return folder
+
+
+def test_without_a_marked_split_all_samples_are_tested_in_folds(place, unmarked, capsys):
+    argv = [f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={unmarked}"]
+    code, err, out, record = run(capsys, *argv)
+    assert code == 0, err
+    assert record["figures"]["label"]["tested"] == 30 and record["counts"] == {"train": 30, "test": 0, "skipped": 0}
+    split = record["protocol"]["split"]
+    assert split.startswith("5 folds over all 30 labelled samples, by class; the data mark none to test")
+    assert f"split: {split}" in " ".join(out.split())
+    assert re.search(r"has read (2\d|30) of them, without labels", split)
+
+
+@pytest.mark.parametrize(("folds", "tested"), [("folds=3", 30), ("folds=0", None)])
+def test_given_folds_are_obeyed_without_a_marked_split(place, unmarked, capsys, folds, tested):
+    record = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={unmarked}", folds)[3]
+    count = record["figures"]["label"]["tested"]
+    if tested is None:
+        assert 0 < count < 10 and record["protocol"]["split"].startswith("drawn at random, for the data mark none")
+    else:
+        assert count == tested and record["protocol"]["split"].startswith("3 folds over all 30")
+
+
+def test_given_folds_are_obeyed_beside_a_marked_split(place, capsys):
+    record = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", "folds=4")[3]
+    assert record["figures"]["label"]["tested"] == 36
+    assert record["protocol"]["split"].startswith(
+        "4 folds over all 36 labelled samples, by class, as folds=4 asks, beside the split of the data ("
+    )
+    code, err, _, _ = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", "folds=19")
+    assert code == 2 and "folds=19 does not fit: the largest class has 18" in err
+
+
+def test_training_samples_are_counted_on_the_drawn_split(place, unmarked, capsys):
+    record = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={unmarked}", "train=10")[3]
+    assert record["counts"]["train"] == 10 and record["protocol"]["split"].startswith("drawn at random")
+
+
+def test_an_unreadable_test_split_is_not_replaced_by_folds(place, capsys):
+    other = shutil.copytree(place / "pictures", place / "torn")
+    for file in (other / "test").rglob("*.png"):
+        file.write_bytes(b"no picture")
+    argv = [f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={other}"]
+    code, err, _, _ = run(capsys, *argv)
+    assert code == 2 and "None of the 12 test samples can be read" in err
+    code, err, _, record = run(capsys, *argv, "folds=3")
+    assert code == 0 and record["figures"]["label"]["tested"] == 24
+
+
+def test_records_stand_side_by_side(place, unmarked, capsys):
+    other = shutil.copytree(place / "run", place / "shelf")
+    shutil.rmtree(other / "evaluation")
+    shutil.copytree(other, place / "shelf2")
+    for extra in ([], [f"data.root={unmarked}"], ["shots=3"], [f"compare_to={place / 'shelf2'}"]):
+        assert run(capsys, f"run={other}", "task=knn", *extra)[0] == 0
+    assert run(capsys, f"run=[{other},{place / 'shelf2'}]", "task=knn")[0] == 0
+
+    records = open_run(other).evaluations
+    assert len(records) == 5 and records["knn"]["settings"] == {} and {r["task"] for r in records.values()} == {"knn"}
+    (several,) = [record for record in records.values() if isinstance(record["run"], list)]
+    text = evaluations(open_run(other))
+    assert f"mean of 2 runs ({other}, {place / 'shelf2'})" in text and "compared with" in text
+    assert str(unmarked) in text and "mean of 2 runs</strong>" in text and several["figures"]
