@@ -151,6 +151,8 @@ def _label_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
             rival = section["beside"]
             table.add_row("compare_to", *_cells(rival[metric]), *_cells(rival["difference"]))
         yield table
+        if verdict["check"]:
+            yield Text(f"A check: {verdicts.trainings(verdict['trainings'])}, headlines take 5.")
 
 
 def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -106,13 +106,11 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _label_lines(record: Mapping[str, Any]) -> Iterator[str]:
     for label, section in record["figures"].items():
-        metric, judged = section.get("metric", "accuracy"), section["verdict"]
-        verdict = of_label(section)
+        metric, verdict = section.get("metric", "accuracy"), of_label(section)
 
-        line = f"{verdict.word}: {label}, {metric} {interval(section[metric])}, "
-        line += f"{signed(verdict.difference)} against {verdict.baseline}"
-        if judged["check"]:
-            line += f" (a check: {_trainings(judged['trainings'])}, headlines take 5)"
+        line = f"{verdict.word}: {label}, {metric} {interval(section[metric])}, {signed(verdict.difference)}"
+        if not verdict.word.startswith(WORSE):
+            line += f" against {verdict.baseline}"
         yield line
 
         if "beside" in section:
@@ -138,7 +136,7 @@ def _published_line(record: Mapping[str, Any]) -> str:
 
     line = f"{of_published(final, reported)}: {100 * final['mean']:.2f} %"
     if final["half_interval"] is not None:
-        line += f" ± {100 * final['half_interval']:.2f} (95 % of the mean of {_trainings(len(record['each']))})"
+        line += f" ± {100 * final['half_interval']:.2f} (95 % of the mean of {trainings(len(record['each']))})"
     if reported:
         line += f", published {published_figure(reported)}"
     return line
@@ -168,7 +166,7 @@ def signed(difference: Mapping[str, float]) -> str:
     return f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
 
 
-def _trainings(count: int) -> str:
+def trainings(count: int) -> str:
     return "1 training" if count == 1 else f"{count} trainings"
 
 

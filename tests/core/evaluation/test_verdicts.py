@@ -47,7 +47,7 @@ def test_a_record_that_was_called_open_is_worse_by_its_intervals():
         },
     }
     (line,) = verdicts.lines(old)
-    assert line.startswith("worse than PCA: label, accuracy 0.475 [0.380, 0.570], -0.500 [-0.600, -0.400] against PCA")
+    assert line.startswith("worse than PCA: label, accuracy 0.475 [0.380, 0.570], -0.500 [-0.600, -0.400]")
 
 
 def test_another_training_has_a_line_of_its_own():
