@@ -62,14 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(argv, lambda: __doc__ or "", evaluate)
 
 
-def function(run: "Run | str | Path | list", task: "Task", *overrides: str, **settings: Any) -> "Result":
-    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`; `run` may be a `Run`, or several."""
+def function(
+    run: "Run | str | Path | Sequence[Run | str | Path]", task: "Task", *overrides: str, **settings: Any
+) -> "Result":
+    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`."""
     from core.evaluation.tasks import run_task
-    from core.runs import Run
 
-    runs: list[Run | str | Path] = run if isinstance(run, list) else [run]
-    paths: list[str | Path] = [one.path if isinstance(one, Run) else one for one in runs]
-    return run_task(paths, task, *overrides, **settings)
+    return run_task(run, task, *overrides, **settings)
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -58,7 +58,8 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
             tree = merge(tree, nest(key, typed_value(text, _hint(base, key), key)))
     if missing := [path for path, value in paths(tree) if value == "???"]:
         examples = " ".join(f"{path}=<value>" for path in missing)
-        raise UserError(f"{' and '.join(missing)} must be given: {examples}")
+        origin = files.origin(tree.get("experiment"), searchpath)
+        raise UserError(f"{' and '.join(missing)} must be given: {examples}{'.' + origin if origin else ''}")
 
     try:
         config = resolve(tree)

@@ -3,6 +3,7 @@
 extends     the file of the same group that this one is merged into
 choose      files of other groups, {group: name}: in train.yaml, a modality or an experiment
 set         keys at the root of the config
+origin      of an experiment: where its data are to be had
 modalities  of a method: those it takes; without it, every one whose tokens fit
 methods     of a modality: methods that take it although they do not list it
 """
@@ -22,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from core.errors import IncompatibleError, UserError, one_line, suggestion
 
 GROUPS = ("modality", "method", "size", "data", "optim", "engine", "experiment")
-DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "modalities": list, "methods": list}
+DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "origin": str, "modalities": list, "methods": list}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 SearchPath = Sequence[str | Path]
@@ -97,6 +98,14 @@ def picks(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str
     for content in layers(group, name, searchpath):
         choice |= content.get("choose", {})
     return choice
+
+
+def origin(experiment: str | None, searchpath: SearchPath = ()) -> str:
+    """A sentence on where the data of an experiment are to be had; empty where its file does not say."""
+    if experiment not in choices("experiment", searchpath):
+        return ""
+    places = [content["origin"] for content in layers("experiment", experiment, searchpath) if "origin" in content]
+    return f" The data of experiment={experiment} are to be had from {places[-1]}." if places else ""
 
 
 def fits(modality: str, method: str, searchpath: SearchPath = ()) -> bool:

@@ -175,9 +175,13 @@ def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 def _published_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     protocol, runs = dict(record["protocol"]), len(record["each"])
-    way = protocol.pop("_target_").rpartition(".")[2]
+    way, reported = protocol.pop("_target_").rpartition(".")[2], protocol.pop("reported", None)
     settings = "  ".join(f"{key}={value}" for key, value in protocol.items())
     yield Text(f"task=published  {way}  {settings}")
+    if "described" in record:
+        yield Text(record["described"])
+    if reported:
+        yield Text(f"published: {verdicts.published_figure(reported)}. Source: {reported.get('source') or 'not named'}")
 
     table = _table(f"\nmean of {runs} run(s), %", "", "mean", "deviation", "95 % of the mean")
     for suffix, figures in (("", record["figures"]), (f", {RANDOM}", record[RANDOM])):

@@ -5,6 +5,7 @@ The first stage.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,7 +13,7 @@ import torch
 
 from core.data.reader import Reader
 from core.data.sources import Source
-from core.errors import UserError
+from core.errors import UserError, one_line, show
 from core.export import load_encoder
 
 Task = Literal["knn", "linear", "svm", "retrieval", "finetune", "reconstruction", "published"]
@@ -29,6 +30,12 @@ MetricName = Literal[
     "retrieval_map",
     "retrieval_top1",
 ]
+
+
+# The least values of settings that are numbers.
+LEAST = {
+    "seed": 0, "train": 1, "shots": 1, "folds": 0, "seeds": 1, "samples": 1, "batch_size": 1, "workers": 0
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,13 @@ class EvaluationSettings:
     def __post_init__(self):
         for name, choices in (("task", Task), ("pool", Pool), ("metric", MetricName)):
             _check_choice(name, getattr(self, name), choices)
-        for name, least in (("train", 1), ("samples", 1), ("batch_size", 1), ("workers", 0)):
+        for name, least in LEAST.items():
             _check_least(name, getattr(self, name), least)
-        if not self.epochs > 0:
-            raise UserError(f"epochs={self.epochs:g} must be above 0.")
+        if not 0 < self.epochs < inf:
+            raise UserError(f"epochs={self.epochs:g} must be a number above 0.")
+        for name, runs in (("run", self.run), ("compare_to", self.compare_to)):
+            if runs is not None and not runs:
+                raise UserError(f"{name}={show(runs)} names no run; give {name}=runs/mine, or leave it out.")
 
     @property
     def runs(self) -> list[Path]:
@@ -72,14 +82,21 @@ class EvaluationSettings:
 
     @property
     def torch_device(self) -> torch.device:
-        """Raises: UserError where `device` names none."""
-        name = self.device
-        if name is None:
-            name = "cuda" if torch.cuda.is_available() else "cpu"
+        """Raises: UserError where `device` names none, or one that this machine or this torch does not have."""
+        if self.device is None:
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            return torch.device(name)
+            device = torch.device(self.device)
         except RuntimeError as error:
-            raise UserError(f"device={self.device} is no device: {error}") from None
+            raise UserError(f"device={self.device} is no device: {one_line(error)}") from None
+
+        try:
+            torch.zeros(1, device=device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise UserError(
+                f"device={self.device} cannot be used here ({one_line(error)}); leave device= out, or give device=cpu."
+            ) from None
+        return device
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,19 @@ Each stage is a function of the one before; `extract_cached` and `cached` wrap t
 """
 
 import json
+import os
 import shlex
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from core.annotations import fit
+from core.config import files
 from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.errors import UserError
@@ -40,30 +44,35 @@ from core.evaluation.settings import (
     LoaderSettings,
     ProtocolOptions,
     Task,
-    as_paths,
 )
 from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import load_encoder
-from core.runs import loader_workers, open_config, open_method
+from core.runs import Run, loader_workers, open_config, open_method
 
 TRAINED, RIVAL = "trained", "compare_to"
+RUNS = {"run", "compare_to"}  # settings that name runs
 FOLDS = {"svm": 10}  # and 5 of other tasks
 RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")
 
 
-def run_task(run: str | Path | Sequence[str | Path], task: Task, *overrides: str, **settings: Any) -> Result:
+def run_task(
+    run: Run | str | Path | Sequence[Run | str | Path], task: Task, *overrides: str, **settings: Any
+) -> Result:
     """Evaluates a run, or runs that differ in seed, and writes its record under `<run>/evaluation/`.
 
     `settings` are those of `python -m core.evaluate` (`seeds=5`, `compare_to="runs/other"`), `overrides`
     those of the data (`"data.root=photos"`).
     Raises: UserError naming the setting that does not fit.
     """
-    settings = {"run": _one_or_list(as_paths(run)), "task": task, **settings}
-    unknown = settings.keys() - EvaluationSettings.__dataclass_fields__.keys()
+    settings = {"run": run, "task": task, **settings}
+    hints = {field.name: field.type for field in fields(EvaluationSettings)}
+    unknown = settings.keys() - hints.keys()
     if unknown:
-        names = ", ".join(EvaluationSettings.__dataclass_fields__)
-        raise UserError(f"There is no setting {' or '.join(sorted(unknown))}; there are {names}.")
+        raise UserError(f"There is no setting {' or '.join(sorted(unknown))}; there are {', '.join(hints)}.")
 
+    for name in RUNS & settings.keys():
+        settings[name] = _run_paths(settings[name])
+    settings = {name: fit(value, hints[name], name) for name, value in settings.items()}
     words = [f"{name}={_as_text(value)}" for name, value in settings.items()]
     command = f"python -m core.evaluate {shlex.join([*words, *overrides])}"
     return evaluate(EvaluationSettings(**settings), overrides, command)
@@ -185,7 +194,13 @@ def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str,
         raise UserError("task=published takes no compare_to=: evaluate each run by itself; their records compare.")
     if settings.metric is not None:
         raise UserError("task=published takes no metric=: the experiment says how its paper measured.")
-    figures = evaluate_published(settings.runs, config, seed=settings.seed, device=settings.torch_device)
+    try:
+        figures = evaluate_published(settings.runs, config, seed=settings.seed, device=settings.torch_device)
+    except UserError as error:
+        root = config["data"].get("root")
+        if root is None or os.path.exists(root):
+            raise
+        raise UserError(f"{error}{files.origin(config.get('experiment'))}") from None
     return record.hash_items(open_source(config)[1].items("train")), figures
 
 
@@ -284,10 +299,14 @@ def _numbered(table: FeatureTable, name: str, count: int) -> list[np.ndarray]:
     return [table.features[f"{name}/{number}"] for number in range(count)]
 
 
-def _one_or_list(runs: Sequence[Path]) -> str | list[str]:
-    if len(runs) == 1:
-        return str(runs[0])
-    return list(map(str, runs))
+def _run_paths(runs: Any) -> Any:
+    """The folders of runs, given as `Run`s or paths, alone or in a list or tuple; anything else is left for a check."""
+    if isinstance(runs, list | tuple):
+        paths = list(map(_run_paths, runs))
+        return paths[0] if len(paths) == 1 else paths
+    if isinstance(runs, Run):
+        return str(runs.path)
+    return str(runs) if isinstance(runs, Path) else runs
 
 
 def _none_for_all(count: int | Literal["all"]) -> int | None:

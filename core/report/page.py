@@ -100,7 +100,8 @@ def head(run: Run) -> str:
 
     config_path = shlex.quote(str(folder / "config.yaml"))
     again = f"python -m core.train config={config_path} run_dir=<another folder>"
-    return f"{state(run)}{tables.facts(values)}<p>To repeat it: <code>{escape(again)}</code></p>"
+    verdicts = tables.verdict_list(run.evaluations)
+    return f"{state(run)}{verdicts}{tables.facts(values)}<p>To repeat it: <code>{escape(again)}</code></p>"
 
 
 def state(run: Run) -> str:

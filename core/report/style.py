@@ -52,6 +52,7 @@ th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px so
 th { color: var(--dim); font-weight: 600; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .verdict { font-weight: 600; } .verdict.good { color: var(--good); } .verdict.bad { color: var(--bad); }
+.verdicts { padding-left: 1.2rem; margin: .4rem 0; } .about { color: var(--dim); font-size: .85rem; }
 .notes { color: var(--dim); font-size: .9rem; }
 details { margin: .4rem 0; } summary { cursor: pointer; color: var(--c0); }
 """

@@ -30,6 +30,19 @@ def facts(values: Mapping[str, str]) -> str:
     return f'<dl class="facts">{pairs}</dl>'
 
 
+def verdict_list(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The verdicts of all evaluations, by their names, each with the subject of its record."""
+    entries = ""
+    for name, record in records.items():
+        for line in verdicts.lines({"task": name, **record}):
+            word, _, rest = line.partition(": ")
+            subject = about({"task": name, **record})
+            entries += f'<li>{verdict(word)}: {escape(rest)} <span class="about">{escape(subject)}</span></li>'
+    if not entries:
+        return ""
+    return f'<ul class="verdicts">{entries}</ul>'
+
+
 def evaluation(name: str, record: Mapping[str, Any]) -> str:
     """One file of `<run>/evaluation`, `name`: tables for the shapes known here, its JSON below."""
     task = record.get("task", name)
@@ -62,7 +75,14 @@ def published(record: Mapping[str, Any]) -> str:
     rows = []
     for name, figure in record["figures"].items():
         rows.append([escape(name), _percent(figure), _percent(record[RANDOM].get(name))])
-    return table(("figure, %", subject(record), RANDOM), rows, numbers=1)
+    reported = record["protocol"].get("reported")
+    lines = [record.get("described", "")]
+    if reported:
+        lines.append(
+            f"Published: {verdicts.published_figure(reported)}. Source: {reported.get('source') or 'not named'}."
+        )
+    text = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+    return text + table(("figure, %", subject(record), RANDOM), rows, numbers=1)
 
 
 def skills(objective: str, regions: Mapping[str, Mapping[str, Any]], filler: str) -> str:

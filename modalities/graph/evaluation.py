@@ -1,7 +1,7 @@
 """Graph encoders as their papers measure them: linear probes of nodes, support vectors of pooled graphs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from core.encoder import Encoder
 from core.errors import UserError
 from core.evaluation.features import pooled
 from core.evaluation.probes import ProbeResult, adam_probe, check_parts, random_parts, svm_folds
-from core.evaluation.published import Figures, Published
+from core.evaluation.published import Figures, Published, Reported
 from core.evaluation.settings import Pool
 from core.export import Features, SavedEncoder
 from core.tokenizers import Tokenizer
@@ -38,14 +38,16 @@ class NodeProbe(Published):
     lr: float
     weight_decay: float
     epochs: int
+    reported: Reported | None = None
 
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         data = collection(reader, source)
+        recipe = {"lr": self.lr, "weight_decay": self.weight_decay, "epochs": self.epochs}
         if source.inductive:
-            return node_accuracy(encoder, data, **asdict(self), seed=seed, inductive=True)
+            return node_accuracy(encoder, data, **recipe, seed=seed, inductive=True)
         if data.nodes is not None and data.nodes.dim() == 2:
-            return node_f1(encoder, data, **asdict(self), seed=seed)
-        return node_accuracy(encoder, data, **asdict(self), seed=seed)
+            return node_f1(encoder, data, **recipe, seed=seed)
+        return node_accuracy(encoder, data, **recipe, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class PooledVectors(Published):
     """Support vectors of frozen node features, pooled over each graph: mean accuracy of ten folds."""
 
     pool: Pool
+    reported: Reported | None = None
 
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         return graph_accuracy(encoder, collection(reader, source), self.pool)

@@ -237,6 +237,10 @@ def test_flat_pictures_have_no_labels(place, capsys):
         (["run={run}/nowhere", "task=knn"], "no folder of a run"),
         (["run={run}", "task=knn", "method.masker.ratio=0.5"], "takes its run as it is"),
         (["run={run}", "task=knn", "shots=0"], "shots=0"),
+        (["run={run}", "task=knn", "seeds=0"], "seeds=0"),
+        (["run={run}", "task=knn", "seed=-1"], "seed=-1"),
+        (["run=[]", "task=knn"], "run=[] names no run"),
+        (["run={run}", "task=finetune", "epochs=.inf"], "epochs=inf"),
         (["run={run}", "task=knn", "train=0"], "train=0"),
         (["run={run}", "task=finetune", "epochs=0"], "epochs=0"),
         (["run={run}", "task=knn", "shots=few"], "shots=few"),
@@ -294,9 +298,20 @@ def test_skill_is_a_result_too(place):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"task": "kn"}, "task=kn: choose knn"),
+        ({"task": "kn"}, "task=kn: expected one of knn"),
         ({"metrik": "map"}, "no setting metrik"),
-        ({"metric": "ap"}, "metric=ap: choose accuracy"),
+        ({"metric": "ap"}, "metric=ap: expected one of accuracy"),
+        ({"shots": "x"}, "shots=x: expected"),
+        ({"seeds": 0}, "seeds=0 must be at least 1"),
+        ({"seeds": "three"}, "seeds=three: expected a whole number"),
+        ({"epochs": float("nan")}, "epochs=nan"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"run": []}, "run=[] names no run"),
+        ({"run": ()}, "run=[] names no run"),
+        ({"compare_to": []}, "compare_to=[] names no run"),
+        ({"run": 3}, "run=3: expected"),
+        ({"compare_to": object()}, "compare_to=<object>: expected"),
+        ({"supervised": "yes"}, "supervised=yes"),
         ({"metric": "retrieval_map"}, "go together"),
         ({"task": "retrieval", "metric": "accuracy"}, "go together"),
         ({"task": "svm", "metric": "map"}, "task=svm takes classes"),
@@ -307,7 +322,24 @@ def test_skill_is_a_result_too(place):
 )
 def test_mistakes_in_python_are_users_errors(place, settings, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        run_task(place / "run", **{"task": "knn", "seeds": 1, **settings})
+        run_task(**{"run": place / "run", "task": "knn", "seeds": 1, **settings})
+
+
+def test_runs_are_given_as_objects_paths_lists_and_tuples(place):
+    one = open_run(place / "run")
+    copy = shutil.copytree(place / "run", place / "twin")
+    alone = evaluate(place / "run", task="knn", seeds=2)
+    for runs, rivals in ((one, open_run(copy)), (str(one.path), copy), ([one], (copy,)), ((one.path,), [str(copy)])):
+        result = evaluate(runs, task="knn", seeds=2, compare_to=rivals)
+        assert result.value == alone.value and result.record["run"] == str(one.path)
+        assert result.record["figures"]["label"]["beside"]["difference"]["value"] == 0
+    assert evaluate((one, copy), task="knn", seeds=2).record["run"] == [str(one.path), str(copy)]
+
+
+@pytest.mark.parametrize("device", ["meta", "xpu:7", "cuda:99" if torch.cuda.is_available() else "cuda"])
+def test_a_device_that_is_not_here_is_one_message(place, capsys, device):
+    code, err, _, _ = run(capsys, f"run={place / 'run'}", "task=knn", f"device={device}")
+    assert code == 2 and f"device={device} cannot be used here" in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1"])
