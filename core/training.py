@@ -105,6 +105,8 @@ def run(config: dict[str, Any], distributed: Distributed) -> Path:
     settings = Settings.of(config)
     seed_global(settings.plan.seed, distributed.device)
     method = build_method(config)
+    if data.reader.views is not None:
+        method.check_readouts(data.reader.views)
     stream = open_stream(config, settings, data, distributed)
 
     with lock_run_dir(run_dir) if distributed.main else nullcontext():
@@ -184,7 +186,7 @@ def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Pat
     export_encoder(run_dir, method, config)
 
     record = reconstruction.evaluate_run(run_dir, method, config)
-    for line in verdicts.lines(record):
+    for line in verdicts.lines({"task": "reconstruction", **record}):
         print(line, flush=True)
 
 

@@ -34,6 +34,12 @@ def trained(tmp_path_factory):
         yield folder / "run"
 
 
+def test_a_misspelt_view_is_refused_before_training(tmp_path, capsys):
+    assert train([*TINY, "method.readouts.main.view=imag", f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "method.readouts.main.view=imag: there is no such view. Did you mean image?" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 @pytest.fixture
 def run(trained, tmp_path):
     """A copy of it to be changed."""
