@@ -9,7 +9,8 @@ task=linear          labels by linear probes (logistic or ridge regression), bes
 task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same
 task=retrieval       samples of the same class among the training samples, ranked by cosine, beside the same
 task=finetune        labels by training the whole encoder on them, beside the same training from random weights,
-                     as long and for the compute of pre-training on top
+                     as long and for the compute of pre-training on top; leaves <run>/classifier/<name>, which
+                     `from core import load_classifier` opens, with predictions.csv and confusion.csv in it
 task=reconstruction  error at hidden tokens, beside a baseline without learning (such as interpolation)
 task=published       as the paper measured it, where the run's experiment says how
 

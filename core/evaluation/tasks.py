@@ -90,7 +90,7 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     if settings.task == "published":
         data_hash, figures = _measure_published(settings, config)
     else:
-        data_hash, figures = _evaluate_labelled(settings, config)
+        data_hash, figures = _evaluate_labelled(settings, config, name)
 
     origin = record.describe(command, seed=settings.seed, data_hash=data_hash, start=start)
     written = {**head, **figures, **origin}
@@ -177,12 +177,12 @@ def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_s
     return compare(task, data, table, splits, **figures, protocol=protocol)
 
 
-def _evaluate_labelled(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
-    """The hash of a labelled task's items, and its figures."""
+def _evaluate_labelled(settings: EvaluationSettings, config: dict, name: str) -> tuple[str, dict]:
+    """The hash of a labelled task's items, and its figures. `name`: of the record, and of a classifier's folder."""
     task = labelled_task(settings, config)
     data = load_labelled(task)
     if settings.task == "finetune":
-        figures = evaluate_finetune(task, data)
+        figures = evaluate_finetune(task, data, settings.runs[0] / "classifier" / name)
     else:
         figures = evaluate_probe(task, data, settings.task, with_supervised=settings.supervised)
     return data.hash, figures

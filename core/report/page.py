@@ -14,6 +14,7 @@ from core.config.build import build_method
 from core.files import explain_write_errors, read_json, write_atomic
 from core.reconstruction.pictures import LOSSLESS, SCORED, TINT, UNSCORED, Panel, Raster
 from core.report import tables
+from core.report.confusion import confusions
 from core.report.curves import chart
 from core.report.embeddings import embeddings
 from core.report.samples import Samples, draw_samples
@@ -170,7 +171,10 @@ def evaluations(run: Run) -> str:
         task = "knn" if run.config.get("published") is None else "published"
         return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task={task}</code></p>"
 
-    return "".join(tables.evaluation(task, result) for task, result in run.evaluations.items())
+    text = ""
+    for name, record in run.evaluations.items():
+        text += tables.evaluation(name, record) + confusions(run.path, record)
+    return text
 
 
 def _column(run: Run, name: str, factor: int = 1) -> list[float | None]:

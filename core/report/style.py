@@ -33,6 +33,8 @@ pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow: aut
 .key::before { content: "\\25ac\\00a0"; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); }
 .c4 { color: var(--c4); } .c5 { color: var(--c5); }
+.hit { fill: var(--good); } .miss { fill: var(--bad); } .frame { fill: none; stroke: var(--dim); }
+.chart text.light { fill: #fff; }
 .samples { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr));
   }
 .samples.small { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }

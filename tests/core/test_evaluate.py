@@ -1,5 +1,6 @@
 """The command as a user meets it, on a run of two steps with pictures of two classes."""
 
+import csv
 import json
 import pickle
 import re
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from core import evaluate, train
+from core import evaluate, load_classifier, train
 from core.errors import UserError
 from core.evaluation import run_task
 from core.evaluation.settings import EvaluationSettings
@@ -73,6 +74,7 @@ def test_another_run_is_asked_the_same(place, capsys, task):
     assert code == 0, err
     section = record["figures"]["label"]
     beside = section.pop("beside")
+    assert (section.pop("classifier", "1") == alone.pop("classifier", "2")) is False  # each record has its own
     assert section == alone and record["beside"] == [str(copy)] and "compare_to" in out
     assert beside["accuracy"] == section["accuracy"] and beside["trainings"] == 1
     assert beside["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -100,6 +102,34 @@ def test_fine_tuning_stands_beside_training_from_scratch(place, capsys):
     assert sum(each["times"] for each in section["trained"]["chosen"]["settings"]) == 2
     assert record["counts"] == {"train": 24, "test": 12, "skipped": 0}
     assert "2 epochs of 22" in record["protocol"][SUPERVISED] and SUPERVISED in out  # 2 of 24 are for validation
+
+    # Progress, epoch by epoch.
+    assert re.search(r"label, trained, seed 1 of 2, rate 0.002: epoch 1 of 2, loss \d", err)
+    assert re.search(r"label, trained, seed 2 of 2, rate \S+: epoch 2 of 2, loss .*, validation accuracy", err)
+
+    # A classifier that answers as it was tested.
+    folder = place / "run" / section["classifier"]
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    classifier = load_classifier(folder)
+    assert classifier.classes == ["class0", "class1"] and len(rows) == 12
+    for row in rows:
+        answer = classifier(place / "pictures" / row["key"])
+        assert answer.labels == [row["prediction"]] and row["truth"] in row["key"]
+        assert float(answer.probabilities.max()) == pytest.approx(float(row["probability"]), abs=1e-3)
+    text = evaluations(open_run(place / "run"))
+    assert "Confusion matrix of label" in text and "class0 predicted as class0" in text
+
+
+def test_fine_tuning_in_folds_predicts_every_sample_once(place, unmarked, capsys):
+    argv = [f"run={place / 'run'}", "task=finetune", "epochs=1", "seeds=1", "batch_size=8", f"data.root={unmarked}"]
+    code, err, _, record = run(capsys, *argv, "folds=2")
+    assert code == 0, err
+    folder = place / "run" / record["figures"]["label"]["classifier"]
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    assert len({row["key"] for row in rows}) == len(rows) == 30
+    right = sum(row["truth"] == row["prediction"] for row in rows)
+    assert right / 30 == pytest.approx(record["figures"]["label"]["accuracy"]["value"], abs=1e-5)
+    assert "fold 1 of 2" in load_classifier(folder).config["trained_on"] and "fold 2 of 2" in err
 
 
 def test_fine_tuning_repeats_itself_without_the_cache(place, capsys, tmp_path, monkeypatch):
