@@ -80,7 +80,10 @@ class Classifier(nn.Module):
         return Predictions(self._labels(probabilities), probabilities)
 
     def read(self, paths: Sequence[str | Path]) -> Any:
-        """The files as one raw batch, prepared as for evaluation. Raises: UserError naming a file and its fault."""
+        """The files as one raw batch, prepared as for evaluation.
+
+        Raises: UserError naming a file and its fault.
+        """
         samples = []
         for path in map(Path, paths):
             try:
@@ -188,7 +191,10 @@ def write_predictions(
 
 
 def read_confusion(file: Path) -> tuple[list[str], np.ndarray] | None:
-    """Class names and counts (C, C) of a confusion.csv, true classes in rows; None where there is no such file."""
+    """Class names and counts (C, C) of a confusion.csv, true classes in rows.
+
+    None where there is no such file.
+    """
     if not file.exists():
         return None
     head, *rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8")))

@@ -82,7 +82,10 @@ class LabelledNetwork(nn.Module):
         return outputs.float() * self.scale + self.mean
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Of each class, summing to 1 (B, classes), or of a yes to each question; values as they are predicted."""
+        """Of each class, summing to 1 (B, classes), or of a yes to each question.
+
+        Values as they are predicted.
+        """
         if self.label.kind == "classes":
             return outputs.float().softmax(1)
         if self.label.kind == "answers":

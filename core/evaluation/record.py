@@ -85,7 +85,10 @@ def file_name(head: Mapping[str, Any], data: Mapping[str, Any] | None) -> str:
 
 
 def about(record: Mapping[str, Any]) -> str:
-    """A line on the subject of a record, also of an older one: task, runs, data, settings and runs compared with."""
+    """A line on the subject of a record, also of an older one.
+
+    Task, runs, data, settings and runs compared with.
+    """
     parts = [record["task"]]
     if isinstance(record.get("run"), list):
         parts.append(f"mean of {len(record['run'])} runs ({', '.join(record['run'])})")

@@ -82,7 +82,10 @@ class EvaluationSettings:
 
     @property
     def torch_device(self) -> torch.device:
-        """Raises: UserError where `device` names none, or one that this machine or this torch does not have."""
+        """`device`, by default the GPU where there is one.
+
+        Raises: UserError where it names none, or one that this machine or this torch does not have.
+        """
         if self.device is None:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:

@@ -178,7 +178,10 @@ def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_s
 
 
 def _evaluate_labelled(settings: EvaluationSettings, config: dict, name: str) -> tuple[str, dict]:
-    """The hash of a labelled task's items, and its figures. `name`: of the record, and of a classifier's folder."""
+    """The hash of a labelled task's items, and its figures.
+
+    `name`: of the record, and of a classifier's folder.
+    """
     task = labelled_task(settings, config)
     data = load_labelled(task)
     if settings.task == "finetune":
@@ -205,7 +208,10 @@ def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str,
 
 
 def _other_data(run: Path, config: Mapping[str, Any]) -> dict | None:
-    """The nodes that name other data, or another way to read or measure them, than the run's own; None: its own."""
+    """The nodes that name other data, or another way to read or measure them, than the run's own.
+
+    None: its own.
+    """
     ours, own = (
         {"data": each["data"], "reader": each["modality"]["reader"], "published": each.get("published")}
         for each in (config, open_config(run))
@@ -300,7 +306,10 @@ def _numbered(table: FeatureTable, name: str, count: int) -> list[np.ndarray]:
 
 
 def _run_paths(runs: Any) -> Any:
-    """The folders of runs, given as `Run`s or paths, alone or in a list or tuple; anything else is left for a check."""
+    """The folders of runs, given as `Run`s or paths, alone or in a list or tuple.
+
+    Anything else is left for a check.
+    """
     if isinstance(runs, list | tuple):
         paths = list(map(_run_paths, runs))
         return paths[0] if len(paths) == 1 else paths

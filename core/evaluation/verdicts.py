@@ -18,8 +18,10 @@ COMPARE = "compare_to"
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`word`: begins with wins, above, worse or not resolvable. `difference` to `baseline`: above 0 where ours is
-    better."""
+    """`word`: begins with wins, above, worse or not resolvable.
+
+    `difference`: to `baseline`, above 0 where ours is better.
+    """
 
     word: str
     baseline: str
@@ -27,7 +29,7 @@ class Verdict:
 
 
 def of_label(section: Mapping[str, Any]) -> Verdict:
-    """The verdict on one label: over every baseline where ours is better or open, else against one that is better."""
+    """The verdict on one label of a record, by its differences to all baselines."""
     judged = section["verdict"]
     differences = judged.get("differences") or {judged["best_baseline"]: judged["difference"]}
     return of_differences(differences, judged["best_baseline"])
@@ -71,7 +73,7 @@ def of_skill(figures: Mapping[str, Any], filler: str) -> str:
 
 
 def reference_name(figures: Mapping[str, Any], filler: str) -> str:
-    """The answer without learning that skill is relative to: the baseline's name without its explanation, or zero."""
+    """The name of the answer without learning that skill is relative to, without its explanation."""
     if figures.get("better_reference") == "zero":
         return "predicting zero"
     return filler.partition(" (")[0] or "the baseline"

@@ -102,7 +102,10 @@ def skills(objective: str, regions: Mapping[str, Mapping[str, Any]], filler: str
 
 
 def label_figures(label: str, figures: Mapping[str, Any], row: str = "this run") -> str:
-    """A metric of one label beside its baselines, best first, and the verdict. `row`: the name of our figure's."""
+    """A metric of one label beside its baselines, best first, and the verdict.
+
+    `row`: the name of our figure's.
+    """
     metric, judgement = figures.get("metric", "accuracy"), figures["verdict"]
     judged = verdicts.of_label(figures)
     entries = [("", figures[metric]), *figures["baselines"].items()]
