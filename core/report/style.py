@@ -45,6 +45,14 @@ pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow: aut
 .rows { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: .35rem .6rem; align-items: center; }
 .name { font-size: .8rem; color: var(--dim); } .columns img { width: 100%; } .rows img { max-width: 100%; }
 img { display: block; height: auto; } img.exact { image-rendering: pixelated; }
+.target circle { fill: transparent; } .target .thumb { display: none; pointer-events: none; }
+.target:hover .thumb { display: block; } .target:hover circle { stroke: var(--fg); }
+.thumb rect { fill: var(--bg); stroke: var(--fg); }
+.neighbours .row { display: grid; grid-template-columns: repeat(6, minmax(0, 7rem)); gap: .8rem; margin: .5rem 0; }
+.neighbours .row > div { border-top: 3px solid transparent; padding-top: .25rem; min-width: 0; }
+.neighbours .row > .query { border-color: var(--dim); } .neighbours .row > .same { border-color: var(--good); }
+.neighbours .row > .different { border-color: var(--bad); } .neighbours img { width: 100%; }
+.neighbours .name { display: block; overflow-wrap: anywhere; line-height: 1.25; margin-top: .2rem; }
 .legend > span { margin-right: 1.2rem; } .chip { display: inline-block; width: .9em; height: .9em;
   border-radius: 2px;
   margin-right: .4em; vertical-align: -.08em; border: 1px solid var(--dim); }

@@ -14,6 +14,7 @@ from core.config.build import build
 from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
 from core.report import curves, embeddings, main, tables
 from core.report.page import page, write_report
+from core.report.features import Encoded
 from core.report.samples import Samples
 from core.runs import open_run, read_lines
 from core.train import main as train
@@ -84,7 +85,7 @@ def test_a_page_needs_nothing_from_anywhere(trained):
     assert not re.search(r"url\(|@import|https?://", shown.html)
     assert len(shown.html) < 6e6
     images = shown.all("img")
-    assert len(images) == 4 + 8 * 4
+    assert len(images) == 4 + 8 * 4 + 6 * 6 + 8 * 2
     assert all(image["alt"] and image["src"].startswith("data:image/webp;base64,") for image in images)
 
 
@@ -109,14 +110,21 @@ def test_pictures_are_of_held_out_samples_and_say_how_they_were_made(trained):
     assert "8 of 12 test samples, drawn by a fixed seed; new to the method are samples that" in shown.text
     alts = [image["alt"] for image in shown.all("img")]
     assert all(re.search(r" of test/\d{6}$", alt) for alt in alts)
-    assert {alt.partition(" of ")[0] for alt in alts[4:]} == {"input", "masked", "interpolation", "reconstruction"}
+    assert {alt.partition(" of ")[0] for alt in alts[4:]} == {
+        "input", "masked", "interpolation", "reconstruction", "token components",
+    }  # fmt: skip
     assert "By the weights of step 6" in shown.text
 
 
 def test_features_of_test_samples_lie_on_a_plane(trained):
-    part = page_of(trained).html.partition('<section id="features">')[2].partition("</section>")[0]
+    part = page_of(trained).html.partition('<section id="embeddings">')[2].partition("</section>")[0]
     assert "Pooled features of 12 test samples, coloured by shape" in part and "octahedron" in part
-    assert part.count("<circle") == 2 * 12 and "Principal components (" in part and "t-SNE" in part
+    assert part.count('r="3.2"') == 2 * 12 and "PCA (" in part and "t-SNE" in part
+
+    # Every point shows its sample on hovering; pictures are in the page once.
+    assert part.count('class="target"') == part.count("<use ") == 2 * 12 and part.count("<image ") == 12
+    assert set(re.findall(r'href="#(sample\d+)"', part)) == set(re.findall(r'id="(sample\d+)"', part))
+    assert re.search(r"<title>test/\d{6}, \w+</title>", part)
 
 
 def test_points_keep_their_distances_and_colours():
@@ -144,7 +152,7 @@ def test_an_unfinished_run_says_so(run):
     change(run, steps=50)
     shown = page_of(run)
     assert "Unfinished: step 6 of 50; the pictures are by its newest checkpoint, of step 6" in shown.text
-    assert len(shown.all("img")) == 36
+    assert len(shown.all("img")) == 36 + 36 + 16
 
 
 def test_a_run_that_gives_epochs_knows_its_steps(run):
@@ -187,7 +195,7 @@ def test_names_from_files_cannot_change_the_page(run):
         file.write('{"kind": "train", "step"')  # a line that is being written
     shown = page_of(run)
     assert attack in shown.text and "empty & <b>bad</b>" in shown.text
-    assert "script" not in {tag for tag, _ in shown.tags} and len(shown.all("img")) == 36
+    assert "script" not in {tag for tag, _ in shown.tags} and len(shown.all("img")) == 36 + 36 + 16
     assert "1 sample(s) were skipped, 2 time(s) in all." in shown.text
 
 
@@ -197,7 +205,7 @@ def test_names_of_samples_cannot_change_the_page(trained):
     panels = [Panel(attack, [raster]), Panel(attack, [raster], "rows")]
     gallery = Gallery(panels, panels, [attack])
     samples = Samples(gallery=gallery, notes=[attack], skipped=[(attack, attack)])
-    shown = Page(page(open_run(trained), samples))
+    shown = Page(page(open_run(trained), samples, Encoded(reason=attack)))
     assert "script" not in {tag for tag, _ in shown.tags}
     assert [image["alt"] for image in shown.all("img")] == 4 * [attack]
 
