@@ -13,8 +13,8 @@ from core.config import compose
 from core.config.build import build
 from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
 from core.report import curves, embeddings, main, tables
-from core.report.page import page, write_report
 from core.report.features import Encoded
+from core.report.page import page, write_report
 from core.report.samples import Samples
 from core.runs import open_run, read_lines
 from core.train import main as train
