@@ -23,7 +23,7 @@ def neighbours(encoded: Encoded) -> str:
     for query in queries(points):
         cells = _cell(points, query, "query", points.class_name(query))
         for neighbour, cosine in zip(order[query], similarity[query], strict=True):
-            cells += _cell(points, int(neighbour), _kind(points, query, neighbour), f"cosine {cosine:.2f}")
+            cells += _cell(points, int(neighbour), _kind(points, query, neighbour), f"cosine {cosine:.3f}")
         rows += f'<div class="row">{cells}</div>'
 
     text = f"Query on the left, then its {NEAREST} nearest among {len(points.keys)} held-out samples, by cosine."

@@ -1,7 +1,8 @@
 """The page: one HTML file with everything inside, put together from top to bottom."""
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from html import escape
 from pathlib import Path
@@ -67,17 +68,22 @@ def page(run: Run, samples: Samples, encoded: Encoded) -> str:
         "Config": f"<details><summary>config.yaml</summary><pre>{escape(_yaml(config))}</pre></details>",
     }
 
+    return document(title, head(run), sections)
+
+
+def document(title: str, top: str, sections: Mapping[str, str]) -> str:
+    """A whole HTML page of sections by their names; `top`: HTML between its title and its links."""
     links = body = ""
     for name, text in sections.items():
-        links += f'<a href="#{_anchor(name)}">{name}</a>'
-        body += f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
+        links += f'<a href="#{_anchor(name)}">{escape(name)}</a>'
+        body += f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>{text}</section>'
 
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
-        f"<header><h1>{escape(title)}</h1>{head(run)}<nav>{links}</nav></header>{body}</body></html>\n"
+        f"<header><h1>{escape(title)}</h1>{top}<nav>{links}</nav></header>{body}</body></html>\n"
     )
 
 
@@ -212,7 +218,7 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
+    return re.sub(r"\W+", "-", name.lower())
 
 
 def _yaml(config: dict) -> str:
