@@ -27,7 +27,7 @@ from core.engine.optim import Recipe
 from core.engine.resume import check_resume
 from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir, seed_overrides
 from core.errors import UserError
-from core.evaluation import reconstruction
+from core.evaluation import reconstruction, verdicts
 from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
@@ -161,6 +161,8 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     seed_global(settings.plan.seed, distributed.device)
     method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
     complete(config)
+    if data.reader.views is not None:
+        method.check_readouts(data.reader.views)
     stream = open_stream(config, settings, data, distributed)
     clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 
@@ -271,15 +273,8 @@ def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Pat
     export_encoder(run_dir, method, config)
 
     record = reconstruction.evaluate_run(run_dir, method, config)
-    for name, regions in record["figures"].items():
-        text = regions["total"].get("result", "no hidden tokens")
-        if "skill" in regions["total"]:
-            skill = regions["total"]["skill"]
-            text = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
-        print(f"Held-out skill, {name}: {text}", flush=True)
-
-    if "reason" in record:
-        print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
+    for line in verdicts.lines({"task": "reconstruction", **record}):
+        print(line, flush=True)
 
 
 def summary(

@@ -106,6 +106,10 @@ class FolderSource(Source):
             notes=list(dict.fromkeys([*scan.notes, *contents.notes])),
         )
 
+    @property
+    def split_is_drawn(self) -> bool:
+        return self.split_by.startswith("a fraction")
+
     @cached_property
     def _contents(self) -> Contents:
         entries = self._unique(self._scan.entries(self.root))

@@ -51,6 +51,13 @@ class Reader(ABC):
         """Raw data of one item by view. Raises: BadSample with the reason."""
         return {self.view: self.read(item, train)}
 
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        """The views that it makes: its own; None for a reader that makes several (it overrides `read_views`)."""
+        if type(self).read_views in (Reader.read_views, WholeReader.read_views):
+            return (self.view,)
+        return None
+
     def collate_views(self, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
         """Many samples, all with the same views, as one batch by view."""
         return {view: self.collate([sample[view] for sample in samples]) for view in samples[0]}
@@ -92,6 +99,12 @@ class WholeReader(Reader):
     def augment(self, raw: Any, train: bool) -> Any:
         """The result of `read`, drawn from a decoded sample, which stays unchanged."""
 
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        if type(self).augment_views is WholeReader.augment_views:
+            return super().views
+        return None
+
     def augment_views(self, raw: Any, train: bool) -> dict[str, Any]:
         """The result of `read_views`; readers that make several views override it."""
         return {self.view: self.augment(raw, train)}
@@ -118,6 +131,10 @@ class CachedReader(Reader):
 
     def read(self, item: Item, train: bool) -> Any:
         return self.read_views(item, train)[self.view]
+
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        return self.reader.views
 
     def read_views(self, item: Item, train: bool) -> dict[str, Any]:
         key = (item.path, item.member, item.part)
