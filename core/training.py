@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from core.settings import Engine, Init, Plan, split
 from core.tokens import Progress
 
 Stream = Callable[[int], Loader]  # batches from the k-th on
+
+
+ACCOUNT = "data.json"  # in a run's folder: the samples of its source, and whatever is passed over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,7 @@ def run(overrides: Sequence[str], distributed: Distributed) -> Path:
             settings.engine,
             run_dir,
             distributed,
-            begin=partial(save_config, run_dir, config),
+            begin=partial(save_start, run_dir, config, data),
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
         )
         if distributed.main:
@@ -147,6 +150,12 @@ def run(overrides: Sequence[str], distributed: Distributed) -> Path:
 
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
     return run_dir
+
+
+def save_start(run_dir: Path, config: dict[str, Any], data: Data) -> None:
+    """Writes the config, and the account of the data."""
+    save_config(run_dir, config)
+    write_json(run_dir / ACCOUNT, asdict(data.source.account()))
 
 
 def choose_defaults(
@@ -248,7 +257,12 @@ def summary(
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
     }
-    return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
+    lines = []
+    for name, fact in facts.items():
+        lines.append(f"{name:>11}  {fact}")
+        if name == "data":
+            lines.extend(f"{'':>11}  {line}" for line in data.source.account().lines())
+    return "\n".join(lines)
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:

@@ -109,7 +109,7 @@ def _inflate(path: str) -> str:
     # The copy's name stands for the archive as it is now: another size or time of change makes another copy.
     status = os.stat(path)
     identity = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
-    copy = _cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.tar"
+    copy = _cache_folder() / f"{hashlib.sha256(os.fsencode(identity)).hexdigest()[:24]}.tar"
 
     if not copy.exists():
         with open_atomic(copy) as plain, decompress(path, "rb") as compressed:

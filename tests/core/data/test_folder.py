@@ -47,7 +47,11 @@ def test_split_folders(write, source, keys, above):
     root = f"{above}{{}}/{{}}/1.num"
     assert keys(found) == {split: [root.format(split, c) for c in "ab"] for split in ("train", "test")}
     assert labels(found)[root.format("test", "b")] == "b" and found.classes == {"label": ["a", "b"]}
-    assert found.split_by == "folders" and "2 validation" in found.summary
+    assert found.split_by.endswith("train, val, test") and found.account().samples == {
+        "train": 2,
+        "test": 2,
+        "validation": 2,
+    }
 
 
 def test_class_then_split(write, source, keys):
@@ -122,7 +126,9 @@ def test_list_with_absolute_paths_and_missing_files(write, source):
     folder = write(["a/1.num", "b/2.num"])
     (folder / "list.txt").write_text(f"{folder}/a/1.num 0\nb/2.num 1\nb/missing.num 1\n")
     found = source(folder / "list.txt")
-    assert labels(found) == {"a/1.num": "0", "b/2.num": "1", "b/missing.num": "1"}  # reading it will say so
+    assert labels(found) == {"a/1.num": "0", "b/2.num": "1"}
+    (missing,) = found.account().passed_over
+    assert (missing.count, missing.examples) == (1, ["list.txt, line 3: b/missing.num"])
 
 
 def test_lists_that_are_wrong(write, source):
@@ -181,7 +187,8 @@ def test_an_archive_beside_its_unpacked_files_is_left_alone(write, source):
     folder = write(["a/1.num", "a/2.num"])
     tar(folder / "a.tar", {"a/1.num": "1", "a/2.num": "2"})
     found = source(folder)
-    assert len(found.items("train")) + len(found.items("test")) == 2 and "1 other files passed over" in found.summary
+    assert len(found.items("train")) + len(found.items("test")) == 2
+    assert [(group.kind, group.count) for group in found.account().passed_over] == [(".tar", 1)]
 
 
 def test_array_files(tmp_path, source, keys):
