@@ -23,6 +23,8 @@ class Contents(NamedTuple):
     items: dict[str, list[Item]]  # by split
     classes: dict[str, list[str]]
     split_by: str
+    questions: dict[str, list[str]]  # of labels with several yes/no answers
+    notes: list[str]
 
 
 class FolderSource(Source):
@@ -42,7 +44,8 @@ class FolderSource(Source):
 
     `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files hold
     one sample per row (True) or are one sample (False); None tells them apart by names and labels. `reads_parts`:
-    whether the reader cuts samples to parts that a list names by start and end.
+    whether the reader cuts samples to parts that a list names by start and end. `sample_axes`: of a sample in an array
+    file, channels apart, so that a file of one sample is not read as rows; None: any number.
     Raises: UserError where a setting is missing or out of range.
     """
 
@@ -56,6 +59,7 @@ class FolderSource(Source):
         group: str | None = None,
         rows: bool | None = None,
         reads_parts: bool = False,
+        sample_axes: int | None = None,
     ):
         if not str(root or "").strip():
             raise UserError("data.root is not set: give data.root=<folder, glob, list file, archive or array file>.")
@@ -63,7 +67,7 @@ class FolderSource(Source):
             raise UserError(f"data.holdout is {holdout}: it must be at least 0 and below 1, a fraction of the samples.")
 
         self.root, self.holdout, self.split_seed = str(root), holdout, split_seed
-        self._scan = Scan(extensions, labels, group, rows, reads_parts)
+        self._scan = Scan(extensions, labels, group, rows, reads_parts=reads_parts, sample_axes=sample_axes)
 
     def items(self, split: str) -> list[Item]:
         if split not in self._contents.items:
@@ -78,6 +82,10 @@ class FolderSource(Source):
         return self._contents.classes
 
     @property
+    def questions(self) -> dict[str, list[str]]:
+        return self._contents.questions
+
+    @property
     def split_by(self) -> str:
         """How the split was decided: for messages."""
         return self._contents.split_by
@@ -87,7 +95,7 @@ class FolderSource(Source):
         samples = {split: len(contents.items[split]) for split in splits.SPLITS if split in contents.items}
 
         labels = {}
-        for label in contents.classes:
+        for label in (*contents.classes, *contents.questions):
             labels[label] = ", ".join(scan.label_sources.get(label, ["names of folders"]))
         return Account(
             samples=samples,
@@ -95,7 +103,7 @@ class FolderSource(Source):
             labels=labels,
             classes=contents.classes,
             passed_over=scan.leftovers.groups(),
-            notes=list(dict.fromkeys(scan.notes)),
+            notes=list(dict.fromkeys([*scan.notes, *contents.notes])),
         )
 
     @cached_property
@@ -103,10 +111,10 @@ class FolderSource(Source):
         entries = self._unique(self._scan.entries(self.root))
         entry_splits, split_by = self._split(entries)
         names = labelling.names(entries, without_split=split_by.startswith(FOLDERS))
-        numbers, classes = labelling.numbers(names)
+        numbering = labelling.numbers(names)
 
         items: dict[str, list[Item]] = {}
-        for entry, split, labels in zip(entries, entry_splits, numbers, strict=True):
+        for entry, split, labels in zip(entries, entry_splits, numbering.numbers, strict=True):
             item = Item(
                 entry.key,
                 entry.path,
@@ -122,7 +130,7 @@ class FolderSource(Source):
         if "test" not in items and "validation" in items:
             items["test"] = items.pop("validation")
             split_by += "; validation stands in for test"
-        return Contents(items, classes, split_by)
+        return Contents(items, numbering.classes, split_by, questions=numbering.questions, notes=numbering.notes)
 
     def _unique(self, entries: list[Entry]) -> list[Entry]:
         """Sorted by key, each key once. Raises: UserError where two unlike samples have one key."""

@@ -31,6 +31,7 @@ class Reader(ABC):
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
+    sample_axes: int | None = None  # axes of one sample in an array file, channels apart; None: any number
     reads_parts: bool = False  # whether it cuts a sample to `Item.part`; else lists of parts are refused
 
     @abstractmethod

@@ -9,8 +9,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from core.data import archives, arrays, splits, tables
+from core.data import archives, arrays, sidecars, splits, tables
 from core.data.account import Leftovers
+from core.data.columns import Name
 from core.data.lists import Listing, ListReader
 from core.data.places import canonical
 from core.data.sources import Part
@@ -39,7 +40,7 @@ class Entry:
     span: tuple[int, int] | None = None
     folders: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
-    names: dict[str, str] = field(default_factory=dict)  # class name by label, from a table or array
+    names: dict[str, Name] = field(default_factory=dict)  # class name or answers by label, from a table or array
     split: str | None = None
     group: str | None = None
     aux: dict[str, str] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Scan:
 
     `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many
     samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts of files.
+    `sample_axes`: of a sample in an array file, channels apart; None: any number.
     """
 
     def __init__(
@@ -59,9 +61,12 @@ class Scan:
         labels: Sequence[str] | None,
         group: str | None,
         rows: bool | None,
+        *,
         reads_parts: bool = False,
+        sample_axes: int | None = None,
     ):
         self.extensions, self.labels, self.group, self.rows = tuple(extensions), labels, group, rows
+        self.sample_axes = sample_axes
         self.leftovers = Leftovers()  # files that were not read
         self.label_sources: dict[str, dict[str, None]] = {}  # by label, in words; ordered sets
         self.notes: list[str] = []
@@ -108,7 +113,8 @@ class Scan:
     def _file(self, path: Path) -> Iterable[Entry]:
         if path.suffix.lower() in tables.EXTENSIONS:
             return self._list_entries(path.parent, self._open_lists([path]))
-        if archives.is_archive(path.name) or (arrays.is_array(path.name) and self.rows is not False):
+        is_rows = arrays.is_array(path.name) and self._hold_rows([path])
+        if archives.is_archive(path.name) or is_rows:
             return self._container(path, path.name)
         return self._loose(path, path.name)
 
@@ -201,9 +207,13 @@ class Scan:
         if self.rows is not None or not files:
             return bool(self.rows)
 
+        if len(files) == 1 and arrays.is_one_sample(str(files[0]), self.sample_axes):
+            self.notes.append(f"{files[0].name} is read as one sample; data.source.rows=true reads its rows as samples")
+            return False
+
         # One file alone does, files named by split do, and files with a label for each row.
         named_by_split = all(splits.from_name(file.stem) for file in files)
-        return len(files) == 1 or named_by_split or arrays.has_labels(str(files[0]))
+        return len(files) == 1 or named_by_split or arrays.has_rows(str(files[0]))
 
     def _is_readable(self, name: str) -> bool:
         return name.lower().endswith(self.extensions) and not _is_aux(name)
@@ -238,25 +248,28 @@ class Scan:
 
     def _archive(self, file: Path, name: str) -> Iterator[Entry]:
         above = _parts(name)
-        members = {}
-        for member in archives.list_members(str(file)):
-            members[os.path.normpath(member.name.replace("\\", "/"))] = member
+        contents = archives.open_contents(str(file))
+        for reason, path in contents.passed_over:
+            self._pass_over(reason, f"{name}::{path}")
 
-        for path, member in members.items():
-            parts = _parts(path)
-            if any(map(_is_hidden, parts)):
+        visible = []
+        for path in contents.members:
+            if any(map(_is_hidden, _parts(path))):
                 self._pass_over(HIDDEN, f"{name}::{path}")
-                continue
-            if not self._is_readable(path):
-                self._pass_over(OTHER_KIND, f"{name}::{path}")
-                continue
+            else:
+                visible.append(path)
 
-            # webdataset: 12.jpg has its label in 12.cls
-            names = {}
-            label = members.get(os.path.splitext(path)[0] + ".cls")
-            if label is not None:
-                names["label"] = label.read().decode().strip()
-                self._label_from("label", ".cls files")
+        samples = list(filter(self._is_readable, visible))
+        labels = sidecars.read_labels(contents.members, samples)
+        self.notes.extend(labels.notes)
+        for label, source in labels.sources:
+            self._label_from(label, source)
+        for path in visible:
+            if not self._is_readable(path) and path not in labels.used:
+                self._pass_over(OTHER_KIND, f"{name}::{path}")
+
+        for path in samples:
+            member, parts = contents.members[path], _parts(path)
             yield Entry(
                 printable(f"{name}::{path}"),
                 member.path,
@@ -264,23 +277,22 @@ class Scan:
                 span=member.span,
                 folders=above[:-1] + parts[:-1],
                 containers=above + parts[:-1],
-                names=names,
+                names=dict(labels.names.get(path, {})),
             )
 
     def _rows(self, file: Path, name: str) -> Iterator[Entry]:
         """One entry per row of the file's arrays; where they have names, keys and members carry them."""
         above = _parts(name)
         for stack in arrays.list_stacks(str(file)):
+            self.notes.extend(stack.notes)
             key, member, containers = f"{printable(name)}#", "", above
             if stack.name:
                 key, member, containers = f"{key[:-1]}::{stack.name}#", f"{stack.name}#", (*above, stack.name)
-            if stack.labels is not None:
-                self._label_from("label", f"arrays in {printable(name)}")
+            for label in stack.label_names:
+                self._label_from(label, f"{stack.label_array!r} in {printable(name)}")
 
             for row in range(stack.count):
-                names = {}
-                if stack.labels is not None:
-                    names["label"] = stack.labels[row]
+                names = dict(stack.labels[row]) if stack.labels is not None else {}
                 yield Entry(
                     f"{key}{row}",
                     str(file),

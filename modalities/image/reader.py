@@ -39,6 +39,7 @@ class ImageReader(WholeReader):
     """
 
     view = "image"
+    sample_axes = 2
     extensions = (*files.extensions(), *ARRAYS)
 
     def __init__(

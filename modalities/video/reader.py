@@ -63,6 +63,7 @@ class VideoClips(WholeReader):
     """
 
     view = "video"
+    sample_axes = 3
     extensions = (*CONTAINERS, *ARRAYS)
     sequences = files.extensions()
     reads_parts = True
