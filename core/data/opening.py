@@ -13,7 +13,7 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     """The run's reader and source.
 
     The source also takes the plain settings of `data`, the reader's extensions and, where it has parameters of these
-    names, `reads_parts` and `sample_axes` of the reader.
+    names, `reads_parts`, `sample_axes` and `frame_extensions` of the reader.
     Raises: UserError for settings that do not fit.
     """
     reader = build(config["modality"]["reader"], key="modality.reader")
@@ -27,7 +27,8 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
     node = dict(config["data"]["source"])
     target = target_of(node, key="data.source")
-    for name, value in (("reads_parts", reader.reads_parts), ("sample_axes", reader.sample_axes)):
+    for name in ("reads_parts", "sample_axes", "frame_extensions"):
         if target is not None and name in signature_of(target).hints:
-            node.setdefault(name, value)
+            value = getattr(reader, name)
+            node.setdefault(name, list(value) if isinstance(value, tuple) else value)
     return reader, build(node, scope, key="data.source")

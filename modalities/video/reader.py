@@ -65,7 +65,7 @@ class VideoClips(WholeReader):
     view = "video"
     sample_axes = 3
     extensions = (*CONTAINERS, *ARRAYS)
-    sequences = files.extensions()
+    frame_extensions = files.extensions()
     reads_parts = True
 
     def __init__(
@@ -179,10 +179,10 @@ class VideoClips(WholeReader):
         return sampling.timed(frames, length, span, position * max(frames - span, 0))
 
     def _open(self, item: Item) -> Video:
-        if item.suffix in ARRAYS:
-            video: Video = video_from_array(item.array())
-        elif item.member is None and Path(item.path).is_dir():
-            video = FrameFolder(Path(item.path), self.sequences, keeps_alpha=self.channels in (2, 4))
+        if item.member is None and Path(item.path).is_dir():
+            video: Video = FrameFolder(Path(item.path), self.frame_extensions, keeps_alpha=self.channels in (2, 4))
+        elif item.suffix in ARRAYS:
+            video = video_from_array(item.array())
         else:
             video = open_video(item.path if item.member is None else item.open(), self.decoder)
         if item.part is None:

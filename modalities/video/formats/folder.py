@@ -1,6 +1,5 @@
 """A folder of numbered pictures as a video: `clip_0001/00001.jpg`, `00002.jpg`, …"""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.data.clips import number
 from core.errors import BadSample
 from modalities.image.formats.files import read_picture
 from modalities.image.formats.picture import DEEP, on_black, to_bytes
 from modalities.video.formats.frames import Video
-
-NUMBER = re.compile(r"\d+(?=\D*$)")  # the last one in a name
 
 
 class FrameFolder(Video):
@@ -68,6 +66,6 @@ class FrameFolder(Video):
 
 
 def _order(path: Path) -> tuple[int, str]:
-    """The last number in the name, however many digits it has; pictures without one come first."""
-    match = NUMBER.search(path.stem)
-    return (int(match[0]) if match else -1, path.name)
+    """The number in the name, however many digits it has; pictures without one come first."""
+    place = number(path.name)
+    return (-1 if place is None else place, path.name)
