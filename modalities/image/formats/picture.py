@@ -28,9 +28,19 @@ class Picture:
         colours = self.values[:-1] if self.alpha else self.values
         if len(colours) not in (1, 3):
             return False
-        if self.alpha:  # transparent pixels may have any colour
+        if self.is_transparent:  # transparent pixels may have any colour
             colours = colours * (self.values[-1:] > 0)
         return bool((colours == colours[:1]).all())
+
+    @property
+    def is_transparent(self) -> bool:
+        """Whether some pixel is not opaque."""
+        return self.alpha and bool((self.values[-1] < opaque(self.values.dtype)).any())
+
+
+def opaque(dtype: np.dtype) -> float:
+    """The largest value of a type: 1 for floats."""
+    return 1.0 if dtype.kind == "f" else np.iinfo(dtype).max
 
 
 def to_bytes(values: np.ndarray, white: int) -> np.ndarray:
