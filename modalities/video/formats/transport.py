@@ -15,7 +15,7 @@ from av.video.frame import PictureType
 PACKET = 188  # bytes
 SYNC = 0x47  # the first byte of every packet
 LENGTHS = (PACKET, 192, 204)  # plain; after four bytes of time (M2TS); before error correction
-TABLE = 0  # the stream of the table of contents (PAT), which every piece begins with
+TABLES = range(0x20)  # streams of tables, of which every piece begins with some (PAT, SDT)
 
 
 class Gap(NamedTuple):
@@ -42,8 +42,10 @@ def gaps(source: str | Path | bytes, stream: int) -> list[Gap]:
     streams = (heads[:, 1] & 0x1F) << 8 | heads[:, 2]
     breaks = _breaks(heads, streams, stream)
 
-    # The table's counter jumps too where another stream begins; its packets come just before.
-    table_breaks = _breaks(heads, streams, TABLE)
+    # The counters of tables jump too where another stream begins; these packets come just before.
+    table_breaks: list[int] = []
+    for table in TABLES if breaks else ():
+        table_breaks.extend(_breaks(heads, streams, table))
     rows = np.flatnonzero(streams == stream)
     result = []
     for row in breaks:
