@@ -32,6 +32,7 @@ class Reader(ABC):
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
     sample_axes: int | None = None  # axes of one sample in an array file, channels apart; None: any number
+    frame_extensions: tuple[str, ...] = ()  # of pictures: a folder of numbered ones is one sample, where any is
     reads_parts: bool = False  # whether it cuts a sample to `Item.part`; else lists of parts are refused
 
     @abstractmethod
@@ -127,6 +128,7 @@ class CachedReader(Reader):
     def __init__(self, reader: WholeReader, megabytes: float):
         self.reader, self.free_bytes = reader, int(megabytes * 2**20)
         self.view, self.extensions, self.reads_parts = reader.view, reader.extensions, reader.reads_parts
+        self.frame_extensions = reader.frame_extensions
         self.cache: dict[tuple[str, str | None, Part | None], Any] = {}
 
     def read(self, item: Item, train: bool) -> Any:
