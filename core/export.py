@@ -12,13 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from core.checkpoint_files import read_checkpoint
 from core.config import compose
 from core.config.allowed import checked_targets
 from core.config.build import build, build_method
 from core.encoder import Encoder, EncoderByView
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
-from core.interop import open_official, read_checkpoint
+from core.interop import open_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokenizers import Tokenizer, TokenizerByView
 from core.tokens import Latent

@@ -12,13 +12,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from math import isqrt
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from core.config import compose, official_names
@@ -29,6 +25,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch
 
 State = Mapping[str, Tensor]
+WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "params")
 DECODER_PREFIX = "readouts."  # of our names of tensors that an encoder-only file lacks
 
 
@@ -161,63 +158,6 @@ def open_official(
     return method, config
 
 
-class _Opaque:
-    """Replaces an object of a pickle that is not needed: takes any arguments and state, and drops them."""
-
-    def __init__(self, *args):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-
-# Beside the weights, training scripts save numbers of NumPy and paths. None of these is called: see
-# `_Opaque`.
-_OPAQUE_NAMES = (
-    *("numpy.dtype", "numpy.ndarray"),
-    *("numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
-    *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
-    *("pathlib.PosixPath", "pathlib.WindowsPath"),
-    *("pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
-)
-_HARMLESS = [argparse.Namespace, *((_Opaque, name) for name in _OPAQUE_NAMES)]
-
-
-def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """The contents of a checkpoint file (.safetensors, or .pth / .pt of tensors); pickled code is refused.
-
-    Command lines (argparse), numbers of NumPy and paths beside the tensors are no code: the first are read,
-    the others passed over.
-    Raises: UserError when it is missing, damaged or holds anything else that would have to be unpickled.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-
-        # Pickles of another protocol bring a warning; they are read or refused alike.
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; pass a checkpoint file or a run's folder.") from None
-    except UnpicklingError as error:
-        raise UserError(f"{path} {_unread(str(error))}") from None
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise UserError(f"{path} is no readable checkpoint: {error}") from None
-
-
-def _unread(error: str) -> str:
-    """The reason why a pickle is refused, from PyTorch's own message."""
-    name = re.search(r"GLOBAL ([\w.]+)", error)
-    if name is None:
-        return "is no readable checkpoint: it is damaged, or a pickle of another kind than torch.save writes."
-    return (
-        f"holds more than tensors ({name[1]}), which is not read: it could run code. Ask its authors for "
-        "safetensors, or, where you trust the file, save its weights alone: "
-        'torch.save(torch.load(path, weights_only=False)["model"], "weights.pth")'
-    )
-
-
 def find_official(name: str) -> Official:
     """The reader of an official code base, by the name that a method's YAML lists under `official`."""
     targets = official_names()
@@ -229,18 +169,13 @@ def find_official(name: str) -> Official:
 
 def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, without the wrappers and prefixes that training scripts add."""
-    tensors, misfits = {}, []
+    tensors = {}
     for key, value in _weights(state).items():
-        name = re.sub(r"^(module\.|_orig_mod\.|backbone\.|model\.)+", "", key)
-        if name == "config" and isinstance(value, Mapping):  # SparK's, which is read by `arguments`
-            continue
+        if isinstance(key, str) and isinstance(value, Tensor):
+            tensors[re.sub(r"^(module\.|_orig_mod\.|backbone\.|model\.)+", "", key)] = value
 
-        tensors[name] = value
-        if not isinstance(value, Tensor):
-            misfits.append(name)
-
-    if misfits or not tensors:
-        raise UserError(f"The checkpoint holds no tensors under {misfits[:3] or 'any key'}; pass its weights.")
+    if not tensors:
+        raise UserError(f"The checkpoint holds no tensors by name, but {_shortened(list(map(str, state)))}.")
     return tensors
 
 
@@ -253,16 +188,40 @@ def arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in (args, config):
         if isinstance(part, Mapping):
-            options |= {key: value for key, value in part.items() if value is not None}
+            options |= {
+                key: value for key, value in part.items() if isinstance(value, int | float | str | list | tuple)
+            }
     return options
 
 
 def _weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The contents of the innermost wrapper."""
-    for wrapper in ("model", "module", "model_state", "state_dict"):
-        if isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    return state
+    """The contents of the innermost wrapper: one of the usual names, else the only part that holds tensors by name.
+
+    Raises: UserError where there are several such parts.
+    """
+    parts = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping) and _holds_tensors(value):
+            parts[name] = value
+
+    for wrapper in WRAPPERS:
+        if wrapper in parts:
+            return _weights(parts[wrapper])
+    if not parts or any(isinstance(value, Tensor) and value.dim() for value in state.values()):
+        return state
+    if len(parts) > 1:
+        raise UserError(
+            f"The checkpoint holds several sets of weights, {', '.join(map(str, parts))}: pass one of them."
+        )
+    return _weights(*parts.values())
+
+
+def _holds_tensors(value: Mapping[Any, Any]) -> bool:
+    """Whether a part of a checkpoint holds weights: tensors by name, at any depth of wrappers."""
+    for name, item in value.items():
+        if isinstance(name, str) and (isinstance(item, Tensor) or (isinstance(item, Mapping) and _holds_tensors(item))):
+            return True
+    return False
 
 
 def settings(meta: Mapping[str, Any]) -> dict[str, Any]:
