@@ -9,8 +9,7 @@ import argparse
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from math import isqrt
 from typing import Any
 
@@ -46,11 +45,27 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class OtherNames:
+    """The same network as another library names it: official names by `rules`, where a key matches `mark`.
+
+    `options(config)`: the official constructor's options, of the config that the library saves beside the weights
+    and of its own defaults.
+    """
+
+    library: str
+    mark: str
+    _: KW_ONLY
+    rules: tuple[Rule, ...]
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+
+
+@dataclass(frozen=True)
 class Official:
     """The reader of one official code base's checkpoints. Lives on a page of `modalities/<m>/methods/`.
 
     `overrides(state, settings)`: the config overrides that give the checkpoint's sizes and options.
     `rules`: key map; only renames, permutes, concatenates and splits, so that it carries gradients too.
+    `other_names`: of other libraries, whose files are read as well.
     `replay(io, settings)`: recorded input and randomness of a reference vector as (batch, draws).
     """
 
@@ -59,7 +74,17 @@ class Official:
     _: KW_ONLY
     rules: tuple[Rule, ...]
     overrides: Callable[[State, Mapping[str, Any]], list[str]]
+    other_names: tuple[OtherNames, ...] = ()
     replay: Callable[[State, Mapping[str, Any]], tuple[Batch, dict]] | None = None
+
+    def official_names(self, state: State, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any], list[str]]:
+        """Tensors by official names, options with those of the library that wrote the file, and notes."""
+        for names in self.other_names:
+            if any(re.fullmatch(names.mark, key) for key in state):
+                page = replace(self, rules=names.rules)
+                note = f"The names are those of {names.library}."
+                return page.keys(state), {**names.options(settings), **settings}, [note, *page.notes(state)]
+        return state, dict(settings), []
 
     def keys(self, state: State, checkpoint: State | None = None) -> dict[str, Tensor]:
         """Official names -> ours, for weights, gradients or anything of the same shapes; some may be absent.
@@ -130,8 +155,13 @@ def open_official(
 
     # Targets as published, for users' own data; those of the generated world are simpler.
     choices = [f"modality={official.modality}", f"method={official.method}", "data=folder", "data.root=none"]
-    config = compose([*choices, *overrides])
-    method = build_method(config)
+    try:
+        config = compose([*choices, *overrides])
+        method = build_method(config)
+    except UserError as error:
+        raise UserError(
+            f"The checkpoint's sizes make no {official.method}: {error} {description(name, state)}"
+        ) from None
 
     # Parameters that are never trained (a backbone's unused last norm) may be absent.
     buffers = {key for key, _ in method.named_buffers()}
@@ -149,7 +179,7 @@ def open_official(
     unexpected = mapped.keys() - expected.keys()
     misshapen = {key for key in mapped.keys() & expected.keys() if mapped[key].shape != expected[key].shape}
     if missing or misshapen or unexpected:
-        raise UserError(_mismatch(name, missing, unexpected, misshapen))
+        raise UserError(f"{_mismatch(name, missing, unexpected, misshapen)} {description(name, state)}")
     if notes:
         warnings.warn(" ".join(notes), stacklevel=3)
 
@@ -422,60 +452,81 @@ def _translate(
     name: str, official: Official, state: State, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """Tensors by our names, overrides of the config, and notes for the user."""
+    reason: Exception
     try:
-        mapped = official.keys(state)
-    except UserError as error:
         # An option that is refused by its name makes a clearer message than the first unknown key.
-        reason = _refusal(official, state, settings) or error
-        raise UserError(f"{reason}{_other_names(name, state)}") from None
-
-    try:
         with warnings.catch_warnings(record=True, action="always") as doubts:
-            overrides = official.overrides(state, settings)
+            named, options, notes = official.official_names(state, settings)
+            overrides = official.overrides(named, options)
+        mapped = official.keys(named)
+    except UserError as error:
+        reason = error
     except KeyError as error:
-        raise UserError(
-            f"Official {name} checkpoints hold {error.args[0]!r}, this one does not. "
-            f"It holds {_shortened(list(state))}.{_other_names(name, state)}"
-        ) from None
+        reason = UserError(f"Official {name} checkpoints hold {error.args[0]!r}, this one does not.")
+    except (ValueError, TypeError, IndexError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = UserError(f"Its tensors have other shapes than those of official {name} checkpoints ({error}).")
+    else:
+        notes += official.notes(named)
+        notes += [str(doubt.message) for doubt in doubts]
+        return mapped, overrides, notes
 
-    notes = official.notes(state)
-    notes += [str(doubt.message) for doubt in doubts]
-    return mapped, overrides, notes
-
-
-def _refusal(official: Official, state: State, settings: Mapping[str, Any]) -> UserError | None:
-    """The error by which an official module refuses an option of its constructor, if it does."""
-    with suppress(KeyError), warnings.catch_warnings(action="ignore"):
-        try:
-            official.overrides(state, settings)
-        except UserError as error:
-            return error
-    return None
+    raise UserError(f"{reason} {description(name, state)}") from None
 
 
-def _other_names(name: str, state: State) -> str:
-    """A hint at the official names whose rules read all of these tensors."""
+# Checkpoints that no reader takes, by the keys that show them.
+NETWORKS = (
+    (
+        r"(?:.*\.)?encoder\.trunk\.blocks\.0\..*|readouts\..*",
+        "Lacuna's own weights: pass the run's folder, not a file of it",
+    ),
+    (r"lora_\w+\..*|.*\.lora_[AB]\..*", "LoRA adapters, without the weights that they adapt: merge them first"),
+    (r".*\.register_tokens|register_tokens|reg_token", "a ViT with register tokens (DINOv2 and later)"),
+    (r"blocks\.0\.ls1\.gamma|.*layer\.0\.layer_scale1\..*", "a DINOv2 ViT, with a scale on every branch"),
+    (r"dist_token|.*distillation_token", "a DeiT with a distillation token"),
+    (r"(?:.*\.)?layers\.0\.blocks\.0\.attn\.relative_position_bias_table", "a Swin transformer"),
+    (r".*relative_position_bias_table|rel_pos_bias\..*", "a BEiT, with relative position biases"),
+    (r"visual\.(?:conv1|trunk)\..*|vision_model\..*|text_model\..*", "a CLIP or SigLIP model"),
+    (r"conv_proj\.weight|encoder\.layers\.encoder_layer_0\..*", "torchvision's ViT, whose names are its own"),
+    (r"blocks\.0\.attn\.qkv\.weight", "a ViT under timm's names with parts of its own"),
+    (r"(?:.*\.)?(?:encoder\.layer|layers)\.0\.attention\..*", "a model of transformers"),
+    (r"(?:features\.|layer1\.0\.conv1|stem\.0|stages\.0).*", "a convolutional network"),
+    (r"convs\.0\..*|conv1\.lin(?:_src|_l)?\.weight", "a network of PyTorch Geometric"),
+)
+
+
+def description(name: str, state: State) -> str:
+    """A sentence about a checkpoint that `official=name` does not read: its kind, and the reader that takes it."""
     names = []
     for candidate in sorted(official_names()):
         if candidate != name and _reads(find_official(candidate), state):
             names.append(candidate)
-    return f" All its tensors fit official={' or '.join(names)}." if names else ""
+    if names:
+        return f"It looks like a checkpoint of another method: all its tensors fit official={' or '.join(names)}."
+
+    for pattern, network in NETWORKS:
+        if any(re.fullmatch(pattern, key) for key in state):
+            return f"It looks like {network}. It holds {_shortened(list(state))}."
+    return f"It holds {_shortened(list(state))}, which fit none of official={', '.join(sorted(official_names()))}."
 
 
 def _reads(official: Official, state: State) -> bool:
+    """Whether the reader takes every tensor, and finds its sizes in them."""
     try:
-        return bool(official.keys(state))
-    except UserError:
+        with warnings.catch_warnings(action="ignore"):
+            named, options, _ = official.official_names(state, {})
+            official.overrides(named, options)
+            return bool(official.keys(named))
+    except (UserError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError):
         return False
 
 
 def _mismatch(name: str, missing: Set[str], unexpected: Set[str], misshapen: Set[str]) -> str:
     """The message for tensors that do not fit the method."""
-    lines = [f"These tensors are no official {name} checkpoint of a supported kind:"]
+    parts = []
     for fault, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
         if keys:
-            lines.append(f"  {fault}: {_shortened(sorted(keys))}")
-    return "\n".join(lines)
+            parts.append(f"{fault}: {_shortened(sorted(keys))}")
+    return f"These tensors are no official {name} checkpoint of a supported kind ({'; '.join(parts)})."
 
 
 def _shortened(keys: list[str]) -> str:

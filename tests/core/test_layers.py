@@ -18,7 +18,7 @@ methods
 data
 world
 engine
-interop export
+interop huggingface export
 runs
 reconstruction evaluation
 training
