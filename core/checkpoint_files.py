@@ -1,5 +1,6 @@
 """Files of weights as people have them: contents without running code, or a message about the file's kind."""
 
+import json
 import mmap
 import re
 import warnings
@@ -44,14 +45,15 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """The contents of a checkpoint file: safetensors, or what torch.save writes, under whatever name.
 
     Nothing in it is run (`core.inert_pickle`): tensors, dicts and lists are read, of any other object an inert
-    stand-in is left, with its attributes. A pickled module becomes the dict of its weights.
+    stand-in is left, with its attributes. A pickled module becomes the dict of its weights. Where transformers
+    left a config.json beside the file, the result has it under "args".
     Raises: UserError, with the kind of the file, where it is missing, damaged or of another kind.
     """
     path = Path(path)
     try:
         head = _head(path)
         if _is_safetensors(head):
-            return load_file(path)
+            return _with_config(load_file(path), path)
 
         _refuse_other_kinds(path, head)
         # Not `weights_only`, which refuses a file for every object that it does not know, and pickles of another
@@ -72,7 +74,17 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         content = {name: _weights_of(value) for name, value in content.items()}
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds one {type(content).__name__}, no weights by name: pass a state dict.")
-    return content
+    return _with_config(content, path)
+
+
+def _with_config(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The contents with the options that transformers saved beside them, as training scripts save theirs: `args`."""
+    config = None
+    with suppress(OSError, ValueError):
+        config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, Mapping) or "model_type" not in config or "args" in content:
+        return content
+    return {"model": content, "args": config}
 
 
 def _weights_of(value: Any) -> Any:

@@ -496,6 +496,9 @@ NETWORKS = (
 
 def description(name: str, state: State) -> str:
     """A sentence about a checkpoint that `official=name` does not read: its kind, and the reader that takes it."""
+    if _reads(find_official(name), state):
+        return "All its tensors have names of this method."
+
     names = []
     for candidate in sorted(official_names()):
         if candidate != name and _reads(find_official(candidate), state):
