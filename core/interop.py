@@ -496,15 +496,15 @@ NETWORKS = (
 
 def description(name: str, state: State) -> str:
     """A sentence about a checkpoint that `official=name` does not read: its kind, and the reader that takes it."""
-    if _reads(find_official(name), state):
-        return "All its tensors have names of this method."
-
     names = []
     for candidate in sorted(official_names()):
         if candidate != name and _reads(find_official(candidate), state):
             names.append(candidate)
+    fits = f"official={' or '.join(names)}"
+    if _reads(find_official(name), state):
+        return f"All its tensors have names of this method{f', and of {fits}' if names else ''}."
     if names:
-        return f"It looks like a checkpoint of another method: all its tensors fit official={' or '.join(names)}."
+        return f"It looks like a checkpoint of another method: all its tensors fit {fits}."
 
     for pattern, network in NETWORKS:
         if any(re.fullmatch(pattern, key) for key in state):
