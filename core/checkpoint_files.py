@@ -25,7 +25,7 @@ AGAIN = "the download or copy ended early: get the file again"
 
 # Kinds of file by their first bytes, and the remedy.
 SIGNATURES = (
-    (b"version https://git-lfs", "a git-LFS pointer, not the file: run `git lfs pull`, or download the file itself"),
+    (b"version https://git-lfs", "a git-LFS pointer, not the file: run `git lfs pull`, or download the file"),
     (b"\x93NUMPY", "a NumPy array: weights are a dict of tensors by name (torch.save, safetensors)"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and TensorFlow save weights; PyTorch's are read"),
     (b"GGUF", "a GGUF file of quantised weights; PyTorch's are read"),
@@ -44,9 +44,9 @@ FLAX = "a checkpoint of JAX or Flax (msgpack); PyTorch's are read"
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """The contents of a checkpoint file: safetensors, or what torch.save writes, under whatever name.
 
-    Nothing in it is run (`core.inert_pickle`): tensors, dicts and lists are read, of any other object an inert
-    stand-in is left, with its attributes. A pickled module becomes the dict of its weights. Where transformers
-    left a config.json beside the file, the result has it under "args".
+    Nothing in it is run (`core.inert_pickle`): tensors, dicts and lists are read, of any other object an
+    inert stand-in is left, with its attributes. A pickled module becomes the dict of its weights. Where
+    transformers left a config.json beside the file, the result has it under "args".
     Raises: UserError, with the kind of the file, where it is missing, damaged or of another kind.
     """
     path = Path(path)
@@ -56,18 +56,20 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
             return _with_config(load_file(path), path)
 
         _refuse_other_kinds(path, head)
-        # Not `weights_only`, which refuses a file for every object that it does not know, and pickles of another
-        # protocol. The module given here looks names up in a table of its own and runs none: no less strict.
+        # Not `weights_only`, which refuses a file for every object that it does not know, and pickles of
+        # another protocol. This module looks names up in a table of its own and runs none: no less strict.
         options = {"weights_only": False, "pickle_module": inert_pickle, "encoding": "latin1"}
-        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):  # of sources that have changed
+        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):
             content = torch.load(file, map_location="cpu", **options)
     except UserError:
         raise
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged or cut off: {one_line(error)} ({_size(path)}); {AGAIN}.") from None
+        reason = one_line(error)
+        raise UserError(f"{path} is damaged or cut off: {reason} ({_size(path)}); {AGAIN}.") from None
     except Exception as error:  # damaged files raise anything
         reason = one_line(error).split(". ")[0]
-        raise UserError(f"{path} is no readable checkpoint: damaged or cut off ({_size(path)}: {reason}).") from None
+        fault = f"damaged or cut off ({_size(path)}: {reason})"
+        raise UserError(f"{path} is no readable checkpoint: {fault}.") from None
 
     content = _weights_of(content)
     if isinstance(content, Mapping):
@@ -78,7 +80,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 def _with_config(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """The contents with the options that transformers saved beside them, as training scripts save theirs: `args`."""
+    """The contents, with the options that transformers saved beside them as `args`."""
     config = None
     with suppress(OSError, ValueError):
         config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
@@ -95,7 +97,7 @@ def _weights_of(value: Any) -> Any:
 
 
 def module_weights(module: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
-    """The state dict of a pickled module, from the attributes that every module has; empty where it is none."""
+    """The state dict of a pickled module, by the attributes that modules have; empty where it is none."""
     tensors = {}
     for part in ("_parameters", "_buffers"):
         for name, value in _mapping(module.get(part)).items():
@@ -162,19 +164,22 @@ def _refuse_other_zips(path: Path) -> None:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(TORCHSCRIPT) >= 0:
             raise UserError(
-                f"{path} is a TorchScript archive, a program with its weights, which is not read: save its weights "
-                "alone, torch.save(torch.jit.load(path).state_dict(), 'weights.pth')."
+                f"{path} is a TorchScript archive, a program with its weights, which is not read: save its "
+                "weights alone, torch.save(torch.jit.load(path).state_dict(), 'weights.pth')."
             )
 
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile:
-        raise UserError(f"{path} is a zip that is cut off ({_size(path)}), as torch.save writes; {AGAIN}.") from None
+        fault = f"a zip, as torch.save writes, that is cut off ({_size(path)})"
+        raise UserError(f"{path} is {fault}; {AGAIN}.") from None
 
     if not any(name.endswith("data.pkl") for name in names):
         is_arrays = names and all(name.endswith(".npy") for name in names)
-        kind = "a file of NumPy arrays (.npz)" if is_arrays else "a zip archive of other files: unpack it first"
+        kind = "a zip archive of other files: unpack it first"
+        if is_arrays:
+            kind = "a file of NumPy arrays (.npz)"
         raise UserError(f"{path} is {kind} ({_shortened(names) or 'empty'}).")
 
 
@@ -200,7 +205,8 @@ def _kind(path: Path, head: bytes) -> str:
             if line.startswith(("{", "[")):
                 return f"a JSON text, such as an index or a config, and not the weights ({line!r} …)"
             return f"a text ({line!r} …), no checkpoint"
-    return f"no checkpoint of a known kind ({_size(path)}; safetensors, .pth, .pt, .ckpt and .bin of PyTorch are read)"
+    kinds = "safetensors, .pth, .pt, .ckpt and .bin of PyTorch are read"
+    return f"no checkpoint of a known kind ({_size(path)}; {kinds})"
 
 
 def _size(path: Path) -> str:

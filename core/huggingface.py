@@ -1,4 +1,4 @@
-"""Checkpoints of `transformers`: its names of a ViT's tensors, of versions up to 4 and from 5 on, and its options."""
+"""Checkpoints of `transformers`: names of a ViT's tensors, up to version 4 and from 5 on, and options."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,10 @@ PROJECTIONS = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
 
 
 def block_rules(theirs: str, ours: str, key_bias: bool) -> tuple[Rule, ...]:
-    """Rules of the blocks `{theirs}.<i>.…`, to the official names `{ours}.<i>.…`: separate projections are joined.
+    """Rules of the blocks `{theirs}.<i>.…`, to the official `{ours}.<i>.…`: separate projections are joined.
 
-    `key_bias`: official code has one bias of queries, keys and values (MAE), or one each of queries and values.
+    `key_bias`: official code has one bias of queries, keys and values (MAE), else one each of queries and
+    values (VideoMAE).
     """
     rules = []
     for number, (old, new) in enumerate(PROJECTIONS):
@@ -41,7 +42,7 @@ def block_rules(theirs: str, ours: str, key_bias: bool) -> tuple[Rule, ...]:
 
 
 def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of official constructors, of a model's config.json; without one, the default of its norms counts.
+    """Options of official constructors, of a model's config.json; without one, its default norms.
 
     Raises: UserError for other activations than GELU.
     """

@@ -1,7 +1,7 @@
 """A pickle module that runs nothing: `torch.load(file, pickle_module=inert_pickle)`.
 
-A pickle names classes and functions, and calls them. Here every name becomes one of three things, looked up in
-a table and never imported:
+A pickle names classes and functions, and calls them. Here every name becomes one of three things, looked up
+in a table and never imported:
 
 - the storages and dtypes of tensors;
 - a rebuilding function of tensors, one of the few in `REBUILD`;

@@ -48,8 +48,8 @@ class Rule:
 class OtherNames:
     """The same network as another library names it: official names by `rules`, where a key matches `mark`.
 
-    `options(config)`: the official constructor's options, of the config that the library saves beside the weights
-    and of its own defaults.
+    `options(config)`: the official constructor's options, of the config that the library saves beside the
+    weights and of its own defaults.
     """
 
     library: str
@@ -218,14 +218,13 @@ def arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in (args, config):
         if isinstance(part, Mapping):
-            options |= {
-                key: value for key, value in part.items() if isinstance(value, int | float | str | list | tuple)
-            }
+            plain = int | float | str | list | tuple
+            options |= {key: value for key, value in part.items() if isinstance(value, plain)}
     return options
 
 
 def _weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The contents of the innermost wrapper: one of the usual names, else the only part that holds tensors by name.
+    """The contents of the innermost wrapper: one of the usual names, else the only part that holds tensors.
 
     Raises: UserError where there are several such parts.
     """
@@ -249,7 +248,8 @@ def _weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
 def _holds_tensors(value: Mapping[Any, Any]) -> bool:
     """Whether a part of a checkpoint holds weights: tensors by name, at any depth of wrappers."""
     for name, item in value.items():
-        if isinstance(name, str) and (isinstance(item, Tensor) or (isinstance(item, Mapping) and _holds_tensors(item))):
+        is_wrapper = isinstance(item, Mapping) and _holds_tensors(item)
+        if isinstance(name, str) and (is_wrapper or isinstance(item, Tensor)):
             return True
     return False
 
@@ -495,7 +495,7 @@ NETWORKS = (
 
 
 def description(name: str, state: State) -> str:
-    """A sentence about a checkpoint that `official=name` does not read: its kind, and the reader that takes it."""
+    """A sentence about a checkpoint that `official=name` does not read: its kind, and its reader."""
     names = []
     for candidate in sorted(official_names()):
         if candidate != name and _reads(find_official(candidate), state):
@@ -509,7 +509,8 @@ def description(name: str, state: State) -> str:
     for pattern, network in NETWORKS:
         if any(re.fullmatch(pattern, key) for key in state):
             return f"It looks like {network}. It holds {_shortened(list(state))}."
-    return f"It holds {_shortened(list(state))}, which fit none of official={', '.join(sorted(official_names()))}."
+    readers = ", ".join(sorted(official_names()))
+    return f"It holds {_shortened(list(state))}, which fit none of official={readers}."
 
 
 def _reads(official: Official, state: State) -> bool:

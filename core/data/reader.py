@@ -10,6 +10,8 @@ from torch import Tensor
 
 from core.data.sources import Item
 
+PIXELS = "pixels"  # uint8, or floats in [0, 1]
+
 
 @dataclass(frozen=True)
 class TokenLabels:
@@ -30,6 +32,7 @@ class Reader(ABC):
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
+    values: str | None = None  # kind of its raw data, where a saved encoder can check it: PIXELS
 
     @abstractmethod
     def read(self, item: Item, train: bool) -> Any:

@@ -47,7 +47,7 @@ class PropertyHead(nn.Module):
 
     def __init__(self, encoder: SavedEncoder, tasks: int):
         super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(encoder.embed_dim, tasks)
+        self.encoder, self.head = encoder.unfreeze(), nn.Linear(encoder.embed_dim, tasks)
 
     def forward(self, molecules: Graphs) -> Tensor:
         return self.head(self.encoder(molecules).pooled)

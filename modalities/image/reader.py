@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from core.data.reader import WholeReader
+from core.data.reader import PIXELS, WholeReader
 from core.data.sources import Item
 from core.errors import BadSample, UserError
 
@@ -36,6 +36,7 @@ class ImageReader(WholeReader):
     """
 
     view = "image"
+    values = PIXELS
     extensions = (
         *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2"),
         *(".npy", ".npz"),

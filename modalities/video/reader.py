@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.data.reader import WholeReader
+from core.data.reader import PIXELS, WholeReader
 from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.video import sampling
@@ -44,6 +44,7 @@ class VideoClips(WholeReader):
     """
 
     view = "video"
+    values = PIXELS
     extensions = (*CONTAINERS, *ARRAYS)
 
     def __init__(
