@@ -31,6 +31,7 @@ class Run:
     path: Path
     config: dict[str, Any]
     train: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
     skips: list[dict[str, Any]]
     stops: list[dict[str, Any]]
     evaluations: dict[str, dict[str, Any]]
@@ -136,7 +137,7 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     config = open_config(folder)
 
-    lines: dict[str, list] = {"train": [], "skip": [], "stop": []}
+    lines: dict[str, list] = {"train": [], "held_out": [], "skip": [], "stop": []}
     for line in read_lines(folder / "metrics.jsonl"):
         lines[line["kind"]].append(line)
 
@@ -156,6 +157,7 @@ def open_run(folder: str | Path) -> Run:
         path=folder,
         config=config,
         train=lines["train"],
+        held_out=lines["held_out"],
         skips=lines["skip"],
         stops=lines["stop"],
         evaluations=evaluations,

@@ -81,10 +81,11 @@ class Engine:
     checkpoint_every: int | None = 500  # steps
     checkpoint_minutes: float | None = 10.0  # whichever comes first; the end is always saved
     keep: int = 2  # newest checkpoints kept
+    held_out: int = 10  # times a run that held-out figures are logged, for 5 % of its time at most; 0: never
     deterministic: bool = True  # False: faster on some GPUs, resumes are then no longer bit-equal
 
     def __post_init__(self):
-        for name, least in (("workers", 0), ("log_every", 1), ("checkpoint_every", 1), ("keep", 1)):
+        for name, least in (("workers", 0), ("log_every", 1), ("checkpoint_every", 1), ("keep", 1), ("held_out", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"engine.{name} is {value}; it must be at least {least}.")
@@ -169,4 +170,5 @@ ROOT = get_type_hints(Plan) | {
     "init": dict[str, str | None] | str | None,
     "init.from": str | None,
     "init.part": str | None,
+    "chosen": dict[str, Any],
 }

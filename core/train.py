@@ -56,12 +56,11 @@ def function(*overrides: str, **settings: Any) -> "Run":
 
 def start(argv: Sequence[str]) -> None:
     # Loaded late: --help and typing errors should not wait for them.
-    from core.config import compose
     from core.engine.distributed import connect
     from core.training import run
 
     with connect() as distributed:
-        run(compose(argv), distributed)
+        run(argv, distributed)
 
 
 def usage() -> str:

@@ -1,64 +1,68 @@
 """One run from its config to its end: data, method, training, then the saved encoder and its held-out skill."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.config import compose
+from core import defaults
+from core.config import compose, load
 from core.config.build import build, build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader
 from core.data.opening import open_source
-from core.data.reader import CachedReader, WholeReader
-from core.engine.checkpoint import Checkpoints
+from core.data.reader import CachedReader, Reader, WholeReader
+from core.data.sources import Item, Setting, Source
 from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
-from core.engine.run_dir import FINISHED, default_path, lock_run_dir, write_or_check_config
+from core.engine.run_dir import FINISHED, check_config, default_path, has_steps, lock_run_dir, save_config
 from core.errors import UserError
 from core.evaluation import reconstruction
+from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
 from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
 from core.seeding import seed_global
-from core.settings import Engine, Init, Plan
+from core.settings import Engine, Init, Plan, split
 from core.tokens import Progress
+
+Stream = Callable[[int], Loader]  # batches from the k-th on
+
+
+ACCOUNT = "data.json"  # in a run's folder: the samples of its source, and whatever is passed over
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """The settings of a run and the method, as its config describes them."""
+class Settings:
+    """How long a run is, how it updates weights, how it is carried out, and from which weights it starts."""
 
     plan: Plan
     recipe: Recipe
     engine: Engine
     init: Init
-    method: MaskedAutoencoder
 
     @classmethod
-    def of(cls, config: dict[str, Any], distributed: Distributed) -> "Parts":
+    def of(cls, config: dict[str, Any]) -> "Settings":
         """Builds them; completes the config's nodes."""
         settings: dict[str, Any] = {field.name: config.get(field.name) for field in fields(Plan)}
         plan = Plan(**settings)
         recipe: Recipe = build(config["optim"], key="optim")
         engine: Engine = build(config["engine"], key="engine")
-        init = Init.of(config["init"])
-
-        seed_global(plan.seed, distributed.device)
-        return cls(plan=plan, recipe=recipe, engine=engine, init=init, method=build_method(config))
+        return cls(plan=plan, recipe=recipe, engine=engine, init=Init.of(config["init"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training samples as a stream, and the number of samples on either side of the split."""
+    """The samples of a run before any is read. `test`: number of held-out ones, or why there are none."""
 
-    batches_from: Callable[[int], Loader]
-    train: int
+    reader: Reader
+    source: Source
+    train: Sequence[Item]
     test: str
 
 
@@ -76,7 +80,7 @@ def train(*overrides: str, **settings: Any) -> Run:
         words.append(f"{key}={_as_override(value)}")
 
     with connect() as distributed:
-        run_dir = run(compose(words), distributed)
+        run_dir = run(words, distributed)
     return open_run(run_dir)
 
 
@@ -91,18 +95,33 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run(config: dict[str, Any], distributed: Distributed) -> Path:
-    """Trains the run that a composed config describes, or resumes it; then exports and evaluates (main rank).
+def run(overrides: Sequence[str], distributed: Distributed) -> Path:
+    """Trains the run that the overrides describe, or resumes it; then exports and evaluates (main rank).
 
+    Nothing is written before the first step, so that a start that fails leaves nothing behind.
     Returns the run's folder. Raises: UserError; Interrupted.
     """
+    config = compose(overrides)
     run_dir = Path(config.get("run_dir") or default_path(config))
+    Settings.of(config)  # mistakes in them are reported before data are opened, which can take long
+    data = open_data(config)
+
+    choices = choose_defaults(overrides, config, data, run_dir)
+    if choices:
+        config = compose([*(choice.override for choice in choices), *overrides])
+        config["chosen"] = {choice.key: {"value": choice.value, "reason": choice.reason} for choice in choices}
+        data = replace(data, reader=build(config["modality"]["reader"], key="modality.reader"))
+        log_main(distributed, defaults.describe(choices))
+
     config["run_dir"] = str(run_dir)
-    parts = Parts.of(config, distributed)
+    settings = Settings.of(config)
+    seed_global(settings.plan.seed, distributed.device)
+    method = build_method(config)
+    stream = open_stream(config, settings, data, distributed)
 
     with lock_run_dir(run_dir) if distributed.main else nullcontext():
         if distributed.main:
-            write_or_check_config(run_dir, config)
+            check_config(run_dir, config)
 
         if distributed.from_main((run_dir / FINISHED).exists()):
             steps = read_json(run_dir / FINISHED)["steps"]
@@ -110,24 +129,85 @@ def run(config: dict[str, Any], distributed: Distributed) -> Path:
             log_main(distributed, f"{text}\n{next_commands(run_dir, config)}")
             return run_dir
 
-        steps = train_on(config, parts, run_dir, distributed)
+        if settings.init.source is not None and not distributed.from_main(has_steps(run_dir)):
+            load_weights(method, Path(settings.init.source), settings.init.part)
+
+        log_main(distributed, summary(config, settings, data, method, stream, distributed))
+        steps = train_steps(
+            method,
+            stream,
+            settings.recipe,
+            settings.plan,
+            settings.engine,
+            run_dir,
+            distributed,
+            begin=partial(save_start, run_dir, config, data),
+            measure=HeldOutWatch(data.reader, data.source, config["modality"]),
+        )
         if distributed.main:
-            finalize_run(config, parts.method, run_dir)
+            finalize_run(config, method, run_dir)
             write_json(run_dir / FINISHED, {"steps": steps})
 
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
     return run_dir
 
 
-def train_on(config: dict, parts: Parts, run_dir: Path, distributed: Distributed) -> int:
-    """From nothing or the newest checkpoint to the last step; returns the steps."""
-    is_new = Checkpoints(run_dir / "checkpoints", parts.engine.keep).newest() is None
-    if is_new and parts.init.source is not None:
-        load_weights(parts.method, Path(parts.init.source), parts.init.part)
+def save_start(run_dir: Path, config: dict[str, Any], data: Data) -> None:
+    """Writes the config, and the account of the data."""
+    save_config(run_dir, config)
+    write_json(run_dir / ACCOUNT, asdict(data.source.account()))
 
-    data = open_data(config, parts, distributed)
-    log_main(distributed, summary(config, parts, data, distributed))
-    return train_steps(parts.method, data.batches_from, parts.recipe, parts.plan, parts.engine, run_dir, distributed)
+
+def choose_defaults(overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path) -> list[Setting]:
+    """Settings that follow from people's own data: those that the run began with, else chosen anew.
+
+    None for an experiment or a saved config, which settle everything.
+    """
+    given = {split(text)[0] for text in overrides}
+    if config["data"]["name"] != "folder" or given & {"experiment", "config"}:
+        return []
+    if has_steps(run_dir):
+        return defaults.saved(load(run_dir / "config.yaml"), given)
+    facts = data.reader.peek(data.train)
+    return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
+
+
+def open_data(config: Mapping[str, Any]) -> Data:
+    """Raises UserError where data are missing or unreadable."""
+    reader, source = open_source(config)
+    items = source.items("train")
+    try:
+        test = str(len(source.items("test")))
+    except UserError as error:
+        test = f"none ({error})"
+    return Data(reader=reader, source=source, train=items, test=test)
+
+
+def open_stream(config: Mapping[str, Any], settings: Settings, data: Data, distributed: Distributed) -> Stream:
+    """Raises UserError where there are fewer samples than one step needs, or the batch cannot be divided."""
+    plan, reader = settings.plan, data.reader
+    if plan.batch_size > len(data.train):
+        raise UserError(
+            f"batch_size={plan.batch_size} is more than the {len(data.train)} training samples of "
+            f"data={config['data']['name']}: choose a batch_size up to {len(data.train)}, or give more data."
+        )
+
+    workers = settings.engine.loader_workers(distributed.local_size)
+    megabytes = config["data"]["cache_mb"] / max(1, workers)
+    if megabytes and isinstance(reader, WholeReader):
+        reader = CachedReader(reader, megabytes)
+
+    batches_from = partial(
+        Loader,
+        Samples(data.train, reader, plan.seed),
+        plan.part_size(settings.recipe.accumulate, distributed.size),
+        plan.seed,
+        workers,
+        distributed.rank,
+        distributed.size,
+        keep_last=data.source.keep_last,
+    )
+    return lambda start: batches_from(start=start)
 
 
 def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Path) -> None:
@@ -147,46 +227,17 @@ def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Pat
         print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
 
 
-def open_data(config: Mapping[str, Any], parts: Parts, distributed: Distributed) -> Data:
-    """Raises UserError where data are missing, unreadable or fewer than one step needs."""
-    reader, source = open_source(config)
-    items = source.items("train")
-    try:
-        test = str(len(source.items("test")))
-    except UserError as error:
-        test = f"none ({error})"
-
-    plan = parts.plan
-    if plan.batch_size > len(items):
-        raise UserError(
-            f"batch_size={plan.batch_size} is more than the {len(items)} training samples of "
-            f"data={config['data']['name']}: choose a batch_size up to {len(items)}, or give more data."
-        )
-
-    workers = parts.engine.loader_workers(distributed.local_size)
-    megabytes = config["data"]["cache_mb"] / max(1, workers)
-    if megabytes and isinstance(reader, WholeReader):
-        reader = CachedReader(reader, megabytes)
-
-    samples = Samples(items, reader, plan.seed)
-    part = plan.part_size(parts.recipe.accumulate, distributed.size)
-    batches_from = partial(
-        Loader,
-        samples,
-        part,
-        plan.seed,
-        workers,
-        distributed.rank,
-        distributed.size,
-        keep_last=source.keep_last,
-    )
-    return Data(batches_from=lambda start: batches_from(start=start), train=len(items), test=test)
-
-
-def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Distributed) -> str:
+def summary(
+    config: Mapping[str, Any],
+    settings: Settings,
+    data: Data,
+    method: MaskedAutoencoder,
+    stream: Stream,
+    distributed: Distributed,
+) -> str:
     """The facts of the run that is about to start, one a line."""
-    plan, recipe, method = parts.plan, parts.recipe, parts.method
-    clock = Clock.of(plan, data.batches_from(0).steps_per_epoch, recipe.accumulate)
+    plan, recipe = settings.plan, settings.recipe
+    clock = Clock.of(plan, stream(0).steps_per_epoch, recipe.accumulate)
 
     trained = [p.numel() for p in method.parameters() if p.requires_grad]
     in_encoder = [p.numel() for p in method.encoder.parameters()]
@@ -199,13 +250,18 @@ def summary(config: Mapping[str, Any], parts: Parts, data: Data, distributed: Di
         "modality": config["modality"]["name"],
         "method": f"{config['method']['name']}, size {config['size']['name']}",
         "parameters": f"{sum(trained) / 1e6:.2f} M, {sum(in_encoder) / 1e6:.2f} M of them in the encoder",
-        "data": f"{config['data']['name']}: {data.train} training samples, held out: {data.test}",
+        "data": f"{config['data']['name']}: {len(data.train)} training samples, held out: {data.test}",
         "batch": f"{batch}, {distributed.size} x {distributed.device.type}",
         "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
     }
-    return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
+    lines = []
+    for name, fact in facts.items():
+        lines.append(f"{name:>11}  {fact}")
+        if name == "data":
+            lines.extend(f"{'':>11}  {line}" for line in data.source.account().lines())
+    return "\n".join(lines)
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:

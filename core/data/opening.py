@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.config.build import build
+from core.config.types import signature_of, target_of
 from core.data.reader import Reader
 from core.data.sources import Source
 
@@ -11,7 +12,8 @@ from core.data.sources import Source
 def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     """The run's reader and source.
 
-    The source also takes the plain settings of `data` and the reader's extensions.
+    The source also takes the plain settings of `data`, the reader's extensions and, where it has parameters of these
+    names, `reads_parts` and `sample_axes` of the reader.
     Raises: UserError for settings that do not fit.
     """
     reader = build(config["modality"]["reader"], key="modality.reader")
@@ -24,4 +26,8 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
 
     # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
     node = dict(config["data"]["source"])
+    target = target_of(node, key="data.source")
+    for name, value in (("reads_parts", reader.reads_parts), ("sample_axes", reader.sample_axes)):
+        if target is not None and name in signature_of(target).hints:
+            node.setdefault(name, value)
     return reader, build(node, scope, key="data.source")

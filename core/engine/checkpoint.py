@@ -83,7 +83,6 @@ class Checkpoints:
         """
         notes = []
         with explain_write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             for remnant in [*self.folder.glob(".new_*"), *self.folder.glob(".old_*")]:
                 shutil.rmtree(remnant)
 

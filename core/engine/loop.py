@@ -3,8 +3,9 @@
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
@@ -20,7 +21,10 @@ from core.engine.meter import Failure, Meter
 from core.engine.metrics import Metrics
 from core.engine.optim import Recipe
 from core.engine.precision import DryRun, Precision, autocast, choose
+from core.engine.progress import open_display
+from core.engine.run_dir import PRECISION
 from core.engine.stopping import Interrupted, Stop
+from core.engine.watching import Watching
 from core.errors import UserError
 from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -51,13 +55,18 @@ def train_steps(
     engine: Engine,
     run_dir: Path,
     distributed: Distributed,
+    *,
+    begin: Callable[[], None] | None = None,
+    measure: Callable[[MaskedAutoencoder], Mapping[str, float]] | None = None,
 ) -> int:
     """Trains `method` in place to the end of `plan`, on from the newest checkpoint in `run_dir`; returns the steps.
 
     `batches_from(k)` gives the stream from its k-th batch on; a step reads `recipe.accumulate` of them. What a step
     does depends on weights, optimiser state, k and (seed, step, rank) alone: stopped anywhere and started again, a run
     ends with the same bits. The device is read at log lines and checkpoints only; on a CPU, where reading is free, the
-    loss is checked in every step.
+    loss is checked in every step. Nothing is written before everything is ready for the first step; then the main rank
+    calls `begin`. `measure` gives held-out figures of the method as it is; they are logged now and then
+    (`engine.held_out`) and change nothing.
 
     Raises: Diverged (a UserError) when loss or gradient stop being finite; Interrupted after Ctrl-C or SIGTERM;
     UserError when a file cannot be written or a checkpoint does not fit.
@@ -74,31 +83,47 @@ def train_steps(
         return done.step
 
     with (
-        Metrics(run_dir, done.step, clock.steps, distributed.main) as metrics,
+        open_display(done.step, clock.steps, distributed.main) as display,
         Stop() as stop,
         deterministic(engine.deterministic),
     ):
         if done.step:
             notes = [*notes, f"resumed after step {done.step}"]
         for note in notes:
-            metrics.display.note(note)
+            display.note(note)
 
         batches = iter(stream)
         batch = next(batches)
         batches = itertools.chain([batch], batches)
 
         dry_run = DryRun(method, batch.to(distributed.device), clock.at(done.step), distributed.device)
-        precision = settle_precision(plan.precision, dry_run, run_dir, distributed, metrics.display.note)
+        precision, reason = settle_precision(plan.precision, dry_run, run_dir, distributed)
         peak = flops.peak(distributed.device, precision)
         cost = recipe.accumulate * flops.count(dry_run, precision)
-        metrics.display.note(f"{cost * distributed.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
+        if reason:
+            display.note(f"precision: {precision} ({reason})")
+        display.note(f"{cost * distributed.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
         del dry_run, batch
+
+        if distributed.any(stop.signal is not None):
+            raise Interrupted(stop.signal or signal.SIGTERM, saved=False)
+        if distributed.main and begin is not None:
+            begin()
+        if distributed.main and plan.precision == "auto":
+            write_json(run_dir / PRECISION, {"precision": precision, "reason": reason})
 
         if plan.compile:
             compile_blocks(method)
         model = distributed.wrap(method)
         generator = torch.Generator(distributed.device)
+        metrics = Metrics(run_dir, done.step, display, distributed.main)
         meter = Meter(distributed, cost, peak.flops)
+        watching = Watching(
+            partial(measure, method) if measure is not None and distributed.main else None,
+            steps=clock.steps,
+            times=engine.held_out,
+            note=display.note,
+        )
         saved = time.monotonic()
 
         for step in range(done.step, clock.steps):
@@ -122,7 +147,7 @@ def train_steps(
             method.after_step(progress)
             average.update()
             meter.finish(step, norm)
-            metrics.display.step(step + 1)
+            display.step(step + 1)
 
             done = replace(done, step=step + 1, batches=done.batches + recipe.accumulate)
             log = done.step in (1, clock.steps) or done.step % engine.log_every == 0
@@ -150,6 +175,9 @@ def train_steps(
                 saved = time.monotonic()
             if halt:
                 raise Interrupted(stop.signal or signal.SIGTERM, saved=True)
+            if done.step < clock.steps:  # the end is measured in full, after the last step
+                with meter.paused():
+                    metrics.held_out(done.step, watching.after(done.step))
 
         average.apply()
     return done.step
@@ -160,20 +188,20 @@ def settle_precision(
     dry_run: DryRun,
     run_dir: Path,
     distributed: Distributed,
-    tell: Callable[[str], None],
-) -> Precision:
-    """The precision of this run. A measured choice is made once and stored, so that a resume computes alike."""
+) -> tuple[Precision, str]:
+    """The precision of this run and its reason. A choice that was measured earlier stays: a resume computes alike."""
     if setting != "auto":
-        return setting
+        return setting, ""
 
-    file = run_dir / "precision.json"
-    if distributed.main and not file.exists():
-        precision, reason = choose(dry_run, distributed.device)
-        write_json(file, {"precision": precision, "reason": reason})
+    choice = None
+    if distributed.main:
+        choice = read_json(run_dir / PRECISION)
+        if choice is None:
+            precision, reason = choose(dry_run, distributed.device)
+            choice = {"precision": precision, "reason": reason}
 
-    note = distributed.from_main(read_json(file) if distributed.main else None)
-    tell(f"precision: {note['precision']} ({note['reason']})")
-    return note["precision"]
+    choice = distributed.from_main(choice)
+    return choice["precision"], choice["reason"]
 
 
 def give_up(failure: Failure, metrics: Metrics, checkpoints: Checkpoints, precision: Precision) -> NoReturn:

@@ -50,6 +50,13 @@ class Meter:
         yield
         self._waited += time.perf_counter() - start
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not the training's: it counts in no speed."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
     def add(self, step: int, batch: Batch, loss: Tensor, terms: dict[str, Tensor]) -> None:
         """One part of a step."""
         self._keys.append((step, list(batch.keys)))

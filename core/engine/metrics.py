@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 # Generated classes, which appear at run time only.
@@ -11,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ign
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from core.engine.progress import open_display
+from core.engine.progress import Display
 from core.files import explain_write_errors, write_atomic
 
 SHOWN = 3  # skipped samples that the display names between two log lines; metrics.jsonl names all
@@ -24,12 +25,12 @@ class Metrics:
     no other thread has a part in it, so that a full disk is one clean error.
     """
 
-    def __init__(self, run_dir: Path, start: int, steps: int, main: bool):
+    def __init__(self, run_dir: Path, start: int, display: Display, main: bool):
         self._path, self._main = run_dir / "metrics.jsonl", main
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._board = run_dir / "tensorboard" / name
 
-        self.display = open_display(start, steps, main)
+        self.display = display
         if main:
             with explain_write_errors(self._path):
                 truncate_log(self._path, start)
@@ -45,6 +46,17 @@ class Metrics:
         points = [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in values.items()]
         self._events(Event(step=step, summary=Summary(value=points)))
         self.display.metrics(line)
+
+    def held_out(self, step: int, values: Mapping[str, float]) -> None:
+        """Held-out figures after `step` steps, where there are any."""
+        if not values:
+            return
+
+        self._write({"kind": "held_out", "step": step, **values})
+        points = [Summary.Value(tag=f"held_out/{name}", simple_value=value) for name, value in values.items()]
+        self._events(Event(step=step, summary=Summary(value=points)))
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self.display.note(f"step {step}  held out: {figures}")
 
     def skips(self, skips: list[tuple[int, str, str]]) -> None:
         """Bad samples: (step from 0, key, reason). Lines count steps from 1."""
@@ -70,12 +82,6 @@ class Metrics:
             event.wall_time = time.time()
             with explain_write_errors(self._board), open(self._board, "ab") as stream:
                 RecordWriter(stream).write(event.SerializeToString())
-
-    def __enter__(self) -> "Metrics":
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.display.close()
 
 
 def truncate_log(path: Path, start: int) -> None:

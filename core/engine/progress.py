@@ -2,12 +2,16 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from datetime import timedelta
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
+
+RECENT = 50  # steps whose speed tells the time to the end
 
 # Fields of a log line that every run has; the others are the terms of its loss.
 STANDARD_FIELDS = {
@@ -20,24 +24,25 @@ class Display(ABC):
     """Shows the steps of one run, from `start` to `steps`."""
 
     def __init__(self, start: int, steps: int):
-        self._start, self._steps, self._began = start, steps, time.monotonic()
+        self._start, self._steps = start, steps
+        self._ends: deque[tuple[int, float]] = deque(maxlen=RECENT)  # of steps: number and time
 
-    def remaining(self, step: int) -> str:
-        """Time to the end at the mean speed since this process began."""
-        done = step - self._start
-        if done <= 0:
-            return str(timedelta(0))
+    def remaining(self) -> str:
+        """Time to the end at the speed of recent steps; unknown before the second, as the first also prepares."""
+        if len(self._ends) < 2:
+            return "..."
 
-        seconds = (time.monotonic() - self._began) / done * (self._steps - step)
+        (before, start), (step, end) = self._ends[0], self._ends[-1]
+        seconds = (end - start) / (step - before) * (self._steps - step)
         return str(timedelta(seconds=round(seconds)))
 
     @abstractmethod
     def note(self, text: str) -> None:
         """A line that stays."""
 
-    @abstractmethod
     def step(self, step: int) -> None:
         """`step` steps are done; called at every one, so it must be cheap."""
+        self._ends.append((step, time.monotonic()))
 
     @abstractmethod
     def metrics(self, line: dict) -> None:
@@ -45,6 +50,12 @@ class Display(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class PlainDisplay(Display):
@@ -54,11 +65,12 @@ class PlainDisplay(Display):
         print(text, flush=True)
 
     def step(self, step: int) -> None:
-        pass
+        super().step(step)
+        if step == self._start + 2 < self._steps:  # long before the next log line, where steps are slow
+            self.note(f"step {step}/{self._steps}  eta {self.remaining()}")
 
     def metrics(self, line: dict) -> None:
-        step = line["step"]
-        print(f"step {step}/{self._steps}  {spell(line)}  eta {self.remaining(step)}", flush=True)
+        self.note(f"step {line['step']}/{self._steps}  {spell(line)}  eta {self.remaining()}")
 
     def close(self) -> None:
         pass
@@ -80,10 +92,10 @@ class TerminalDisplay(Display):
         self._live.console.print(text, markup=False, highlight=False)
 
     def step(self, step: int) -> None:
-        self._bar.update(self._task, completed=step)
+        super().step(step)
+        self._bar.update(self._task, completed=step, eta=self.remaining())
 
     def metrics(self, line: dict) -> None:
-        self._bar.update(self._task, eta=self.remaining(line["step"]))
         self._figures.plain = spell(line)
 
     def close(self) -> None:

@@ -70,7 +70,7 @@ def evaluate_reconstruction(
 
     method.to(loader.device).eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: a method that trains on may keep what it computes here
             batches = evaluation_batches(items, loader.reader, loader.batch_size, loader.workers)
             for number, batch in enumerate(batches):
                 generator = torch.Generator(loader.device).manual_seed(mix("evaluation masks", seed, number))

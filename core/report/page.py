@@ -23,6 +23,7 @@ from core.runs import Run, open_run
 MASKS = 4  # samples in the gallery of masks
 # Nothing may be loaded from anywhere, whatever text a file name or config holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+HELD_OUT = {"skill": "Held-out skill (64 samples)", "knn": "Nearest neighbours, accuracy (128 samples)"}
 SPEED = {  # column of the log: title, unit, factor
     "lr": ("Learning rate", "", 1),
     "grad_norm": ("Norm of the gradient", "", 1),
@@ -126,6 +127,10 @@ def curves(run: Run) -> str:
         for term in terms:
             losses[term] = _column(run, term)
     charts = [chart("Loss", steps, losses, logs=True)]
+
+    watched = [line["step"] for line in run.held_out]
+    for name, title in HELD_OUT.items():
+        charts.append(chart(title, watched, {name: [line.get(name) for line in run.held_out]}))
 
     for name, (title, unit, factor) in SPEED.items():
         values = {name: _column(run, name, factor)}

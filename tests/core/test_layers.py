@@ -21,6 +21,7 @@ engine
 interop huggingface export
 runs
 reconstruction evaluation
+defaults
 training
 cli
 report

@@ -29,8 +29,22 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     display.step(20)
     display.metrics(LINE)
     out = capsys.readouterr().out
-    assert out.startswith("hello\nstep 20/100  epoch 1.50") and "eta 0:00:0" in out
+    assert out.startswith("hello\nstep 20/100  epoch 1.50") and "eta ..." in out
     assert "\x1b" not in out and "\r" not in out
+
+
+def test_time_to_the_end_by_recent_steps(capsys, monkeypatch):
+    """The first step, which prepares kernels and workers, and steps long past have no part in it."""
+    clock = iter([100.0, 102.0] + [1000.0 + 3 * i for i in range(60)])
+    monkeypatch.setattr("core.engine.progress.time.monotonic", lambda: next(clock))
+    display = PlainDisplay(10, 110)
+    display.step(11)
+    assert display.remaining() == "..."
+    display.step(12)
+    assert capsys.readouterr().out == "step 12/110  eta 0:03:16\n"  # 98 steps of 2 s
+    for step in range(13, 73):
+        display.step(step)
+    assert display.remaining() == "0:01:54"  # 38 steps of 3 s
 
 
 def test_other_ranks_are_silent(capsys):
@@ -62,17 +76,17 @@ def test_a_resumed_run_forgets_what_it_takes_again(tmp_path):
 
 
 def test_many_skipped_samples_are_summed_up(tmp_path, capsys):
-    with Metrics(tmp_path, 0, 100, main=True) as metrics:
-        metrics.skips([(0, f"{i}.jpg", "empty") for i in range(9)])
+    metrics = Metrics(tmp_path, 0, PlainDisplay(0, 100), main=True)
+    metrics.skips([(0, f"{i}.jpg", "empty") for i in range(9)])
     out = capsys.readouterr().out
     assert "skipped 2.jpg: empty" in out and "3.jpg" not in out and "skipped 6 more" in out
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 9
 
 
 def test_metrics_file_and_tensorboard(tmp_path):
-    with Metrics(tmp_path, 0, 100, main=True) as metrics:
-        metrics.train(20, 1.5, FIGURES, skipped=2)
-        metrics.skips([(3, "a.jpg", "the file is empty")])
+    metrics = Metrics(tmp_path, 0, PlainDisplay(0, 100), main=True)
+    metrics.train(20, 1.5, FIGURES, skipped=2)
+    metrics.skips([(3, "a.jpg", "the file is empty")])
     train, skip = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert train["step"] == 20 and train["skipped"] == 2 and train["time"] > 0
     assert skip == {"kind": "skip", "step": 4, "key": "a.jpg", "reason": "the file is empty"}
@@ -82,9 +96,9 @@ def test_metrics_file_and_tensorboard(tmp_path):
 
 def test_tensorboard_reads_what_was_written(tmp_path):
     for start in (0, 20):  # started, and resumed after step 20
-        with Metrics(tmp_path, start, 100, main=True) as metrics:
-            for step in (start + 20, start + 40):
-                metrics.train(step, 1.0, {**FIGURES, "loss": 1.0 / step}, skipped=0)
+        metrics = Metrics(tmp_path, start, PlainDisplay(start, 100), main=True)
+        for step in (start + 20, start + 40):
+            metrics.train(step, 1.0, {**FIGURES, "loss": 1.0 / step}, skipped=0)
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     points = {event.step: round(1 / event.value) for event in board.Scalars("train/loss")}
     assert points == {20: 20, 40: 40, 60: 60}

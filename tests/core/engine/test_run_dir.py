@@ -18,28 +18,58 @@ CONFIG = {
 }
 
 
+def start(path, config, step=True):
+    """A start as `core.training.run` makes it: the config is checked, then saved with the first step."""
+    run_dir.check_config(path, config)
+    run_dir.save_config(path, config)
+    if step:
+        (path / "checkpoints" / "step_00000001").mkdir(parents=True, exist_ok=True)
+
+
 def test_config_is_saved_and_accepted_again(tmp_path):
-    run_dir.write_or_check_config(tmp_path, CONFIG)
-    run_dir.write_or_check_config(tmp_path, CONFIG)
+    start(tmp_path, CONFIG)
+    start(tmp_path, CONFIG)
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == CONFIG
 
 
 def test_engine_may_change(tmp_path):
-    run_dir.write_or_check_config(tmp_path, CONFIG)
-    run_dir.write_or_check_config(tmp_path, {**CONFIG, "engine": {"workers": 0, "keep": 3}, "run_dir": "elsewhere/a"})
+    start(tmp_path, CONFIG)
+    start(tmp_path, {**CONFIG, "engine": {"workers": 0, "keep": 3}, "run_dir": "elsewhere/a"})
     assert OmegaConf.load(tmp_path / "config.yaml").engine.keep == 3
 
 
 def test_differing_keys_are_named(tmp_path):
-    run_dir.write_or_check_config(tmp_path, CONFIG)
+    start(tmp_path, CONFIG)
     other = {**CONFIG, "size": {"name": "tiny", "dim": 192}, "betas": [0.9, 0.999], "seed": 1}
     with pytest.raises(UserError) as caught:
-        run_dir.write_or_check_config(tmp_path, other)
+        start(tmp_path, other)
     message = str(caught.value)
     for line in ("size.name: nano -> tiny", "size.dim: 128 -> 192", "betas.1: 0.95 -> 0.999", "seed: (none) -> 1"):
         assert line in message
     assert "betas.0" not in message and "another run_dir=" in message
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == CONFIG
+
+
+@pytest.mark.parametrize("mark", ["checkpoints/step_00000001", "checkpoints/damaged_step_00000001", "finished.json"])
+def test_a_directory_without_a_step_is_taken_over(tmp_path, mark):
+    other = {**CONFIG, "seed": 1}
+    start(tmp_path, CONFIG, step=False)
+    (tmp_path / "precision.json").write_text("{}")
+    start(tmp_path, other, step=False)
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == other
+    assert not (tmp_path / "precision.json").exists()
+    (tmp_path / mark).mkdir(parents=True)
+    with pytest.raises(UserError, match="another config"):
+        start(tmp_path, CONFIG)
+
+
+def test_a_start_without_a_step_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), run_dir.lock_run_dir(tmp_path / "a" / "b"):
+        raise ZeroDivisionError
+    assert list((tmp_path / "a").iterdir()) == []
+    with run_dir.lock_run_dir(tmp_path / "b"):
+        (tmp_path / "b" / "config.yaml").write_text("")
+    assert (tmp_path / "b" / "config.yaml").exists()
 
 
 def test_a_file_in_the_way_is_a_user_error(tmp_path):
