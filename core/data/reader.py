@@ -11,6 +11,8 @@ from torch import Tensor
 from core.data.facts import LOOKED_AT, DataFacts, SampleFacts, look_at
 from core.data.sources import Item, Part
 
+PIXELS = "pixels"  # uint8, or floats in [0, 1]
+
 
 @dataclass(frozen=True)
 class TokenLabels:
@@ -31,6 +33,7 @@ class Reader(ABC):
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
+    values: str | None = None  # kind of its raw data, where a saved encoder can check it: PIXELS
     sample_axes: int | None = None  # axes of one sample in an array file, channels apart; None: any number
     frame_extensions: tuple[str, ...] = ()  # of pictures: a folder of numbered ones is one sample, where any is
     reads_parts: bool = False  # whether it cuts a sample to `Item.part`; else lists of parts are refused

@@ -38,7 +38,7 @@ class LabelledNetwork(nn.Module):
         self, encoder: SavedEncoder, label: Label, pool: Pool | Literal["token"], tokens: TokenItems | None = None
     ):
         super().__init__()
-        self.encoder, self.label, self.tokens = encoder, label, tokens
+        self.encoder, self.label, self.tokens = encoder.unfreeze(), label, tokens
         self.pool: Pool | Literal["token"] = pool
         self.targets: Mapping[str, Tensor] = {}  # of the samples to train on, by key
         self.norm = nn.LayerNorm(encoder.embed_dim, eps=1e-6)

@@ -53,7 +53,7 @@ class PropertyHead(nn.Module):
 
     def __init__(self, encoder: SavedEncoder, tasks: int):
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder.unfreeze()
         self.head = nn.Linear(encoder.embed_dim, tasks)
 
     def forward(self, molecules: Graphs) -> Tensor:
