@@ -14,7 +14,8 @@ task=finetune        labels by training the whole encoder on them, beside the sa
 task=reconstruction  error at hidden tokens, beside a baseline without learning (such as interpolation)
 task=published       as the paper measured it, where the run's experiment says how
 
-  run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
+  run=         folder of a run, or of runs by `seeds=`; also a list of runs that differ in their seed, whose
+               mean is measured (by reconstruction each by itself)
   metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several
                questions, as which classes may count too, micro_f1 (default), map or roc_auc; of values r2
                (default) or rmse; of retrieval retrieval_map (default) or retrieval_top1
@@ -43,7 +44,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,15 +89,22 @@ def evaluate(argv: Sequence[str]) -> None:
             raise UserError(f"Give {name}=, as in: python -m core.evaluate run=runs/mine task=knn")
 
     line = f"python -m core.evaluate {shlex.join(words)}"
-    result = tasks.evaluate(EvaluationSettings(**settings), overrides, line)
+    whole = EvaluationSettings(**settings)
+    parts = [whole]
+    if whole.task == "reconstruction":
+        parts = [replace(whole, run=str(run)) for run in whole.runs]
 
     console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(result)
-    else:
-        print(result, end="")
-    if JSON_FLAG in argv:
-        print(json.dumps(result.record))
+    for part in parts:
+        result = tasks.evaluate(part, overrides, line)
+        if len(parts) > 1:
+            print(f"run={part.run}")
+        if console.is_terminal:
+            console.print(result)
+        else:
+            print(result, end="")
+        if JSON_FLAG in argv:
+            print(json.dumps(result.record))
 
 
 sys.modules[__name__].__class__ = CallableModule

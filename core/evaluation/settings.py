@@ -4,6 +4,7 @@ The first stage.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from math import inf
 from pathlib import Path
@@ -13,8 +14,11 @@ import torch
 
 from core.data.reader import Reader
 from core.data.sources import Source
-from core.errors import UserError, one_line, show
+from core.encoding import choose_device
+from core.errors import UserError, show
 from core.export import load_encoder
+from core.runs import expand_runs
+from core.saved import complete
 
 Task = Literal["knn", "linear", "svm", "retrieval", "finetune", "reconstruction", "published"]
 Pool = Literal["mean", "max", "sum", "first", "cls", "axis0"]
@@ -82,24 +86,8 @@ class EvaluationSettings:
 
     @property
     def torch_device(self) -> torch.device:
-        """`device`, by default the GPU where there is one.
-
-        Raises: UserError where it names none, or one that this machine or this torch does not have.
-        """
-        if self.device is None:
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError as error:
-            raise UserError(f"device={self.device} is no device: {one_line(error)}") from None
-
-        try:
-            torch.zeros(1, device=device).cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise UserError(
-                f"device={self.device} cannot be used here ({one_line(error)}); leave device= out, or give device=cpu."
-            ) from None
-        return device
+        """Raises: UserError where `device` names none."""
+        return choose_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -168,15 +156,18 @@ class LabelledTask:
 
 
 def encoder_nodes(run: Path) -> dict:
-    """The config nodes that a run's encoder is built from."""
+    """The config nodes that a run's encoder is built from, with every default."""
     config = load_encoder(run, pretrained=False).config
-    return {name: config[name] for name in ("tokenizer", "encoder")}
+    nodes = {name: deepcopy(config[name]) for name in ("tokenizer", "encoder")}
+    complete(nodes)
+    return nodes
 
 
 def as_paths(runs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The folders of runs; a folder of several seeds stands for its runs."""
     if isinstance(runs, str | Path):
-        return [Path(runs)]
-    return list(map(Path, runs))
+        runs = [runs]
+    return expand_runs(runs)
 
 
 def _check_choice(name: str, value: object, choices: object) -> None:

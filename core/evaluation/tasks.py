@@ -6,6 +6,7 @@ Each stage is a function of the one before; `extract_cached` and `cached` wrap t
 import json
 import os
 import shlex
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,8 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     config = open_config(settings.runs[0], overrides)
     head = record.heading(settings, config)
     name = record.file_name(head, _other_data(settings.runs[0], config))
+    if overrides:
+        _print_account(config)
     if settings.task == "reconstruction":
         return Result.of_record(_reconstruct(settings, config, head, name, command=command, start=start))
 
@@ -96,6 +99,13 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     written = {**head, **figures, **origin}
     record.save(settings.runs[0], written, name)
     return Result.of_record(written)
+
+
+def _print_account(config: dict) -> None:
+    """Prints which samples are read and which are passed over, beside the result: to stderr."""
+    _, source = open_source(config)
+    for line in source.account().lines():
+        print(f"data: {line}", file=sys.stderr, flush=True)
 
 
 def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
