@@ -101,7 +101,8 @@ def origin(experiment: str | None, searchpath: SearchPath = ()) -> str:
     """A sentence on where the data of an experiment are to be had; empty where its file does not say."""
     if experiment not in choices("experiment", searchpath):
         return ""
-    places = [content["origin"] for content in layers("experiment", experiment, searchpath) if "origin" in content]
+    contents = layers("experiment", experiment, searchpath)
+    places = [content["origin"] for content in contents if "origin" in content]
     return f" The data of experiment={experiment} are to be had from {places[-1]}." if places else ""
 
 

@@ -126,9 +126,12 @@ def _skill_lines(record: Mapping[str, Any]) -> Iterator[str]:
     filler = record.get("protocol", {}).get("filler", "")
     for objective, regions in record["figures"].items():
         figures = regions.get("total", {})
-        line = f"{of_skill(figures, filler)}: {objective}"
+        word = of_skill(figures, filler)
+        line = f"{word}: {objective}"
         if "skill" in figures:
-            line += f", held-out skill {interval(figures['skill'])} over {reference_name(figures, filler)}"
+            line += f", held-out skill {interval(figures['skill'])}"
+        if "skill" in figures and not word.startswith(WORSE):
+            line += f" over {reference_name(figures, filler)}"
         yield line
 
 

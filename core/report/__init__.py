@@ -1,7 +1,7 @@
 """`python -m core.report run=<run>`: writes `<run>/report.html`, one file that shows how a run went.
 
-run         a run's folder, as `core.train` writes it; it may still be training. Several, run=[a,b,c]: one page
-            that compares them, <a>/report_3_runs.html
+run         a run's folder, as `core.train` writes it; it may still be training. Several, run=[a,b,c] or a
+            folder of runs by `seeds=`: one page that compares them, <a>/report_3_runs.html
 
 The page begins with the verdicts of its evaluations. It holds curves, masks, pictures, embeddings, nearest
 neighbours and tokens of held-out samples, evaluations, skipped files and the config; it loads nothing from
@@ -25,14 +25,13 @@ def start(argv: Sequence[str]) -> None:
     from core.config import options
     from core.report.page import write_report
     from core.report.several import write_comparison
+    from core.runs import expand_runs
 
     settings, _ = options(argv, {"run": str | list[str]})
     runs = settings.get("run")
     if not runs:
         raise UserError("run= is missing: python -m core.report run=<the folder of a run>")
 
-    if isinstance(runs, list) and len(runs) > 1:
-        path = write_comparison(runs)
-    else:
-        path = write_report(runs[0] if isinstance(runs, list) else runs)
+    folders = expand_runs([runs] if isinstance(runs, str) else runs)
+    path = write_comparison(folders) if len(folders) > 1 else write_report(folders[0])
     print(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MB). It opens in any browser, also offline.")

@@ -11,7 +11,8 @@ from core.report.features import Encoded, TokenGrids
 from core.report.images import panels
 
 TAILS = (1, 99)  # percentiles of a component that become 0 and 1
-SIDE = 192  # pixels of the longer side of one grid
+SIDE = 192  # pixels of the longer side of one grid; of a clip half as many
+GAP, STRIP = 3, 24  # pixels between the slots of a clip, and of the height of a grid of one axis
 
 
 def token_pca(encoded: Encoded) -> str:
@@ -23,7 +24,8 @@ def token_pca(encoded: Encoded) -> str:
     colours, share = token_colours(grids)
     for number, key in enumerate(grids.keys):
         rasters = [*grids.pictures[number : number + 1], _raster(colours[number], key)]
-        content.append(Panel(key, rasters))
+        is_clip = len(colours.shape) == 5  # of slots, each with a grid of its own
+        content.append(Panel(key, rasters, "rows" if is_clip else "columns"))
 
     note = f"Red, green and blue are the first three principal components of all tokens shown ({share:.0%} of their "
     note += "variance): like colours are like features, also between samples."
@@ -49,18 +51,20 @@ def _raster(colours: np.ndarray, key: str) -> Raster:
     grid = colours.shape[:-1]
     if len(grid) == 1:
         colours = colours[None]
-    if len(grid) == 3:
-        colours = _side_by_side(colours)
 
     # Whole pixels for each token, as many as fit.
-    size = max(1, SIDE // max(colours.shape[0], min(colours.shape[1], 24)))
-    large = colours.repeat(size, 0).repeat(size, 1)
+    size = max(1, SIDE // max(colours.shape[-3:-1]))
+    if len(grid) == 3:
+        size = max(1, size // 2)
+    large = colours.repeat(size, -3).repeat(size, -2)
+    if len(grid) == 3:
+        large = _side_by_side(large)
     if len(grid) == 1:
-        large = large.repeat(max(1, 24 // size), 0)
+        large = large.repeat(max(1, STRIP // size), 0)
     return encode(torch.from_numpy(large)[None].float(), "tokens", f"token components of {key}", exact=True)
 
 
 def _side_by_side(colours: np.ndarray) -> np.ndarray:
-    """Slots (T, H, W, 3) in a row, with white columns between them: (H, T · (W + 1) − 1, 3)."""
-    spaced = np.pad(colours, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=1.0)
-    return np.concatenate(list(spaced), axis=1)[:, :-1]
+    """Slots (T, H, W, 3) in a row, with white columns between them: (H, T · (W + GAP) − GAP, 3)."""
+    spaced = np.pad(colours, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=1.0)
+    return np.concatenate(list(spaced), axis=1)[:, :-GAP]
