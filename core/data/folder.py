@@ -12,6 +12,7 @@ from core.data.account import Account
 from core.data.scan import Entry, Scan
 from core.data.sources import Item, Source
 from core.errors import UserError
+from core.files import printable
 
 FOLDERS = "names of folders, archives or lists:"  # a split by them
 MOST_NAMES = 4  # that a message lists
@@ -96,14 +97,15 @@ class FolderSource(Source):
 
         labels = {}
         for label in (*contents.classes, *contents.questions):
-            labels[label] = ", ".join(scan.label_sources.get(label, ["names of folders"]))
+            sources = scan.label_sources.get(label, {"names of folders": None})
+            labels[label] = printable(", ".join(sources))
         return Account(
             samples=samples,
             split_by=self.split_by,
             labels=labels,
             classes=contents.classes,
             passed_over=scan.leftovers.groups(),
-            notes=list(dict.fromkeys([*scan.notes, *contents.notes])),
+            notes=list(map(printable, dict.fromkeys([*scan.notes, *contents.notes]))),
         )
 
     @cached_property

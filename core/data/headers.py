@@ -57,10 +57,14 @@ class Column:
     def are_integers(self) -> bool:
         return all(re.fullmatch(r"-?\d+", value) for value in self.distinct)
 
+    def spellings(self) -> set[str]:
+        """The distinct values in lower case."""
+        return set(map(str.lower, self.distinct))
+
     @cached_property
     def are_answers(self) -> bool:
         """Whether all values are yes (1), no (0) or unknown (-1, empty)."""
-        return set(map(str.lower, self.distinct)) <= ANSWERS
+        return self.spellings() <= ANSWERS
 
     @property
     def may_be_classes(self) -> bool:
@@ -86,7 +90,9 @@ class Column:
         is_likely = self.position < path_column or len(numbers) >= FREE_TEXT
         return counts_up and numbers[0] in (0, 1) and is_likely
 
-    @property
+    def holds_integers(self) -> bool:
+        return self.are_integers
+
     def partition(self) -> tuple[int, ...]:
         """The classes as numbers in order of appearance: alike for two spellings of the same classes."""
         numbers: dict[str, int] = {}
@@ -119,8 +125,9 @@ class PartColumns:
             raise UserError(f"{where}: the part ends at {end:g}, not after its start, {start:g}. Mend the line.")
         if self.unit == "frames":
             return Part(start, end, "frames")
-        scale = 1000.0 if self.unit == "milliseconds" else 1.0
-        return Part(start / scale, None if end is None else end / scale, "seconds")
+        if self.unit == "milliseconds":
+            start, end = start / 1000, end and end / 1000
+        return Part(start, end, "seconds")
 
 
 @dataclass(kw_only=True)
@@ -146,8 +153,8 @@ def find_uses(path: Path, sheet: Sheet, *, labels: Sequence[str] | None, group: 
     if uses.part is not None:
         start, end, unit = uses.part.start, uses.part.end, uses.part.unit
         rest = _without(rest, start, end)
-        end_text = f"{end} is their length" if uses.part.is_length else f"{end} their end"
-        uses.notes.append(f"parts of files are read: {start} is their start, {end_text}, in {unit}")
+        meaning = ("end", "length")[uses.part.is_length]
+        uses.notes.append(f"parts of files are read: {start} is their start, {end} their {meaning}, in {unit}")
 
     uses.split = _split_column(rest)
     rest = _without(rest, uses.split)
@@ -218,10 +225,8 @@ def _find_labels(uses: Uses, rest: list[Column]) -> None:
         return
 
     candidates = [column for column in rest if column.may_be_classes]
-    partitions = {column.partition for column in candidates}
-    if len(candidates) > 1 and len(partitions) == 1:  # a class by name and number
-        words = [column for column in candidates if not column.are_integers]
-        candidates = (words or candidates)[:1]
+    if len(candidates) > 1 and len(set(map(Column.partition, candidates))) == 1:  # a class by name and number
+        candidates = sorted(candidates, key=Column.holds_integers)[:1]
     if len(candidates) == 1:
         uses.labels[LABEL] = candidates[0]
     else:
@@ -256,9 +261,8 @@ def _are_offsets(starts: Column, counts: Column, labels: Column) -> bool:
 def _answers(rest: list[Column]) -> list[Column]:
     """Two columns or more of answers to yes/no questions; none where they do not vary or none is yes."""
     columns = [column for column in rest if column.are_answers]
-    values = {value.lower() for column in columns for value in column.distinct}
-    varies = any(len(column.distinct) > 1 for column in columns)
-    if len(columns) > 1 and varies and values & YES:
+    values = list(map(Column.spellings, columns))
+    if len(columns) > 1 and max(map(len, values)) > 1 and set().union(*values) & YES:
         return columns
     return []
 
@@ -266,7 +270,9 @@ def _answers(rest: list[Column]) -> list[Column]:
 def _named_for_label(rest: list[Column]) -> Column | None:
     """The first column whose name ends in a word of labels: image_class, class_id."""
     for column in rest:
-        words = [word for word in column.words if word not in BESIDE_LABELS]
+        words = column.words
+        while words and words[-1] in BESIDE_LABELS:
+            words = words[:-1]
         if words and words[-1] in LABEL_WORDS:
             return column
     return None
@@ -305,9 +311,7 @@ def _part_columns(columns: list[Column]) -> PartColumns | None:
 
 
 def _named_parts(columns: list[Column]) -> PartColumns | None:
-    starts = [column for column in columns if _names_time(column, STARTS)]
-    ends = [column for column in columns if _names_time(column, ENDS)]
-    lengths = [column for column in columns if _names_time(column, LENGTHS)]
+    starts, ends, lengths = (_naming_time(columns, words) for words in (STARTS, ENDS, LENGTHS))
     if _named(columns, CUT_FILES) is not None or not starts or not (ends or lengths):
         return None
 
@@ -320,23 +324,29 @@ def _named_parts(columns: list[Column]) -> PartColumns | None:
     return PartColumns(start=start, end=end, unit=_unit(end), is_length=not ends)
 
 
-def _names_time(column: Column, words: Sequence[str]) -> bool:
-    """Whether a name is one of the words, alone or beside words of time: start, t_start, start_frame, time_start."""
-    rest = [word for word in column.words if word not in BESIDE_TIMES]
-    return len(rest) == 1 and rest[0] in words
+def _naming_time(columns: Sequence[Column], words: Sequence[str]) -> list[Column]:
+    """Columns whose name is one of the words, alone or beside words of time: start, t_start, start_frame."""
+    named = []
+    for column in columns:
+        rest = set(column.words) - set(BESIDE_TIMES)
+        if len(rest) == 1 and rest <= set(words):
+            named.append(column)
+    return named
 
 
 def _unit(column: Column) -> str:
     if {"frame", "frames"} & set(column.words):
         return "frames"
-    return "milliseconds" if "ms" in column.words else "seconds"
+    if "ms" in column.words:
+        return "milliseconds"
+    return "seconds"
 
 
 def _named(columns: Sequence[Column], names: Sequence[str], less: str = "") -> Column | None:
     """The column with the first of the names that there is; `less`: a word that may follow it."""
     by_name = {}
     for column in columns:
-        by_name.setdefault(column.name.removesuffix(less).rstrip("_ ") if less else column.name, column)
+        by_name.setdefault(column.name.removesuffix(less).rstrip("_ "), column)
     for name in names:
         if name in by_name:
             return by_name[name]
@@ -344,9 +354,9 @@ def _named(columns: Sequence[Column], names: Sequence[str], less: str = "") -> C
 
 
 def _require(path: Path, header: Sequence[str], columns: list[Column], name: str, *, setting: str) -> Column:
-    for column in columns:
-        if header and column.name == name.lower():
-            return column
+    column = _named(columns, [name.lower()])
+    if header and column is not None:
+        return column
     raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {', '.join(header) or 'no header'}.")
 
 

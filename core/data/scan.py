@@ -157,7 +157,7 @@ class Scan:
                 self._label_from(label, f"{column} of {_name(file.path, base)}")
             self.notes.extend(f"{_name(file.path, base)}: {note}" for note in file.table.notes)
 
-        for file, row in self._lists.rows(listing.lists):
+        for row, file in self._lists.rows(listing.lists):
             path = Path(row.file or row.path)
             name = _name(path, base)
             above = PurePosixPath(_name(file.path, base)).parent.parts
