@@ -19,7 +19,11 @@ from core.errors import UserError, suggestion
 COMMANDS = {
     "train": "train an encoder by predicting hidden parts",
     "evaluate": "measure a run's encoder",
+    "compare": "a table of runs with intervals over seeds",
+    "runs": "list runs with their key figures",
     "report": "write a run's report.html",
+    "encode": "write features of your own samples into a file",
+    "reconstruct": "draw your own samples, masked and reconstructed",
     "convert": "turn an official checkpoint into an encoder",
 }
 
@@ -62,7 +66,7 @@ def command(
 
 
 def _print_any_name() -> None:
-    """Names of files may hold bytes and letters that the terminal's encoding has not: they are printed as escapes."""
+    """Letters of file names that the terminal's encoding has not are printed as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,12 +1,13 @@
 """One run from its config to its end: data, method, training, then the saved encoder and its held-out skill."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -24,9 +25,9 @@ from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
 from core.engine.resume import check_resume
-from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir
+from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir, seed_overrides
 from core.errors import UserError
-from core.evaluation import reconstruction
+from core.evaluation import reconstruction, verdicts
 from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
@@ -81,8 +82,16 @@ class Data:
         return None if root is None else fingerprint([self.train, self.test], str(root))
 
 
-def train(*overrides: str, **settings: Any) -> Run:
-    """Trains as `python -m core.train` does, or resumes, and returns the run.
+@overload
+def train(*overrides: str, **settings: Any) -> Run: ...
+
+
+@overload
+def train(*overrides: str, seeds: int, **settings: Any) -> list[Run]: ...
+
+
+def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | list[Run]:
+    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds` a list of runs.
 
     run = train("modality=image", "data.root=photos", steps=100)
 
@@ -97,10 +106,10 @@ def train(*overrides: str, **settings: Any) -> Run:
     start, overrides = Start.of(words)
     if start.dry_run:
         raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
-    config = compose(overrides)
     with connect() as distributed:
-        run_dir = run(overrides, config, distributed, start)
-    return open_run(run_dir)
+        run_dirs = run_seeds(overrides, seeds, distributed, start)
+    runs = list(map(open_run, run_dirs))
+    return runs[0] if seeds is None else runs
 
 
 def _as_override(value: Any) -> str:
@@ -112,6 +121,22 @@ def _as_override(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_as_override, value))}]"
     return str(value)
+
+
+def run_seeds(overrides: Sequence[str], seeds: int | None, distributed: Distributed, start: Start) -> list[Path]:
+    """`run`; with `seeds` one run after another, each with a seed of its own. Returns the runs' folders."""
+    run_dirs = []
+    for words in seed_overrides(overrides, compose(overrides), seeds):
+        config = compose(words)
+        if seeds is not None:
+            log_main(distributed, f"\nSeed {config['seed']}, {len(run_dirs) + 1} of {seeds}:")
+        run_dirs.append(run(words, config, distributed, start))
+
+    if seeds is not None:
+        folder = run_dirs[0].parent
+        text = f"All {seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
+        log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
+    return run_dirs
 
 
 def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
@@ -136,6 +161,8 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     seed_global(settings.plan.seed, distributed.device)
     method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
     complete(config)
+    if data.reader.views is not None:
+        method.check_readouts(data.reader.views)
     stream = open_stream(config, settings, data, distributed)
     clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 
@@ -246,15 +273,8 @@ def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Pat
     export_encoder(run_dir, method, config)
 
     record = reconstruction.evaluate_run(run_dir, method, config)
-    for name, regions in record["figures"].items():
-        text = regions["total"].get("result", "no hidden tokens")
-        if "skill" in regions["total"]:
-            skill = regions["total"]["skill"]
-            text = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
-        print(f"Held-out skill, {name}: {text}", flush=True)
-
-    if "reason" in record:
-        print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
+    for line in verdicts.lines({"task": "reconstruction", **record}):
+        print(line, flush=True)
 
 
 def summary(
@@ -303,11 +323,22 @@ def nothing_to_do(run_dir: Path, steps: int) -> str:
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
-    """The commands to look at a run and to evaluate it."""
+    """The commands to look at a run, to evaluate it, to use its encoder and to go on from its weights."""
     task = "knn"
     if config.get("published") is not None:
         task = "published"
-    return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task={task}"
+
+    path, config_file = shlex.quote(str(run_dir)), shlex.quote(str(run_dir / "config.yaml"))
+    longer = "steps" if config.get("steps") is not None else "epochs"
+    again = f"config={config_file} init.from={path} {longer}={config[longer]} run_dir=<another>"
+    commands = {
+        f"report run={path}": "curves and pictures",
+        f"evaluate run={path} task={task}": "compared with baselines",
+        f"encode run={path} data.root=<files> out=features.npz": "features of your files",
+        f"train {again}": f"from its weights on, as long again: {longer}= sets how long",
+    }
+    lines = [f"  python -m core.{command}  # {purpose}" for command, purpose in commands.items()]
+    return "\n".join(["Next:", *lines])
 
 
 def log_main(distributed: Distributed, text: str) -> None:

@@ -98,7 +98,8 @@ class Leftovers:
         """The most frequent first."""
         groups = []
         for (reason, kind), count in self.counts.most_common():
-            groups.append(PassedOver(reason=reason, kind=kind, count=count, examples=self.examples[reason, kind]))
+            examples = self.examples[reason, kind]
+            groups.append(PassedOver(reason=reason, kind=kind, count=count, examples=examples))
         return groups
 
 

@@ -1,4 +1,4 @@
-"""How the lines of a list are cut into cells, and which column holds paths: the one whose values are files."""
+"""How the lines of a list are cut into cells, and which column holds paths: that whose values are files."""
 
 import csv
 import json
@@ -296,9 +296,9 @@ def _column(records: list[Cells], column: int, count: int) -> Cells:
 
 def _no_path_column(path: Path, header: Sequence[str]) -> str:
     return (
-        f"data.root: the list file {path} has no column whose values are files, and none called {', '.join(PATHS)} "
-        f"(or a name that ends in {', '.join(PATH_ENDINGS)}); its columns are {', '.join(header)}. Add one with "
-        "paths relative to the list's own folder, or absolute."
+        f"data.root: the list file {path} has no column whose values are files, and none called "
+        f"{', '.join(PATHS)} (or a name that ends in {', '.join(PATH_ENDINGS)}); its columns are "
+        f"{', '.join(header)}. Add one with paths relative to the list's own folder, or absolute."
     )
 
 

@@ -22,7 +22,7 @@ STARTS = ("start", "begin", "from", "onset", "tmin", "t0", "first")
 ENDS = ("end", "stop", "to", "tmax", "t1", "last", "finish")
 LENGTHS = ("duration", "length")
 # Words beside them: t_start, start_frame, time_start.
-BESIDE_TIMES = ("time", "timestamp", "t", "frame", "frames", "sec", "secs", "second", "seconds", "s", "ms", "in", "idx")
+BESIDE_TIMES = {"time", "timestamp", "t", "frame", "frames", "sec", "secs", "second", "seconds", "s", "ms", "in"}
 CUT_FILES = ("youtube_id", "ytid")  # beside start and end: the files are cut already
 ANSWERS = {"0", "1", "-1", "0.0", "1.0", "-1.0", "true", "false", ""}
 YES = {"1", "1.0", "true"}
@@ -122,7 +122,8 @@ class PartColumns:
             return None
 
         if end is not None and end <= start:
-            raise UserError(f"{where}: the part ends at {end:g}, not after its start, {start:g}. Mend the line.")
+            text = f"the part ends at {end:g}, not after its start, {start:g}"
+            raise UserError(f"{where}: {text}. Mend the line.")
         if self.unit == "frames":
             return Part(start, end, "frames")
         if self.unit == "milliseconds":
@@ -132,7 +133,7 @@ class PartColumns:
 
 @dataclass(kw_only=True)
 class Uses:
-    """Columns by their use. `answers`: those that together hold the answers of one label. `notes`: choices made."""
+    """Columns by their use. `answers`: those that together hold the answers of one label."""
 
     labels: dict[str, Column] = field(default_factory=dict)
     answers: list[Column] = field(default_factory=list)
@@ -154,7 +155,7 @@ def find_uses(path: Path, sheet: Sheet, *, labels: Sequence[str] | None, group: 
         start, end, unit = uses.part.start, uses.part.end, uses.part.unit
         rest = _without(rest, start, end)
         meaning = ("end", "length")[uses.part.is_length]
-        uses.notes.append(f"parts of files are read: {start} is their start, {end} their {meaning}, in {unit}")
+        uses.notes.append(f"parts of files: {start} is their start, {end} their {meaning}, in {unit}")
 
     uses.split = _split_column(rest)
     rest = _without(rest, uses.split)
@@ -193,7 +194,7 @@ def _columns(sheet: Sheet) -> list[Column]:
 
 
 def _find_named_labels(uses: Uses, rest: list[Column]) -> None:
-    """Labels under a header: the column with a usual name, else answers, else the only one that holds classes."""
+    """Labels under a header: a column with a usual name, else answers, else the only one of classes."""
     column = _named(rest, LABEL_WORDS) or _named_for_label(rest)
     if column is not None:
         uses.labels[LABEL] = column
@@ -209,7 +210,8 @@ def _find_named_labels(uses: Uses, rest: list[Column]) -> None:
         uses.notes.append(f"{candidates[0]} is taken for the label; data.labels=[name] names another")
     elif rest:
         titles = ", ".join(column.title for column in rest[:MOST_SHOWN])
-        uses.notes.append(f"no column is taken for a label (there are {titles}); data.labels=[name, …] names some")
+        remedy = "data.labels=[name, …] names some"
+        uses.notes.append(f"no column is taken for a label (there are {titles}); {remedy}")
 
 
 def _find_labels(uses: Uses, rest: list[Column]) -> None:
@@ -231,22 +233,24 @@ def _find_labels(uses: Uses, rest: list[Column]) -> None:
         uses.labels[LABEL] = candidates[0]
     else:
         columns = ", ".join(map(str, rest[:MOST_SHOWN]))
-        uses.notes.append(f"{columns}: no label is read, for none of them alone holds classes; a header names them")
+        reason = "none of them alone holds classes; a header names them"
+        uses.notes.append(f"{columns}: no label is read, for {reason}")
 
 
 def _find_numbers(uses: Uses, rest: list[Column]) -> None:
-    """The label among columns of integers alone: VideoMAE V2's `path 0 -1`, Kinetics' `path frames label`, …"""
+    """The label among columns of integers: VideoMAE V2's `path 0 -1`, Kinetics' `path frames label`, …"""
     last = rest[-1]
     if len(rest) == 1:
         uses.labels[LABEL] = last
     elif len(rest) == 2 and last.distinct == {"-1"}:
-        uses.notes.append("two numbers after each path, the second -1, are read as start or frames, and no label")
+        uses.notes.append("two numbers after each path, the second -1, are read as frames, and no label")
     elif len(rest) == 2:
         uses.labels[LABEL] = last
         uses.notes.append("two numbers after each path are read as the count of frames, and the label")
     elif len(rest) == 3 and _are_offsets(*rest):
         uses.labels[LABEL] = last
-        uses.notes.append("three numbers after each path are read as start and count of frames, and the label")
+        meaning = "start and count of frames, and the label"
+        uses.notes.append(f"three numbers after each path are read as {meaning}")
     else:
         uses.labels = {f"{LABEL}_{number}": column for number, column in enumerate(rest)}
         uses.notes.append(f"{len(rest)} numbers after each path are read as labels {', '.join(uses.labels)}")
@@ -255,7 +259,9 @@ def _find_numbers(uses: Uses, rest: list[Column]) -> None:
 def _are_offsets(starts: Column, counts: Column, labels: Column) -> bool:
     """Whether three columns are the start and count of frames, and the label."""
     pairs = zip(map(int, starts.values), map(int, counts.values), strict=True)
-    return all(start < count for start, count in pairs) and min(map(int, counts.values)) > max(map(int, labels.values))
+    if not all(start < count for start, count in pairs):
+        return False
+    return min(map(int, counts.values)) > max(map(int, labels.values))
 
 
 def _answers(rest: list[Column]) -> list[Column]:
@@ -328,7 +334,7 @@ def _naming_time(columns: Sequence[Column], words: Sequence[str]) -> list[Column
     """Columns whose name is one of the words, alone or beside words of time: start, t_start, start_frame."""
     named = []
     for column in columns:
-        rest = set(column.words) - set(BESIDE_TIMES)
+        rest = set(column.words) - BESIDE_TIMES
         if len(rest) == 1 and rest <= set(words):
             named.append(column)
     return named
@@ -357,7 +363,8 @@ def _require(path: Path, header: Sequence[str], columns: list[Column], name: str
     column = _named(columns, [name.lower()])
     if header and column is not None:
         return column
-    raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {', '.join(header) or 'no header'}.")
+    titles = ", ".join(header) or "no header"
+    raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {titles}.")
 
 
 def _without(columns: Sequence[Column], *taken: Column | None) -> list[Column]:

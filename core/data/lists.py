@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from core.data import splits, tables
 from core.data.account import Leftovers
+from core.data.clips import ClipFolders
 from core.data.places import Places
 from core.data.sources import Part
 from core.data.tables import Row, Table
@@ -17,7 +18,7 @@ from core.errors import UserError
 
 MOST_TABLES = 32  # in one folder; where there are more, only those named by a split or as below are lists
 USUAL_NAMES = ("metadata", "labels", "annotations", "list", "index")
-LEAST_SHARE = 0.5  # of the samples in its folders that a list names, unless its name or a column tells the split
+LEAST_SHARE = 0.5  # of the samples in its folders that a list names, unless it tells the split
 
 MISSING = "listed, but missing"
 REPEATED = "listed twice, alike in everything"
@@ -62,7 +63,7 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The lists of a data set, the folders for whose samples they stand (`scopes`), and lists that do not count."""
+    """The lists of a data set, the folders for whose samples they stand (`scopes`), and lists left aside."""
 
     lists: list[ListFile] = field(default_factory=list)
     scopes: set[str] = field(default_factory=set)
@@ -77,7 +78,9 @@ class Listing:
 class ListReader:
     """Opens lists. `labels`, `group`: their columns to use, None for the usual names.
 
-    `reads_parts`: whether samples may be parts of files. `leftovers`, `notes`: get whatever is left out or decided.
+    `reads_parts`: whether samples may be parts of files. `leftovers`, `notes`: get whatever is left out or
+    decided.
+    `clips`: folders that are samples.
     """
 
     extensions: Sequence[str]
@@ -86,10 +89,11 @@ class ListReader:
     reads_parts: bool
     leftovers: Leftovers
     notes: list[str]
+    clips: ClipFolders = field(default_factory=ClipFolders)
 
     def open(self, path: Path) -> ListFile:
         """A list that the user names. Raises: UserError where it is none, or names no file that exists."""
-        table = tables.read(path, self.labels, self.group, Places(path.parent, None, self.extensions))
+        table = tables.read(path, self.labels, self.group, Places(path.parent, None, self.extensions, self.clips))
         if all(row.file is None for row in table.rows):
             first = path.parent / table.rows[0].path
             raise UserError(
@@ -103,14 +107,15 @@ class ListReader:
 
         Lists named by split (train.csv, val.csv) go before others in the same folder, such as an all.csv.
         """
-        samples = [file for file in files if is_sample(file.name)]
+        samples = [file for file in files if is_sample(str(file))]
         candidates: list[ListFile] = []
         for path in _likely(files, samples):
             listing = self._try(root, path, is_sample)
             if listing is not None:
                 candidates.append(listing)
             elif splits.from_name(path.stem):
-                self.notes.append(f"{path.relative_to(root)} names no sample that exists, and is not read as a list")
+                name = path.relative_to(root)
+                self.notes.append(f"{name} names no sample that exists, and is not read as a list")
 
         have_splits = any(listing.split for listing in candidates)
         lists, scopes = [], set()
@@ -139,8 +144,8 @@ class ListReader:
         count = sum(lies_below(str(file), scope) for file in samples)
         if not listing.tells_split and len(listing.files) < LEAST_SHARE * count:
             self.notes.append(
-                f"{listing.path.name} lists {len(listing.files)} of {count} samples: it is not taken for the list of "
-                f"them; data.root={listing.path} takes it"
+                f"{listing.path.name} lists {len(listing.files)} of {count} samples: it is not taken for the "
+                f"list of them; data.root={listing.path} takes it"
             )
             return SMALL_LIST
 
@@ -178,8 +183,8 @@ class ListReader:
         return list(first.values())
 
     def _try(self, root: Path, path: Path, is_sample: Callable[[str], bool]) -> ListFile | None:
-        """A file as a list; None where it is none. Raises: UserError for a list by its name that is damaged."""
-        places = Places(path.parent, root, self.extensions)
+        """A file as a list; None where it is none. Raises: UserError for a damaged list by its name."""
+        places = Places(path.parent, root, self.extensions, self.clips)
         if not tables.names_files(path, places):
             return None
 
@@ -197,7 +202,10 @@ class ListReader:
         return None
 
     def _parts(self, listing: ListFile) -> list[Row]:
-        """The rows, whole files where the modality reads no parts. Raises: UserError where these would coincide."""
+        """The rows; of whole files where the modality reads no parts.
+
+        Raises: UserError where these would coincide.
+        """
         rows = listing.table.rows
         if self.reads_parts or all(row.part is None for row in rows):
             return rows
@@ -206,10 +214,11 @@ class ListReader:
         path, count = counts.most_common(1)[0]
         if count > 1:
             raise UserError(
-                f"data.root: {listing.path} lists parts of files (start and end), which this modality does not read: "
-                f"{path} stands in {count} rows. Cut the files, or list each once."
+                f"data.root: {listing.path} lists parts of files (start and end), which this modality does not "
+                f"read: {path} stands in {count} rows. Cut the files, or list each once."
             )
-        self.notes.append(f"the parts (start and end) that {listing.path.name} lists are not read: files are whole")
+        name = listing.path.name
+        self.notes.append(f"the parts (start and end) that {name} lists are not read: files are whole")
         return [replace(row, part=None) for row in rows]
 
 
@@ -224,10 +233,13 @@ def _likely(files: Iterable[Path], samples: Iterable[Path]) -> list[Path]:
     likely: list[Path] = []
     for paths in by_folder.values():
         if len(paths) > MOST_TABLES:
-            paths = [path for path in paths if splits.from_name(path.stem) or path.stem.lower() in USUAL_NAMES]
-            paths = paths[:MOST_TABLES]
+            paths = list(filter(_has_usual_name, paths))[:MOST_TABLES]
         likely.extend(paths)
     return likely
+
+
+def _has_usual_name(path: Path) -> bool:
+    return splits.from_name(path.stem) is not None or path.stem.lower() in USUAL_NAMES
 
 
 def lies_below(file: str, folder: str) -> bool:
@@ -265,19 +277,20 @@ def _check_alike(earlier: Listed, listed: Listed) -> None:
     before, row = earlier.row, listed.row
     where = f"data.root: {row.path} stands in {_name_rows(earlier, listed)}"
     if (earlier.list.split, before.split) != (listed.list.split, row.split):
-        raise UserError(f"{where}, so that {listed.list.path} lists {row.path} twice, for different splits. Keep one.")
+        path = listed.list.path
+        raise UserError(f"{where}, so that {path} lists {row.path} twice, for different splits. Keep one.")
 
     if before.names != row.names:
         raise UserError(
-            f"{where} with labels {_name_labels(before)}, {_name_labels(row)}: a sample is read once. Keep one row "
-            "for each file, or list the parts by columns start and end (video)."
+            f"{where} with labels {_name_labels(before)}, {_name_labels(row)}: a sample is read once. Keep one "
+            "row for each file, or list the parts by columns start and end (video)."
         )
 
     columns = _differing_columns(earlier, listed)
     if columns:
         raise UserError(
-            f"{where}, which differ in {', '.join(columns)}: boxes, captions or parts in other columns than start "
-            "and end are not read. Keep one row for each file."
+            f"{where}, which differ in {', '.join(columns)}: boxes, captions or parts in other columns than "
+            "start and end are not read. Keep one row for each file."
         )
     if before.group != row.group:
         raise UserError(f"{where} with groups {before.group} and {row.group}. Keep one.")

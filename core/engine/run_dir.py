@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,29 @@ SHOWN = 12  # differing keys that a message lists
 def default_path(config: dict) -> Path:
     """runs/<modality>_<method>_<size>_<data>"""
     return Path("runs") / "_".join(config[group]["name"] for group in ("modality", "method", "size", "data"))
+
+
+def seed_overrides(overrides: Sequence[str], config: dict[str, Any], seeds: int | None) -> list[list[str]]:
+    """The overrides themselves; with `seeds` those for each of seed, seed + 1, …, whose runs lie in
+    `<run_dir>/seed<number>`. `config`: composed from them.
+
+    Raises: UserError for no seeds, and where the directory is a run itself.
+    """
+    if seeds is None:
+        return [list(overrides)]
+    if seeds < 1:
+        raise UserError(f"seeds={seeds} must be at least 1.")
+
+    path = Path(config.get("run_dir") or default_path(config))
+    if (path / "config.yaml").exists():
+        text = f"{path} holds a run; seeds={seeds} makes a folder of {seeds} runs"
+        raise UserError(f"{text}: choose another run_dir=.")
+
+    shared = [text for text in overrides if text.partition("=")[0] not in ("seed", "run_dir")]
+    by_seed = []
+    for seed in range(config["seed"], config["seed"] + seeds):
+        by_seed.append([*shared, f"seed={seed}", f"run_dir={path / f'seed{seed}'}"])
+    return by_seed
 
 
 @contextmanager
