@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class Sheet:
     numbers: list[int]
     path_column: int
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Cells of a usual record."""
         return len(self.header) or _usual_width(self.records)

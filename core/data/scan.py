@@ -162,10 +162,13 @@ class Scan:
                 self._label_from(label, f"{column} of {_name(file.path, base)}")
             self.notes.extend(f"{_name(file.path, base)}: {note}" for note in file.table.notes)
 
+        folders_of = {}
+        for file in listing.lists:
+            folders_of[file.path] = PurePosixPath(_name(file.path, base)).parent.parts
         for row, file in self._lists.rows(listing.lists):
             path = Path(row.file or row.path)
             name = _name(path, base)
-            above = PurePosixPath(_name(file.path, base)).parent.parts
+            above = folders_of[file.path]
 
             entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
             for entry in entries:
