@@ -66,7 +66,7 @@ def command(
 
 
 def _print_any_name() -> None:
-    """Names of files may hold bytes and letters that the terminal's encoding has not: they are printed as escapes."""
+    """Letters of file names that the terminal's encoding has not are printed as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -13,7 +13,7 @@ from core.errors import UserError
 
 
 def printable(name: str) -> str:
-    """A file's name as text that every terminal takes: bytes that are not UTF-8 as "\\xe9", a new line as "\\n"."""
+    """A file's name as text for every terminal: bytes that are not UTF-8 as "\\xe9", a new line as "\\n"."""
     if name.isascii() and name.isprintable():
         return name
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from core.files import printable
+
 EXAMPLES = 3  # of each reason and kind
 MOST_NAMES = 5  # of classes or kinds on a line
 
@@ -69,10 +71,11 @@ class Leftovers:
         self.examples: dict[tuple[str, str], list[str]] = {}
 
     def add(self, reason: str, kind: str, example: str) -> None:
+        kind = printable(kind)
         self.counts[reason, kind] += 1
         examples = self.examples.setdefault((reason, kind), [])
         if len(examples) < EXAMPLES:
-            examples.append(example)
+            examples.append(printable(example))
 
     def extend(self, groups: Iterable[PassedOver]) -> None:
         for group in groups:
@@ -95,7 +98,8 @@ class Leftovers:
         """The most frequent first."""
         groups = []
         for (reason, kind), count in self.counts.most_common():
-            groups.append(PassedOver(reason=reason, kind=kind, count=count, examples=self.examples[reason, kind]))
+            examples = self.examples[reason, kind]
+            groups.append(PassedOver(reason=reason, kind=kind, count=count, examples=examples))
         return groups
 
 

@@ -12,6 +12,7 @@ from core.data.account import Account
 from core.data.scan import Entry, Scan
 from core.data.sources import Item, Source
 from core.errors import UserError
+from core.files import printable
 
 FOLDERS = "names of folders, archives or lists:"  # a split by them
 MOST_NAMES = 4  # that a message lists
@@ -36,8 +37,8 @@ class FolderSource(Source):
     `split_seed`, not by the run's seed, so that no run trains on samples that another tests on. Where
     nothing is marked test, validation stands in.
 
-    Lists (`tables`) in a folder whose paths lead to samples stand for the samples of their folder; its other files
-    are passed over. Whatever is left out or decided is in `account`.
+    Lists (`tables`) in a folder whose paths lead to samples stand for the samples of their folder; its other
+    files are passed over. Whatever is left out or decided is in `account`.
 
     Labels: a table's column, an array's or tar's labels, else the folder's name; never needed. Integer
     labels keep their values; names are numbered in their order.
@@ -106,14 +107,15 @@ class FolderSource(Source):
 
         labels = {}
         for label in (*contents.classes, *contents.questions):
-            labels[label] = ", ".join(scan.label_sources.get(label, ["names of folders"]))
+            sources = scan.label_sources.get(label, {"names of folders": None})
+            labels[label] = printable(", ".join(sources))
         return Account(
             samples=samples,
             split_by=self.split_by,
             labels=labels,
             classes=contents.classes,
             passed_over=scan.leftovers.groups(),
-            notes=list(dict.fromkeys([*scan.notes, *contents.notes])),
+            notes=list(map(printable, dict.fromkeys([*scan.notes, *contents.notes]))),
         )
 
     @property

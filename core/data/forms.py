@@ -1,4 +1,4 @@
-"""How the lines of a list are cut into cells, and which column holds paths: the one whose values are files."""
+"""How the lines of a list are cut into cells, and which column holds paths: that whose values are files."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class Sheet:
     numbers: list[int]
     path_column: int
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Cells of a usual record."""
         return len(self.header) or _usual_width(self.records)
@@ -296,9 +297,9 @@ def _column(records: list[Cells], column: int, count: int) -> Cells:
 
 def _no_path_column(path: Path, header: Sequence[str]) -> str:
     return (
-        f"data.root: the list file {path} has no column whose values are files, and none called {', '.join(PATHS)} "
-        f"(or a name that ends in {', '.join(PATH_ENDINGS)}); its columns are {', '.join(header)}. Add one with "
-        "paths relative to the list's own folder, or absolute."
+        f"data.root: the list file {path} has no column whose values are files, and none called "
+        f"{', '.join(PATHS)} (or a name that ends in {', '.join(PATH_ENDINGS)}); its columns are "
+        f"{', '.join(header)}. Add one with paths relative to the list's own folder, or absolute."
     )
 
 

@@ -22,7 +22,7 @@ STARTS = ("start", "begin", "from", "onset", "tmin", "t0", "first")
 ENDS = ("end", "stop", "to", "tmax", "t1", "last", "finish")
 LENGTHS = ("duration", "length")
 # Words beside them: t_start, start_frame, time_start.
-BESIDE_TIMES = ("time", "timestamp", "t", "frame", "frames", "sec", "secs", "second", "seconds", "s", "ms", "in", "idx")
+BESIDE_TIMES = {"time", "timestamp", "t", "frame", "frames", "sec", "secs", "second", "seconds", "s", "ms", "in"}
 CUT_FILES = ("youtube_id", "ytid")  # beside start and end: the files are cut already
 ANSWERS = {"0", "1", "-1", "0.0", "1.0", "-1.0", "true", "false", ""}
 YES = {"1", "1.0", "true"}
@@ -57,10 +57,14 @@ class Column:
     def are_integers(self) -> bool:
         return all(re.fullmatch(r"-?\d+", value) for value in self.distinct)
 
+    def spellings(self) -> set[str]:
+        """The distinct values in lower case."""
+        return set(map(str.lower, self.distinct))
+
     @cached_property
     def are_answers(self) -> bool:
         """Whether all values are yes (1), no (0) or unknown (-1, empty)."""
-        return set(map(str.lower, self.distinct)) <= ANSWERS
+        return self.spellings() <= ANSWERS
 
     @property
     def may_be_classes(self) -> bool:
@@ -86,7 +90,9 @@ class Column:
         is_likely = self.position < path_column or len(numbers) >= FREE_TEXT
         return counts_up and numbers[0] in (0, 1) and is_likely
 
-    @property
+    def holds_integers(self) -> bool:
+        return self.are_integers
+
     def partition(self) -> tuple[int, ...]:
         """The classes as numbers in order of appearance: alike for two spellings of the same classes."""
         numbers: dict[str, int] = {}
@@ -116,16 +122,18 @@ class PartColumns:
             return None
 
         if end is not None and end <= start:
-            raise UserError(f"{where}: the part ends at {end:g}, not after its start, {start:g}. Mend the line.")
+            text = f"the part ends at {end:g}, not after its start, {start:g}"
+            raise UserError(f"{where}: {text}. Mend the line.")
         if self.unit == "frames":
             return Part(start, end, "frames")
-        scale = 1000.0 if self.unit == "milliseconds" else 1.0
-        return Part(start / scale, None if end is None else end / scale, "seconds")
+        if self.unit == "milliseconds":
+            start, end = start / 1000, end and end / 1000
+        return Part(start, end, "seconds")
 
 
 @dataclass(kw_only=True)
 class Uses:
-    """Columns by their use. `answers`: those that together hold the answers of one label. `notes`: choices made."""
+    """Columns by their use. `answers`: those that together hold the answers of one label."""
 
     labels: dict[str, Column] = field(default_factory=dict)
     answers: list[Column] = field(default_factory=list)
@@ -146,8 +154,8 @@ def find_uses(path: Path, sheet: Sheet, *, labels: Sequence[str] | None, group: 
     if uses.part is not None:
         start, end, unit = uses.part.start, uses.part.end, uses.part.unit
         rest = _without(rest, start, end)
-        end_text = f"{end} is their length" if uses.part.is_length else f"{end} their end"
-        uses.notes.append(f"parts of files are read: {start} is their start, {end_text}, in {unit}")
+        meaning = ("end", "length")[uses.part.is_length]
+        uses.notes.append(f"parts of files: {start} is their start, {end} their {meaning}, in {unit}")
 
     uses.split = _split_column(rest)
     rest = _without(rest, uses.split)
@@ -186,7 +194,7 @@ def _columns(sheet: Sheet) -> list[Column]:
 
 
 def _find_named_labels(uses: Uses, rest: list[Column]) -> None:
-    """Labels under a header: the column with a usual name, else answers, else the only one that holds classes."""
+    """Labels under a header: a column with a usual name, else answers, else the only one of classes."""
     column = _named(rest, LABEL_WORDS) or _named_for_label(rest)
     if column is not None:
         uses.labels[LABEL] = column
@@ -202,7 +210,8 @@ def _find_named_labels(uses: Uses, rest: list[Column]) -> None:
         uses.notes.append(f"{candidates[0]} is taken for the label; data.labels=[name] names another")
     elif rest:
         titles = ", ".join(column.title for column in rest[:MOST_SHOWN])
-        uses.notes.append(f"no column is taken for a label (there are {titles}); data.labels=[name, …] names some")
+        remedy = "data.labels=[name, …] names some"
+        uses.notes.append(f"no column is taken for a label (there are {titles}); {remedy}")
 
 
 def _find_labels(uses: Uses, rest: list[Column]) -> None:
@@ -218,30 +227,30 @@ def _find_labels(uses: Uses, rest: list[Column]) -> None:
         return
 
     candidates = [column for column in rest if column.may_be_classes]
-    partitions = {column.partition for column in candidates}
-    if len(candidates) > 1 and len(partitions) == 1:  # a class by name and number
-        words = [column for column in candidates if not column.are_integers]
-        candidates = (words or candidates)[:1]
+    if len(candidates) > 1 and len(set(map(Column.partition, candidates))) == 1:  # a class by name and number
+        candidates = sorted(candidates, key=Column.holds_integers)[:1]
     if len(candidates) == 1:
         uses.labels[LABEL] = candidates[0]
     else:
         columns = ", ".join(map(str, rest[:MOST_SHOWN]))
-        uses.notes.append(f"{columns}: no label is read, for none of them alone holds classes; a header names them")
+        reason = "none of them alone holds classes; a header names them"
+        uses.notes.append(f"{columns}: no label is read, for {reason}")
 
 
 def _find_numbers(uses: Uses, rest: list[Column]) -> None:
-    """The label among columns of integers alone: VideoMAE V2's `path 0 -1`, Kinetics' `path frames label`, …"""
+    """The label among columns of integers: VideoMAE V2's `path 0 -1`, Kinetics' `path frames label`, …"""
     last = rest[-1]
     if len(rest) == 1:
         uses.labels[LABEL] = last
     elif len(rest) == 2 and last.distinct == {"-1"}:
-        uses.notes.append("two numbers after each path, the second -1, are read as start or frames, and no label")
+        uses.notes.append("two numbers after each path, the second -1, are read as frames, and no label")
     elif len(rest) == 2:
         uses.labels[LABEL] = last
         uses.notes.append("two numbers after each path are read as the count of frames, and the label")
     elif len(rest) == 3 and _are_offsets(*rest):
         uses.labels[LABEL] = last
-        uses.notes.append("three numbers after each path are read as start and count of frames, and the label")
+        meaning = "start and count of frames, and the label"
+        uses.notes.append(f"three numbers after each path are read as {meaning}")
     else:
         uses.labels = {f"{LABEL}_{number}": column for number, column in enumerate(rest)}
         uses.notes.append(f"{len(rest)} numbers after each path are read as labels {', '.join(uses.labels)}")
@@ -250,15 +259,16 @@ def _find_numbers(uses: Uses, rest: list[Column]) -> None:
 def _are_offsets(starts: Column, counts: Column, labels: Column) -> bool:
     """Whether three columns are the start and count of frames, and the label."""
     pairs = zip(map(int, starts.values), map(int, counts.values), strict=True)
-    return all(start < count for start, count in pairs) and min(map(int, counts.values)) > max(map(int, labels.values))
+    if not all(start < count for start, count in pairs):
+        return False
+    return min(map(int, counts.values)) > max(map(int, labels.values))
 
 
 def _answers(rest: list[Column]) -> list[Column]:
     """Two columns or more of answers to yes/no questions; none where they do not vary or none is yes."""
     columns = [column for column in rest if column.are_answers]
-    values = {value.lower() for column in columns for value in column.distinct}
-    varies = any(len(column.distinct) > 1 for column in columns)
-    if len(columns) > 1 and varies and values & YES:
+    values = list(map(Column.spellings, columns))
+    if len(columns) > 1 and max(map(len, values)) > 1 and set().union(*values) & YES:
         return columns
     return []
 
@@ -266,7 +276,9 @@ def _answers(rest: list[Column]) -> list[Column]:
 def _named_for_label(rest: list[Column]) -> Column | None:
     """The first column whose name ends in a word of labels: image_class, class_id."""
     for column in rest:
-        words = [word for word in column.words if word not in BESIDE_LABELS]
+        words = column.words
+        while words and words[-1] in BESIDE_LABELS:
+            words = words[:-1]
         if words and words[-1] in LABEL_WORDS:
             return column
     return None
@@ -305,9 +317,7 @@ def _part_columns(columns: list[Column]) -> PartColumns | None:
 
 
 def _named_parts(columns: list[Column]) -> PartColumns | None:
-    starts = [column for column in columns if _names_time(column, STARTS)]
-    ends = [column for column in columns if _names_time(column, ENDS)]
-    lengths = [column for column in columns if _names_time(column, LENGTHS)]
+    starts, ends, lengths = (_naming_time(columns, words) for words in (STARTS, ENDS, LENGTHS))
     if _named(columns, CUT_FILES) is not None or not starts or not (ends or lengths):
         return None
 
@@ -320,23 +330,29 @@ def _named_parts(columns: list[Column]) -> PartColumns | None:
     return PartColumns(start=start, end=end, unit=_unit(end), is_length=not ends)
 
 
-def _names_time(column: Column, words: Sequence[str]) -> bool:
-    """Whether a name is one of the words, alone or beside words of time: start, t_start, start_frame, time_start."""
-    rest = [word for word in column.words if word not in BESIDE_TIMES]
-    return len(rest) == 1 and rest[0] in words
+def _naming_time(columns: Sequence[Column], words: Sequence[str]) -> list[Column]:
+    """Columns whose name is one of the words, alone or beside words of time: start, t_start, start_frame."""
+    named = []
+    for column in columns:
+        rest = set(column.words) - BESIDE_TIMES
+        if len(rest) == 1 and rest <= set(words):
+            named.append(column)
+    return named
 
 
 def _unit(column: Column) -> str:
     if {"frame", "frames"} & set(column.words):
         return "frames"
-    return "milliseconds" if "ms" in column.words else "seconds"
+    if "ms" in column.words:
+        return "milliseconds"
+    return "seconds"
 
 
 def _named(columns: Sequence[Column], names: Sequence[str], less: str = "") -> Column | None:
     """The column with the first of the names that there is; `less`: a word that may follow it."""
     by_name = {}
     for column in columns:
-        by_name.setdefault(column.name.removesuffix(less).rstrip("_ ") if less else column.name, column)
+        by_name.setdefault(column.name.removesuffix(less).rstrip("_ "), column)
     for name in names:
         if name in by_name:
             return by_name[name]
@@ -344,10 +360,11 @@ def _named(columns: Sequence[Column], names: Sequence[str], less: str = "") -> C
 
 
 def _require(path: Path, header: Sequence[str], columns: list[Column], name: str, *, setting: str) -> Column:
-    for column in columns:
-        if header and column.name == name.lower():
-            return column
-    raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {', '.join(header) or 'no header'}.")
+    column = _named(columns, [name.lower()])
+    if header and column is not None:
+        return column
+    titles = ", ".join(header) or "no header"
+    raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {titles}.")
 
 
 def _without(columns: Sequence[Column], *taken: Column | None) -> list[Column]:

@@ -3,19 +3,22 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from core.data import splits, tables
 from core.data.account import Leftovers
 from core.data.clips import ClipFolders
 from core.data.places import Places
+from core.data.sources import Part
 from core.data.tables import Row, Table
 from core.errors import UserError
 
 MOST_TABLES = 32  # in one folder; where there are more, only those named by a split or as below are lists
 USUAL_NAMES = ("metadata", "labels", "annotations", "list", "index")
-LEAST_SHARE = 0.5  # of the samples in its folders that a list names, unless its name or a column tells the split
+LEAST_SHARE = 0.5  # of the samples in its folders that a list names, unless it tells the split
 
 MISSING = "listed, but missing"
 REPEATED = "listed twice, alike in everything"
@@ -38,14 +41,29 @@ class ListFile:
         return splits.from_name(self.path.stem)
 
     @property
+    def tells_split(self) -> bool:
+        """Whether its name or a column tells the split, as in no other list than one of samples."""
+        return self.split is not None or any(row.split is not None for row in self.table.rows)
+
+    @cached_property
     def files(self) -> set[str]:
         """The files that it names and that exist."""
         return {row.file for row in self.table.rows if row.file is not None}
 
 
+class Listed(NamedTuple):
+    """A row and its list."""
+
+    row: Row
+    list: ListFile
+
+    def __str__(self) -> str:
+        return f"{self.list.path.name}, line {self.row.number}: {self.row.path}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The lists of a data set, the folders for whose samples they stand (`scopes`), and lists that do not count."""
+    """The lists of a data set, the folders for whose samples they stand (`scopes`), and lists left aside."""
 
     lists: list[ListFile] = field(default_factory=list)
     scopes: set[str] = field(default_factory=set)
@@ -60,7 +78,8 @@ class Listing:
 class ListReader:
     """Opens lists. `labels`, `group`: their columns to use, None for the usual names.
 
-    `reads_parts`: whether samples may be parts of files. `leftovers`, `notes`: get whatever is left out or decided.
+    `reads_parts`: whether samples may be parts of files. `leftovers`, `notes`: get whatever is left out or
+    decided.
     `clips`: folders that are samples.
     """
 
@@ -89,63 +108,82 @@ class ListReader:
         Lists named by split (train.csv, val.csv) go before others in the same folder, such as an all.csv.
         """
         samples = [file for file in files if is_sample(str(file))]
-        lists: list[ListFile] = []
+        candidates: list[ListFile] = []
         for path in _likely(files, samples):
             listing = self._try(root, path, is_sample)
             if listing is not None:
-                lists.append(listing)
+                candidates.append(listing)
             elif splits.from_name(path.stem):
-                self.notes.append(f"{path.relative_to(root)} names no sample that exists, and is not read as a list")
-        candidates = {listing.path for listing in lists}
+                name = path.relative_to(root)
+                self.notes.append(f"{name} names no sample that exists, and is not read as a list")
 
-        if any(listing.split for listing in lists):
-            for listing in lists:
-                if not listing.split:
-                    self._leave(listing.path, root, OTHER_LIST)
-            lists = [listing for listing in lists if listing.split]
+        have_splits = any(listing.split for listing in candidates)
+        lists, scopes = [], set()
+        for listing in candidates:
+            scope = _scope(listing, root)
+            reason = self._reason_against(listing, scope, samples, have_splits=have_splits)
+            if reason is None:
+                lists.append(listing)
+                scopes.add(scope)
+            else:
+                self.leftovers.add(reason, listing.path.suffix.lower(), str(listing.path.relative_to(root)))
 
-        scopes = {listing.path: _scope(listing, root) for listing in lists}
-        for listing in list(lists):
-            scope = scopes[listing.path]
-            count = sum(lies_below(str(file), scope) for file in samples)
-            tells_split = listing.split or any(row.split is not None for row in listing.table.rows)
-            if not tells_split and len(listing.files) < LEAST_SHARE * count:
-                lists.remove(listing)
-                self._leave(listing.path, root, SMALL_LIST)
-                name = listing.path.relative_to(root)
-                self.notes.append(
-                    f"{name} lists {len(listing.files)} of {count} samples: it is not taken for the list of them; "
-                    f"data.root={listing.path} takes it"
-                )
-        lists = self._without_unclear(lists, root)
-        passed_over = candidates - {listing.path for listing in lists}
-        return Listing(lists=lists, scopes={scopes[listing.path] for listing in lists}, passed_over=passed_over)
+        passed_over = {listing.path for listing in candidates} - {listing.path for listing in lists}
+        return Listing(lists=lists, scopes=scopes, passed_over=passed_over)
 
-    def rows(self, lists: Sequence[ListFile]) -> list[tuple[ListFile, Row]]:
+    def _reason_against(
+        self, listing: ListFile, scope: str, samples: Sequence[Path], *, have_splits: bool
+    ) -> str | None:
+        """Why a list is not the one of the samples in its folders; None: it is.
+
+        Raises: UserError for a list that tells the split, but whose rows name a sample twice and differ.
+        """
+        if have_splits and not listing.split:
+            return OTHER_LIST
+
+        count = sum(lies_below(str(file), scope) for file in samples)
+        if not listing.tells_split and len(listing.files) < LEAST_SHARE * count:
+            self.notes.append(
+                f"{listing.path.name} lists {len(listing.files)} of {count} samples: it is not taken for the "
+                f"list of them; data.root={listing.path} takes it"
+            )
+            return SMALL_LIST
+
+        try:
+            replace(self, leftovers=Leftovers(), notes=[]).rows([listing])
+        except UserError as error:
+            if listing.tells_split:
+                raise
+            self.notes.append(f"{listing.path.name} is not read as a list: {error}")
+            return NO_LIST
+        return None
+
+    def rows(self, lists: Sequence[ListFile]) -> list[Listed]:
         """The rows of the lists that name an existing file, each sample once.
 
         Raises: UserError where rows name the same sample, and differ.
         """
-        first: dict[tuple, tuple[ListFile, Row]] = {}
+        first: dict[tuple[str, Part | None], Listed] = {}
         for listing in lists:
             for row in self._parts(listing):
+                listed = Listed(row, listing)
                 if row.file is None:
                     kind = os.path.splitext(row.path)[1].lower() or "no extension"
-                    self.leftovers.add(MISSING, kind, f"{listing.path.name}, line {row.number}: {row.path}")
+                    self.leftovers.add(MISSING, kind, str(listed))
                     continue
 
-                earlier = first.setdefault((row.file, row.part), (listing, row))
-                if earlier[1] is row:
+                earlier = first.setdefault((row.file, row.part), listed)
+                if earlier is listed:
                     continue
-                if earlier[0] is not listing and _complete(earlier[0], earlier[1], listing, row):
-                    self.leftovers.add(JOINED, "rows", f"{listing.path.name}, line {row.number}: {row.path}")
+                if earlier.list is not listing and _complete(earlier, listed):
+                    self.leftovers.add(JOINED, "rows", str(listed))
                 else:
-                    self._check_alike(*earlier, listing, row)
-                    self.leftovers.add(REPEATED, "rows", f"{listing.path.name}, line {row.number}: {row.path}")
+                    _check_alike(earlier, listed)
+                    self.leftovers.add(REPEATED, "rows", str(listed))
         return list(first.values())
 
     def _try(self, root: Path, path: Path, is_sample: Callable[[str], bool]) -> ListFile | None:
-        """A file as a list; None where it is none. Raises: UserError for a list by its name that is damaged."""
+        """A file as a list; None where it is none. Raises: UserError for a damaged list by its name."""
         places = Places(path.parent, root, self.extensions, self.clips)
         if not tables.names_files(path, places):
             return None
@@ -163,35 +201,11 @@ class ListReader:
             return listing
         return None
 
-    def _without_unclear(self, lists: list[ListFile], root: Path) -> list[ListFile]:
-        """The lists whose rows name each sample once; others are noted. Raises: UserError for one named by split."""
-        clear = []
-        for listing in lists:
-            try:
-                ListReader.rows(self._silent(), [listing])
-            except UserError as error:
-                if listing.split or any(row.split is not None for row in listing.table.rows):
-                    raise
-                self._leave(listing.path, root, NO_LIST)
-                self.notes.append(f"{listing.path.relative_to(root)} is not read as a list: {error}")
-                continue
-            clear.append(listing)
-        return clear
-
-    def _silent(self) -> "ListReader":
-        """The same reader without an account."""
-        return ListReader(
-            extensions=self.extensions,
-            labels=self.labels,
-            group=self.group,
-            reads_parts=self.reads_parts,
-            leftovers=Leftovers(),
-            notes=[],
-            clips=self.clips,
-        )
-
     def _parts(self, listing: ListFile) -> list[Row]:
-        """The rows, whole files where the modality reads no parts. Raises: UserError where these would coincide."""
+        """The rows; of whole files where the modality reads no parts.
+
+        Raises: UserError where these would coincide.
+        """
         rows = listing.table.rows
         if self.reads_parts or all(row.part is None for row in rows):
             return rows
@@ -200,42 +214,12 @@ class ListReader:
         path, count = counts.most_common(1)[0]
         if count > 1:
             raise UserError(
-                f"data.root: {listing.path} lists parts of files (start and end), which this modality does not read: "
-                f"{path} stands in {count} rows. Cut the files, or list each once."
+                f"data.root: {listing.path} lists parts of files (start and end), which this modality does not "
+                f"read: {path} stands in {count} rows. Cut the files, or list each once."
             )
-        self.notes.append(f"the parts (start and end) that {listing.path.name} lists are not read: files are whole")
-        for row in rows:
-            row.part = None
-        return rows
-
-    def _check_alike(self, earlier: ListFile, before: Row, listing: ListFile, row: Row) -> None:
-        """Raises: UserError where two rows of one sample differ."""
-        where = f"data.root: {row.path} stands in {_name_rows(earlier, before, listing, row)}"
-        splits_of_rows = {(earlier.split, before.split), (listing.split, row.split)}
-        if len(splits_of_rows) > 1:
-            raise UserError(f"{where}, so that {listing.path} lists {row.path} twice, for different splits. Keep one.")
-
-        if before.names != row.names:
-            labels = ", ".join(" ".join(map(str, names.values())) or "none" for names in (before.names, row.names))
-            raise UserError(
-                f"{where} with labels {labels}: a sample is read once. Keep one row for each file, or list the parts "
-                "by columns start and end (video)."
-            )
-        if earlier is listing and [cell.strip() for cell in before.cells] != [cell.strip() for cell in row.cells]:
-            header = listing.table.header
-            differing = []
-            for column, (one, another) in enumerate(zip(before.cells, row.cells, strict=True)):
-                if one.strip() != another.strip():
-                    differing.append(header[column] if header else f"column {column + 1}")
-            raise UserError(
-                f"{where}, which differ in {', '.join(differing)}: boxes, captions or parts in other columns than "
-                "start and end are not read. Keep one row for each file."
-            )
-        if before.group != row.group:
-            raise UserError(f"{where} with groups {before.group} and {row.group}. Keep one.")
-
-    def _leave(self, path: Path, root: Path, reason: str) -> None:
-        self.leftovers.add(reason, path.suffix.lower(), str(path.relative_to(root)))
+        name = listing.path.name
+        self.notes.append(f"the parts (start and end) that {name} lists are not read: files are whole")
+        return [replace(row, part=None) for row in rows]
 
 
 def _likely(files: Iterable[Path], samples: Iterable[Path]) -> list[Path]:
@@ -249,10 +233,13 @@ def _likely(files: Iterable[Path], samples: Iterable[Path]) -> list[Path]:
     likely: list[Path] = []
     for paths in by_folder.values():
         if len(paths) > MOST_TABLES:
-            paths = [path for path in paths if splits.from_name(path.stem) or path.stem.lower() in USUAL_NAMES]
-            paths = paths[:MOST_TABLES]
+            paths = list(filter(_has_usual_name, paths))[:MOST_TABLES]
         likely.extend(paths)
     return likely
+
+
+def _has_usual_name(path: Path) -> bool:
+    return splits.from_name(path.stem) is not None or path.stem.lower() in USUAL_NAMES
 
 
 def lies_below(file: str, folder: str) -> bool:
@@ -267,14 +254,17 @@ def _scope(listing: ListFile, root: Path) -> str:
     return os.path.normpath(root)
 
 
-def _complete(earlier: ListFile, before: Row, listing: ListFile, row: Row) -> bool:
+def _complete(earlier: Listed, listed: Listed) -> bool:
     """Joins a row of another list to an earlier one; False where they contradict each other."""
-    if earlier.split != listing.split or (None not in (before.split, row.split) and before.split != row.split):
+    before, row = earlier.row, listed.row
+    if earlier.list.split != listed.list.split:
         return False
-    if None not in (before.group, row.group) and before.group != row.group:
-        return False
-    if any(before.names.get(label, name) != name for label, name in row.names.items()):
-        return False
+    for old, new in ((before.split, row.split), (before.group, row.group)):
+        if None not in (old, new) and old != new:
+            return False
+    for label, name in row.names.items():
+        if before.names.get(label, name) != name:
+            return False
 
     before.names |= row.names
     before.split = before.split or row.split
@@ -282,7 +272,49 @@ def _complete(earlier: ListFile, before: Row, listing: ListFile, row: Row) -> bo
     return True
 
 
-def _name_rows(earlier: ListFile, before: Row, listing: ListFile, row: Row) -> str:
-    if earlier is listing:
-        return f"2 rows of {listing.path} (lines {before.number} and {row.number})"
-    return f"a row of {earlier.path} (line {before.number}) and one of {listing.path} (line {row.number})"
+def _check_alike(earlier: Listed, listed: Listed) -> None:
+    """Raises: UserError where two rows of one sample differ."""
+    before, row = earlier.row, listed.row
+    where = f"data.root: {row.path} stands in {_name_rows(earlier, listed)}"
+    if (earlier.list.split, before.split) != (listed.list.split, row.split):
+        path = listed.list.path
+        raise UserError(f"{where}, so that {path} lists {row.path} twice, for different splits. Keep one.")
+
+    if before.names != row.names:
+        raise UserError(
+            f"{where} with labels {_name_labels(before)}, {_name_labels(row)}: a sample is read once. Keep one "
+            "row for each file, or list the parts by columns start and end (video)."
+        )
+
+    columns = _differing_columns(earlier, listed)
+    if columns:
+        raise UserError(
+            f"{where}, which differ in {', '.join(columns)}: boxes, captions or parts in other columns than "
+            "start and end are not read. Keep one row for each file."
+        )
+    if before.group != row.group:
+        raise UserError(f"{where} with groups {before.group} and {row.group}. Keep one.")
+
+
+def _differing_columns(earlier: Listed, listed: Listed) -> list[str]:
+    """Names of the columns in which two rows of one list differ."""
+    if earlier.list is not listed.list:
+        return []
+
+    header = listed.list.table.header
+    columns = []
+    for column, (before, after) in enumerate(zip(earlier.row.cells, listed.row.cells, strict=False)):
+        if before.strip() != after.strip():
+            columns.append(header[column] if header else f"column {column + 1}")
+    return columns
+
+
+def _name_labels(row: Row) -> str:
+    return " ".join(map(str, row.names.values())) or "none"
+
+
+def _name_rows(earlier: Listed, listed: Listed) -> str:
+    path, lines = listed.list.path, (earlier.row.number, listed.row.number)
+    if earlier.list is listed.list:
+        return f"2 rows of {path} (lines {lines[0]} and {lines[1]})"
+    return f"a row of {earlier.list.path} (line {lines[0]}) and one of {path} (line {lines[1]})"

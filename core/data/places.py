@@ -175,7 +175,7 @@ def _bases(folder: Path, top: Path | None) -> list[str]:
     parents: list[Path] = []
     for _ in range(2 if holds_lists else 1):
         parent = Path(os.path.normpath(os.path.join(parents[-1] if parents else folder, "..")))
-        if top is None or parent.absolute().is_relative_to(top.absolute()):
+        if top is None or Path(os.path.abspath(parent)).is_relative_to(os.path.abspath(top)):
             parents.append(parent)
 
     bases = [str(folder), *map(str, parents), *_subfolders(folder)]

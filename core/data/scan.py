@@ -42,7 +42,7 @@ class Entry:
     span: tuple[int, int] | None = None
     folders: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
-    names: dict[str, Name] = field(default_factory=dict)  # class name or answers by label, from a table or array
+    names: dict[str, Name] = field(default_factory=dict)  # by label, from a table or array
     split: str | None = None
     group: str | None = None
     aux: dict[str, str] = field(default_factory=dict)
@@ -162,10 +162,13 @@ class Scan:
                 self._label_from(label, f"{column} of {_name(file.path, base)}")
             self.notes.extend(f"{_name(file.path, base)}: {note}" for note in file.table.notes)
 
-        for file, row in self._lists.rows(listing.lists):
+        folders_of = {}
+        for file in listing.lists:
+            folders_of[file.path] = PurePosixPath(_name(file.path, base)).parent.parts
+        for row, file in self._lists.rows(listing.lists):
             path = Path(row.file or row.path)
             name = _name(path, base)
-            above = PurePosixPath(_name(file.path, base)).parent.parts
+            above = folders_of[file.path]
 
             entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
             for entry in entries:
@@ -345,7 +348,7 @@ class Scan:
         return " ".join([f"{readable}; found: {counts}.", *self.notes])
 
     def _walk(self, path: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-        """All files under `path` (itself if it is one), in order of names; follows links, but not in circles."""
+        """All files under `path` (or itself), in order of names; follows links, but not in circles."""
         if not path.is_dir():
             yield path
             return

@@ -18,7 +18,7 @@ from core.errors import BadSample, UserError
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of a file along time: [start, end) in seconds, or in frames counted from 0; `end` None: to the end."""
+    """A stretch of a file along time: [start, end) in seconds or frames from 0; `end` None: to the end."""
 
     start: float
     end: float | None
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sample, not yet read: a file, a part of one, a member of a tar or zip, or a row of an array file."""
+    """One sample, not yet read: a file or part of one, a member of a tar or zip, or a row of an array file."""
 
     key: str  # unique in its source, stable, readable: "dogs/1.jpg", "videos.tar::a.mp4", "array.npy#17"
     path: str  # the file that holds it
@@ -43,7 +43,7 @@ class Item:
     aux: Mapping[str, str] = field(default_factory=dict)  # its further files: {"object": "…/17.object.npy"}
     group: str | None = None  # samples of one group (scene, person) belong on one side of a split
     span: tuple[int, int] | None = None  # offset and size of a member of a tar, in bytes
-    part: Part | None = None  # the stretch of the file that is the sample (`Reader.reads_parts`); None: all of it
+    part: Part | None = None  # the stretch that is the sample (`Reader.reads_parts`); None: the whole file
 
     @property
     def suffix(self) -> str:

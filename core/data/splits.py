@@ -36,10 +36,10 @@ def from_name(name: str) -> str | None:
 def by_folders(paths: Sequence[Sequence[str]]) -> list[str] | None:
     """Splits by names of each sample's folders and archives; None where there is no split.
 
-    Names tell it where one for training stands beside one for testing or validation that reads alike but for the
-    word: train and test, set-train-000.tar and set-test.tar, x_train and x_val. So classes `train` among `bus` and
-    `car`, `bullet_train` beside `crash_test`, and `valid` beside `invalid`, are classes. A sample without such a
-    folder is for training.
+    Names tell it where one for training stands beside one for testing or validation that reads alike but for
+    the word: train and test, set-train-000.tar and set-test.tar, x_train and x_val. So `train` among `bus`
+    and `car`, `bullet_train` beside `crash_test`, and `valid` beside `invalid` are classes. A sample without
+    such a folder is for training.
     """
     names = dict.fromkeys(chain.from_iterable(paths))
     by_pattern: dict[tuple[str, str], set[str]] = {}
@@ -120,4 +120,5 @@ def _pattern(name: str) -> tuple[str, str]:
 
 def _uniform(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()) / 2**64
+    content = text.encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) / 2**64

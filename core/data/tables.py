@@ -30,7 +30,7 @@ MOST_SHOWN = 4  # columns that a message names
 
 @dataclass
 class Row:
-    """One line: a path as written, class names or answers by label, split, group and part, and the line's number.
+    """One line: a path as written, class names or answers by label, split, group, part, and its number.
 
     `file`: the file that the path leads to, None where there is none. `cells`: the whole line.
     """
@@ -119,7 +119,8 @@ def _with_width(path: Path, sheet: Sheet, places: Places) -> Sheet:
             if places.find(joined) is not None:
                 cells = [*cells[:column], joined, *cells[column + more + 1 :]]
         if more < 0 and sheet.header:
-            raise UserError(f"{path}, line {number}: {len(cells)} cells under a header of {width}. Mend the line.")
+            text = f"{len(cells)} cells under a header of {width}"
+            raise UserError(f"{path}, line {number}: {text}. Mend the line.")
         records.append([*cells, *[""] * -more])
     return replace(sheet, records=records)
 
@@ -152,7 +153,7 @@ def _add_answers(rows: list[Row], uses: Uses) -> list[str]:
 
 
 def _add_class_numbers(rows: list[Row], path_column: int) -> list[str]:
-    """Gives rows of unlike length, with several class numbers each, an answer for every class. Returns notes."""
+    """Gives rows of unlike length, with class numbers each, an answer for every class. Returns notes."""
     for row in rows:
         row.names.clear()
 
