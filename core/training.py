@@ -154,7 +154,12 @@ def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
             distributed,
             begin=resume.begin,
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
+            dry_run=start.dry_run,
         )
+        if start.dry_run:
+            log_main(distributed, "dry_run=true: everything is ready for the first step. Nothing was written.")
+            return run_dir
+
         if distributed.main:
             finalize_run(config, method, run_dir)
             write_json(run_dir / FINISHED, {"steps": clock.steps})

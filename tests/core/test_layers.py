@@ -23,7 +23,7 @@ reconstruction evaluation
 training
 cli
 report
-train evaluate convert
+train evaluate convert explain
 """
 
 ORDER = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}

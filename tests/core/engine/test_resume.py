@@ -210,3 +210,28 @@ def test_a_signal_before_the_first_step_leaves_nothing(photos, tmp_path, capsys,
     assert train(tmp_path / "run", "data.root=photos", "precision=auto") == 143
     assert not (tmp_path / "run").exists()
     assert "Traceback" not in capsys.readouterr().err
+
+
+# Dry runs
+
+
+def test_a_dry_run_estimates_and_writes_nothing(photos, tmp_path, capsys):
+    assert train(tmp_path / "runs" / "a", "data.root=photos", "dry_run=true", steps=100) == 0
+    out = capsys.readouterr().out
+    assert "method  mae" in out and "estimate: 0:00:0" in out and "Nothing was written" in out
+    assert "step 1/" not in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_of_a_run_changes_nothing_in_it(photos, tmp_path, capsys):
+    cut(tmp_path / "run", "data.root=photos")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    assert train(tmp_path / "run", "data.root=photos", "dry_run=true") == 0
+    assert "resumed after step 4" in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("wrong", ["data.root=nowhere", "size.heads=3", "batch_size=99", "dry_run=maybe"])
+def test_a_dry_run_finds_mistakes(photos, tmp_path, capsys, wrong):
+    assert train(tmp_path / "run", "data.root=photos", "dry_run=true", wrong) == 2
+    assert capsys.readouterr().err.startswith("error: ")
