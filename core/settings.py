@@ -195,4 +195,5 @@ ROOT = get_type_hints(Plan) | {
     "init": dict[str, str | None] | str | None,
     "init.from": str | None,
     "init.part": str | None,
+    "chosen": dict[str, Any],
 }

@@ -66,7 +66,7 @@ def start(argv: Sequence[str]) -> None:
     from core.training import run
 
     with connect() as distributed:
-        run(config, distributed, settings)
+        run(overrides, config, distributed, settings)
 
 
 def usage() -> str:

@@ -3,27 +3,28 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from core.config import compose
+from core import defaults
+from core.config import compose, load
 from core.config.build import build_at, build_method
 from core.data.dataset import Samples
 from core.data.fingerprint import Fingerprint, fingerprint
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, Reader, WholeReader
-from core.data.sources import Item, Source
+from core.data.sources import Item, Setting, Source
 from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
 from core.engine.resume import check_resume
-from core.engine.run_dir import FINISHED, default_path, lock_run_dir
+from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir
 from core.errors import UserError
 from core.evaluation import reconstruction
 from core.evaluation.published import Published
@@ -34,10 +35,13 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
 from core.saved import complete
 from core.seeding import seed_global
-from core.settings import Engine, Init, Plan, Start
+from core.settings import Engine, Init, Plan, Start, split
 from core.tokens import Progress
 
 Stream = Callable[[int], Loader]  # batches from the k-th on
+
+
+ACCOUNT = "account.json"  # in a run's folder: the samples of its source, and whatever is passed over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,7 @@ def train(*overrides: str, **settings: Any) -> Run:
         raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
     config = compose(overrides)
     with connect() as distributed:
-        run_dir = run(config, distributed, start)
+        run_dir = run(overrides, config, distributed, start)
     return open_run(run_dir)
 
 
@@ -110,17 +114,24 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
-    """Trains the run that a composed config describes, or resumes it; then exports and evaluates (main rank).
+def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
+    """Trains a run, or resumes it; then exports and evaluates (main rank). `config`: composed from the overrides.
 
     Nothing is written before the first step, so that a start that fails leaves nothing behind.
     Returns the run's folder. Raises: UserError; Interrupted.
     """
     run_dir = Path(config.get("run_dir") or default_path(config))
-    config["run_dir"] = str(run_dir)
     check_parts(config)
     data = open_data(config)
 
+    choices = choose_defaults(overrides, config, data, run_dir)
+    if choices:
+        config = compose([*(choice.override for choice in choices), *overrides])
+        config["chosen"] = {choice.key: {"value": choice.value, "reason": choice.reason} for choice in choices}
+        data = replace(data, reader=build_at(config, "modality.reader", Reader))
+        log_main(distributed, defaults.describe(choices))
+
+    config["run_dir"] = str(run_dir)
     settings = Settings.of(config)
     seed_global(settings.plan.seed, distributed.device)
     method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
@@ -152,7 +163,7 @@ def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
             settings.engine,
             run_dir,
             distributed,
-            begin=resume.begin,
+            begin=partial(begin, run_dir, data, resume.begin),
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
             dry_run=start.dry_run,
         )
@@ -166,6 +177,26 @@ def run(config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
 
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
     return run_dir
+
+
+def begin(run_dir: Path, data: Data, write_config: Callable[[], None]) -> None:
+    """Writes the config and the account of the data, which makes the folder a run."""
+    write_config()
+    write_json(run_dir / ACCOUNT, asdict(data.source.account()))
+
+
+def choose_defaults(overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path) -> list[Setting]:
+    """Settings that follow from people's own data: those that the run began with, else chosen anew.
+
+    None for an experiment or a saved config, which settle everything.
+    """
+    given = {split(text)[0] for text in overrides}
+    if config["data"]["name"] != "folder" or given & {"experiment", "config"}:
+        return []
+    if has_steps(run_dir):
+        return defaults.saved(load(run_dir / "config.yaml"), given)
+    facts = data.reader.peek(data.train)
+    return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
 
 
 def check_parts(config: Mapping[str, Any]) -> None:
@@ -260,7 +291,12 @@ def summary(
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
     }
-    return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
+    lines = []
+    for name, fact in facts.items():
+        lines.append(f"{name:>11}  {fact}")
+        if name == "data":
+            lines.extend(f"{'':>11}  {line}" for line in data.source.account().lines())
+    return "\n".join(lines)
 
 
 def nothing_to_do(run_dir: Path, steps: int) -> str:

@@ -20,6 +20,7 @@ engine
 interop export
 runs
 reconstruction evaluation
+defaults
 training
 cli
 report
