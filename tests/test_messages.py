@@ -15,9 +15,8 @@ from core.settings import ROOT, Start
 from core.trees import paths
 
 ROOT_FOLDER = Path(__file__).resolve().parents[1]
-KEY = re.compile(
-    r"(?<![\w./<{])((?:data|modality|method|optim|engine|size|init)(?:\.[a-z_]\w*)+)(?![\w/]|\.(?:py|yaml|md))"
-)
+GROUP = "data|modality|method|optim|engine|size|init"
+KEY = re.compile(rf"(?<![\w./<{{-])((?:{GROUP})(?:\.[a-z_]\w*)+)(?![\w/(])")
 ERRORS = {"UserError", "IncompatibleError", "BadSample", "Diverged", "Mismatch"}
 STARTS = {"data.changed"}  # of one start, see core.settings.Start
 

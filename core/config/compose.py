@@ -126,7 +126,9 @@ def _from_saved(
     """A run's config.yaml, for a folder of its own; other data, optim or engine may be chosen."""
     if not path:
         raise UserError("config= needs a file: config=<run>/config.yaml.")
-    tree: dict[str, Any] = {"chosen": {}, **files.load(path), "run_dir": None}
+    tree: dict[str, Any] = {**files.load(path), "run_dir": None}
+    if "chosen" in files.read(files.choices("", searchpath)["train"]):
+        tree.setdefault("chosen", {})  # of runs from before defaults followed from the data
     if not tree.keys() & {*files.GROUPS}:
         raise UserError(f"config={path} is no config of a run: it names no modality and no method.")
     try:
