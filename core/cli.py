@@ -6,8 +6,10 @@ core.train` searches the working directory before them.
 """
 
 import io
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from textwrap import shorten
 from types import ModuleType
@@ -25,6 +27,7 @@ COMMANDS = {
     "encode": "write features of your own samples into a file",
     "reconstruct": "draw your own samples, masked and reconstructed",
     "convert": "turn an official checkpoint into an encoder",
+    "explain": "list the settings of a part: modality.reader, optim, method=mae",
 }
 
 
@@ -40,6 +43,19 @@ class CallableModule(ModuleType):
 
 
 HELP = {"-h", "--help", "help"}
+BROKEN_PIPE = 128 + 13  # the exit code of programs that SIGPIPE ends
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Ends the program quietly where the reader of its output went away: `lacuna --help | head -1`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):  # the interpreter flushes once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(BROKEN_PIPE) from None
 
 
 def command(
@@ -53,12 +69,12 @@ def command(
     """
     _print_any_name()
     argv = list(sys.argv[1:] if argv is None else argv)
-    if HELP & set(argv):
-        print(usage())
-        return 0
-
     try:
-        carry_out(argv)
+        with reader_may_leave():
+            if HELP & set(argv):
+                print(usage())
+            else:
+                carry_out(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -76,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Hands over to `core.<command>.main(argv)`. Returns its exit code, 2 for a user's error."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in HELP:
-        print(overview())
+        with reader_may_leave():
+            print(overview())
         return 0
 
     name, *rest = argv

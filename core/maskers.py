@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from core.seeding import PlacedGenerator
 from core.tokens import ForwardContext, Mask, Query, Rows, Tokens
 
 
@@ -206,6 +207,9 @@ def keep_lowest(score: Tensor, tokens: Tokens, ratio: float | None = None, keep:
 
 def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generator | None) -> Tensor:
     """Uniform noise drawn on the generator's device (the CPU, mostly): masks do not depend on the model's."""
+    if isinstance(generator, PlacedGenerator):
+        return generator.uniform(tuple(shape)).to(device, non_blocking=True)
+
     source = torch.device("cpu")
     if generator is not None:
         source = generator.device

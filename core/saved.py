@@ -21,7 +21,7 @@ def check_saved(tree: Mapping[str, Any], searchpath: SearchPath) -> None:
     names = {*files.read(files.choices("", searchpath)["train"]), *files.GROUPS} - {"choose"}
     if missing := names - tree.keys():
         raise UserError(f"it has no {' and no '.join(sorted(missing))}.")
-    if extra := sorted(tree.keys() - names):
+    if extra := sorted(tree.keys() - names - ROOT.keys()):
         raise UserError(f"there is no setting {extra[0]}.{suggestion(extra[0], names)}")
 
     checked_targets(tree)

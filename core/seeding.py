@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 # Streams of random numbers under a run's seed, apart from those of core.data.
 METHOD, GLOBAL = 10, 11
@@ -23,6 +24,19 @@ def mix(*parts: int | str) -> int:
 def generator(*numbers: int) -> torch.Generator:
     """A CPU generator that depends on these integers alone."""
     return torch.Generator().manual_seed(mix(*numbers))
+
+
+class PlacedGenerator(torch.Generator):
+    """The generator of masks on one rank: the `rank`-th of `size` parts of a batch, of which it draws its own rows."""
+
+    rank: int = 0
+    size: int = 1
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Noise U[0, 1) for the rows of this part, (B, …): the same as when one process draws the whole batch."""
+        rows = shape[0]
+        noise = torch.rand((rows * self.size, *shape[1:]), generator=self, device=self.device)
+        return noise[rows * self.rank : rows * (self.rank + 1)]
 
 
 @contextmanager
@@ -40,8 +54,8 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 def seed_part(generator: torch.Generator, seed: int, step: int, rank: int, part: int) -> None:
-    """Seeds the masks' generator and, apart from it, the global ones of its device (dropout, plug-ins)."""
-    generator.manual_seed(mix(seed, METHOD, step, rank, part))
+    """Seeds the masks' generator, the same on every rank, and the global ones of its device (dropout, plug-ins)."""
+    generator.manual_seed(mix(seed, METHOD, step, 0, part))
     seed_global(mix(seed, GLOBAL, step, rank, part), generator.device)
 
 

@@ -78,7 +78,7 @@ class Engine:
 
     workers: int | None = None  # loader processes per rank; None: one core fewer than there are, at most 8
     log_every: int = 20  # steps between two log lines; the device is read only then
-    checkpoint_every: int | None = 500  # steps
+    checkpoint_every: int | None = 500  # steps between two checkpoints
     checkpoint_minutes: float | None = 10.0  # whichever comes first; the end is always saved
     keep: int = 2  # newest checkpoints kept
     held_out: int = 10  # times a run that held-out figures are logged, for 5 % of its time at most; 0: never

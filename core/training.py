@@ -192,7 +192,12 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
             distributed,
             begin=partial(begin, run_dir, data, resume.begin),
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
+            dry_run=start.dry_run,
         )
+        if start.dry_run:
+            log_main(distributed, "dry_run=true: everything is ready for the first step. Nothing was written.")
+            return run_dir
+
         if distributed.main:
             finalize_run(config, method, run_dir)
             write_json(run_dir / FINISHED, {"steps": clock.steps})

@@ -106,8 +106,6 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
     choice = root["choose"] | files.picks("modality", modality, searchpath) | choice
     if missing := [group for group in ORDER if group not in choice]:
         raise UserError(f"modality={modality} chooses no {missing[0]}; give {missing[0]}=<name>.")
-    if not files.fits(modality, choice["data"], searchpath, group="data"):
-        raise files.refusal(modality, choice["data"], ".", searchpath, group="data")
 
     tree = {key: value for key, value in root.items() if key != "choose"}
     for group in ORDER:
@@ -115,6 +113,9 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
             keys = {key: value for key, value in content.items() if key not in files.DIRECTIVES}
             tree = merge(tree, {group: keys} if keys else {})
             tree = merge(tree, content.get("set", {}))
+
+    if not files.fits(modality, str(choice["data"]), searchpath, group="data"):
+        raise files.refusal(modality, str(choice["data"]), ".", searchpath, group="data")
     for group in ORDER:
         tree[group] = {**tree[group], "name": choice[group]} if group in tree else choice[group]
     return tree
@@ -127,6 +128,8 @@ def _from_saved(
     if not path:
         raise UserError("config= needs a file: config=<run>/config.yaml.")
     tree: dict[str, Any] = {**files.load(path), "run_dir": None}
+    if "chosen" in files.read(files.choices("", searchpath)["train"]):
+        tree.setdefault("chosen", {})  # of runs from before defaults followed from the data
     if not tree.keys() & {*files.GROUPS}:
         raise UserError(f"config={path} is no config of a run: it names no modality and no method.")
     try:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from core.errors import IncompatibleError, UserError, one_line, suggestion
 from core.plugins import plugins
+from core.renames import RENAMES
 
 GROUPS = ("modality", "method", "size", "data", "optim", "engine", "experiment")
 DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "origin": str, "modalities": list, "methods": list}
@@ -75,7 +76,7 @@ def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[di
         if name not in files or len(contents) > len(files):
             guess = suggestion(name, files, whole=f"{group}={name}")
             elsewhere = [f"{other}={name}" for other in GROUPS if name in choices(other, searchpath)]
-            if elsewhere and not contents:
+            if elsewhere and not contents and f"{group}={name}" not in RENAMES:
                 guess = f" There is {' and '.join(elsewhere)}."
             raise UserError(f"{source}: there is no such {group}.{guess}")
         contents.insert(0, read(files[name]))

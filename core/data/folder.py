@@ -67,7 +67,9 @@ class FolderSource(Source):
         if not str(root or "").strip():
             raise UserError("data.root is not set: give data.root=<folder, glob, list file, archive or array file>.")
         if not 0 <= holdout < 1:
-            raise UserError(f"data.holdout is {holdout}: it must be at least 0 and below 1, a fraction of the samples.")
+            raise UserError(
+                f"data.source.holdout is {holdout}: it must be at least 0 and below 1, a fraction of the samples."
+            )
 
         self.root, self.holdout, self.split_seed = str(root), holdout, split_seed
         self._scan = Scan(
@@ -84,7 +86,7 @@ class FolderSource(Source):
         if split not in self._contents.items:
             raise UserError(
                 f"data.root: {self.root} has no sample for {split!r} (split by {self.split_by}). Mark some by "
-                "folders named train and test or by a split column, set data.holdout above 0, or add samples."
+                "folders named train and test or by a split column, set data.source.holdout above 0, or add samples."
             )
         return self._contents.items[split]
 
@@ -182,7 +184,7 @@ class FolderSource(Source):
         unit = "samples"
         if len(set(keys)) < len(keys):
             unit = "groups (or files with several parts)"
-        rule = f"a fraction of the {unit}, data.holdout={self.holdout}"
+        rule = f"a fraction of the {unit}, data.source.holdout={self.holdout}"
         ignored = {name for name in chain.from_iterable(containers) if splits.from_name(name)}
         if ignored:
             names = ", ".join(sorted(ignored)[:MOST_NAMES])

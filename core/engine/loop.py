@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
-import torch
-
 from core.engine import flops
 from core.engine.average import WeightEMA
 from core.engine.checkpoint import Checkpoints
 from core.engine.clock import Clock
 from core.engine.compiling import compile_blocks
 from core.engine.distributed import Distributed
+from core.engine.estimate import estimate
 from core.engine.meter import Failure, Meter
 from core.engine.metrics import Metrics
 from core.engine.optim import Recipe
@@ -28,7 +27,7 @@ from core.engine.watching import Watching
 from core.errors import UserError
 from core.files import read_json, write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.seeding import deterministic, seed_part
+from core.seeding import PlacedGenerator, deterministic, seed_part
 from core.settings import Engine, Plan
 from core.tokens import Batch
 
@@ -58,6 +57,7 @@ def train_steps(
     *,
     begin: Callable[[], None] | None = None,
     measure: Callable[[MaskedAutoencoder], Mapping[str, float]] | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Trains `method` in place to the end of `plan`, on from the newest checkpoint in `run_dir`; returns the steps.
 
@@ -66,7 +66,7 @@ def train_steps(
     ends with the same bits. The device is read at log lines and checkpoints only; on a CPU, where reading is free, the
     loss is checked in every step. Nothing is written before everything is ready for the first step; then the main rank
     calls `begin`. `measure` gives held-out figures of the method as it is; they are logged now and then
-    (`engine.held_out`) and change nothing.
+    (`engine.held_out`) and change nothing. `dry_run`: up to the first step, whose time and memory are estimated.
 
     Raises: Diverged (a UserError) when loss or gradient stop being finite; Interrupted after Ctrl-C or SIGTERM;
     UserError when a file cannot be written or a checkpoint does not fit.
@@ -74,7 +74,7 @@ def train_steps(
     method.to(distributed.device).train()
     optimizer, average = recipe.optimizer(method), WeightEMA(method, recipe.ema)
     checkpoints = Checkpoints(run_dir / "checkpoints", engine.keep)
-    notes = distributed.from_main(checkpoints.clean() if distributed.main else None)
+    notes = distributed.from_main(checkpoints.clean() if distributed.main and not dry_run else [])
     done = checkpoints.resume(method, optimizer, average)
     stream = batches_from(done.batches)
     clock = Clock.of(plan, stream.steps_per_epoch, recipe.accumulate)
@@ -92,18 +92,28 @@ def train_steps(
         for note in notes:
             display.note(note)
 
-        batches = iter(stream)
+        batches, start = iter(stream), time.perf_counter()
         batch = next(batches)
+        reading = time.perf_counter() - start
         batches = itertools.chain([batch], batches)
 
-        dry_run = DryRun(method, batch.to(distributed.device), clock.at(done.step), distributed.device)
-        precision, reason = settle_precision(plan.precision, dry_run, run_dir, distributed)
+        trial = DryRun(method, batch.to(distributed.device), clock.at(done.step), distributed.device)
+        precision, reason = settle_precision(plan.precision, trial, run_dir, distributed)
         peak = flops.peak(distributed.device, precision)
-        cost = recipe.accumulate * flops.count(dry_run, precision)
+        cost = recipe.accumulate * flops.count(trial, precision)
         if reason:
             display.note(f"precision: {precision} ({reason})")
         display.note(f"{cost * distributed.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
-        del dry_run, batch
+
+        if engine.loader_workers(
+            distributed.local_size
+        ):  # the first batch waited for workers to start; the others don't
+            reading = 0.0
+        steps = (clock.steps - done.step) * recipe.accumulate
+        display.note(estimate(trial, precision, reading, steps, method, recipe))
+        del trial, batch
+        if dry_run:
+            return done.step
 
         if distributed.any(stop.signal is not None):
             raise Interrupted(stop.signal or signal.SIGTERM, saved=False)
@@ -115,7 +125,8 @@ def train_steps(
         if plan.compile:
             compile_blocks(method)
         model = distributed.wrap(method)
-        generator = torch.Generator(distributed.device)
+        generator = PlacedGenerator(distributed.device)
+        generator.rank, generator.size = distributed.rank, distributed.size
         metrics = Metrics(run_dir, done.step, display, distributed.main)
         meter = Meter(distributed, cost, peak.flops)
         watching = Watching(

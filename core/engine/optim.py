@@ -31,17 +31,17 @@ class Recipe(ABC):
     of 800).
     """
 
-    base_lr: float = 1.5e-4
-    lr: float | None = None
-    min_lr: float = 0.0
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float | None = None
-    warmup_steps: int | None = None
+    base_lr: float = 1.5e-4  # peak rate for a batch of 256 samples
+    lr: float | None = None  # peak rate; None: by base_lr
+    min_lr: float = 0.0  # rate at which the cosine ends
+    schedule: Literal["cosine", "constant"] = "cosine"  # of the rate after the warm-up
+    warmup_epochs: float | None = None  # length of the linear warm-up, in epochs
+    warmup_steps: int | None = None  # the same in steps
     warmup_share: float = 0.05  # of the run; used where neither epochs nor steps are given
     warmup_start: float = 0.0  # share of the peak that the first step has
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)  # momenta of the means of gradient and square
+    eps: float = 1e-8  # added to the denominator
+    weight_decay: float = 0.05  # times the rate, in every step
     weight_decay_end: float | None = None  # where a cosine takes it (I-JEPA); None: constant
     decay_all: bool = False  # False: neither 1-D tensors, biases, nor what the method exempts
     clip: float | None = None  # largest norm of the gradient

@@ -27,8 +27,12 @@ class DryRun:
         self._method = copy.deepcopy(method)
         self._batch, self._progress, self._device = batch, progress, device
 
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
     def __call__(self, precision: Precision) -> float:
-        """Runs once; seconds taken (on a GPU: to launch)."""
+        """Runs once; seconds taken."""
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             generator = torch.Generator(self._device).manual_seed(0)
@@ -37,6 +41,8 @@ class DryRun:
             with autocast(precision, self._device):
                 out = self._method(self._batch, progress=self._progress, generator=generator)
             out.loss.backward()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
             seconds = time.perf_counter() - start
 
         self._method.zero_grad()

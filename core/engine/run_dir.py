@@ -57,6 +57,7 @@ def lock_run_dir(path: Path) -> Iterator[None]:
     A directory in which nothing was written is removed again.
     Raises UserError where it cannot be written or another process trains in it.
     """
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
     with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a+")  # noqa: SIM115 (closed below; errors inside the block are others')
@@ -75,7 +76,9 @@ def lock_run_dir(path: Path) -> Iterator[None]:
         finally:
             if [file.name for file in path.iterdir()] == [".lock"]:
                 (path / ".lock").unlink()
-                path.rmdir()
+                with suppress(OSError):  # a parent that something else is in by now
+                    for folder in created or [path]:
+                        folder.rmdir()
 
 
 def has_steps(path: Path) -> bool:

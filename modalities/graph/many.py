@@ -51,8 +51,8 @@ class GraphFiles(Source):
         if items is None:
             raise UserError(
                 f"data.root: {self.source.root} has no graph for {split!r} (split by {self.source.split_by}; "
-                f"{len(self.entries)} graphs in all). Mark some by folders named train and test, set data.holdout "
-                "above 0, or add graphs."
+                f"{len(self.entries)} graphs in all). Mark some by folders named train and test, set "
+                "data.source.holdout above 0, or add graphs."
             )
         return items
 

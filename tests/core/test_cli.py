@@ -1,5 +1,6 @@
 """The `lacuna` command: dispatch, exit codes, help, and which `core` it finds."""
 
+import os
 import subprocess
 import sys
 import types
@@ -108,3 +109,30 @@ def test_every_command_has_one_frame(capsys):
     assert capsys.readouterr() == ("", "error: a=1 is wrong.\n")
     assert cli.command(["a=1"], lambda: "how to", print) == 0
     assert capsys.readouterr().out == "['a=1']\n"
+
+
+@pytest.mark.parametrize("argv", [["lacuna", "--help"], ["core.train", "--help"], ["core.explain", "optim"]])
+def test_a_reader_that_leaves_ends_it_quietly(argv):
+    """As in `lacuna --help | head -1`, whose pipe is closed before anything is written."""
+    code = f"import sys, runpy; sys.argv = {argv!r}; "
+    code += (
+        "from core.cli import main; sys.exit(main())"
+        if argv[0] == "lacuna"
+        else (f"runpy.run_module({argv[0]!r}, run_name='__main__')")
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=SECONDS
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_mistakes_in_names_are_reported_before_torch_is_loaded():
+    code = (
+        "import sys; from core.train import main; "
+        "codes = [main([word]) for word in ('modality=imgae', 'size=hug', 'stepz', 'experiment=mae', 'config=')]; "
+        "sys.exit(codes != [2] * 5 or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=SECONDS).returncode == 0

@@ -52,3 +52,17 @@ def test_mistakes_are_errors_not_exits(tmp_path):
         core.train("modality=imag", run_dir=str(tmp_path))
     with pytest.raises(UserError, match="no setting seed_"):
         core.evaluate(tmp_path, task="knn", seed_=1)
+
+
+def test_the_package_by_its_own_name():
+    import lacuna
+
+    assert lacuna.__all__ == core.__all__
+    assert all(getattr(lacuna, name) is getattr(core, name) for name in core.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'load_decoder'"):
+        lacuna.load_decoder  # noqa: B018
+
+
+def test_a_dry_run_is_for_the_command(tmp_path):
+    with pytest.raises(UserError, match="dry_run=true is for the command"):
+        core.train("modality=image", dry_run=True, run_dir=str(tmp_path / "a"))

@@ -26,7 +26,7 @@ reconstruction evaluation
 defaults
 training
 report
-train evaluate compare encode reconstruct convert
+train evaluate compare encode reconstruct convert explain
 """
 
 ORDER = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}

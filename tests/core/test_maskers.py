@@ -5,6 +5,7 @@ import torch
 
 from core.errors import UserError
 from core.maskers import BlockMasker, CellMasker, Masker, RandomMasker, ScoreMasker, keep_lowest
+from core.seeding import PlacedGenerator, seed_part
 from core.tokens import Batch, ForwardContext, Layout, Mask, Rows, Tokens
 
 
@@ -201,3 +202,27 @@ def test_cells_need_a_grid_that_they_divide():
     points = Tokens(torch.zeros(1, 4, 1), Layout(4, coords=torch.zeros(1, 4, 3)))
     with pytest.raises(UserError, match="fill a grid"):
         mask_of(CellMasker(0.6), points)
+
+
+@pytest.mark.parametrize("masker", [RandomMasker(0.75), BlockMasker(0.6), CellMasker(0.5)])
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_draw_the_masks_of_their_rows_in_the_whole_batch(masker, size):
+    """Two processes hide what one would: each has its place in the batch, and its rows of the draws."""
+
+    def hidden(rows, rank=0, size=1):
+        generator = PlacedGenerator()
+        generator.rank, generator.size = rank, size
+        seed_part(generator, seed=3, step=7, rank=rank, part=0)
+        ctx = context_of(grid_tokens((4, 4), batch=rows))
+        return masker(ctx.tokens, masker.draw(ctx.tokens, generator, ctx), ctx)["v"].hidden
+
+    whole = hidden(6)
+    parts = [hidden(6 // size, rank, size) for rank in range(size)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(parts[0], parts[1])
+
+
+def test_one_process_draws_as_a_plain_generator_does():
+    plain, placed = torch.Generator().manual_seed(5), PlacedGenerator()
+    placed.manual_seed(5)
+    assert torch.equal(placed.uniform((4, 3)), torch.rand(4, 3, generator=plain))

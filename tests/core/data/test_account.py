@@ -66,10 +66,11 @@ def test_the_origin_of_labels(write, source, tmp_path):
             "names of folders, archives or lists: train, val; validation stands in for test",
         ),
         (["train_1.num", "test_1.num"], "names of files"),
-        (["1.num", "2.num"], "a fraction of the samples, data.holdout=0.1"),
+        (["1.num", "2.num"], "a fraction of the samples, data.source.holdout=0.1"),
         (
             ["valid/1.num", "invalid/2.num"],
-            "a fraction of the samples, data.holdout=0.1 (without a pair such as train and test, valid marks no split)",
+            "a fraction of the samples, data.source.holdout=0.1 (without a pair such as train and test, valid marks no "
+            "split)",
         ),
     ],
 )

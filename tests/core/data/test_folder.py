@@ -280,9 +280,9 @@ def test_unreadable_folder(write, source):
 
 def test_no_sample_for_a_split(write, source):
     folder = write(["1.num", "2.num"])
-    with pytest.raises(UserError, match=r"no sample for 'test'.*data.holdout"):
+    with pytest.raises(UserError, match=r"no sample for 'test'.*data.source.holdout"):
         source(folder, holdout=0).items("test")
-    with pytest.raises(UserError, match=r"data\.holdout is 1"):
+    with pytest.raises(UserError, match=r"data\.source\.holdout is 1"):
         source(folder, holdout=1)
     assert len(source(folder, holdout=0).items("train")) == 2
 

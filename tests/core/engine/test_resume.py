@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from core import training
 from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.runs import open_run
 from core.train import main
 
 SMALL = [
@@ -45,6 +47,13 @@ def train(run_dir, *more, steps=6) -> int:
 
 def cut(run_dir, *more, after=4, steps=6):
     """A run that Ctrl-C ends after some steps."""
+    with stopping(after):
+        assert train(run_dir, *more, steps=steps) == 130
+
+
+@contextmanager
+def stopping(after):
+    """Ctrl-C in that step of whatever is trained meanwhile."""
     after_step = MaskedAutoencoder.after_step
 
     def stop(self, progress):
@@ -54,7 +63,7 @@ def cut(run_dir, *more, after=4, steps=6):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaskedAutoencoder, "after_step", stop)
-        assert train(run_dir, *more, steps=steps) == 130
+        yield
 
 
 def weights(run_dir, step=6):
@@ -81,6 +90,27 @@ def test_moved_data_resume_to_the_same_bits(photos, tmp_path):
     assert train(tmp_path / "cut", "data.root=./scratch") == 0
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert config(tmp_path / "cut")["data"]["root"] == "./scratch"
+    assert open_run(tmp_path / "cut").is_finished
+
+
+def test_settings_that_were_chosen_from_the_data_stay_with_the_run(photos, tmp_path):
+    """Moved data are the same data: nothing is chosen anew, and the run opens."""
+    own = [
+        "modality=image",
+        "data=folder",
+        "precision=fp32",
+        "engine.workers=0",
+        "steps=4",
+        "batch_size=2",
+        "size=nano",
+    ]
+    assert main([*own, "data.root=photos", f"run_dir={tmp_path / 'whole'}"]) == 0
+    with stopping(after=1):
+        assert main([*own, "data.root=photos", f"run_dir={tmp_path / 'cut'}"]) == 130
+    shutil.move(photos, tmp_path / "scratch")
+    assert main([*own, "data.root=scratch", f"run_dir={tmp_path / 'cut'}"]) == 0
+    assert equal(weights(tmp_path / "whole", 4), weights(tmp_path / "cut", 4))
+    assert open_run(tmp_path / "cut").config["chosen"] == config(tmp_path / "whole")["chosen"]
 
 
 def remove(photos):
@@ -210,3 +240,28 @@ def test_a_signal_before_the_first_step_leaves_nothing(photos, tmp_path, capsys,
     assert train(tmp_path / "run", "data.root=photos", "precision=auto") == 143
     assert not (tmp_path / "run").exists()
     assert "Traceback" not in capsys.readouterr().err
+
+
+# Dry runs
+
+
+def test_a_dry_run_estimates_and_writes_nothing(photos, tmp_path, capsys):
+    assert train(tmp_path / "runs" / "a", "data.root=photos", "dry_run=true", steps=100) == 0
+    out = capsys.readouterr().out
+    assert "method  mae" in out and "estimate: 0:00:0" in out and "Nothing was written" in out
+    assert "step 1/" not in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_of_a_run_changes_nothing_in_it(photos, tmp_path, capsys):
+    cut(tmp_path / "run", "data.root=photos")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    assert train(tmp_path / "run", "data.root=photos", "dry_run=true") == 0
+    assert "resumed after step 4" in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("wrong", ["data.root=nowhere", "size.heads=3", "batch_size=99", "dry_run=maybe"])
+def test_a_dry_run_finds_mistakes(photos, tmp_path, capsys, wrong):
+    assert train(tmp_path / "run", "data.root=photos", "dry_run=true", wrong) == 2
+    assert capsys.readouterr().err.startswith("error: ")
