@@ -5,6 +5,7 @@ installed packages are imported even where the working directory has a folder na
 core.train` searches the working directory before them.
 """
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -18,7 +19,11 @@ from core.errors import UserError, suggestion
 COMMANDS = {
     "train": "train an encoder by predicting hidden parts",
     "evaluate": "measure a run's encoder",
+    "compare": "a table of runs with intervals over seeds",
+    "runs": "list runs with their key figures",
     "report": "write a run's report.html",
+    "encode": "write features of your own samples into a file",
+    "reconstruct": "draw your own samples, masked and reconstructed",
     "convert": "turn an official checkpoint into an encoder",
 }
 
@@ -46,6 +51,7 @@ def command(
 
     Returns the exit code: 0, or 2 for a user's error, printed in one line.
     """
+    _print_any_name()
     argv = list(sys.argv[1:] if argv is None else argv)
     if HELP & set(argv):
         print(usage())
@@ -57,6 +63,13 @@ def command(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _print_any_name() -> None:
+    """Names of files may hold bytes and letters that the terminal's encoding has not: they are printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,148 +1,182 @@
-"""List files: samples named by a .txt, .csv or .tsv; paths are relative to the file, or absolute.
+"""List files: samples named by a .csv, .tsv, .txt or .jsonl.
 
-- .txt: one path per line, or a path and an integer label apart by a space, tab or comma (`clips/a.mp4 3`);
-- .csv, .tsv with a header: a column path, file, …; optional columns label, class, …, split and group;
-- .csv, .tsv without: path, then the label if any; or lines as in a .txt.
+- with a header: a column of paths, and columns of labels, split, group, start and end, by their usual names;
+- without: a path and whatever follows it;
+- lines of text: a path, then nothing, a label, or a count of frames and a label (`clips/a.mp4 16 3`);
+- .jsonl: an object a line, its keys as the header.
+
+The column of paths is the one whose values are files (`forms`). Which others are read, and as what, is noted
+(`headers`).
 """
 
-import csv
-import re
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from core.data.columns import Name, read_labels
+from core.data.forms import PATH_ENDINGS, Cells, Sheet, read_sheet
+from core.data.headers import LABEL, LABELS, Uses, find_uses  # noqa: F401 (LABELS: for sidecars)
+from core.data.places import Places
+from core.data.sources import Part
 from core.errors import UserError
 
-EXTENSIONS = (".txt", ".csv", ".tsv")
-PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "video", "clip")
-LABELS = ("label", "class", "category", "target")
-SPLITS = ("split", "subset", "partition")
-GROUPS = ("group", "scene", "subject", "patient", "person")
+EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl")
+ANSWERS = {"": -1.0, "nan": -1.0, "true": 1.0, "false": 0.0}  # in words
+MOST_CLASSES = 10_000  # of which a sample may have several
+MOST_SHOWN = 4  # columns that a message names
 
 
 @dataclass
 class Row:
-    """One line: a path as written, class names by label, split and group as written."""
+    """One line: a path as written, class names or answers by label, split, group and part, and the line's number.
+
+    `file`: the file that the path leads to, None where there is none. `cells`: the whole line.
+    """
 
     path: str
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, Name] = field(default_factory=dict)
     _: KW_ONLY
     split: str | None = None
     group: str | None = None
+    part: Part | None = None
+    file: str | None = field(default=None, compare=False)
+    cells: Cells = field(default_factory=list, compare=False, repr=False)
+    number: int = field(default=0, compare=False)
 
 
-def read(path: Path, labels: Sequence[str] | None = None, group: str | None = None) -> list[Row]:
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The rows of a list. `labels`: the column of each label, in words. `notes`: choices that were made."""
+
+    rows: list[Row]
+    header: list[str]  # as written; empty: none
+    labels: dict[str, str]
+    notes: list[str]
+
+
+def read(
+    path: Path,
+    labels: Sequence[str] | None = None,
+    group: str | None = None,
+    places: Places | None = None,
+) -> Table:
     """The rows of a list file. `labels` and `group` name columns; None: the usual names.
 
-    Raises: UserError where the file is no text, or has no column of a given name.
+    `places`: where listed files are looked for; None: beside the list.
+    Raises: UserError where the file is no text, has no column of a given name, or no column of paths.
     """
-    lines = _read_lines(path)
-    delimiter = _delimiter(lines[0])
-    cells = list(csv.reader(lines, delimiter=delimiter))
-    header = [cell.strip().lower() for cell in cells[0]]
-    has_header = _column(header, PATHS) is not None
+    places = places or Places(path.parent, None, ())
+    sheet = read_sheet(path, places)
+    if not sheet.records:
+        raise UserError(f"data.root: the list file {path} lists no file.")
 
-    if path.suffix.lower() == ".txt" or (delimiter not in lines[0] and not has_header):
-        return [_text_row(line.strip()) for line in lines]
-    if has_header:
-        return _table_rows(path, header, cells[1:], labels, group)
-    return [_bare_row(line) for line in cells]
-
-
-def has_paths(path: Path) -> bool:
-    """Whether the header of a .csv or .tsv has a column of paths."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        line = file.readline()
-    header = [cell.strip().strip('"').lower() for cell in line.split(_delimiter(line))]
-    return _column(header, PATHS) is not None
-
-
-def _read_lines(path: Path) -> list[str]:
-    """Lines that are not blank, at least one. Raises: UserError."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"data.root: the list file {path} cannot be read as UTF-8 text ({error}).") from error
-
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"data.root: the list file {path} is empty.")
-    return lines
-
-
-def _table_rows(
-    path: Path, header: list[str], lines: list[list[str]], labels: Sequence[str] | None, group: str | None
-) -> list[Row]:
-    """Rows under a header. Raises: UserError for a column that is missing, or a line that is too short."""
-    path_column = _column(header, PATHS)
-    assert path_column is not None, "a header is one by its column of paths"
-    label_columns = _label_columns(path, header, labels)
-    split_column = _column(header, SPLITS)
-    group_column = _group_column(path, header, group)
-
+    sheet = _with_width(path, sheet, places)
+    uses = find_uses(path, sheet, labels=labels, group=group)
     rows = []
-    for number, line in enumerate(lines, start=2):
-        if len(line) < len(header):
-            raise UserError(f"{path}, line {number}: {len(line)} cells under a header of {len(header)}. Mend the line.")
+    for position in range(len(sheet.records)):
+        rows.append(_row(path, sheet, uses, places, position))
 
-        row = Row(line[path_column].strip())
-        for label, column in label_columns.items():
-            name = line[column].strip()
-            if name:  # an empty cell: the sample has no such label
-                row.names[label] = name
-        if split_column is not None:
-            row.split = line[split_column]
-        if group_column is not None:
-            row.group = line[group_column].strip() or None
-        rows.append(row)
-    return rows
+    sources = {label: str(column) for label, column in uses.labels.items()}
+    notes = list(uses.notes)
+    if uses.answers:
+        sources[LABEL] = ", ".join(map(str, uses.answers[:MOST_SHOWN]))
+        notes += _add_answers(rows, uses)
+    elif any(len(cells) > sheet.width for cells in sheet.records):
+        sources = {LABEL: "the numbers after each path"}
+        notes += _add_class_numbers(rows, sheet.path_column)
+    return Table(rows=rows, header=sheet.header, labels=sources, notes=notes)
 
 
-def _label_columns(path: Path, header: list[str], labels: Sequence[str] | None) -> dict[str, int]:
-    """Columns by label: the given ones, else the first with a usual name, as "label"."""
-    if labels is not None:
-        return {name: _require_column(path, header, name, "labels") for name in labels}
-    column = _column(header, LABELS)
-    if column is None:
-        return {}
-    return {"label": column}
+def names_files(path: Path, places: Places) -> bool:
+    """Whether a file is text with a column of paths that lead to files.
+
+    Names without their extension count only under a header like path or id: numbers may look like them.
+    """
+    try:
+        sheet = read_sheet(path, places)
+    except UserError:
+        return False
+
+    if any(way.is_full_name for way in places.ways):
+        return True
+    if not places.ways or not sheet.header:
+        return False
+    return sheet.header[sheet.path_column].lower().endswith((*PATH_ENDINGS, "id"))
 
 
-def _group_column(path: Path, header: list[str], group: str | None) -> int | None:
-    if group is not None:
-        return _require_column(path, header, group, "group")
-    return _column(header, GROUPS)
+def _with_width(path: Path, sheet: Sheet, places: Places) -> Sheet:
+    """Records at least as wide as the sheet: paths with commas joined again, missing cells empty.
+
+    Raises: UserError for a line that is too short under a header.
+    """
+    width, column, records = sheet.width, sheet.path_column, []
+    for number, cells in zip(sheet.numbers, sheet.records, strict=True):
+        more = len(cells) - width
+        if more > 0:
+            joined = ",".join(cells[column : column + more + 1])
+            if places.find(joined) is not None:
+                cells = [*cells[:column], joined, *cells[column + more + 1 :]]
+        if more < 0 and sheet.header:
+            raise UserError(f"{path}, line {number}: {len(cells)} cells under a header of {width}. Mend the line.")
+        records.append([*cells, *[""] * -more])
+    return replace(sheet, records=records)
 
 
-def _text_row(line: str) -> Row:
-    """A path, or a path and an integer."""
-    match = re.fullmatch(r"(.+?)[\s,]+(\d+)", line)
-    if match is None:
-        return Row(line)
-    return Row(match[1], {"label": match[2]})
+def _row(path: Path, sheet: Sheet, uses: Uses, places: Places, position: int) -> Row:
+    cells, number = sheet.records[position], sheet.numbers[position]
+    row = Row(cells[sheet.path_column].strip(), cells=cells, number=number)
+    row.file = places.find(row.path)
+    for label, column in uses.labels.items():
+        name = column.values[position]
+        if name:  # an empty cell: the sample has no such label
+            row.names[label] = name
 
-
-def _bare_row(cells: list[str]) -> Row:
-    """A line of a table without header: the path, then the label if any."""
-    row = Row(cells[0].strip())
-    if len(cells) > 1:
-        row.names["label"] = cells[1].strip()
+    if uses.split is not None:
+        row.split = uses.split.values[position]
+    if uses.group is not None:
+        row.group = uses.group.values[position] or None
+    if uses.part is not None:
+        row.part = uses.part.part(position, f"{path}, line {number}")
     return row
 
 
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
+def _add_answers(rows: list[Row], uses: Uses) -> list[str]:
+    """Gives rows their answers to the yes/no questions that are columns. Returns notes."""
+    columns = []
+    for column in uses.answers:
+        columns.append([_answer(value) for value in column.values])
+    questions = list(filter(None, (column.title for column in uses.answers)))
+    return _add_labels(rows, np.array(columns).T, np.array(questions) if questions else None)
 
 
-def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    """Position of the first of the names that the header has."""
-    for name in names:
-        if name in header:
-            return header.index(name)
-    return None
+def _add_class_numbers(rows: list[Row], path_column: int) -> list[str]:
+    """Gives rows of unlike length, with several class numbers each, an answer for every class. Returns notes."""
+    for row in rows:
+        row.names.clear()
+
+    cells = [list(filter(None, row.cells[path_column + 1 :])) for row in rows]
+    if not all(cell.isdecimal() and int(cell) < MOST_CLASSES for line in cells for cell in line):
+        return ["lines have unlike numbers of values, which are no class numbers: no label is read"]
+
+    numbers = [list(map(int, line)) for line in cells]
+    answers = np.zeros((len(rows), 1 + max(map(max, filter(None, numbers)))))
+    for position, classes in enumerate(numbers):
+        answers[position, classes] = 1
+    notes = _add_labels(rows, answers, None)
+    return [*notes, "the numbers after each path are read as classes, several for a sample"]
 
 
-def _require_column(path: Path, header: list[str], name: str, setting: str) -> int:
-    if name.lower() not in header:
-        raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {', '.join(header)}.")
-    return header.index(name.lower())
+def _add_labels(rows: list[Row], answers: np.ndarray, questions: np.ndarray | None) -> list[str]:
+    labels = read_labels(LABEL, answers, len(rows), questions)
+    names: Sequence[Mapping[str, Name]] = labels.names or []
+    for row, answer in zip(rows, names, strict=False):
+        row.names |= answer
+    return labels.notes
+
+
+def _answer(text: str) -> float:
+    """1 yes, 0 no, -1 unknown."""
+    text = text.lower()
+    return ANSWERS[text] if text in ANSWERS else float(text)

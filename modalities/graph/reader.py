@@ -96,6 +96,10 @@ class GraphSource(Source):
         return self._keep_last and self.many_files is None
 
     @property
+    def split_is_drawn(self) -> bool:
+        return self.many_files is not None and self.many_files.split_is_drawn
+
+    @property
     def held_out(self) -> str:
         if self.many_files is not None or self.holdout or self.is_split or self.inductive:
             return super().held_out
@@ -176,12 +180,12 @@ class GraphSource(Source):
             columns = data.graphs[0].features
             sizes = [len(data.graphs[number].x) for number in self._numbers(data, "train")]
         settings = [
-            Setting("modality.features", columns, "the nodes of the data have so many"),
-            Setting("optim.lr", RATE, "graphs are published with a rate that does not follow the batch"),
+            Setting("modality.features", columns, reason="the nodes of the data have so many"),
+            Setting("optim.lr", RATE, reason="graphs are published with a rate that does not follow the batch"),
         ]
         if len(sizes) < 2:
-            settings.append(Setting("batch_size", 1, "there is one graph"))
-            return [*settings, Setting("steps", STEPS, "an epoch of one graph is one step")]
+            settings.append(Setting("batch_size", 1, reason="there is one graph"))
+            return [*settings, Setting("steps", STEPS, reason="an epoch of one graph is one step")]
         batch = min(
             LARGEST_BATCH,
             _power_of_two(len(sizes) / BATCHES),
@@ -189,7 +193,7 @@ class GraphSource(Source):
         )
         if batch < LARGEST_BATCH:
             reason = f"there are {len(sizes)} graphs of {np.mean(sizes):.0f} nodes"
-            settings.append(Setting("batch_size", batch, reason))
+            settings.append(Setting("batch_size", batch, reason=reason))
         return settings
 
     def _labels(self, data: Collection) -> GraphLabels:

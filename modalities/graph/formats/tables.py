@@ -390,8 +390,9 @@ def label_values(texts: Sequence[str]) -> tuple[Tensor, Sequence[str]]:
         if numeric and text and float(text).is_integer():
             text = str(int(float(text)))
         names.append({"class": text} if text else {})
-    classes, class_names = numbers(names)
-    return torch.tensor([row.get("class", -1) for row in classes]), class_names.get("class", [])
+    numbering = numbers(names)
+    classes = [row.get("class", -1) for row in numbering.numbers]
+    return torch.tensor(classes), numbering.classes.get("class", [])
 
 
 def _splits(values: NodeValues, ids: NodeIds, where: str) -> dict[str, Tensor]:
