@@ -20,6 +20,7 @@ from core.annotations import fit
 from core.config import files
 from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
+from core.data.sources import Source
 from core.errors import UserError
 from core.evaluation import record
 from core.evaluation.cache import cached
@@ -118,6 +119,7 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
 
     # Trainings read the samples in every epoch, so they are kept decoded.
     reader, source = open_source(config)
+    print_left_out(source)
     workers = loader_workers(config)
     if settings.workers is not None:
         workers = settings.workers
@@ -146,6 +148,13 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
         epochs=settings.epochs,
         rivals=settings.rivals,
     )
+
+
+def print_left_out(source: Source) -> None:
+    """Names on stderr, so that stdout stays for the table, the samples that no evaluation reads."""
+    for group in source.account().passed_over:
+        examples = ", ".join(group.examples)
+        print(f"left out: {group.count} {group.kind}, {group.reason}: {examples}", file=sys.stderr)
 
 
 def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_supervised: bool = False) -> dict:

@@ -34,10 +34,10 @@ DROPOUT = 0.6  # of supervised training, of features and of attention
 
 @dataclass(frozen=True, kw_only=True)
 class NodeProbe(Published):
-    """A linear probe of frozen node features, trained by Adam.
+    """A linear probe of frozen node features by Adam: accuracy, or micro-F1 of several labels a node.
 
-    Figures: accuracy where a node has one class, micro-F1 where it may have several labels. `epochs`: steps over all
-    training nodes, of graphs with several labels passes over all training graphs.
+    `epochs`: steps over all training nodes; of graphs with several labels a node, passes over all training
+    graphs.
     """
 
     lr: float
@@ -58,10 +58,7 @@ class NodeProbe(Published):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledVectors(Published):
-    """Support vectors of frozen node features, pooled over each graph.
-
-    Figure: mean accuracy of ten folds.
-    """
+    """Support vectors of frozen node features, pooled over each graph: mean accuracy of ten folds."""
 
     pool: Pool
     reported: Reported | None = None

@@ -57,6 +57,10 @@ class GraphFiles(Source):
         return items
 
     @property
+    def split_is_drawn(self) -> bool:
+        return self.source.split_is_drawn
+
+    @property
     def classes(self) -> dict[str, list[str]]:
         return self._labels.classes or self.source.classes
 

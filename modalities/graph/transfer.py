@@ -28,9 +28,9 @@ DECAY = 0.3  # of the rate, where it falls
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning(Published):
-    """Properties of molecules, learned by training the encoder too.
+    """Properties of molecules, by training the encoder too: mean ROC-AUC over tasks, split by scaffold.
 
-    Figures: mean ROC-AUC over tasks on molecules that are split by scaffold. `drop`: dropout of the encoder.
+    `drop`: dropout of the encoder.
     `decay_every`: epochs after which the rate falls to 0.3 of itself (30 for BACE); None: never.
     """
 

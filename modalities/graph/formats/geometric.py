@@ -3,8 +3,6 @@
 import warnings
 from types import ModuleType
 
-import torch
-
 from core.errors import UserError
 
 
@@ -18,11 +16,3 @@ def geometric() -> ModuleType:
         except ImportError as error:
             raise UserError(f"This needs torch_geometric: pip install torch-geometric ({error}).") from error
     return torch_geometric
-
-
-def safe_classes() -> torch.serialization.safe_globals:
-    """Allows Data objects in files that `torch.load(weights_only=True)` reads."""
-    data = geometric().data
-    return torch.serialization.safe_globals(
-        [data.Data, data.data.DataEdgeAttr, data.data.DataTensorAttr, data.storage.GlobalStorage]
-    )

@@ -7,6 +7,7 @@ from core.errors import UserError
 
 SPARSE = 10  # ids whose largest is above this many times their number, and `FEW`, are numbered anew
 FEW = 1000
+RENUMBERED = "they are numbered from 0 in their order, and account.json of the run has the table."
 LARGEST = 2**62  # numbers beyond it are no rows of any table
 
 
@@ -65,7 +66,7 @@ def number_nodes(
 
     if words:
         order = sorted(distinct)
-        text = f"The {len(order)} node ids are words ({words[0]}, …): they are numbered in their order."
+        text = f"The {len(order)} node ids are words ({words[0]}, …): {RENUMBERED}"
         return _table_of(order, [text])
     values = sorted(map(int, distinct))
     if not values or values[0] < 0:
@@ -74,7 +75,7 @@ def number_nodes(
     largest = values[-1]
     is_sparse = largest > SPARSE * len(values) + FEW
     if is_sparse or values == list(range(1, len(values) + 1)):
-        text = f"The {len(values)} node ids are from {values[0]} to {largest}: they are numbered from 0 in their order."
+        text = f"The {len(values)} node ids are from {values[0]} to {largest}: {RENUMBERED}"
         return _table_of(list(map(str, values)), [text])
     return NodeIds(count=largest + 1)
 

@@ -54,18 +54,25 @@ def test_real_labels_of_the_files(tmp_path):
 @pytest.mark.parametrize(
     ("table", "rows"),
     [
-        ("labels.csv", ["graph,label", "g0.pt,toxic", "g1.pt,safe", "g3.pt,toxic"]),
-        ("labels.csv", ["g0,toxic", "g1,safe", "g3,toxic"]),
-        ("graph_labels.tsv", ["label\tname", "toxic\tg0", "safe\tg1", "toxic\tg3"]),
-        ("targets.txt", ["g0 toxic", "g1 safe", "g3 toxic"]),
+        ("labels.csv", ["graph,label", "g0.pt,toxic", "g1.pt,safe", "g2.pt,safe", "g3.pt,toxic"]),
+        ("labels.csv", ["g0,toxic", "g1,safe", "g2,safe", "g3,toxic"]),
+        ("graph_labels.tsv", ["label\tname", "toxic\tg0", "safe\tg1", "safe\tg2", "toxic\tg3"]),
+        ("targets.txt", ["g0 toxic", "g1 safe", "g2 safe", "g3 toxic"]),
     ],
 )
 def test_labels_of_a_table_beside_the_files(tmp_path, table, rows):
     save(tmp_path, **{f"g{number}": graph(number, y=torch.tensor([9])) for number in range(4)})
     (tmp_path / table).write_text("\n".join(rows))
     source = GraphSource(str(tmp_path), holdout=0.3)
-    assert labels_of(source) == {"g0.pt": "toxic", "g1.pt": "safe", "g2.pt": "", "g3.pt": "toxic"}
-    assert source.account().labels == {"label": table}
+    assert labels_of(source) == {"g0.pt": "toxic", "g1.pt": "safe", "g2.pt": "safe", "g3.pt": "toxic"}
+    assert table in source.account().labels["label"]
+
+
+def test_files_that_a_table_of_labels_leaves_out_are_unlabelled(tmp_path):
+    save(tmp_path, **{f"g{number}": graph(number) for number in range(4)})
+    (tmp_path / "labels.csv").write_text("g0,toxic\ng1,safe\n")
+    source = GraphSource(str(tmp_path), holdout=0.0)
+    assert [item.labels for item in source.items("train")] == [{"label": 1}, {"label": 0}, {}, {}]
 
 
 def test_files_without_a_graph_are_left_out_and_named(tmp_path):

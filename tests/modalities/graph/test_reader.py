@@ -198,5 +198,5 @@ def test_a_place_trains_without_a_setting(tmp_path, monkeypatch, capsys):
     small = ["method.encoder.width=16", "engine.workers=0", "precision=fp32", "steps=2", f"run_dir={tmp_path / 'run'}"]
     assert train.main(["modality=graph", "data=folder", f"data.root={root}", *small]) == 0
     out = capsys.readouterr().out
-    assert "chosen: batch_size=1, as there is one graph" in out and "chosen: modality.features=2" in out
+    assert "there is one graph" in out and "modality.features=2" in out and "batch_size=1" in out
     assert "steps=1000" not in out  # steps were given
