@@ -25,8 +25,9 @@ from core.evaluation import reconstruction
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
 from core.files import read_json, write_json
+from core.initial_weights import load_weights
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.runs import Run, load_weights, open_run
+from core.runs import Run, open_run
 from core.seeding import seed_global
 from core.settings import Engine, Init, Plan, split
 from core.tokens import Progress
@@ -130,7 +131,8 @@ def run(overrides: Sequence[str], distributed: Distributed) -> Path:
             return run_dir
 
         if settings.init.source is not None and not distributed.from_main(has_steps(run_dir)):
-            load_weights(method, Path(settings.init.source), settings.init.part)
+            text = load_weights(method, Path(settings.init.source), settings.init.part, config)
+            log_main(distributed, text)
 
         log_main(distributed, summary(config, settings, data, method, stream, distributed))
         steps = train_steps(

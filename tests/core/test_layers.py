@@ -19,6 +19,7 @@ data
 world
 engine
 interop huggingface export
+initial_weights
 runs
 reconstruction evaluation
 defaults
