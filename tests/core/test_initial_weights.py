@@ -162,8 +162,15 @@ def test_a_grid_of_as_many_cells_is_another_grid(tmp_path):
     assert torch.equal(made.encoder.embed.positions.table, SinCos((6, 4), 128).table)
 
 
+def keys_kernel(distance: torch.Tensor, a: float = -0.75) -> torch.Tensor:
+    d = distance.abs()
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return torch.where(d <= 1, near, far) * (d < 2)
+
+
 def test_learned_positions_are_resampled(tmp_path):
-    """A table that is linear in both axes; in the middle, bicubic resampling gives the line back."""
+    """A ramp along both axes; expected is cubic convolution with a = −0.75 (Keys, 1981), away from the edges."""
     learned = "method.encoder.embed.positions._target_=core.embeddings.Learned"
     source = saved_run(tmp_path, "modality.size=[64,64]", learned)
     ramp = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0)).sum(1)
@@ -175,7 +182,9 @@ def test_learned_positions_are_resampled(tmp_path):
     text = load_weights(made, tmp_path, config=config)
     table = made.encoder.embed.positions.table[0, :, 0].view(16, 16)
     cells = (torch.arange(16.0) + 0.5) / 2 - 0.5  # centres of the new cells, in old ones
-    torch.testing.assert_close(table[4:12, 4:12], (cells[:, None] + cells)[4:12, 4:12], atol=0.02, rtol=0)
+    line = (keys_kernel(cells[:, None] - torch.arange(8.0)) * torch.arange(8.0)).sum(1)
+    expected = line[:, None] + line
+    torch.testing.assert_close(table[4:12, 4:12], expected[4:12, 4:12], atol=1e-4, rtol=0)
     assert "learned positions resampled, 8×8 → 16×16" in text
 
 
