@@ -3,8 +3,8 @@
 Turns an official checkpoint into a saved encoder, for `core.load_encoder` or `core.train init.from=`.
 
   official=  the method whose official checkpoint it is; a wrong name lists all
-  path=      the file, .safetensors, or .pth of tensors (pickled code is refused)
-  out=       folder of the encoder
+  path=      the file, .safetensors or .pth; whatever stands beside the tensors is passed over, and nothing is run
+  out=       folder of the encoder; the decoder, where the file has one, is kept there for init.from=
   meta=      arguments of the official constructor that tensors do not show:
              "meta={num_heads: 6, img_size: [128, 224]}"
 

@@ -25,13 +25,14 @@ from core.data.memory import Sample, as_items
 from core.data.reader import PIXELS, Reader
 from core.encoder import Encoder, EncoderByView
 from core.errors import BadSample, UserError
-from core.files import explain_write_errors, write_atomic
-from core.interop import open_official
+from core.files import explain_write_errors, write_atomic, write_json
+from core.interop import open_official, read_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokenizers import Patchify, Tokenizer, TokenizerByView
 from core.tokens import Batch, Latent
 
 FORMAT = 1
+DECODER, METHOD = "decoder.safetensors", "method.json"  # beside the encoder of an official file, to train on from
 DATA_LICENCE = "that of the data it was trained on"
 SLACK = 0.25  # beyond [0, 1]: pictures that were resized overshoot a little
 
@@ -256,11 +257,26 @@ def export_official(
     path: Path,
     meta: Mapping[str, Any] | None = None,
 ) -> SavedEncoder:
-    """Saves the encoder of an official checkpoint in `path` and returns it; `meta` as for `load_official`."""
-    method, config = open_official(name, checkpoint, meta)
+    """Saves the encoder of an official checkpoint in `path` and returns it; `meta` as for `load_official`.
+
+    Where the file has a decoder, it is saved beside the encoder, so that `init.from=` begins with both.
+    """
+    opened = read_official(name, checkpoint, meta)
+    method, config = opened.method, opened.config
     description = _describe(config, licence=f"that of the {name} checkpoint")
     encoder = SavedEncoder(method.tokenizer, method.encoder, description)
     save_encoder(path, encoder)
+
+    for file in (DECODER, METHOD):
+        (path / file).unlink(missing_ok=True)  # of another conversion into the same folder
+    if opened.has_decoder:
+        decoder = {}
+        for key, value in method.state_dict().items():
+            if not key.startswith("encoder."):
+                decoder[key] = value.contiguous()
+        with explain_write_errors(path):
+            write_atomic(path / DECODER, save(decoder))
+        write_json(path / METHOD, config["method"])
     return encoder.eval().freeze()
 
 

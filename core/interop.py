@@ -148,6 +148,21 @@ def open_official(
     meta: Mapping[str, Any] | None = None,
 ) -> tuple[MaskedAutoencoder, dict[str, Any]]:
     """As `load_official`, with the config that was built: sizes and options are the checkpoint's."""
+    opened = read_official(name, state_dict, meta)
+    return opened.method, opened.config
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialMethod:
+    """An official checkpoint as our method, with the config that was built; `has_decoder`: the file held it."""
+
+    method: MaskedAutoencoder
+    config: dict[str, Any]
+    has_decoder: bool
+
+
+def read_official(name: str, state_dict: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> OfficialMethod:
+    """As `load_official`, with the config and whether there was a decoder."""
     official = find_official(name)
     state = unwrap(state_dict)
     options = arguments(state_dict) | settings(meta or {})
@@ -181,11 +196,11 @@ def open_official(
     if missing or misshapen or unexpected:
         raise UserError(f"{_mismatch(name, missing, unexpected, misshapen)} {description(name, state)}")
     if notes:
-        warnings.warn(" ".join(notes), stacklevel=3)
+        warnings.warn(" ".join(notes), stacklevel=4)
 
     method.load_state_dict(mapped, strict=False)
     method.follow(mapped)
-    return method, config
+    return OfficialMethod(method=method, config=config, has_decoder=has_decoder)
 
 
 def find_official(name: str) -> Official:

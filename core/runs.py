@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 
 from core.cli import command
 from core.config import compose, load, options
@@ -324,7 +323,9 @@ def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
         )
 
     method: MaskedAutoencoder = build_method(dict(config), MaskedAutoencoder)
-    load_weights(method, newest)
+    weights = load_file(newest / MODEL)
+    compare_shapes(weights, method, newest)
+    method.load_state_dict(weights)
 
     means = {}
     with safe_open(newest / STATE, "pt") as state:
@@ -333,52 +334,6 @@ def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
                 means[name.removeprefix("average/")] = state.get_tensor(name)
     method.load_state_dict(means, strict=False)
     return method
-
-
-def load_weights(method: MaskedAutoencoder, source: Path, part: str | None = None) -> None:
-    """`init.from=`: copies weights of a run, a checkpoint folder or a saved encoder into `method`.
-
-    Without `part`: of a run or checkpoint the whole method, of a saved encoder the encoder. `part`: the path of one
-    module that both have ("encoder.trunk", `init.part=`); everything else stays fresh.
-    Teachers that follow the method's weights, and were not loaded themselves, begin with the loaded ones.
-    Raises UserError where there is no such source or part, or where shapes differ.
-    """
-    weights = _read_weights(source)
-    is_encoder = all(name.startswith("encoder.") for name in weights)
-    if part is None and is_encoder:
-        part = "encoder"
-
-    target = method
-    if part is not None:
-        prefix = f"{part}."
-        weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-        modules = dict(method.named_modules())
-        if not weights or part not in modules:
-            place = f"init.from={source}" if not weights else "the method"
-            names = sorted(name for name in modules if name.startswith("encoder") and name.count(".") < 2)
-            raise UserError(f"init.part={part}: {place} has no weights there. Parts of the method: {', '.join(names)}.")
-        target = modules[part]
-
-    remedy = "Choose the source's method and size, another init.from=, or a smaller init.part=."
-    compare_shapes(weights, target, source, remedy)
-    target.load_state_dict(weights, strict=False)
-    method.follow(weights if target is method else ())
-
-
-def _read_weights(source: Path) -> dict[str, Tensor]:
-    """The tensors of a run's newest checkpoint, of a checkpoint folder, or of a saved encoder as `encoder.…`."""
-    newest = Checkpoints(source / "checkpoints", keep=1).newest()
-    checkpoint = newest or (source if (source / META).exists() else None)
-    if checkpoint is not None:
-        return load_file(checkpoint / MODEL)
-
-    if (source / "config.json").exists() or (source / "encoder" / "config.json").exists():
-        return {f"encoder.{name}": value for name, value in load_encoder(source).encoder.state_dict().items()}
-
-    raise UserError(
-        f"init.from={source} is neither a run, nor a checkpoint folder, nor a saved encoder. Convert official files: "
-        "python -m core.convert official=<method> path=<file> out=<folder>."
-    )
 
 
 def loader_workers(config: Mapping[str, Any]) -> int:

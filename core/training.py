@@ -32,8 +32,9 @@ from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
 from core.files import write_json
+from core.initial_weights import load_weights
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.runs import Run, load_weights, open_run
+from core.runs import Run, open_run
 from core.saved import complete
 from core.seeding import seed_global
 from core.settings import Engine, Init, Plan, Start, split
@@ -177,7 +178,8 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
             return run_dir
 
         if settings.init.source is not None and resume.steps == 0:
-            load_weights(method, Path(settings.init.source), settings.init.part)
+            text = load_weights(method, Path(settings.init.source), settings.init.part, config)
+            log_main(distributed, text)
 
         log_main(distributed, summary(config, settings, data, method, clock, distributed))
         for change in resume.changes:

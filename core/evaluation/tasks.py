@@ -229,13 +229,16 @@ def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str,
 def _other_data(run: Path, config: Mapping[str, Any]) -> dict | None:
     """The nodes that name other data, or another way to read or measure them, than the run's own.
 
-    None: its own.
+    None: its own; a saved encoder has none.
     """
-    ours, own = (
-        {"data": each["data"], "reader": each["modality"]["reader"], "published": each.get("published")}
-        for each in (config, open_config(run))
-    )
-    return None if ours == own else ours
+    ours = _data_nodes(config)
+    if (run / "config.yaml").exists() and ours == _data_nodes(open_config(run)):
+        return None
+    return ours
+
+
+def _data_nodes(config: Mapping[str, Any]) -> dict:
+    return {"data": config["data"], "reader": config["modality"]["reader"], "published": config.get("published")}
 
 
 def _reconstruct(

@@ -20,6 +20,7 @@ data
 world
 engine
 interop huggingface export
+initial_weights
 encoding
 runs
 reconstruction evaluation

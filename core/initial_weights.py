@@ -1,0 +1,213 @@
+"""`init.from=`: the weights that a run starts from. What differs is refused by its setting, what fits is listed."""
+
+import inspect
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from core.config import load
+from core.config.allowed import load_target
+from core.embeddings import FlatSinusoid, Learned, Positions, Separable, SinCos, resize_table
+from core.engine.checkpoint import META, MODEL, Checkpoints, compare_shapes
+from core.errors import UserError, show
+from core.export import DECODER, METHOD, load_encoder
+from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.trees import paths
+
+# Settings that change no function of the weights, or whose difference the tensors' shapes show.
+START = ("init", "layer_scale", "drop", "feat_drop", "attn_drop", "drop_path", "masking")
+SHAPES = ("dim", "depth", "mlp_ratio", "width", "inner", "features")
+FROM_SCOPE = ("grid", "size", "values", "axes", "stride", "widths", "out")  # of enclosing nodes
+MODALITY = ("normalise", "channels", "patch", "features")  # settings that a method takes from its modality
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights by the method's names, and the nodes of a method's config; `nodes` is empty where none was kept."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    _: KW_ONLY
+    nodes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_weights(
+    method: MaskedAutoencoder, path: Path, part: str | None = None, config: Mapping[str, Any] | None = None
+) -> str:
+    """Copies weights of a run, a checkpoint folder or a saved encoder into `method`; returns lines that list them.
+
+    Without `part`: of a run or checkpoint, and of a converted official file with its decoder, the whole method; of
+    any other saved encoder the encoder. `part`: the path of one module that both have ("encoder.trunk",
+    `init.part=`); everything else stays fresh. Positions of another grid are computed anew where they are fixed, and
+    resampled where they are learned. `config`: the run's, whose options are compared with the source's.
+    Teachers that follow the method's weights, and were not loaded themselves, begin with the loaded ones.
+    Raises: UserError where there is no such source or part, or where shapes or options differ.
+    """
+    source = open_weights(path)
+    if part is None and all(name.startswith("encoder.") for name in source.weights):
+        part = "encoder"
+
+    nodes = {} if config is None else config["method"]
+    remedy = compare_options(source, nodes, part)
+    weights, notes = fit_positions(source, method)
+
+    target: nn.Module = method
+    if part is not None:
+        weights, target = _part_of(weights, method, path, part)
+
+    compare_shapes(weights, target, path, remedy or "Choose the source's method and size, or a smaller init.part=.")
+    target.load_state_dict(weights, strict=False)
+    method.follow(weights if target is method else ())
+    return "\n".join([f"init.from={path}: {_summary(weights, method, part)}", *notes])
+
+
+def open_weights(path: Path) -> Source:
+    """A run's newest checkpoint, a checkpoint folder, or a saved encoder, with its decoder where it has one.
+
+    Raises: UserError where `path` is none of these.
+    """
+    newest = Checkpoints(path / "checkpoints", keep=1).newest()
+    checkpoint = newest or (path if (path / META).exists() else None)
+    if checkpoint is not None:
+        file = checkpoint.parent.parent / "config.yaml"
+        nodes = load(file)["method"] if file.exists() else {}
+        return Source(path, load_file(checkpoint / MODEL), nodes=nodes)
+
+    if (path / "config.json").exists() or (path / "encoder" / "config.json").exists():
+        saved = load_encoder(path)
+        weights = {f"encoder.{name}": value for name, value in saved.encoder.state_dict().items()}
+        nodes = {name: saved.config[name] for name in ("tokenizer", "encoder") if name in saved.config}
+        if (path / DECODER).exists():
+            weights |= load_file(path / DECODER)
+            nodes = json.loads((path / METHOD).read_text(encoding="utf-8"))
+        return Source(path, weights, nodes=nodes)
+
+    raise UserError(
+        f"init.from={path} is neither a run, nor a checkpoint folder, nor a saved encoder. Convert official files: "
+        "python -m core.convert official=<method> path=<file> out=<folder>."
+    )
+
+
+def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) -> str:
+    """The settings that give this method the source's sizes, as a remedy; empty where they agree or are not known.
+
+    Raises: UserError naming options that differ and that no shape shows: heads, a norm's eps, the kind of positions.
+    """
+    if not nodes or not source.nodes:
+        return ""
+
+    places = ("encoder", "readouts", "tokenizer")
+    if part is not None:
+        places = ("encoder", "tokenizer") if part == "encoder" else (part,)
+
+    theirs, ours = options_of(source.nodes), options_of(nodes)
+    differing, sizes = [], []
+    for key in sorted(theirs.keys() & ours.keys()):
+        name = key.rpartition(".")[2]
+        # Targets, losses and their weights may be others: no weight depends on them.
+        is_training = key.startswith("readouts.") and ".decoder." not in key
+        is_loaded = not is_training and any(key == place or key.startswith(f"{place}.") for place in places)
+        if not is_loaded or theirs[key] == ours[key] or name in (*START, *FROM_SCOPE):
+            continue
+        (sizes if name in SHAPES else differing).append(key)
+
+    remedy = " ".join(f"{_setting(key)}={_typed(theirs[key])}" for key in dict.fromkeys([*sizes, *differing]))
+    if differing:
+        lines = [f"{key}: {show(theirs[key])} there, {show(ours[key])} here" for key in differing[:6]]
+        raise UserError(
+            f"init.from={source.path} was trained with other options, which the shapes of weights do not show:\n  "
+            + "\n  ".join(lines)
+            + f"\nGive {remedy}, or load less by init.part=encoder.trunk."
+        )
+    return f"Its sizes: {remedy}. Or load less by init.part=." if sizes else ""
+
+
+def options_of(node: Any, key: str = "") -> dict[str, Any]:
+    """Every option of a config's nodes by its path, with the defaults of constructors that a node leaves out."""
+    options, defaults, lists = {}, {}, set()
+    for path, value in paths(node, key):
+        if path.rpartition(".")[0] in lists:  # an item of a list, which is compared whole
+            continue
+        if isinstance(value, list):
+            lists.add(path)
+        if not isinstance(value, Mapping):
+            options[path] = value
+        elif "_target_" in value:
+            for name, parameter in inspect.signature(load_target(value["_target_"])).parameters.items():
+                if parameter.default is not parameter.empty and not isinstance(value.get(name), Mapping):
+                    defaults[f"{path}.{name}"] = parameter.default
+    return defaults | options
+
+
+def fit_positions(source: Source, method: MaskedAutoencoder) -> tuple[dict[str, Tensor], list[str]]:
+    """The source's weights with the tables of positions for this method's grids, and a note for each change."""
+    weights, notes = dict(source.weights), []
+    theirs = options_of(source.nodes)
+    for name, module in method.named_modules():
+        grid = theirs.get(f"{name}.grid")
+        if not isinstance(module, Positions) or grid is None or tuple(grid) == module.grid:
+            continue
+
+        change = "×".join(map(str, grid)) + " → " + "×".join(map(str, module.grid))
+        old = tuple(grid)
+        if isinstance(module, SinCos | FlatSinusoid) and f"{name}.table" in weights:
+            weights[f"{name}.table"] = module.table
+            notes.append(f"  {name}: fixed positions computed for this input, {change}")
+        elif len(old) != len(module.grid):
+            raise UserError(
+                f"init.from={source.path}: {name} has positions of {len(old)} axes, not {len(module.grid)}."
+            )
+        elif isinstance(module, Learned) and f"{name}.table" in weights:
+            weights[f"{name}.table"] = resize_table(weights[f"{name}.table"][0], old, module.grid)[None]
+            notes.append(f"  {name}: learned positions resampled, {change}")
+        elif isinstance(module, Separable) and f"{name}.spatial" in weights:
+            space, time = weights[f"{name}.spatial"][0], weights[f"{name}.temporal"][0]
+            weights[f"{name}.spatial"] = resize_table(space, old[1:], module.grid[1:])[None]
+            weights[f"{name}.temporal"] = resize_table(time, old[:1], module.grid[:1])[None]
+            notes.append(f"  {name}: learned positions resampled, {change}")
+    return weights, notes
+
+
+def _part_of(
+    weights: Mapping[str, Tensor], method: MaskedAutoencoder, path: Path, part: str
+) -> tuple[dict[str, Tensor], nn.Module]:
+    """The weights below `part` by the names there, and that module of the method."""
+    prefix = f"{part}."
+    inner = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    modules = dict(method.named_modules())
+    if not inner or part not in modules:
+        place = f"init.from={path}" if not inner else "the method"
+        names = sorted(name for name in modules if name.startswith("encoder") and name.count(".") < 2)
+        raise UserError(f"init.part={part}: {place} has no weights there. Parts of the method: {', '.join(names)}.")
+    return inner, modules[part]
+
+
+def _summary(weights: Mapping[str, Tensor], method: MaskedAutoencoder, part: str | None) -> str:
+    """Numbers of tensors, loaded and fresh, by the parts of the method."""
+    loaded = {name if part is None else f"{part}.{name}" for name in weights}
+    fresh = method.state_dict().keys() - loaded
+    texts = []
+    for word, names in (("loaded", loaded), ("fresh", fresh)):
+        counts = Counter(".".join(name.split(".")[:2]) for name in names)
+        texts.append(f"{word}: {', '.join(f'{name} ({n} tensors)' for name, n in sorted(counts.items())) or 'nothing'}")
+    return "; ".join(texts)
+
+
+def _setting(key: str) -> str:
+    """The setting of a method's option: those that the modality passes on are set there."""
+    for name in MODALITY:
+        start, found, rest = key.partition(f".{name}")
+        if found and start.split(".")[-1] in ("tokenizer", "embed"):
+            return f"modality.{name}{rest}"
+    return f"method.{key}"
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed, numbers in full."""
+    return show(value) if isinstance(value, str | bool | list | tuple) or value is None else repr(value)
