@@ -5,12 +5,12 @@ models take them over by the square root of their width, which was not searched.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from math import gcd, sqrt
 from statistics import median
 from typing import Any
 
 from core.data.facts import DataFacts
+from core.data.sources import Setting
 
 TOKENS, TOKENS_NANO = 14, 8  # along each side of a picture
 PATCH, PATCH_NANO = 16, 8  # sides at most
@@ -32,45 +32,38 @@ RIVALS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A setting, its value, and why."""
-
-    key: str
-    value: Any
-    reason: str
-
-    @property
-    def override(self) -> str:
-        return f"{self.key}={self.value}".replace(" ", "")
-
-
-def choose(config: Mapping[str, Any], facts: DataFacts, count: int, given: Collection[str]) -> list[Choice]:
+def choose(
+    config: Mapping[str, Any],
+    facts: DataFacts,
+    count: int,
+    given: Collection[str],
+    of_source: Sequence[Setting] = (),
+) -> list[Setting]:
     """Sizes, channels, batch, rate and length for `count` training samples.
 
     `config`: composed without them. `facts`: of a few samples. `given`: keys that were set, which are left alone.
+    `of_source`: what the source chooses itself, which is preferred.
     """
-    choices = [*_shape(config, facts, given), *_batch(config, count)]
-    choices = [choice for choice in choices if not _is_given(choice.key, given)]
-
+    choices = {setting.key: setting for setting in [*_shape(config, facts, given), *_batch(count), *of_source]}
     batch = config["batch_size"]
-    for choice in choices:
-        if choice.key == "batch_size":
-            batch = choice.value
-    length = [*_rate(config, batch), *_length(count, batch)]
-    return choices + [choice for choice in length if not _is_given(choice.key, given)]
+    if not _is_given("batch_size", given):
+        batch = choices["batch_size"].value
+
+    for setting in (*_rate(config, batch), *_length(count, batch)):
+        choices.setdefault(setting.key, setting)
+    return [setting for setting in choices.values() if not _is_given(setting.key, given)]
 
 
-def saved(config: Mapping[str, Any], given: Collection[str]) -> list[Choice]:
+def saved(config: Mapping[str, Any], given: Collection[str]) -> list[Setting]:
     """The choices that stand in a run's config."""
     choices = []
     for key, node in config["chosen"].items():
         if not _is_given(key, given):
-            choices.append(Choice(key=key, value=node["value"], reason=node["reason"]))
+            choices.append(Setting(key, node["value"], reason=node["reason"]))
     return choices
 
 
-def describe(choices: Sequence[Choice]) -> str:
+def describe(choices: Sequence[Setting]) -> str:
     """One line a choice, for the screen."""
     lines = ["Chosen from your data; whatever you set yourself wins:"]
     for choice in choices:
@@ -85,14 +78,14 @@ def warn_of_length(steps: int, given: Collection[str]) -> str | None:
     return f"{steps} steps are few to learn from: sets of a few thousand samples took about {STEPS} (steps={STEPS})."
 
 
-def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) -> list[Choice]:
+def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) -> list[Setting]:
     """Channels, size and patch, where samples lie on a grid of two axes, or three with time."""
     modality = config["modality"]
     choices = []
     if facts.channels is not None and facts.channels != modality.get("channels"):
         kind = {1: "grey"}.get(facts.channels, f"of {facts.channels} channels")
         reason = f"all of {facts.samples} samples looked at are {kind}"
-        choices.append(Choice(key="modality.channels", value=facts.channels, reason=reason))
+        choices.append(Setting("modality.channels", facts.channels, reason=reason))
     if not facts.sizes or "size" not in modality:
         return choices
 
@@ -109,34 +102,34 @@ def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) 
         size = [side, side]
         if len(modality["size"]) == 3:
             size = [_frames(facts.sizes, is_nano), *size]
-        choices.append(Choice(key="modality.size", value=size, reason=reason))
+        choices.append(Setting("modality.size", size, reason=reason))
 
     key = "modality.side"
     if "stride" in config["method"]["encoder"]:  # convolutions: patches are as large as their strides together
         key, patch = "method.encoder.stride", max(4, 1 << (patch.bit_length() - 1))
-    return [*choices, Choice(key=key, value=patch, reason=reason)]
+    return [*choices, Setting(key, patch, reason=reason)]
 
 
-def _batch(config: Mapping[str, Any], count: int) -> list[Choice]:
+def _batch(count: int) -> list[Setting]:
     batch = BATCH
     while batch > 1 and batch * BATCHES > count:
         batch //= 2
-    return [Choice(key="batch_size", value=batch, reason=f"{count} training samples")]
+    return [Setting("batch_size", batch, reason=f"{count} training samples")]
 
 
-def _rate(config: Mapping[str, Any], batch: int) -> list[Choice]:
+def _rate(config: Mapping[str, Any], batch: int) -> list[Setting]:
     if config["optim"]["lr"] is not None:  # an absolute one belongs to the method
         return []
     rate = RATE * sqrt(batch / BATCH) * sqrt(WIDTH / config["size"]["dim"])
     reason = f"{RATE:g} at batch {BATCH} and width {WIDTH}, by the square root of both"
-    return [Choice(key="optim.lr", value=float(f"{rate:.2g}"), reason=reason)]
+    return [Setting("optim.lr", float(f"{rate:.2g}"), reason=reason)]
 
 
-def _length(count: int, batch: int) -> list[Choice]:
+def _length(count: int, batch: int) -> list[Setting]:
     most = EPOCHS * count // batch
     if most < STEPS:
-        return [Choice(key="steps", value=most, reason=f"{EPOCHS} epochs: few samples are learned by heart")]
-    return [Choice(key="steps", value=STEPS, reason=f"{STEPS * batch / count:.3g} epochs; more steps learn more")]
+        return [Setting("steps", most, reason=f"{EPOCHS} epochs: few samples are learned by heart")]
+    return [Setting("steps", STEPS, reason=f"{STEPS * batch / count:.3g} epochs; more steps learn more")]
 
 
 def _is_given(key: str, given: Collection[str]) -> bool:

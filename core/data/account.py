@@ -32,6 +32,7 @@ class Account:
     labels: dict[str, str] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     passed_over: list[PassedOver] = field(default_factory=list)
+    tables: dict[str, list[str]] = field(default_factory=dict)  # too long for the screen: ids of nodes by number
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:

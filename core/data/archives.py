@@ -31,6 +31,7 @@ EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz",
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip with files, and of an empty one
 ZSTD_START = b"\x28\xb5\x2f\xfd"
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by first bytes
+END_MARK = 2 * tarfile.BLOCKSIZE  # zero bytes that end a tar, at least
 COPY_BUFFER = 1 << 20  # bytes
 MOST_LINKS = 40  # that lead to one file, as on Linux
 
@@ -62,11 +63,12 @@ class Member:
 class Contents(NamedTuple):
     """The files in an archive by path, "/" between folders, in its order.
 
-    `passed_over`: the reason and path of every one that is not among them.
+    `passed_over`: the reason and path of every one that is not among them. `notes`: on the whole archive.
     """
 
     members: dict[str, Member]
     passed_over: list[tuple[str, str]]
+    notes: list[str]
 
 
 def is_archive(path: str) -> bool:
@@ -87,7 +89,7 @@ def open_contents(path: str) -> Contents:
         if start.startswith(ZSTD_START):
             raise ValueError("it is compressed with zstd, which is not read: unpack it with `tar --zstd -xf`")
         if start.startswith(ZIP_STARTS) or (is_zip(path) and not _is_tar(start)):
-            return _zip_contents(path)
+            return _zip_contents(path, start)
         return _tar_contents(path, start)
     except UserError:
         raise
@@ -136,12 +138,18 @@ def _is_tar(start: bytes) -> bool:
     return start[257:262] == b"ustar" or start.startswith(tuple(DECOMPRESSORS))
 
 
-def _zip_contents(path: str) -> Contents:
+def _zip_contents(path: str, start: bytes) -> Contents:
     members: dict[str, Member] = {}
     links: dict[str, str] = {}
     passed_over: list[tuple[str, str]] = []
     with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
+        entries = archive.infolist()
+        # Of a zip that was cut, the directory of a zip inside it (an .npz) may be taken for its own.
+        first = min((entry.header_offset for entry in entries), default=0)
+        if first > 0 and start.startswith(ZIP_STARTS[0]):
+            raise zipfile.BadZipFile("its directory does not list its first file")
+
+        for entry in entries:
             if entry.is_dir():
                 continue
 
@@ -157,7 +165,7 @@ def _zip_contents(path: str) -> Contents:
                     passed_over.append((REPLACED, name))
                 members[name] = Member(entry.filename, path)
 
-    return Contents(members, passed_over + _follow_links(members, links))
+    return Contents(members, passed_over + _follow_links(members, links), [])
 
 
 def _tar_contents(path: str, start: bytes) -> Contents:
@@ -169,7 +177,7 @@ def _tar_contents(path: str, start: bytes) -> Contents:
     end: int | None = 0  # of the members so far
     with tarfile.open(plain, "r:", ignore_zeros=True) as archive, open(plain, "rb") as file:
         for entry in archive:
-            if _has_content(file, end, entry.offset):
+            if _is_damaged(file, end, entry.offset):
                 passed_over.append((DAMAGED, f"from byte {end}"))
             end = _end_of(entry)
 
@@ -198,10 +206,13 @@ def _tar_contents(path: str, start: bytes) -> Contents:
         size = os.path.getsize(plain)
         if end == 0 and _has_content(file, 0, size):
             raise tarfile.ReadError("it has no header of a tar")
-        if _has_content(file, end, size):
+        notes = []
+        if end is not None and _has_content(file, end, size):
             passed_over.append((DAMAGED, f"from byte {end}"))
+        elif end is not None:
+            notes = _end_notes(path, size - end)
 
-    return Contents(members, passed_over + _follow_links(members, links))
+    return Contents(members, passed_over + _follow_links(members, links), notes)
 
 
 def _end_of(entry: tarfile.TarInfo) -> int | None:
@@ -213,11 +224,30 @@ def _end_of(entry: tarfile.TarInfo) -> int | None:
     return entry.offset_data
 
 
-def _has_content(file: BinaryIO, start: int | None, stop: int) -> bool:
-    """Whether any byte from `start` (None: unknown, taken for no) to `stop` is not zero."""
-    if start is None:
+def _is_damaged(file: BinaryIO, start: int | None, stop: int) -> bool:
+    """Whether there are bytes between two members that are not the end of a tar, to which another is joined.
+
+    An end is zero: two blocks, or more up to a whole record.
+    """
+    if start is None or start == stop:
         return False
 
+    padding = stop - start
+    is_end = padding == END_MARK or (padding > END_MARK and stop % tarfile.RECORDSIZE == 0)
+    return not is_end or _has_content(file, start, stop)
+
+
+def _end_notes(path: str, padding: int) -> list[str]:
+    """A note where a tar's zero bytes at its end, `padding` of them, are fewer or more than a whole tar has."""
+    if padding == 0:
+        return [f"{path} has no end mark: it may be cut"]
+    if padding > END_MARK + tarfile.RECORDSIZE:
+        return [f"{path} ends in {padding} zero bytes, more than the end of a tar: members may be lost"]
+    return []
+
+
+def _has_content(file: BinaryIO, start: int, stop: int) -> bool:
+    """Whether any byte from `start` to `stop` is not zero."""
     file.seek(start)
     while start < stop:
         chunk = file.read(min(COPY_BUFFER, stop - start))

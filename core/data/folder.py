@@ -116,6 +116,10 @@ class FolderSource(Source):
             notes=list(dict.fromkeys([*scan.notes, *contents.notes])),
         )
 
+    @property
+    def split_is_drawn(self) -> bool:
+        return self.split_by.startswith("a fraction")
+
     @cached_property
     def _contents(self) -> Contents:
         entries = self._unique(self._scan.entries(self.root))
@@ -173,9 +177,10 @@ class FolderSource(Source):
             return by_files, "names of files"
 
         by_fraction = splits.by_fraction(keys, self.holdout, self.split_seed)
-        rule = (
-            f"a fraction, data.holdout={self.holdout}, of the {'groups' if len(set(keys)) < len(keys) else 'samples'}"
-        )
+        unit = "samples"
+        if len(set(keys)) < len(keys):
+            unit = "groups (or files with several parts)"
+        rule = f"a fraction of the {unit}, data.holdout={self.holdout}"
         ignored = {name for name in chain.from_iterable(containers) if splits.from_name(name)}
         if ignored:
             names = ", ".join(sorted(ignored)[:MOST_NAMES])

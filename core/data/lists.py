@@ -216,7 +216,7 @@ class ListReader:
             raise UserError(f"{where}, so that {listing.path} lists {row.path} twice, for different splits. Keep one.")
 
         if before.names != row.names:
-            labels = ", ".join(" ".join(names.values()) or "none" for names in (before.names, row.names))
+            labels = ", ".join(" ".join(map(str, names.values())) or "none" for names in (before.names, row.names))
             raise UserError(
                 f"{where} with labels {labels}: a sample is read once. Keep one row for each file, or list the parts "
                 "by columns start and end (video)."

@@ -132,12 +132,12 @@ class Places:
         above, name = os.path.split(path)
         if not name or above == path:
             return None
-        above = self._folder(above)
-        listing = above and self._list(above)
-        if not listing:
+        real = self._folder(above)
+        if real is None:
             return None
-        name = listing.folders.get(canonical(name))
-        return name and os.path.join(above, name)
+        listing = self._list(real)
+        name = listing.folders.get(canonical(name), "") if listing else ""
+        return os.path.join(real, name) if name else None
 
     def _list(self, folder: str) -> Names | None:
         """Names in a folder; None where there is no such folder."""

@@ -3,6 +3,7 @@
 import difflib
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
@@ -108,10 +109,13 @@ class Scan:
         # Keys are relative to the part of the glob before its first wildcard.
         base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         files: dict[Path, None] = {}  # an ordered set: several matches may lead to one file
-        for match in sorted(glob.glob(str(path), recursive=True)):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise UserError(f"data.root: nothing matches {path}.{_kinds(base)}")
+        for match in matches:
             files.update(dict.fromkeys(self._walk(Path(match))))
 
-        if files and all(map(self._is_table, files)):
+        if files and all(self._is_table(file.name) for file in files):
             return self._list_entries(base, self._open_lists(list(files)))
         return self._files(base, self._with_clips(list(files)))
 
@@ -166,7 +170,8 @@ class Scan:
             entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
             for entry in entries:
                 entry.containers = (*map(class_name, above), file.path.stem, *entry.containers)
-                entry.names |= {label: class_name(value) for label, value in row.names.items()}
+                for label, name in row.names.items():
+                    entry.names[label] = class_name(name) if isinstance(name, str) else name
                 entry.split, entry.group = row.split, row.group and class_name(row.group)
                 if row.part is not None:
                     entry.key, entry.part = f"{entry.key}@{row.part}", row.part
@@ -197,13 +202,18 @@ class Scan:
         """The files that hold many samples each."""
         containers: set[Path] = set()
         array_files: list[Path] = []
+        others = 0
         for file in files:
             if archives.is_archive(file.name) or arrays.is_idx(file.name):
                 containers.add(file)
-            if self._is_readable(file.name) and arrays.is_array(file.name):
+            elif self._is_readable(file.name) and arrays.is_array(file.name):
                 array_files.append(file)
+            else:
+                others += self._is_readable(file.name)
 
-        if self._hold_rows(array_files):
+        # An array file among samples of other kinds is one of them.
+        is_one_of_many = len(array_files) == 1 and others > 0 and not self.rows
+        if not is_one_of_many and self._hold_rows(array_files):
             containers.update(array_files)
         return containers
 
@@ -212,8 +222,10 @@ class Scan:
         if self.rows is not None or not files:
             return bool(self.rows)
 
-        if len(files) == 1 and arrays.is_one_sample(str(files[0]), self.sample_axes):
-            self.notes.append(f"{files[0].name} is read as one sample; data.source.rows=true reads its rows as samples")
+        if arrays.are_one_sample_each(map(str, files), self.sample_axes):
+            if len(files) == 1:
+                name = printable(files[0].name)
+                self.notes.append(f"{name} is read as one sample; data.source.rows=true reads its rows as samples")
             return False
 
         # One file alone does, files named by split do, and files with a label for each row.
@@ -268,6 +280,7 @@ class Scan:
     def _archive(self, file: Path, name: str) -> Iterator[Entry]:
         above = _parts(name)
         contents = archives.open_contents(str(file))
+        self.notes.extend(contents.notes)
         for reason, path in contents.passed_over:
             self._pass_over(reason, f"{name}::{path}")
 
@@ -377,8 +390,8 @@ def _is_hidden(name: str) -> bool:
 
 def _name(file: Path, base: Path) -> str:
     """The path relative to `base` if it lies below, else in full."""
-    file = Path(os.path.normpath(file))
-    if file == Path(os.path.normpath(base)):  # a clip that is the root itself
+    file, base = Path(os.path.normpath(file)), Path(os.path.normpath(base))
+    if file == base:  # a clip that is the root itself
         return file.absolute().name
     if file.is_relative_to(base):
         file = file.relative_to(base)
@@ -399,6 +412,15 @@ def _expand(root: str) -> Path:
     if not path.exists() and Path(root.replace("\\", "/")).exists():
         path = Path(root.replace("\\", "/"))
     return path
+
+
+def _kinds(folder: Path) -> str:
+    """For messages about a glob: the files of its folder by extension."""
+    if not folder.is_dir():
+        return f" There is no folder {folder}."
+    counts = Counter(file.suffix or file.name for file in folder.iterdir() if file.is_file())
+    files = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
+    return f" {folder} holds {files or 'no files'}; ** stands for folders of any depth."
 
 
 def _similar(path: Path) -> str:

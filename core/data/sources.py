@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -96,23 +96,44 @@ class Item:
         return archives.read_zip(self.path, self.member)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting that the data at hand decide where the user does not, and why."""
+
+    key: str  # as it would be typed: "batch_size"
+    value: Any
+    _: KW_ONLY
+    reason: str
+
+    @property
+    def override(self) -> str:
+        """As it would be typed: "modality.size=[64,64]"."""
+        return f"{self.key}={self.value}".replace(" ", "")
+
+
 class Source(ABC):
     """Where items come from; the config group `data`.
 
     `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split;
     available after the first call of `items`. `questions`: names of the yes/no questions of each label that has
     several, likewise. `held_out`: how the items of "test" are new to a method, for reports. `keep_last`: the
-    last, smaller batch of an epoch counts too.
+    last, smaller batch of an epoch counts too. `split_is_drawn`: whether the items of "test" are drawn at random,
+    because the data mark none.
     """
 
     classes: dict[str, list[str]]
     questions: Mapping[str, list[str]] = MappingProxyType({})
     held_out: str = "samples that training does not read"
     keep_last: bool = False
+    split_is_drawn: bool = False
 
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:
         """The items of "train" or "test", sorted by key. Raises: UserError where data cannot be read."""
+
+    def defaults(self) -> Sequence[Setting]:
+        """Settings that follow from the data, for runs whose user gives others no value. Raises: UserError."""
+        return ()
 
     def account(self) -> Account:
         """What is read and what is left out; sources that leave anything out say so here."""

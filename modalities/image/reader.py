@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from core.data.facts import SampleFacts
-from core.data.reader import WholeReader
+from core.data.reader import PIXELS, WholeReader
 from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.image.formats import files
@@ -42,6 +42,7 @@ class ImageReader(WholeReader):
     """
 
     view = "image"
+    values = PIXELS
     sample_axes = 2
     extensions = (*files.extensions(), *ARRAYS)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.data.facts import SampleFacts
-from core.data.reader import WholeReader
+from core.data.reader import PIXELS, WholeReader
 from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.image.formats import files
@@ -63,6 +63,7 @@ class VideoClips(WholeReader):
     """
 
     view = "video"
+    values = PIXELS
     sample_axes = 3
     extensions = (*CONTAINERS, *ARRAYS)
     frame_extensions = files.extensions()

@@ -271,3 +271,35 @@ def test_an_empty_member_is_a_bad_sample(tmp_path):
     member = archives.open_contents(path).members["0.num"]
     with pytest.raises(BadSample, match="empty"):
         Item("k", member.path, member=member.name, span=member.span).open()
+
+
+def test_zero_bytes_in_place_of_a_member_are_named(tmp_path):
+    path = tmp_path / "a.tar"
+    tar_of(path, *((f"{number}.num", b"5" * 600) for number in range(3)))
+    content = path.read_bytes()
+    path.write_bytes(content[:1536] + bytes(1536) + content[3072:])
+    assert list(contents(path)) == ["0.num", "2.num"] and reasons(path) == [archives.DAMAGED]
+
+
+@pytest.mark.parametrize(("end", "note"), [(0, "no end mark"), (1 << 20, "members may be lost"), (1024, ""), (512, "")])
+def test_the_end_of_a_tar(tmp_path, end, note):
+    path = tmp_path / "a.tar"
+    tar_of(path, ("0.num", b"5"))
+    path.write_bytes(path.read_bytes()[:1024] + bytes(end))
+    assert list(contents(path)) == ["0.num"] and not reasons(path)
+    notes = archives.open_contents(str(path)).notes
+    assert note in notes[0] if note else not notes
+
+
+def test_a_zip_cut_behind_a_zip_inside_it(tmp_path):
+    """The directory that such a file ends in is that of the inner one."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("0.num", "5")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.npz", inner.getvalue())
+        archive.writestr("b.npz", inner.getvalue())
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(content[: content.index(inner.getvalue()) + len(inner.getvalue())])
+    with pytest.raises(UserError, match="does not list its first file"):
+        archives.open_contents(str(tmp_path / "cut.zip"))

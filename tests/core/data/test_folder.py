@@ -255,7 +255,7 @@ def test_split_does_not_depend_on_where_the_folder_is(write, source, keys):
         (["folder/1.num"], "foldr", r"foldr does not exist\. .* does, and holds folder\."),
         (["a/1.jpg", "a/2.jpg", "a/r.md"], "a", r"holds no sample\. This modality reads \.num.*found: 2 \.jpg, 1 \.md"),
         (["a/1.jpg"], "a/1.jpg", r"holds no sample.*found: 1 \.jpg"),
-        (["a/1.num"], "b*/*.num", "holds no sample. It is empty"),
+        (["a/1.num"], "b*/*.num", "nothing matches"),
         ([], "s3://bucket/x", "Remote places are not read"),
     ],
 )
@@ -343,3 +343,18 @@ def test_one_sample_in_an_array_file(tmp_path, source):
         assert item.key == "a.npy" and item.array().shape == (4, 6, 3)
     found = source(tmp_path / "a.npy", sample_axes=2, rows=True)
     assert len(found.items("train") + found.items("test")) == 4
+
+
+@pytest.mark.parametrize("rows", [np.ones((3, 2)), np.ones(4)])
+def test_one_array_file_among_other_samples_is_a_sample(write, source, rows):
+    folder = write(["1.num", "2.num"])
+    np.save(folder / "3.npy", rows)
+    found = source(folder, holdout=0)
+    assert [item.key for item in found.items("train")] == ["1.num", "2.num", "3.npy"]
+
+
+def test_array_files_with_a_split_in_their_names_are_samples_by_their_shape(tmp_path, source, keys):
+    for name in ("train_0", "train_1", "test_0"):
+        np.save(tmp_path / f"{name}.npy", np.ones((6, 8, 3)))
+    assert keys(source(tmp_path, sample_axes=2)) == {"train": ["train_0.npy", "train_1.npy"], "test": ["test_0.npy"]}
+    assert len(source(tmp_path).items("train")) == 12
