@@ -2,8 +2,9 @@
 
 A mapping merged into a mapping extends it; one with another `_target_` replaces it; one merged into a reference
 extends its final value; `null` removes a part from its mapping. References are whole paths from the root
-(`${size.dim}`), `${sized:{nano:64,else:512}}` (by the size's name), `${per_channel:3,[0.1,0.2,0.3],0.5}` (that list
-where it has so many values, else the last value so many times) or `${oc.select:path,default}`; OmegaConf looks them up.
+(`${size.dim}`), `${sized:{nano:64,else:512}}` (by the size's name), `${per_channel:3,[0.1,0.2,0.3],0.5}` (the
+list where it has so many values, else the last value so many times) or `${oc.select:path,default}`; OmegaConf
+looks them up.
 """
 
 import json
@@ -97,8 +98,8 @@ def _sized(table: Mapping, *, _root_: Any) -> Any:
 
 
 def _per_channel(channels: Any, values: Sequence[float], value: float) -> list[float]:
-    """Resolver of `${per_channel:…}`: `values` where they are as many as `channels`, else `value` for each channel."""
-    if len(values) == channels or not isinstance(channels, int):  # other types are an error where they are used
+    """Resolver of `${per_channel:…}`: `values` where they are as many as `channels`, else `value` for each."""
+    if len(values) == channels or not isinstance(channels, int):  # another type is an error where it is used
         return list(values)
     return [value] * channels
 

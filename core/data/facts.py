@@ -14,8 +14,9 @@ LOOKED_AT = 64  # samples
 class SampleFacts:
     """One sample as its file holds it.
 
-    `channels`: the fewest that keep its content, 1 for grey that a file repeats as red, green and blue. `size`: along
-    the axes of `modality.size`. `notes`: what reading changes or leaves out, the same words for all such samples.
+    `channels`: the fewest that keep its content, 1 for grey that a file repeats as red, green and blue.
+    `size`: along the axes of `modality.size`. `notes`: changes and omissions by the reader, in the same words for
+    all such samples.
     """
 
     channels: int
@@ -27,9 +28,9 @@ class SampleFacts:
 class DataFacts:
     """Facts of `samples` of a data set, spread evenly over it.
 
-    `channels`: the fewest that keep the content of all, 3 where some are grey and some in colour; None where no number
-    of channels suits all, or none could be read. `sizes`: of each sample. `notes`: samples by note. `bad`: (key,
-    reason) of those that cannot be read.
+    `channels`: the fewest that keep the content of all, 3 where some are grey and some in colour; None where no
+    number of channels suits all, or none could be read. `sizes`: of each sample. `notes`: samples by note.
+    `bad`: (key, reason) of those that cannot be read.
     """
 
     samples: int
@@ -64,7 +65,10 @@ def spread(items: Sequence[Item], count: int = LOOKED_AT) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def look_at(measure: Callable[[Item], SampleFacts | None], items: Sequence[Item], count: int = LOOKED_AT) -> DataFacts:
+Measure = Callable[[Item], SampleFacts | None]
+
+
+def look_at(measure: Measure, items: Sequence[Item], count: int = LOOKED_AT) -> DataFacts:
     """The facts of at most `count` items; `measure` gives those of one, or None."""
     samples, bad = [], []
     for item in spread(items, count):
@@ -81,4 +85,6 @@ def look_at(measure: Callable[[Item], SampleFacts | None], items: Sequence[Item]
 def _common_channels(channels: set[int]) -> int | None:
     if channels == {1, 3}:
         return 3
-    return min(channels) if len(channels) == 1 else None
+    if len(channels) > 1:
+        return None
+    return min(channels, default=None)

@@ -23,19 +23,22 @@ ARRAYS = (".npy", ".npz")
 class ImageReader(WholeReader):
     """Reads one image as uint8 (R, C, H, W) with (H, W) = `size`, any two numbers (one means a square).
 
-    Training draws `repeats` views by `transform`, a list of torchvision v2 transforms of uint8 (C, h, w), whole
-    images, that end at `size`; by default MAE's: random resized crop (area 0.2-1, bicubic) and flip. Otherwise
-    R = 1: resized (bicubic) to cover `size` / `crop_ratio`, then its centre; smaller images are enlarged.
+    Training draws `repeats` views by `transform`, a list of torchvision v2 transforms of uint8 (C, h, w),
+    whole images, that end at `size`; by default MAE's: random resized crop (area 0.2-1, bicubic) and flip.
+    Otherwise R = 1: resized (bicubic) to cover `size` / `crop_ratio`, then its centre; smaller images are
+    enlarged.
 
-    `channels` is the number that every image gets: grey is repeated to 3; colour becomes grey by luma (ITU-R 601)
-    for 1; opacity is composited on black unless there are 4 (with grey: 2 or 4); palettes, CMYK and the like become
-    colour; EXIF rotation is applied. All bands of a TIFF are channels, and its pages where they have one band each.
-    Anything else does not fit and is a BadSample. Of an animation (GIF, WebP, APNG) the first frame is read.
+    `channels` is the number that every image gets: grey is repeated to 3; colour becomes luma (ITU-R 601) for
+    1; opacity is composited on black unless there are 4 (with grey: 2 or 4); palettes, CMYK and the like
+    become colour; EXIF rotation is applied. All bands of a TIFF are channels, and its pages where they have
+    one band each. Anything else does not fit and is a BadSample. Of an animation (GIF, WebP, APNG) and of a
+    TIFF with pages in colour the first frame is read.
 
-    Formats are those of the installed Pillow, TIFF of tifffile, HEIC with the extra `heic`. Arrays are (H, W),
-    (H, W, C) or (C, H, W). 16-bit values are scaled by 255 / `white` (4095 for 12-bit images), floats from [0, 1].
+    Formats are those of the installed Pillow, TIFF by tifffile, HEIC with the extra `heic`. Arrays are (H, W),
+    (H, W, C) or (C, H, W). 16-bit values are scaled by 255 / `white` (4095 for 12-bit images), floats from
+    [0, 1].
 
-    Source: facebookresearch/mae (pre-training and evaluation transforms; resizing is torchvision's, not PIL's).
+    Source: facebookresearch/mae (pre-training and evaluation transforms; resizing is torchvision's).
     """
 
     view = "image"
@@ -83,8 +86,8 @@ class ImageReader(WholeReader):
         shape = (self.channels, *self.size)
         if views.shape[1:] != shape:
             raise UserError(
-                f"modality.reader.transform makes {tuple(views.shape[1:])} of an image, not {shape}, which is "
-                "(channels, height, width): end it at modality.size."
+                f"modality.reader.transform makes {tuple(views.shape[1:])} of an image, not {shape}, "
+                "which is (channels, height, width): end it at modality.size."
             )
         return views
 
@@ -112,7 +115,7 @@ class ImageReader(WholeReader):
         return self._frame(mask.to(torch.uint8)[None], NEAREST)[0].bool()
 
     def _depth(self, largest: int) -> str:
-        """How 16-bit values up to `largest` are scaled; where they use less than half of the range, the remedy."""
+        """How 16-bit values up to `largest` are scaled; where they use less than half the range, the remedy."""
         note = f"16-bit values, scaled by 255 / {self.white} (modality.reader.white)"
         if largest <= self.white // 2:
             full = (1 << max(largest, 1).bit_length()) - 1
@@ -150,7 +153,7 @@ class ImageReader(WholeReader):
             pixels = F.center_crop(pixels, ends)
             h, w = ends
 
-        # The side that is short for the aspect ratio decides; the other is rounded down, as torchvision's Resize does.
+        # The side that is short for the aspect ratio decides; the other is rounded down, as by torchvision's Resize.
         low, across = int(height / self.crop_ratio), int(width / self.crop_ratio)
         shape = [low, max(width, low * w // h)]
         if h * across > w * low:

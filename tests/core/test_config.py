@@ -146,6 +146,13 @@ def test_sized(size, dim):
     assert composed("method=toy_block", f"size={size}")["method"]["readouts"]["main"]["decoder"]["dim"] == dim
 
 
+@pytest.mark.parametrize(("channels", "expected"), [(3, [1, 2, 3]), (1, [9]), (4, [9, 9, 9, 9]), ("x", [1, 2, 3])])
+def test_values_per_channel(channels, expected):
+    tree = {"channels": channels, "mean": "${per_channel:${channels},[1,2,3],9}"}
+    assert resolve(tree)["mean"] == expected
+    assert resolve(merge(tree, {"mean": [7]}))["mean"] == [7]
+
+
 def test_select_takes_what_is_there_else_the_default():
     tree = {"data": {"n": {"a": 1}}, "x": "${oc.select:data.n,3}", "y": "${oc.select:data.m,[1,${data.n.a}]}"}
     assert resolve(tree)["x"] == {"a": 1}

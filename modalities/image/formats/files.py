@@ -13,7 +13,7 @@ from core.errors import BadSample
 from modalities.image.formats import tiff
 from modalities.image.formats.picture import Picture, as_uint16
 
-# Formats that Pillow opens but that are no pictures, run another program, or need a library that it does not have.
+# Formats that Pillow opens but that are no pictures, run another program, or need a library that it lacks.
 NOT_READ = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC", "GBR"}
 HEIF = (".heic", ".heif")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -27,7 +27,7 @@ FORMATS = tuple(name for name in Image.OPEN if name not in NOT_READ)
 
 
 def extensions() -> tuple[str, ...]:
-    """Endings of the files that the installed Pillow reads, and of those that it needs a further package for."""
+    """Endings of the files that the installed Pillow reads, and of those that need a further package."""
     endings = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
     return tuple(sorted(endings | {".avif", ".jp2", *HEIF}))
 
@@ -35,8 +35,8 @@ def extensions() -> tuple[str, ...]:
 def read_picture(content: bytes, suffix: str) -> Picture:
     """The first picture of a file, upright, in its own number of channels; `suffix` is for messages.
 
-    The pages of a TIFF are channels (`tiff`). Of an animation it is the first frame. Palettes, CMYK and the like become
-    red, green and blue. Raises: BadSample.
+    The pages of a TIFF are channels (`tiff`). Of an animation it is the first frame. Palettes, CMYK and the like
+    become red, green and blue. Raises: BadSample.
     """
     try:
         with warnings.catch_warnings():
@@ -69,13 +69,17 @@ def _from_pil(image: Image.Image) -> Picture:
     image = ImageOps.exif_transpose(image)
 
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        values = np.array(image)
-        return Picture(values[None] if image.mode == "F" else as_uint16(values)[None], notes=notes)
+        values = np.array(image)[None]
+        if image.mode != "F":
+            values = as_uint16(values)
+        return Picture(values, notes=notes)
 
     is_grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         values = np.array(image.convert("RGBA")).transpose(2, 0, 1)
-        return Picture(values[[0, 3]] if is_grey else values, alpha=True, notes=notes)
+        if is_grey:
+            values = values[[0, 3]]
+        return Picture(values, alpha=True, notes=notes)
     if is_grey:
         return Picture(np.array(image.convert("L"))[None], notes=notes)
     return Picture(np.array(image.convert("RGB")).transpose(2, 0, 1), notes=notes)
@@ -93,7 +97,7 @@ def _deep_png(content: bytes) -> Picture:
     data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     values = decode_png(data, ImageReadMode.UNCHANGED).numpy()
     if values.shape[1:] != size[::-1]:
-        raise BadSample(f"is no readable image: {values.shape[1:]} pixels where its header promises {size[::-1]}")
+        raise BadSample(f"is no readable image: {values.shape[1:]} pixels, by its header {size[::-1]}")
     return Picture(tiff.upright(values, orientation), alpha=len(values) in (2, 4))
 
 

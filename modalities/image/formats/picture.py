@@ -24,8 +24,10 @@ class Picture:
 
     @property
     def is_grey(self) -> bool:
-        """Whether one channel holds all there is to see: there is no other, or red, green and blue are equal."""
-        colours = self.values[:-1] if self.alpha else self.values
+        """Whether one channel holds all there is to see: red, green and blue are equal, or there is one."""
+        colours = self.values
+        if self.alpha:
+            colours = colours[:-1]
         if len(colours) not in (1, 3):
             return False
         if self.is_transparent:  # transparent pixels may have any colour
@@ -70,14 +72,14 @@ def to_bytes(values: np.ndarray, white: int) -> np.ndarray:
 
 
 def as_uint16(values: np.ndarray) -> np.ndarray:
-    """Integers of picture files, which are 16 bits in whatever type a library opens them. Raises: BadSample."""
+    """Integers of picture files, which are 16 bits whatever the type in memory. Raises: BadSample."""
     if values.min(initial=0) < 0 or values.max(initial=0) > DEEP:
         raise BadSample("holds integers below 0 or of more than 16 bits: convert them to uint16")
     return values.astype(np.uint16)
 
 
 def with_channels(pixels: np.ndarray, channels: int, alpha: bool = False) -> np.ndarray:
-    """uint8 (…, C, h, w) -> (…, `channels`, h, w): grey repeated to 3, colour to grey by luma, opacity put on black.
+    """uint8 (…, C, h, w) -> (…, `channels`, h, w): grey repeated to 3, colour as luma, opacity put on black.
 
     `alpha`: the last channel is opacity; it stays where there are to be 2 or 4 channels.
     Raises: BadSample where the numbers of channels do not fit.
@@ -95,10 +97,11 @@ def with_channels(pixels: np.ndarray, channels: int, alpha: bool = False) -> np.
     if (count, channels) == (3, 1):
         luma = (pixels * LUMA).sum(-3, keepdims=True, dtype=np.uint32)
         return (luma + 0x8000 >> 16).astype(np.uint8)
-    raise BadSample(f"has {count} channels, but {channels} are wanted: set modality.channels={count} or convert it")
+    remedy = f"set modality.channels={count} or convert it"
+    raise BadSample(f"has {count} channels, but {channels} are wanted: {remedy}")
 
 
 def on_black(pixels: np.ndarray) -> np.ndarray:
-    """uint8 with opacity last (…, C + 1, h, w) -> (…, C, h, w): colour · opacity / 255, rounded, as PIL pastes."""
+    """uint8 (…, C + 1, h, w), opacity last -> (…, C, h, w): colour · opacity / 255, rounded, as PIL pastes."""
     product = pixels[..., :-1, :, :].astype(np.uint32) * pixels[..., -1:, :, :] + 128
     return ((product >> 8) + product >> 8).astype(np.uint8)

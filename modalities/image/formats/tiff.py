@@ -1,4 +1,4 @@
-"""TIFFs that Pillow does not read whole: more than three bands, pages as bands, deep bands, bands in planes."""
+"""TIFFs that Pillow does not read whole: many or deep bands, bands in planes, pages as bands."""
 
 import io
 import logging
@@ -96,18 +96,17 @@ def _check_size(series: TiffPageSeries) -> None:
 def _picture(values: np.ndarray, axes: str, page: TiffPage) -> Picture:
     """The array of a series, its axes named by letters: Y, X, samples S, and others for pages."""
     notes = ()
-    others = [axis for axis in axes if axis not in "YXS"]
-    if "S" in axes and others:
-        values = values[(0,) * len(others)] if axes[: len(others)] == "".join(others) else values
-        axes, others = axes[len(others) :], []
-        notes = ("a TIFF of several pages in colour, of which the first is read",)
-    if len(others) > 1 or sorted(set(axes) & set("YX")) != ["X", "Y"] or values.ndim != len(axes):
-        sizes = ", ".join(f"{axis} {length}" for axis, length in zip(axes, values.shape, strict=False))
-        raise BadSample(f"a TIFF with the axes {sizes}: a picture has Y, X and one axis of bands")
+    if "S" in axes and axes[0] not in "YXS":  # pages of several bands each
+        values, axes = values[0], axes[1:]
+        notes = ("a TIFF of several pages of many bands, of which the first is read",)
+
+    bands = axes.replace("Y", "").replace("X", "")
+    if len(axes) != len(bands) + 2 or len(bands) > 1:
+        lengths = map("{} {}".format, axes, values.shape)
+        raise BadSample(f"a TIFF with the axes {', '.join(lengths)}: a picture has Y, X and one axis of bands")
 
     # Bands first, then rows and columns.
-    bands = [position for position, axis in enumerate(axes) if axis not in "YX"]
-    values = values.transpose(*bands, axes.index("Y"), axes.index("X"))
+    values = values.transpose([axes.index(axis) for axis in f"{bands}YX"])
     if not bands:
         values = values[None]
 
@@ -125,11 +124,16 @@ def _picture(values: np.ndarray, axes: str, page: TiffPage) -> Picture:
 
 def _orientation(page: TiffPage) -> int:
     tag = page.tags.get(ORIENTATION)
-    return 1 if tag is None else int(tag.value)
+    if tag is None:
+        return 1
+    return int(tag.value)
 
 
 def _unassociated(values: np.ndarray) -> np.ndarray:
     """Colours that are multiplied by their opacity, divided by it again."""
     full = opaque(values.dtype)
     colours = values[:-1] * (full / np.maximum(values[-1:], full / 65535))
-    return np.concatenate([colours.clip(0, full).round(0 if full > 1 else 7).astype(values.dtype), values[-1:]])
+    colours = colours.clip(0, full)
+    if values.dtype.kind != "f":
+        colours = colours.round()
+    return np.concatenate([colours.astype(values.dtype), values[-1:]])

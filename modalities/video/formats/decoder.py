@@ -60,7 +60,7 @@ class Index(NamedTuple):
     """Names of all shown frames, ascending, and of the key frames among them.
 
     A frame's name is its time stamp; without keys, where stamps cannot be trusted, its number in decoding
-    order. `gaps`: of an MPEG-TS. `lost`: frames that are missing or not exact, before the last name or behind it.
+    order. `gaps`: of an MPEG-TS. `lost`: frames that are missing or not exact.
     """
 
     frames: array
@@ -240,13 +240,14 @@ class PyAVVideo(Video):
                 number += 1
                 if ticks and None not in (origin, frame.pts):
                     place = round((frame.pts - origin) / ticks)
-                    number = place if number < place < number + MOST_LOST else number
+                    if number < place < number + MOST_LOST:
+                        number = place
                 if frame.pts is not None:
                     origin = frame.pts - number * ticks
                 yield number, frame
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
-        """Frames from the container's position on; the incomplete last one of a file that was cut off is left out."""
+        """Frames from the container's position on, without the incomplete last one of a file that was cut off."""
         for packet in self._container.demux(self._stream):
             if not packet.is_corrupt:
                 yield from packet.decode()
@@ -373,7 +374,7 @@ def _container(source: str | Path | bytes) -> InputContainer:
 
 
 def _film(container: InputContainer, source: str | Path | bytes) -> int:
-    """Index of the video stream with most frames; of those with as many, the first. Covers and thumbnails are none."""
+    """Index of the video stream with most frames, the first of several; covers and thumbnails are none."""
     streams = []
     for stream in container.streams.video:
         if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
@@ -395,12 +396,14 @@ def _film(container: InputContainer, source: str | Path | bytes) -> int:
 
 
 def _variable_times(times: np.ndarray) -> np.ndarray | None:
-    """Seconds from the first frame; None where the rate is constant: no frame is half an interval off its place."""
+    """Seconds from the first frame; None where the rate is constant: no frame is off by half an interval."""
     times = times - times[0]
     if len(times) < 3:
         return None
     places = np.linspace(0, times[-1], len(times))
-    return times if np.abs(times - places).max() > places[1] / 2 else None
+    if np.abs(times - places).max() <= places[1] / 2:
+        return None
+    return times
 
 
 def _upright(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:

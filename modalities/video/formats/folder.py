@@ -18,26 +18,28 @@ class FrameFolder(Video):
     """The pictures of a folder in the order of their numbers; they must be of one size. It has no frame rate.
 
     `extensions`: of pictures. `keeps_alpha`: opacity stays a channel; else pictures are composited on black.
-    Raises: BadSample for a folder without pictures, and for pictures that cannot be read or do not fit together.
+    Raises: BadSample for a folder without pictures, and for pictures that are unreadable or differ in size.
     """
 
     fps = None
 
     def __init__(self, folder: Path, extensions: Sequence[str], keeps_alpha: bool = False):
         self.keeps_alpha = keeps_alpha
+        self.paths: list[Path] = []
         try:
-            paths = [path for path in folder.iterdir() if path.suffix.lower() in extensions and path.name[0] != "."]
+            for path in sorted(folder.iterdir(), key=_order):
+                if path.suffix.lower() in extensions and not path.name.startswith("."):
+                    self.paths.append(path)
         except OSError as error:
             raise BadSample(f"cannot be read: {error}") from error
-        if not paths:
-            raise BadSample("a folder without pictures")
 
-        self.paths = sorted(paths, key=_order)
-        self.frames = len(paths)
+        self.frames = len(self.paths)
+        if not self.frames:
+            raise BadSample("a folder without pictures")
 
     def _read(self, indices: list[int]) -> Tensor:
         pictures = [self._picture(self.paths[index]) for index in indices]
-        channels = max(len(picture) for picture in pictures)
+        channels = max(map(len, pictures))
         for position, picture in enumerate(pictures):
             if len(picture) == 1:  # grey among colour
                 pictures[position] = np.repeat(picture, channels, axis=0)
@@ -68,4 +70,6 @@ class FrameFolder(Video):
 def _order(path: Path) -> tuple[int, str]:
     """The number in the name, however many digits it has; pictures without one come first."""
     place = number(path.name)
-    return (-1 if place is None else place, path.name)
+    if place is None:
+        place = -1
+    return place, path.name

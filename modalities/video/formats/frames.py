@@ -21,8 +21,8 @@ class Video(ABC):
 
     frames: int  # at least 1
     fps: float | None  # mean frame rate; None where the file has none
-    times: np.ndarray | None = None  # seconds from the first frame, where frames do not follow at a constant rate
-    lost: int = 0  # frames of a damaged file that are missing or not exact, among the numbered ones or behind them
+    times: np.ndarray | None = None  # seconds from the first frame, where the rate is not constant
+    lost: int = 0  # frames of a damaged file that are missing or not exact, numbered or behind the last
 
     @abstractmethod
     def _read(self, indices: list[int]) -> Tensor:
@@ -68,7 +68,7 @@ class MemoryVideo(Video):
 
 
 class FileVideo(Video):
-    """A video in a file that `opener` opens only while frames are read; `video` is the same, opened once before."""
+    """A video in a file that `opener` opens only while frames are read; `video` is the same, opened before."""
 
     nbytes = 0
 

@@ -21,8 +21,8 @@ TABLES = range(0x20)  # streams of tables, of which every piece begins with some
 class Gap(NamedTuple):
     """A place where packets are missing.
 
-    `position`: the byte behind it. `in_frame`: the frame before it goes on behind it, and so is incomplete. `is_join`:
-    two streams were joined here, nothing is lost.
+    `position`: the byte behind it. `in_frame`: the frame before it goes on behind it, and so is incomplete.
+    `is_join`: two streams were joined here, nothing is lost.
     """
 
     position: int
@@ -44,8 +44,9 @@ def gaps(source: str | Path | bytes, stream: int) -> list[Gap]:
 
     # The counters of tables jump too where another stream begins; these packets come just before.
     table_breaks: list[int] = []
-    for table in TABLES if breaks else ():
-        table_breaks.extend(_breaks(heads, streams, table))
+    if breaks:
+        for table in TABLES:
+            table_breaks.extend(_breaks(heads, streams, table))
     rows = np.flatnonzero(streams == stream)
     result = []
     for row in breaks:
@@ -79,10 +80,10 @@ def _breaks(heads: np.ndarray, streams: np.ndarray, stream: int) -> list[int]:
 
 
 def pieces(packets: Iterable[Packet], gaps: Sequence[Gap], notices_loss: bool) -> Iterator[tuple[list[Packet], bool]]:
-    """The frames between gaps, as packets, without those that a gap cut; and whether a piece begins at a join.
+    """The frames between gaps, as packets, without those that a gap cut; whether a piece begins at a join.
 
-    `notices_loss`: the decoder notices that the end of a frame is missing. Where it does not, the frame before a gap is
-    left out too.
+    `notices_loss`: the decoder notices that the end of a frame is missing. Where it does not, the frame before a
+    gap is left out too.
     """
     piece: list[Packet] = []
     position, number, is_joined = 0, 0, False
@@ -91,7 +92,8 @@ def pieces(packets: Iterable[Packet], gaps: Sequence[Gap], notices_loss: bool) -
         if not packet.size:
             continue
 
-        position = position if packet.pos is None else packet.pos
+        if packet.pos is not None:
+            position = packet.pos
         while number < len(gaps) and gaps[number].position <= position:
             gap = gaps[number]
             yield _whole(piece, positions, gap, notices_loss), is_joined
@@ -106,7 +108,7 @@ def pieces(packets: Iterable[Packet], gaps: Sequence[Gap], notices_loss: bool) -
 
 
 def decode_exactly(codec: VideoCodecContext, packets: Sequence[Packet]) -> Iterator[VideoFrame | None]:
-    """The frames of a piece that are decoded without error and refer to no frame that is not; None where any is lost.
+    """The frames of a piece that are decoded without error, as are those they refer to; None where any is lost.
 
     `codec` must treat errors as such (`err_detect=explode`); it is flushed at the end.
     """

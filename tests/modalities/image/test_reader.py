@@ -302,3 +302,20 @@ def test_objects_are_aligned(put, colours, tmp_path):
 def test_settings_that_are_wrong(settings):
     with pytest.raises(UserError, match=r"modality\.(size|channels|reader)"):
         ImageReader(**settings)
+
+
+def test_a_look_at_pictures(put, colours):
+    """Grey is recognised in whatever way the files hold it; notes say how values are changed."""
+    grey = Image.fromarray(colours[..., 0])
+    items = [put("l.png", grey), put("rgb.png", grey.convert("RGB")), put("rgb.jpg", grey.convert("RGB"))]
+    items += [put("p.gif", grey), put("deep.png", Image.fromarray(colours[..., 0].astype(np.uint16) * 16))]
+    items += [put("la.png", grey.convert("LA")), put("a.npy", colours[..., :1]), put("torn.png", b"torn")]
+    facts = ImageReader(16).peek(items)
+    assert facts.channels == 1 and facts.samples == 7 and set(facts.sizes) == {(24, 32)}
+    assert [key for key, _ in facts.bad] == ["torn.png"]
+    [note] = facts.notes
+    assert note.endswith("none is above 4095, so set modality.reader.white=4095")
+
+    assert ImageReader(16).peek([*items, put("c.png", Image.fromarray(colours))]).channels == 3
+    assert ImageReader(16).peek([put("c.png", Image.fromarray(colours))]).channels == 3
+    assert ImageReader(16).peek([put("torn.png", b"torn")]).channels is None
