@@ -74,6 +74,7 @@ def test_every_block_of_the_tour_runs(small_world, capsys):
 
     assert names["features"].pooled.shape == (4, 24) and names["run"].is_finished
     assert Path("runs/tour/report.html").exists() and Path("runs/boxes/evaluation/knn.json").exists()
+    assert all(Path(name).exists() for name in ("features.csv", "red.png", "both.png", "table.tex"))
 
 
 def test_the_example_of_the_readme_has_the_shapes_that_it_states():
