@@ -5,6 +5,7 @@ installed packages are imported even where the working directory has a folder na
 core.train` searches the working directory before them.
 """
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -50,6 +51,7 @@ def command(
 
     Returns the exit code: 0, or 2 for a user's error, printed in one line.
     """
+    _print_any_name()
     argv = list(sys.argv[1:] if argv is None else argv)
     if HELP & set(argv):
         print(usage())
@@ -61,6 +63,13 @@ def command(
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _print_any_name() -> None:
+    """Names of files may hold bytes and letters that the terminal's encoding has not: they are printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

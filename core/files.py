@@ -3,12 +3,26 @@
 import errno
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.errors import UserError
+
+
+def printable(name: str) -> str:
+    """A file's name as text that every terminal takes: bytes that are not UTF-8 as "\\xe9", a new line as "\\n"."""
+    if name.isascii() and name.isprintable():
+        return name
+
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    characters = []
+    for character in text:
+        is_control = unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        characters.append(character.encode("unicode_escape").decode() if is_control else character)
+    return "".join(characters)
 
 
 def cache_folder(name: str) -> Path:
@@ -55,7 +69,8 @@ def open_atomic(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 def write_atomic(path: Path, content: bytes | str, durable: bool = True) -> None:
     """Writes a file by `open_atomic`; text as UTF-8. Raises: OSError."""
     with open_atomic(path, durable) as stream:
-        stream.write(content.encode() if isinstance(content, str) else content)
+        # Text may hold paths whose bytes are not UTF-8.
+        stream.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from core.cli import command
 from core.config import compose, load, options
-from core.config.build import build, build_method
+from core.config.build import build_at, build_method
 from core.data.opening import open_source
 from core.encoding import Encoded, Encoding
 from core.engine.checkpoint import META, MODEL, STATE, Checkpoints, compare_shapes, find_damage
@@ -31,6 +31,7 @@ from core.engine.run_dir import FINISHED
 from core.errors import UserError
 from core.export import SavedEncoder, load_encoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.settings import Engine
 from core.tokens import Progress
 
 CHANGEABLE = ("data", "modality.reader", "published")  # what an evaluation may set differently from its run
@@ -304,7 +305,7 @@ def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
             f"run={run} has no checkpoint to reconstruct with; train it first, or choose task=knn or linear."
         )
 
-    method = build_method(dict(config))
+    method: MaskedAutoencoder = build_method(dict(config), MaskedAutoencoder)
     load_weights(method, newest)
 
     means = {}
@@ -364,7 +365,8 @@ def _read_weights(source: Path) -> dict[str, Tensor]:
 
 def loader_workers(config: Mapping[str, Any]) -> int:
     """Loader processes, by the run's engine settings."""
-    return build(config["engine"], key="engine").loader_workers()
+    engine: Engine = build_at(config, "engine", Engine)
+    return engine.loader_workers()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

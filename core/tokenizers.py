@@ -90,7 +90,14 @@ class Patchify(Tokenizer):
         super().__init__()
         self.patch, self.size, self.channels = tuple(patch), tuple(size), channels
         if len(self.patch) != len(self.size):
-            raise UserError(f"tokenizer.patch {self.patch} and tokenizer.size {self.size} differ in number of axes.")
+            raise UserError(
+                f"modality.patch={list(self.patch)} and modality.size={list(self.size)} differ in number of axes."
+            )
+        if min(*self.patch, *self.size, channels) < 1:
+            raise UserError(
+                f"modality.patch={list(self.patch)} (by modality.side), modality.size={list(self.size)} and "
+                f"modality.channels={channels} must be at least 1."
+            )
         self.grid = self._grid(self.size)
 
     @property

@@ -56,14 +56,18 @@ def function(*overrides: str, **settings: Any) -> "Run":
 
 
 def start(argv: Sequence[str]) -> None:
-    # Loaded late: --help and typing errors should not wait for them.
-    from core.config import compose, options
+    from core.config import compose
+    from core.settings import Start
+
+    settings, overrides = Start.of(argv)
+    config = compose(overrides)
+
+    # Loaded late: --help and typing errors should not wait for torch.
     from core.engine.distributed import connect
     from core.training import run_seeds
 
-    settings, overrides = options(argv, {"seeds": int | None})
     with connect() as distributed:
-        run_seeds(compose(overrides), settings.get("seeds"), distributed)
+        run_seeds(overrides, config, distributed, settings)
 
 
 def usage() -> str:

@@ -3,35 +3,46 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
-from core.config import compose
-from core.config.build import build, build_method
+import torch
+
+from core import defaults
+from core.config import compose, load
+from core.config.build import build_at, build_method
 from core.data.dataset import Samples
+from core.data.fingerprint import Fingerprint, fingerprint
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, Reader, WholeReader
-from core.data.sources import Item, Source
+from core.data.sources import Item, Setting, Source
 from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
-from core.engine.run_dir import FINISHED, check_config, default_path, has_steps, lock_run_dir, save_config, seed_configs
+from core.engine.resume import check_resume
+from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir, seed_overrides
 from core.errors import UserError
 from core.evaluation import reconstruction
+from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
-from core.files import read_json, write_json
+from core.files import write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
+from core.saved import complete
 from core.seeding import seed_global
-from core.settings import Engine, Init, Plan
+from core.settings import Engine, Init, Plan, Start, split
 from core.tokens import Progress
 
 Stream = Callable[[int], Loader]  # batches from the k-th on
+
+
+ACCOUNT = "account.json"  # in a run's folder: the samples of its source, and whatever is passed over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +59,27 @@ class Settings:
         """Builds them; completes the config's nodes."""
         settings: dict[str, Any] = {field.name: config.get(field.name) for field in fields(Plan)}
         plan = Plan(**settings)
-        recipe: Recipe = build(config["optim"], key="optim")
-        engine: Engine = build(config["engine"], key="engine")
+        recipe: Recipe = build_at(config, "optim", Recipe)
+        engine: Engine = build_at(config, "engine", Engine)
+        if config.get("published") is not None:
+            build_at(deepcopy(config), "published", Published)
         return cls(plan=plan, recipe=recipe, engine=engine, init=Init.of(config["init"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The samples of a run before any is read. `test`: number of held-out ones, or why there are none."""
+    """The samples of a run before any is read. `lack`: why there are none held out, where there are none."""
 
     reader: Reader
     source: Source
     train: Sequence[Item]
-    test: str
+    test: Sequence[Item]
+    lack: str
+
+    def fingerprint(self, config: Mapping[str, Any]) -> Fingerprint | None:
+        """The identity of the samples; None for generated ones, of which the config holds all."""
+        root = config["data"].get("root")
+        return None if root is None else fingerprint([self.train, self.test], str(root))
 
 
 @overload
@@ -71,8 +90,8 @@ def train(*overrides: str, **settings: Any) -> Run: ...
 def train(*overrides: str, seeds: int, **settings: Any) -> list[Run]: ...
 
 
-def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | list[Run]:
-    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds` a list of runs.
+def train(*overrides: str, **settings: Any) -> Run | list[Run]:
+    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds=` a list of runs.
 
     run = train("modality=image", "data.root=photos", steps=100)
 
@@ -84,10 +103,14 @@ def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | l
     for key, value in settings.items():
         words.append(f"{key}={_as_override(value)}")
 
+    start, overrides = Start.of(words)
+    if start.dry_run:
+        raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
+    config = compose(overrides)
     with connect() as distributed:
-        run_dirs = run_seeds(compose(words), seeds, distributed)
+        run_dirs = run_seeds(overrides, config, distributed, start)
     runs = list(map(open_run, run_dirs))
-    return runs[0] if seeds is None else runs
+    return runs[0] if start.seeds is None else runs
 
 
 def _as_override(value: Any) -> str:
@@ -101,52 +124,65 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run_seeds(config: dict[str, Any], seeds: int | None, distributed: Distributed) -> list[Path]:
+def run_seeds(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> list[Path]:
     """`run`; with `seeds` one run after another, each with a seed of its own. Returns the runs' folders."""
-    run_dirs = []
-    for seed_config in seed_configs(config, seeds):
-        if seeds is not None:
-            log_main(distributed, f"\nSeed {seed_config['seed']}, {len(run_dirs) + 1} of {seeds}:")
-        run_dirs.append(run(seed_config, distributed))
+    if start.seeds is None:
+        return [run(overrides, config, distributed, start)]
 
-    if seeds is not None:
-        folder = run_dirs[0].parent
-        text = f"All {seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
-        log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
+    run_dirs = []
+    for number, words in enumerate(seed_overrides(overrides, config, start.seeds), start=1):
+        seed_config = compose(words)
+        log_main(distributed, f"\nSeed {seed_config['seed']}, {number} of {start.seeds}:")
+        run_dirs.append(run(words, seed_config, distributed, start))
+
+    folder = run_dirs[0].parent
+    text = f"All {start.seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
+    log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
     return run_dirs
 
 
-def run(config: dict[str, Any], distributed: Distributed) -> Path:
-    """Trains the run that a composed config describes, or resumes it; then exports and evaluates (main rank).
+def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
+    """Trains a run, or resumes it; then exports and evaluates (main rank). `config`: composed from the overrides.
 
     Nothing is written before the first step, so that a start that fails leaves nothing behind.
     Returns the run's folder. Raises: UserError; Interrupted.
     """
     run_dir = Path(config.get("run_dir") or default_path(config))
-    config["run_dir"] = str(run_dir)
-    Settings.of(config)  # mistakes in them are reported before data are opened, which can take long
+    check_parts(config)
     data = open_data(config)
 
+    choices = choose_defaults(overrides, config, data, run_dir)
+    if choices:
+        config = compose([*(choice.override for choice in choices), *overrides])
+        config["chosen"] = {choice.key: {"value": choice.value, "reason": choice.reason} for choice in choices}
+        data = replace(data, reader=build_at(config, "modality.reader", Reader))
+        log_main(distributed, defaults.describe(choices))
+
+    config["run_dir"] = str(run_dir)
     settings = Settings.of(config)
     seed_global(settings.plan.seed, distributed.device)
-    method = build_method(config)
+    method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
+    complete(config)
     stream = open_stream(config, settings, data, distributed)
+    clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 
     with lock_run_dir(run_dir) if distributed.main else nullcontext():
+        resume = None
         if distributed.main:
-            check_config(run_dir, config)
+            resume = check_resume(run_dir, config, data.fingerprint(config), clock.steps, start)
+        resume = distributed.from_main(resume)
 
-        if distributed.from_main((run_dir / FINISHED).exists()):
-            steps = read_json(run_dir / FINISHED)["steps"]
-            text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
-            log_main(distributed, f"{text}\n{next_commands(run_dir, config)}")
+        if resume.is_over:
+            log_main(distributed, f"{nothing_to_do(run_dir, clock.steps)}\n{next_commands(run_dir, config)}")
             return run_dir
 
-        if settings.init.source is not None and not distributed.from_main(has_steps(run_dir)):
+        if settings.init.source is not None and resume.steps == 0:
             load_weights(method, Path(settings.init.source), settings.init.part)
 
-        log_main(distributed, summary(config, settings, data, method, stream, distributed))
-        steps = train_steps(
+        log_main(distributed, summary(config, settings, data, method, clock, distributed))
+        for change in resume.changes:
+            log_main(distributed, f"note: {change}")
+        train_steps(
             method,
             stream,
             settings.recipe,
@@ -154,26 +190,54 @@ def run(config: dict[str, Any], distributed: Distributed) -> Path:
             settings.engine,
             run_dir,
             distributed,
-            begin=partial(save_config, run_dir, config),
+            begin=partial(begin, run_dir, data, resume.begin),
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
         )
         if distributed.main:
             finalize_run(config, method, run_dir)
-            write_json(run_dir / FINISHED, {"steps": steps})
+            write_json(run_dir / FINISHED, {"steps": clock.steps})
 
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
     return run_dir
 
 
+def begin(run_dir: Path, data: Data, write_config: Callable[[], None]) -> None:
+    """Writes the config and the account of the data, which makes the folder a run."""
+    write_config()
+    write_json(run_dir / ACCOUNT, asdict(data.source.account()))
+
+
+def choose_defaults(overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path) -> list[Setting]:
+    """Settings that follow from people's own data: those that the run began with, else chosen anew.
+
+    None for an experiment or a saved config, which settle everything.
+    """
+    given = {split(text)[0] for text in overrides}
+    if config["data"]["name"] != "folder" or given & {"experiment", "config"}:
+        return []
+    if has_steps(run_dir):
+        return defaults.saved(load(run_dir / "config.yaml"), given)
+    facts = data.reader.peek(data.train)
+    return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
+
+
+def check_parts(config: Mapping[str, Any]) -> None:
+    """Raises UserError for mistakes in settings and method, before data are opened, which can take long."""
+    draft = deepcopy(dict(config))
+    Settings.of(draft)
+    with torch.device("meta"):  # allocates nothing
+        build_method(draft, MaskedAutoencoder)
+
+
 def open_data(config: Mapping[str, Any]) -> Data:
     """Raises UserError where data are missing or unreadable."""
     reader, source = open_source(config)
-    items = source.items("train")
+    train: Sequence[Item] = source.items("train")
     try:
-        test = str(len(source.items("test")))
+        test, lack = source.items("test"), ""
     except UserError as error:
-        test = f"none ({error})"
-    return Data(reader=reader, source=source, train=items, test=test)
+        test, lack = [], str(error)
+    return Data(reader=reader, source=source, train=train, test=test, lack=lack)
 
 
 def open_stream(config: Mapping[str, Any], settings: Settings, data: Data, distributed: Distributed) -> Stream:
@@ -225,13 +289,11 @@ def summary(
     settings: Settings,
     data: Data,
     method: MaskedAutoencoder,
-    stream: Stream,
+    clock: Clock,
     distributed: Distributed,
 ) -> str:
     """The facts of the run that is about to start, one a line."""
     plan, recipe = settings.plan, settings.recipe
-    clock = Clock.of(plan, stream(0).steps_per_epoch, recipe.accumulate)
-
     trained = [p.numel() for p in method.parameters() if p.requires_grad]
     in_encoder = [p.numel() for p in method.encoder.parameters()]
     warmup = recipe.warmup(Progress(0, clock.steps, 0.0, clock.at(clock.steps).epochs))
@@ -239,17 +301,32 @@ def summary(
     if recipe.accumulate > 1:
         batch += f" in {recipe.accumulate} parts"
 
+    held_out = f"none ({data.lack})" if data.lack else str(len(data.test))
+
     facts = {
         "modality": config["modality"]["name"],
         "method": f"{config['method']['name']}, size {config['size']['name']}",
         "parameters": f"{sum(trained) / 1e6:.2f} M, {sum(in_encoder) / 1e6:.2f} M of them in the encoder",
-        "data": f"{config['data']['name']}: {len(data.train)} training samples, held out: {data.test}",
+        "data": f"{config['data']['name']}: {len(data.train)} training samples, held out: {held_out}",
         "batch": f"{batch}, {distributed.size} x {distributed.device.type}",
         "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
         "run_dir": config["run_dir"],
     }
-    return "\n".join(f"{name:>11}  {fact}" for name, fact in facts.items())
+    lines = []
+    for name, fact in facts.items():
+        lines.append(f"{name:>11}  {fact}")
+        if name == "data":
+            lines.extend(f"{'':>11}  {line}" for line in data.source.account().lines())
+    return "\n".join(lines)
+
+
+def nothing_to_do(run_dir: Path, steps: int) -> str:
+    """The message for a run that is over, with the way to go on from it."""
+    return (
+        f"{run_dir} holds a finished run of {steps} steps: nothing to do. steps=<more> optim.schedule=constant "
+        "goes on from it; another run_dir= trains again."
+    )
 
 
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:

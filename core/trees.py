@@ -2,14 +2,14 @@
 
 A mapping merged into a mapping extends it; one with another `_target_` replaces it; one merged into a reference
 extends its final value; `null` removes a part from its mapping. References are whole paths from the root
-(`${size.dim}`), `${sized:{nano:64,else:512}}` (by the size's name) or `${oc.select:path,default}`; OmegaConf looks
-them up.
+(`${size.dim}`), `${sized:{nano:64,else:512}}` (by the size's name), `${per_channel:3,[0.1,0.2,0.3],0.5}` (that list
+where it has so many values, else the last value so many times) or `${oc.select:path,default}`; OmegaConf looks them up.
 """
 
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -52,6 +52,21 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def spatial(side: int, base: Any) -> Any:
+    """One number as a list with its last two axes, the others from `base`, which may be a reference to a list."""
+    if is_reference(base):
+        return f"${{lacuna.spatial:{side},{base}}}"
+    return _spatial(side, base)
+
+
+def _spatial(side: int, base: Any) -> Any:
+    """Resolver of `spatial`; a number stays one where `base` is no list."""
+    if not isinstance(base, Sequence) or isinstance(base, str):
+        return side
+    axes = list(base)
+    return axes[:-2] + [side] * len(axes[-2:])
+
+
 def is_reference(value: Any) -> bool:
     return isinstance(value, str) and "${" in value
 
@@ -81,14 +96,21 @@ def _sized(table: Mapping, *, _root_: Any) -> Any:
     return table.get(size, table.get("else"))
 
 
+def _per_channel(channels: Any, values: Sequence[float], value: float) -> list[float]:
+    """Resolver of `${per_channel:…}`: `values` where they are as many as `channels`, else `value` for each channel."""
+    if len(values) == channels or not isinstance(channels, int):  # other types are an error where they are used
+        return list(values)
+    return [value] * channels
+
+
 def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree without references. Raises IncompatibleError for a path that leads nowhere, else UserError."""
     for path, value in paths(tree):
         # OmegaConf has more resolvers, which read the environment; their names are refused, also in pieces.
         text = re.sub(r"\$\{\w[\w.@/-]*\}", "", value) if is_reference(value) else ""
         for name in re.findall(r"\$\{\s*(\.|[^{}:]*(?=:|\$\{))", text):
-            if name not in ("sized", "oc.select", "lacuna.merge"):
-                remedy = "there are whole paths from the root (no relative ones), sized: and oc.select:"
+            if name not in ("sized", "per_channel", "oc.select", "lacuna.merge", "lacuna.spatial"):
+                remedy = "there are whole paths from the root (no relative ones), sized:, per_channel: and oc.select:"
                 raise UserError(f"{path}: {value} asks for {name!r}; {remedy}.")
     try:
         return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(dict(tree)), resolve=True))
@@ -119,4 +141,6 @@ def _translated(error: Exception, tree: Mapping) -> UserError:
 with warnings.catch_warnings(action="ignore", category=UserWarning):
     # OmegaConf 2.4 prefers the name register_resolver, which is another function in 2.3.
     OmegaConf.register_new_resolver("sized", _sized, replace=True)
+    OmegaConf.register_new_resolver("per_channel", _per_channel, replace=True)
     OmegaConf.register_new_resolver("lacuna.merge", _merge, replace=True)
+    OmegaConf.register_new_resolver("lacuna.spatial", _spatial, replace=True)

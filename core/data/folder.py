@@ -2,22 +2,29 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from core.data import labels as labelling
 from core.data import splits
+from core.data.account import Account
 from core.data.scan import Entry, Scan
 from core.data.sources import Item, Source
 from core.errors import UserError
 
+FOLDERS = "names of folders, archives or lists:"  # a split by them
+MOST_NAMES = 4  # that a message lists
+
 
 class Contents(NamedTuple):
-    """The samples under a root. `split_by`: how the split was decided, for messages."""
+    """The samples under a root. `split_by`: how the split was decided, in words."""
 
     items: dict[str, list[Item]]  # by split
     classes: dict[str, list[str]]
     split_by: str
+    questions: dict[str, list[str]]  # of labels with several yes/no answers
+    notes: list[str]
 
 
 class FolderSource(Source):
@@ -29,11 +36,16 @@ class FolderSource(Source):
     `split_seed`, not by the run's seed, so that no run trains on samples that another tests on. Where
     nothing is marked test, validation stands in.
 
+    Lists (`tables`) in a folder whose paths lead to samples stand for the samples of their folder; its other files
+    are passed over. Whatever is left out or decided is in `account`.
+
     Labels: a table's column, an array's or tar's labels, else the folder's name; never needed. Integer
     labels keep their values; names are numbered in their order.
 
     `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files hold
-    one sample per row (True) or are one sample (False); None tells them apart by names and labels.
+    one sample per row (True) or are one sample (False); None tells them apart by names and labels. `reads_parts`:
+    whether the reader cuts samples to parts that a list names by start and end. `sample_axes`: of a sample in an array
+    file, channels apart, so that a file of one sample is not read as rows; None: any number.
     Raises: UserError where a setting is missing or out of range.
     """
 
@@ -46,6 +58,8 @@ class FolderSource(Source):
         labels: Sequence[str] | None = None,
         group: str | None = None,
         rows: bool | None = None,
+        reads_parts: bool = False,
+        sample_axes: int | None = None,
     ):
         if not str(root or "").strip():
             raise UserError("data.root is not set: give data.root=<folder, glob, list file, archive or array file>.")
@@ -53,7 +67,7 @@ class FolderSource(Source):
             raise UserError(f"data.holdout is {holdout}: it must be at least 0 and below 1, a fraction of the samples.")
 
         self.root, self.holdout, self.split_seed = str(root), holdout, split_seed
-        self._scan = Scan(extensions, labels, group, rows)
+        self._scan = Scan(extensions, labels, group, rows, reads_parts=reads_parts, sample_axes=sample_axes)
 
     def items(self, split: str) -> list[Item]:
         if split not in self._contents.items:
@@ -68,30 +82,39 @@ class FolderSource(Source):
         return self._contents.classes
 
     @property
+    def questions(self) -> dict[str, list[str]]:
+        return self._contents.questions
+
+    @property
     def split_by(self) -> str:
         """How the split was decided: for messages."""
         return self._contents.split_by
 
-    @property
-    def summary(self) -> str:
-        """One line for the log: counts by split, how the split was decided, and the classes."""
-        counts = ", ".join(f"{len(items)} {split}" for split, items in self._contents.items.items())
-        classes = "; ".join(f"{name}: {len(names)} classes" for name, names in self.classes.items())
-        passed_over = sum(self._scan.passed_over.values())
-        line = f"{self.root}: {counts} (split by {self.split_by}); {classes or 'no labels'}"
-        if passed_over:
-            line += f"; {passed_over} other files passed over"
-        return line
+    def account(self) -> Account:
+        contents, scan = self._contents, self._scan
+        samples = {split: len(contents.items[split]) for split in splits.SPLITS if split in contents.items}
+
+        labels = {}
+        for label in (*contents.classes, *contents.questions):
+            labels[label] = ", ".join(scan.label_sources.get(label, ["names of folders"]))
+        return Account(
+            samples=samples,
+            split_by=self.split_by,
+            labels=labels,
+            classes=contents.classes,
+            passed_over=scan.leftovers.groups(),
+            notes=list(dict.fromkeys([*scan.notes, *contents.notes])),
+        )
 
     @cached_property
     def _contents(self) -> Contents:
         entries = self._unique(self._scan.entries(self.root))
         entry_splits, split_by = self._split(entries)
-        names = labelling.names(entries, without_split=split_by == "folders")
-        numbers, classes = labelling.numbers(names)
+        names = labelling.names(entries, without_split=split_by.startswith(FOLDERS))
+        numbering = labelling.numbers(names)
 
         items: dict[str, list[Item]] = {}
-        for entry, split, labels in zip(entries, entry_splits, numbers, strict=True):
+        for entry, split, labels in zip(entries, entry_splits, numbering.numbers, strict=True):
             item = Item(
                 entry.key,
                 entry.path,
@@ -100,15 +123,17 @@ class FolderSource(Source):
                 aux=entry.aux,
                 group=entry.group,
                 span=entry.span,
+                part=entry.part,
             )
             items.setdefault(split, []).append(item)
 
         if "test" not in items and "validation" in items:
             items["test"] = items.pop("validation")
-        return Contents(items, classes, split_by)
+            split_by += "; validation stands in for test"
+        return Contents(items, numbering.classes, split_by, questions=numbering.questions, notes=numbering.notes)
 
     def _unique(self, entries: list[Entry]) -> list[Entry]:
-        """Sorted by key, each key once. Raises: UserError where a list names one for different splits."""
+        """Sorted by key, each key once. Raises: UserError where two unlike samples have one key."""
         unique: dict[str, Entry] = {}
         for entry in entries:
             earlier = unique.setdefault(entry.key, entry)
@@ -122,18 +147,35 @@ class FolderSource(Source):
             where = f"data.root: {self.root}"
             return [splits.parse(entry.split or "", where) for entry in entries], "the split column"
 
-        by_folders = splits.by_folders([entry.containers for entry in entries])
+        containers = [entry.containers for entry in entries]
+        by_folders = splits.by_folders(containers)
         if by_folders is not None:
-            return by_folders, "folders"
+            names = splits.folder_names(containers, by_folders)
+            return by_folders, f"{FOLDERS} {', '.join(names)}"
 
         stems, keys = [], []
         for entry in entries:
             stems.append(PurePosixPath(entry.member or entry.path).stem)
-            keys.append(entry.group or entry.key)  # samples of one group stay on one side
+            keys.append(entry.group or _file_key(entry))  # samples of one group or film stay on one side
 
         by_files = splits.by_files(stems)
         if by_files is not None:
-            return by_files, "file names"
+            return by_files, "names of files"
 
         by_fraction = splits.by_fraction(keys, self.holdout, self.split_seed)
-        return by_fraction, f"a fraction, data.holdout={self.holdout}"
+        unit = "samples"
+        if len(set(keys)) < len(keys):
+            unit = "groups (or files with several parts)"
+        rule = f"a fraction of the {unit}, data.holdout={self.holdout}"
+        ignored = {name for name in chain.from_iterable(containers) if splits.from_name(name)}
+        if ignored:
+            names = ", ".join(sorted(ignored)[:MOST_NAMES])
+            rule += f" (without a pair such as train and test, {names} marks no split)"
+        return by_fraction, rule
+
+
+def _file_key(entry: Entry) -> str:
+    """The key less the part of the file that it names."""
+    if entry.part is None:
+        return entry.key
+    return entry.key.removesuffix(f"@{entry.part}")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data.sources import Item
+from core.data.facts import LOOKED_AT, DataFacts, SampleFacts, look_at
+from core.data.sources import Item, Part
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Reader(ABC):
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
+    sample_axes: int | None = None  # axes of one sample in an array file, channels apart; None: any number
+    reads_parts: bool = False  # whether it cuts a sample to `Item.part`; else lists of parts are refused
 
     @abstractmethod
     def read(self, item: Item, train: bool) -> Any:
@@ -51,6 +54,14 @@ class Reader(ABC):
     def collate_views(self, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
         """Many samples, all with the same views, as one batch by view."""
         return {view: self.collate([sample[view] for sample in samples]) for view in samples[0]}
+
+    def measure(self, item: Item) -> SampleFacts | None:
+        """Channels and size of one item as its file holds it; None for modalities without. Raises: BadSample."""
+        return None
+
+    def peek(self, items: Sequence[Item], count: int = LOOKED_AT) -> DataFacts:
+        """Facts of the data from at most `count` of the items, spread evenly; a function of the items alone."""
+        return look_at(self.measure, items, count)
 
     def objects(self, item: Item) -> Tensor | None:
         """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None: unknown."""
@@ -102,14 +113,14 @@ class CachedReader(Reader):
 
     def __init__(self, reader: WholeReader, megabytes: float):
         self.reader, self.free_bytes = reader, int(megabytes * 2**20)
-        self.view, self.extensions = reader.view, reader.extensions
-        self.cache: dict[tuple[str, str | None], Any] = {}
+        self.view, self.extensions, self.reads_parts = reader.view, reader.extensions, reader.reads_parts
+        self.cache: dict[tuple[str, str | None, Part | None], Any] = {}
 
     def read(self, item: Item, train: bool) -> Any:
         return self.read_views(item, train)[self.view]
 
     def read_views(self, item: Item, train: bool) -> dict[str, Any]:
-        key = (item.path, item.member)
+        key = (item.path, item.member, item.part)
         raw = self.cache.get(key)
         if raw is None and not self.free_bytes:
             return self.reader.read_views(item, train)  # decodes no more than it needs

@@ -3,19 +3,30 @@
 import difflib
 import glob
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from core.data import archives, arrays, splits, tables
+from core.data import archives, arrays, sidecars, splits, tables
+from core.data.account import Leftovers
+from core.data.columns import Name
+from core.data.lists import Listing, ListReader
+from core.data.places import canonical
+from core.data.sources import Part
 from core.errors import UserError
+from core.files import printable
 
 # Endings of files that belong to the sample of the same stem, and their names in Item.aux.
 AUX_FILES = {".object.npy": "object"}
-MOST_PROBES = 100  # paths of a list that are looked up before it is trusted
 MOST_KINDS = 8  # extensions that a message lists
+
+# Reasons why files are no samples.
+OTHER_KIND = "no file of this modality"
+HIDDEN = "hidden"
+COPY = "archives beside loose files, taken for copies of them"
+UNLISTED = "in no list"
 
 
 @dataclass(slots=True)
@@ -29,17 +40,19 @@ class Entry:
     span: tuple[int, int] | None = None
     folders: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
-    names: dict[str, str] = field(default_factory=dict)  # class name by label, from a table or array
+    names: dict[str, Name] = field(default_factory=dict)  # class name or answers by label, from a table or array
     split: str | None = None
     group: str | None = None
     aux: dict[str, str] = field(default_factory=dict)
+    part: Part | None = None
 
 
 class Scan:
     """One look through a root for files with one of `extensions`.
 
     `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many
-    samples along their first axis; None decides (`_hold_rows`).
+    samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts of files.
+    `sample_axes`: of a sample in an array file, channels apart; None: any number.
     """
 
     def __init__(
@@ -48,14 +61,28 @@ class Scan:
         labels: Sequence[str] | None,
         group: str | None,
         rows: bool | None,
+        *,
+        reads_parts: bool = False,
+        sample_axes: int | None = None,
     ):
         self.extensions, self.labels, self.group, self.rows = tuple(extensions), labels, group, rows
-        self.passed_over = Counter()  # files that were not read, by extension
+        self.sample_axes = sample_axes
+        self.leftovers = Leftovers()  # files that were not read
+        self.label_sources: dict[str, dict[str, None]] = {}  # by label, in words; ordered sets
+        self.notes: list[str] = []
+        self._lists = ListReader(
+            extensions=self.extensions,
+            labels=labels,
+            group=group,
+            reads_parts=reads_parts,
+            leftovers=self.leftovers,
+            notes=self.notes,
+        )
 
     def entries(self, root: str) -> list[Entry]:
         """Every sample under `root`. Raises: UserError with the reason where there is none."""
         try:
-            entries = list(self._root(Path(root).expanduser()))
+            entries = list(self._root(_expand(root)))
         except OSError as error:
             path = error.filename or root
             raise UserError(f"data.root: {path} cannot be read: {error.strerror or error}.") from error
@@ -76,31 +103,73 @@ class Scan:
         # Keys are relative to the part of the glob before its first wildcard.
         base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         files: dict[Path, None] = {}  # an ordered set: several matches may lead to one file
-        for match in sorted(glob.glob(str(path), recursive=True)):
-            files.update(dict.fromkeys(_walk(Path(match))))
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise UserError(f"data.root: nothing matches {path}.{_kinds(base)}")
+        for match in matches:
+            files.update(dict.fromkeys(self._walk(Path(match))))
+
+        if files and all(map(self._is_table, files)):
+            return self._list_entries(base, self._open_lists(list(files)))
         return self._files(base, files)
 
     def _file(self, path: Path) -> Iterable[Entry]:
         if path.suffix.lower() in tables.EXTENSIONS:
-            return self._table(path, must_exist=True)
-        if archives.is_archive(path.name) or (arrays.is_array(path.name) and self.rows is not False):
+            return self._list_entries(path.parent, self._open_lists([path]))
+        is_rows = arrays.is_array(path.name) and self._hold_rows([path])
+        if archives.is_archive(path.name) or is_rows:
             return self._container(path, path.name)
         return self._loose(path, path.name)
 
     def _folder(self, folder: Path) -> list[Entry]:
-        """The samples of its tables, if any; else its files."""
-        lists, by_split = [], []
-        for table in sorted(folder.glob("*.[ct]sv")):
-            if tables.has_paths(table):
-                lists.append(table)
-                if splits.from_name(table.stem):
-                    by_split.append(table)
+        """The samples that lists in it name, if any, and the files of folders for which no list stands."""
+        files = list(self._walk(folder))
+        listing = self._lists.find(folder, files, self._is_sample)
+        files = [file for file in files if file not in listing.passed_over]
+        if not listing.lists:
+            return self._files(folder, files)
 
-        entries: list[Entry] = []
-        # An all.csv repeats train.csv and test.csv.
-        for table in by_split or lists:
-            entries.extend(self._table(table, must_exist=False))
-        return entries or self._files(folder, _walk(folder))
+        entries = list(self._list_entries(folder, listing))
+        paths = {entry.path for entry in entries}
+        lists = {file.path for file in listing.lists}
+        for file in files:
+            name = _name(file, folder)
+            if file in lists or os.path.normpath(file) in paths or _is_aux(name):
+                continue
+            if listing.covers(file) and self._is_sample(name):
+                self._pass_over(UNLISTED, name)
+            elif archives.is_archive(name):
+                self._pass_over(COPY, name)
+            else:
+                entries.extend(self._loose(file, name))
+        _attach_aux(entries, files)
+        return entries
+
+    def _open_lists(self, paths: list[Path]) -> Listing:
+        """Raises: UserError where a list names no file that exists."""
+        return Listing(lists=list(map(self._lists.open, paths)))
+
+    def _list_entries(self, base: Path, listing: Listing) -> Iterator[Entry]:
+        """The samples that lists name."""
+        for file in listing.lists:
+            for label, column in file.table.labels.items():
+                self._label_from(label, f"{column} of {_name(file.path, base)}")
+            self.notes.extend(f"{_name(file.path, base)}: {note}" for note in file.table.notes)
+
+        for file, row in self._lists.rows(listing.lists):
+            path = Path(row.file or row.path)
+            name = _name(path, base)
+            above = PurePosixPath(_name(file.path, base)).parent.parts
+
+            entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
+            for entry in entries:
+                entry.containers = (*map(class_name, above), file.path.stem, *entry.containers)
+                for label, name in row.names.items():
+                    entry.names[label] = class_name(name) if isinstance(name, str) else name
+                entry.split, entry.group = row.split, row.group and class_name(row.group)
+                if row.part is not None:
+                    entry.key, entry.part = f"{entry.key}@{row.part}", row.part
+                yield entry
 
     def _files(self, base: Path, files: Iterable[Path]) -> list[Entry]:
         """Loose samples, if any: archives in the same folder are taken for copies. Else those in archives."""
@@ -109,12 +178,12 @@ class Scan:
 
         loose: list[Entry] = []
         for file in files:
-            if file not in containers:
+            if file not in containers and not _is_aux(file.name):
                 loose.extend(self._loose(file, _name(file, base)))
         if loose:
             _attach_aux(loose, files)
             for file in containers:
-                self.passed_over[file.suffix] += 1
+                self._pass_over(COPY, _name(file, base))
             return loose
 
         packed: list[Entry] = []
@@ -127,13 +196,18 @@ class Scan:
         """The files that hold many samples each."""
         containers: set[Path] = set()
         array_files: list[Path] = []
+        others = 0
         for file in files:
             if archives.is_archive(file.name) or arrays.is_idx(file.name):
                 containers.add(file)
-            if self._is_readable(file.name) and arrays.is_array(file.name):
+            elif self._is_readable(file.name) and arrays.is_array(file.name):
                 array_files.append(file)
+            else:
+                others += self._is_readable(file.name)
 
-        if self._hold_rows(array_files):
+        # An array file among samples of other kinds is one of them.
+        is_one_of_many = len(array_files) == 1 and others > 0 and not self.rows
+        if not is_one_of_many and self._hold_rows(array_files):
             containers.update(array_files)
         return containers
 
@@ -142,20 +216,39 @@ class Scan:
         if self.rows is not None or not files:
             return bool(self.rows)
 
+        if len(files) == 1 and arrays.is_one_sample(str(files[0]), self.sample_axes):
+            self.notes.append(f"{files[0].name} is read as one sample; data.source.rows=true reads its rows as samples")
+            return False
+
         # One file alone does, files named by split do, and files with a label for each row.
         named_by_split = all(splits.from_name(file.stem) for file in files)
-        return len(files) == 1 or named_by_split or arrays.has_labels(str(files[0]))
+        return len(files) == 1 or named_by_split or arrays.has_rows(str(files[0]))
 
     def _is_readable(self, name: str) -> bool:
         return name.lower().endswith(self.extensions) and not _is_aux(name)
 
+    def _is_sample(self, name: str) -> bool:
+        return self._is_readable(name) and not self._is_table(name)
+
+    def _is_table(self, name: str) -> bool:
+        """Whether a file may be a list of samples rather than a sample."""
+        suffix = os.path.splitext(name)[1].lower()
+        return suffix in tables.EXTENSIONS and suffix not in self.extensions
+
+    def _pass_over(self, reason: str, name: str) -> None:
+        kind = PurePosixPath(name).suffix.lower() or PurePosixPath(name).name
+        self.leftovers.add(reason, printable(kind), printable(name))
+
+    def _label_from(self, label: str, source: str) -> None:
+        self.label_sources.setdefault(label, {})[source] = None
+
     def _loose(self, file: Path, name: str) -> Iterator[Entry]:
         """The entry of a file that is one sample; none where it is of another kind."""
         if self._is_readable(name):
-            folders = PurePosixPath(name).parts[:-1]
-            yield Entry(name, str(file), folders=folders, containers=folders)
+            folders = _parts(name)[:-1]
+            yield Entry(printable(name), str(file), folders=folders, containers=folders)
         else:
-            self.passed_over[file.suffix.lower() or file.name] += 1
+            self._pass_over(OTHER_KIND, name)
 
     def _container(self, file: Path, name: str) -> Iterator[Entry]:
         if archives.is_archive(name):
@@ -163,43 +256,53 @@ class Scan:
         return self._rows(file, name)
 
     def _archive(self, file: Path, name: str) -> Iterator[Entry]:
-        above = PurePosixPath(name).parts
-        members = {os.path.normpath(member.name): member for member in archives.list_members(str(file))}
-        for path, member in members.items():
-            parts = PurePosixPath(path).parts
-            if any(map(_is_hidden, parts)):
-                continue
-            if not self._is_readable(path):
-                self.passed_over[PurePosixPath(path).suffix.lower() or path] += 1
-                continue
+        above = _parts(name)
+        contents = archives.open_contents(str(file))
+        self.notes.extend(contents.notes)
+        for reason, path in contents.passed_over:
+            self._pass_over(reason, f"{name}::{path}")
 
-            # webdataset: 12.jpg has its label in 12.cls
-            names = {}
-            label = members.get(os.path.splitext(path)[0] + ".cls")
-            if label is not None:
-                names["label"] = label.read().decode().strip()
+        visible = []
+        for path in contents.members:
+            if any(map(_is_hidden, _parts(path))):
+                self._pass_over(HIDDEN, f"{name}::{path}")
+            else:
+                visible.append(path)
+
+        samples = list(filter(self._is_readable, visible))
+        labels = sidecars.read_labels(contents.members, samples)
+        self.notes.extend(labels.notes)
+        for label, source in labels.sources:
+            self._label_from(label, source)
+        for path in visible:
+            if not self._is_readable(path) and path not in labels.used:
+                self._pass_over(OTHER_KIND, f"{name}::{path}")
+
+        for path in samples:
+            member, parts = contents.members[path], _parts(path)
             yield Entry(
-                f"{name}::{path}",
+                printable(f"{name}::{path}"),
                 member.path,
                 member=member.name,
                 span=member.span,
                 folders=above[:-1] + parts[:-1],
                 containers=above + parts[:-1],
-                names=names,
+                names=dict(labels.names.get(path, {})),
             )
 
     def _rows(self, file: Path, name: str) -> Iterator[Entry]:
         """One entry per row of the file's arrays; where they have names, keys and members carry them."""
-        above = PurePosixPath(name).parts
+        above = _parts(name)
         for stack in arrays.list_stacks(str(file)):
-            key, member, containers = f"{name}#", "", above
+            self.notes.extend(stack.notes)
+            key, member, containers = f"{printable(name)}#", "", above
             if stack.name:
-                key, member, containers = f"{name}::{stack.name}#", f"{stack.name}#", (*above, stack.name)
+                key, member, containers = f"{key[:-1]}::{stack.name}#", f"{stack.name}#", (*above, stack.name)
+            for label in stack.label_names:
+                self._label_from(label, f"{stack.label_array!r} in {printable(name)}")
 
             for row in range(stack.count):
-                names = {}
-                if stack.labels is not None:
-                    names["label"] = stack.labels[row]
+                names = dict(stack.labels[row]) if stack.labels is not None else {}
                 yield Entry(
                     f"{key}{row}",
                     str(file),
@@ -209,33 +312,36 @@ class Scan:
                     names=names,
                 )
 
-    def _table(self, table: Path, must_exist: bool) -> Iterator[Entry]:
-        """The samples that a table lists; none (if `must_exist`, an error) if its first paths are missing."""
-        rows = tables.read(table, self.labels, self.group)
-        paths = [table.parent / row.path for row in rows]
-        if not any(path.exists() for path in paths[:MOST_PROBES]):
-            if must_exist:
-                raise UserError(
-                    f"data.root: {table} lists {paths[0]}, which does not exist, nor do the next ones. "
-                    f"Paths are relative to the list's own folder, {table.parent}, or absolute."
-                )
-            return
-
-        for row, path in zip(rows, paths, strict=True):
-            name = _name(path, table.parent)
-            entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
-            for entry in entries:
-                entry.containers = (table.stem, *entry.containers)
-                entry.names |= row.names
-                entry.split, entry.group = row.split, row.group
-                yield entry
-
     def _why_empty(self) -> str:
         readable = f"This modality reads {', '.join(self.extensions)}, also inside .tar, .tar.gz and .zip"
-        if not self.passed_over:
+        kinds = self.leftovers.by_kind()
+        if not kinds:
             return f"It is empty. {readable}."
-        counts = ", ".join(f"{count} {kind}" for kind, count in self.passed_over.most_common(MOST_KINDS))
-        return f"{readable}; found: {counts}."
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_KINDS))
+        return " ".join([f"{readable}; found: {counts}.", *self.notes])
+
+    def _walk(self, path: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+        """All files under `path` (itself if it is one), in order of names; follows links, but not in circles."""
+        if not path.is_dir():
+            yield path
+            return
+
+        real = os.path.realpath(path)
+        if real in above:
+            return
+
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if _is_hidden(entry.name):
+                self._pass_over(HIDDEN, entry.name)
+            elif entry.is_dir():
+                yield from self._walk(Path(entry.path), (*above, real))
+            else:
+                yield Path(entry.path)
+
+
+def class_name(name: str) -> str:
+    """The name of a folder or class: one for every spelling of its accents."""
+    return printable(canonical(name))
 
 
 def _attach_aux(entries: list[Entry], files: list[Path]) -> None:
@@ -254,35 +360,41 @@ def _is_aux(name: str) -> bool:
     return name.lower().endswith(tuple(AUX_FILES))
 
 
-def _walk(path: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """All files under `path` (itself if it is one), in order of names; follows links, but not in circles."""
-    if not path.is_dir():
-        yield path
-        return
-
-    real = os.path.realpath(path)
-    if real in above:
-        return
-
-    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-        if _is_hidden(entry.name):
-            continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), (*above, real))
-        else:
-            yield Path(entry.path)
-
-
 def _is_hidden(name: str) -> bool:
     return (name.startswith(".") and name not in (".", "..")) or name == "__MACOSX"
 
 
 def _name(file: Path, base: Path) -> str:
     """The path relative to `base` if it lies below, else in full."""
-    file = Path(os.path.normpath(file))
+    file, base = Path(os.path.normpath(file)), Path(os.path.normpath(base))
     if file.is_relative_to(base):
         file = file.relative_to(base)
     return file.as_posix()
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Folders and name of a file, written with "/" or "\\", as names of classes or splits."""
+    return tuple(map(class_name, PurePosixPath(name.replace("\\", "/")).parts))
+
+
+def _expand(root: str) -> Path:
+    """The root as a path: "~" is the home folder unless there is such a file; "\\" may stand for "/"."""
+    path = Path(root)
+    if not path.exists() and root.startswith("~"):
+        with suppress(RuntimeError):  # "~name" of no user
+            path = path.expanduser()
+    if not path.exists() and Path(root.replace("\\", "/")).exists():
+        path = Path(root.replace("\\", "/"))
+    return path
+
+
+def _kinds(folder: Path) -> str:
+    """For messages about a glob: the files of its folder by extension."""
+    if not folder.is_dir():
+        return f" There is no folder {folder}."
+    counts = Counter(file.suffix or file.name for file in folder.iterdir() if file.is_file())
+    files = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
+    return f" {folder} holds {files or 'no files'}; ** stands for folders of any depth."
 
 
 def _similar(path: Path) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,8 +17,22 @@ from core.errors import BadSample, UserError
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a file along time: [start, end) in seconds, or in frames counted from 0; `end` None: to the end."""
+
+    start: float
+    end: float | None
+    unit: Literal["seconds", "frames"]
+
+    def __str__(self) -> str:
+        """Short, for keys: "1.5-4s", "30-90f"."""
+        end = "" if self.end is None else f"{self.end:g}"
+        return f"{self.start:g}-{end}{self.unit[0]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """One sample, not yet read: a file, a member of a tar or zip, or a row of an array file."""
+    """One sample, not yet read: a file, a part of one, a member of a tar or zip, or a row of an array file."""
 
     key: str  # unique in its source, stable, readable: "dogs/1.jpg", "videos.tar::a.mp4", "array.npy#17"
     path: str  # the file that holds it
@@ -28,6 +43,7 @@ class Item:
     aux: Mapping[str, str] = field(default_factory=dict)  # its further files: {"object": "…/17.object.npy"}
     group: str | None = None  # samples of one group (scene, person) belong on one side of a split
     span: tuple[int, int] | None = None  # offset and size of a member of a tar, in bytes
+    part: Part | None = None  # the stretch of the file that is the sample (`Reader.reads_parts`); None: all of it
 
     @property
     def suffix(self) -> str:
@@ -80,6 +96,21 @@ class Item:
         return archives.read_zip(self.path, self.member)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting that the data at hand decide where the user does not, and why."""
+
+    key: str  # as it would be typed: "batch_size"
+    value: Any
+    _: KW_ONLY
+    reason: str
+
+    @property
+    def override(self) -> str:
+        """As it would be typed: "modality.size=[64,64]"."""
+        return f"{self.key}={self.value}".replace(" ", "")
+
+
 class Source(ABC):
     """Where items come from; the config group `data`.
 
@@ -97,6 +128,10 @@ class Source(ABC):
     @abstractmethod
     def items(self, split: str) -> Sequence[Item]:
         """The items of "train" or "test", sorted by key. Raises: UserError where data cannot be read."""
+
+    def defaults(self) -> Sequence[Setting]:
+        """Settings that follow from the data, for runs whose user gives others no value. Raises: UserError."""
+        return ()
 
     def account(self) -> Account:
         """What is read and what is left out; sources that leave anything out say so here."""

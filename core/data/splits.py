@@ -2,13 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 
 from core.errors import UserError
 
+SPLITS = ("train", "validation", "test")
 WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "t10k": "test"}
+PLAIN = ("", "")  # the pattern of a name that is nothing but a split word
 WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
 
 
@@ -24,30 +26,44 @@ def parse(value: str, where: str) -> str:
 def from_name(name: str) -> str | None:
     """The split that is one of the words of a name: "cifar10-train-000", "val2017", "Testing"."""
     for word in re.split(r"[^a-z0-9]+", name.lower()):
-        split = WORDS.get(word) or WORDS.get(word.rstrip("0123456789"))
+        word = word.rstrip("0123456789").removesuffix("list") if word not in WORDS else word  # trainlist01
+        split = WORDS.get(word)
         if split is not None:
             return split
     return None
 
 
 def by_folders(paths: Sequence[Sequence[str]]) -> list[str] | None:
-    """Splits by the first split word among each sample's folders and archives; None where there is no split.
+    """Splits by names of each sample's folders and archives; None where there is no split.
 
-    They tell it where a part for training stands beside another part, or where a folder is called plainly
-    "test" or the like beside others. So a class `train` among `bus` and `car` is a class, and
-    `bullet_train` too. A sample without a split word is for training.
+    Names tell it where one for training stands beside one for testing or validation that reads alike but for the
+    word: train and test, set-train-000.tar and set-test.tar, x_train and x_val. So classes `train` among `bus` and
+    `car`, `bullet_train` beside `crash_test`, and `valid` beside `invalid`, are classes. A sample without such a
+    folder is for training.
     """
-    words = list(map(_first_split, paths))
-    splits = [word or "train" for word in words]
-    if len(set(splits)) > 1 and ("train" in words or _has_plain_name(paths)):
+    names = dict.fromkeys(chain.from_iterable(paths))
+    by_pattern: dict[tuple[str, str], set[str]] = {}
+    for name in names:
+        split = from_name(name)
+        if split is not None:
+            by_pattern.setdefault(_pattern(name), set()).add(split)
+
+    # A folder "test" beside nothing but loose files needs no "train".
+    patterns = {pattern for pattern, splits in by_pattern.items() if len(splits) > 1 and "train" in splits}
+    if not patterns and set(by_pattern) == {PLAIN} and {len(path) > 0 for path in paths} == {True, False}:
+        tops = {path[0] for path in paths if path}
+        patterns = {PLAIN} if len(tops) == 1 and from_name(tops.pop()) else set()
+
+    splits = [_first_split(path, patterns) or "train" for path in paths]
+    if len(set(splits)) > 1:
         return splits
     return None
 
 
 def by_files(names: Sequence[str]) -> list[str] | None:
-    """Splits by the names of the files, where every one has a split word and they differ; else None."""
+    """Splits by the names of the files, where every one has a split word, some for training; else None."""
     splits = [split for split in map(from_name, names) if split is not None]
-    if len(splits) < len(names) or len(set(splits)) < 2:
+    if len(splits) < len(names) or len(set(splits)) < 2 or "train" not in splits:
         return None
     return splits
 
@@ -71,20 +87,37 @@ def by_fraction(keys: Sequence[str], holdout: float, seed: int) -> list[str]:
     return [splits[key] for key in keys]
 
 
-def _first_split(path: Iterable[str]) -> str | None:
+def folder_names(paths: Iterable[Sequence[str]], splits: Iterable[str]) -> list[str]:
+    """For messages: the name of a folder that tells each split, those for training first."""
+    names: dict[str, str] = {}
+    for path, split in zip(paths, splits, strict=True):
+        if split not in names:
+            for name in path:
+                if from_name(name) == split:
+                    names[split] = name
+                    break
+    return [names[split] for split in SPLITS if split in names]
+
+
+def _first_split(path: Iterable[str], patterns: Container[tuple[str, str]]) -> str | None:
+    """The split of the first name of one of these patterns."""
     for name in path:
         split = from_name(name)
-        if split is not None:
+        if split is not None and _pattern(name) in patterns:
             return split
     return None
 
 
-def _has_plain_name(paths: Iterable[Sequence[str]]) -> bool:
-    """Whether a folder is called "test", "val" or the like, and nothing more."""
-    names = set(chain.from_iterable(paths))
-    return any(WORDS.get(name.lower(), "train") != "train" for name in names)
+@lru_cache(maxsize=1 << 16)
+def _pattern(name: str) -> tuple[str, str]:
+    """The words before and after a name's first split word, less numbers and letters of parts (a, 000)."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    position = next(index for index, word in enumerate(words) if from_name(word))
+    before = " ".join(words[:position])
+    after = [word for word in words[position + 1 :] if len(word) > 1 and not word.isdecimal()]
+    return before, " ".join(after)
 
 
 def _uniform(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest()) / 2**64

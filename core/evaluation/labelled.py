@@ -375,9 +375,11 @@ def check_fold(split: LabelSplit, fold: Fold) -> None:
     fit, test = split.y[split.fit_rows(fold)], split.y[split.test_rows(fold)]
     name = split.label.name
     if split.label.kind != "classes":
-        for part, rows in (("training", fit), ("test", test)):
-            if len(rows) < 2:
-                raise UserError(f"Label {name!r}: {len(rows)} {part} samples are labelled; at least two are needed.")
+        # Test samples of several folds are measured together.
+        least = 2 if len(split.folds) == 1 else 1
+        for part, count, needed in (("training", len(fit), 2), ("test", len(test), least)):
+            if count < needed:
+                raise UserError(f"Label {name!r}: {count} {part} samples are labelled; at least two are needed.")
         return
 
     if len(set(fit)) < 2:

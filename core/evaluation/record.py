@@ -54,7 +54,8 @@ def hash_items(items: Iterable[Item]) -> str:
         size = sizes[item.path]
         if item.span is not None:
             size = item.span[1]
-        digest.update(f"{item.key}\0{size}\0{sorted(item.labels.items())}\0{item.group}\n".encode())
+        line = f"{item.key}\0{size}\0{sorted(item.labels.items())}\0{item.group}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ The first stage.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ from core.encoding import choose_device
 from core.errors import UserError
 from core.export import load_encoder
 from core.runs import expand_runs
+from core.saved import complete
 
 Task = Literal["knn", "linear", "svm", "retrieval", "finetune", "reconstruction", "published"]
 Pool = Literal["mean", "max", "sum", "first", "cls", "axis0"]
@@ -142,9 +144,11 @@ class LabelledTask:
 
 
 def encoder_nodes(run: Path) -> dict:
-    """The config nodes that a run's encoder is built from."""
+    """The config nodes that a run's encoder is built from, with every default."""
     config = load_encoder(run, pretrained=False).config
-    return {name: config[name] for name in ("tokenizer", "encoder")}
+    nodes = {name: deepcopy(config[name]) for name in ("tokenizer", "encoder")}
+    complete(nodes)
+    return nodes
 
 
 def as_paths(runs: str | Path | Sequence[str | Path]) -> list[Path]:

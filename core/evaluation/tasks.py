@@ -5,6 +5,7 @@ Each stage is a function of the one before; `extract_cached` and `cached` wrap t
 
 import json
 import shlex
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,8 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     """Carries out a task and writes its record, in which `command` stands. Raises UserError."""
     start = time.monotonic()
     config = open_config(settings.runs[0], overrides)
+    if overrides:
+        _print_account(config)
     if settings.task == "reconstruction":
         return Result.of_record(_reconstruct(settings, config, command, start))
 
@@ -87,6 +90,13 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     written = {**head, **figures, **origin}
     record.save(settings.runs[0], written)
     return Result.of_record(written)
+
+
+def _print_account(config: dict) -> None:
+    """Prints which samples are read and which are passed over, beside the result: to stderr."""
+    _, source = open_source(config)
+    for line in source.account().lines():
+        print(f"data: {line}", file=sys.stderr, flush=True)
 
 
 def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:

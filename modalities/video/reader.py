@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core.data.facts import SampleFacts
 from core.data.reader import WholeReader
 from core.data.sources import Item
 from core.errors import BadSample, UserError
@@ -44,6 +45,7 @@ class VideoClips(WholeReader):
     """
 
     view = "video"
+    sample_axes = 3
     extensions = (*CONTAINERS, *ARRAYS)
 
     def __init__(
@@ -94,6 +96,15 @@ class VideoClips(WholeReader):
         pictures = raw.get(list(chain.from_iterable(indices)))
         clips = pictures.permute(0, 3, 1, 2).unflatten(0, (len(positions), -1))
         return torch.stack([self._view(clips[view % len(clips)], train) for view in range(views)])
+
+    def measure(self, item: Item) -> SampleFacts:
+        """Channels and (frames, height, width) of one video, by its first frame and the one in its middle."""
+        with self._open(item) as video:
+            pictures = video.get([0, video.frames // 2])
+            size = (video.frames, *pictures.shape[1:3])
+
+        is_grey = bool((pictures == pictures[..., :1]).all())
+        return SampleFacts(channels=1 if is_grey else 3, size=size)
 
     def objects(self, item: Item) -> Tensor | None:
         """Object pixels (T, H, W) out of the .npy (all frames, h, w) beside the video.

@@ -344,3 +344,35 @@ def test_values_are_predicted(place, capsys):
         error["verdict"]["best_baseline"].startswith("PCA of raw input") and error["verdict"]["difference"]["value"] < 0
     )
     assert error["baselines"]["mean of training"]["value"] == pytest.approx(1.875, abs=0.01)
+
+
+def array_file(path, labels):
+    """Pictures whose left, middle and right are bright where the answer to the three questions is yes."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 40), ("test", 24)):
+        answers = rng.integers(0, 2, (count, 3))
+        pictures = rng.integers(0, 60, (count, 16, 16, 3), dtype=np.uint8)
+        pictures[..., :15, :] += (150 * np.repeat(answers, 5, 1)).astype(np.uint8)[:, None, :, None]
+        arrays |= {f"{split}_images": pictures, f"{split}_labels": labels(answers)}
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize("task", ["knn", "linear"])
+@pytest.mark.parametrize(
+    ("name", "labels", "metric", "counts"),
+    [
+        ("answers", lambda answers: answers, "micro_f1", {"answers": 3}),
+        ("one_hot", lambda answers: np.eye(8, dtype=int)[answers @ [4, 2, 1]], "accuracy", {"classes": 8}),
+        ("values", lambda answers: (answers @ [0.5, 0.25, 0.125])[:, None], "r2", {"values": 1}),
+    ],
+)
+def test_labels_of_array_files(place, capsys, tmp_path, task, name, labels, metric, counts):
+    """Raw pixels tell the labels exactly: their components score near 1, and with a verdict beside baselines."""
+    root = array_file(tmp_path / f"{name}.npz", labels)
+    code, err, _, record = run(capsys, f"run={place / 'run'}", f"task={task}", "seeds=2", f"data.root={root}")
+    assert code == 0, err
+    section = record["figures"]["label"]
+    assert section[metric]["value"] > 0.3 and {key: section[key] for key in counts} == counts
+    assert section["baselines"]["PCA of raw input"]["value"] > 0.9

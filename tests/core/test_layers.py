@@ -8,10 +8,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Top to bottom as values flow: each line may import the lines above it, and its own.
 LAYERS = """
-errors renames
+errors renames plugins
 files seeding annotations trees
 settings tokens
-config
+config saved
 cli
 tokenizers maskers embeddings encoder decoders teachers targets losses objectives sparse
 methods
@@ -22,6 +22,7 @@ interop export
 encoding
 runs
 reconstruction evaluation
+defaults
 training
 report
 train evaluate compare encode reconstruct convert

@@ -1,8 +1,7 @@
 """`Collection`: the graphs of one place with labels and splits. Steps that every file form shares."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal
@@ -12,23 +11,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.data.account import PassedOver
 from core.errors import UserError
 from modalities.graph.graphs import Graphs, induced_subgraph
 
 LARGEST_DEGREE = 400  # higher degrees share a column of one-hot codes (GraphMAE)
+MOST_EXAMPLES = 5  # of what is left out
+EMPTY = "holds no node"
 Scaling = Literal["none", "sum", "standard"]  # of features; see `scale_features`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the parts of a collection come from, and which are left out; for the account of its source.
+
+    `split`, `labels`: where the split and the labels come from; "" where there are none.
+    `notes`: choices that were made for the user, a sentence each.
+    `node_ids`: the ids of the file's nodes in the order of their numbers; empty where these are the ids.
+    `degrees`: columns of one-hot degrees, where nodes have no features of their own; else 0.
+    """
+
+    split: str = ""
+    labels: str = ""
+    notes: Sequence[str] = ()
+    passed_over: Sequence[PassedOver] = ()
+    node_ids: Sequence[str] = ()
+    degrees: int = 0
 
 
 @dataclass(frozen=True)
 class Collection:
     """The S graphs of one place, with labels of graphs or of their N nodes, which are concatenated in order.
 
-    `labels` (S,) classes of graphs, or (S, T) answers to T questions: 1 yes, -1 no, 0 unknown.
-    `nodes` (N,) classes of nodes, -1 unknown; or (N, T) of which several may hold, 0 or 1.
+    `labels` (S,) classes of graphs, -1 unknown; or (S, T) answers to T questions: 1 yes, -1 no, 0 unknown.
+    `targets`: real numbers of graphs (S,) by name, NaN unknown.
+    `nodes` (N,) whole numbers: classes of nodes, -1 unknown; (N,) real numbers, NaN unknown; or (N, T) classes of
+    which several may hold, 0 or 1.
     `splits`: (N,) bool by "train", "validation", "test".
     `folds`: (train, test) graph numbers that came with the data.
     `scaffolds`: one name a graph; molecules with the same name share a frame.
-    `classes`: names of the nodes' classes, where they have any.
+    `classes`: names of the classes of nodes or graphs, where they have any.
+    `raw_labels` (S, T): labels of graphs as the file has them, NaN unknown; for sources of many files.
+    `names`: of the graphs; empty: their numbers.
     """
 
     graphs: Sequence[Graphs]
@@ -39,6 +63,10 @@ class Collection:
     folds: Sequence[tuple[np.ndarray, np.ndarray]] = ()
     scaffolds: Sequence[str] = ()
     classes: Sequence[str] = ()
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    raw_labels: Tensor | None = None
+    names: Sequence[str] = ()
+    provenance: Provenance = Provenance()
 
     @cached_property
     def ends(self) -> list[int]:
@@ -81,6 +109,73 @@ def make_graph(
         raise UserError(f"data.root: {where}: {error}") from None
 
 
+def edge_faults(edges: Tensor) -> list[PassedOver]:
+    """Edges (2, E) that are listed again, and edges from a node to itself; a graph has each once, and a loop a node."""
+    is_loop = edges[0] == edges[1]
+    loops, (source, target) = edges[:, is_loop], edges[:, ~is_loop]
+
+    size = int(edges.max()) + 1 if edges.numel() else 1
+    keys, counts = (source * size + target).unique(return_counts=True)
+    repeated = keys[counts > 1]
+
+    faults = []
+    if len(repeated):
+        pairs = torch.stack([repeated // size, repeated % size])
+        count = len(source) - len(keys)
+        faults.append(
+            PassedOver(reason="an edge that is listed again", kind="edge", count=count, examples=_pairs(pairs))
+        )
+    if loops.shape[1]:
+        reason = "an edge from a node to itself, which every node has"
+        faults.append(PassedOver(reason=reason, kind="edge", count=loops.shape[1], examples=_pairs(loops)))
+    return faults
+
+
+def join_faults(parts: Sequence[PassedOver]) -> list[PassedOver]:
+    """One entry for each reason, with the sum of the counts."""
+    joined: dict[tuple[str, str], PassedOver] = {}
+    for part in parts:
+        key = part.reason, part.kind
+        if key in joined:
+            examples = [*joined[key].examples, *part.examples][:MOST_EXAMPLES]
+            part = replace(part, count=joined[key].count + part.count, examples=examples)
+        joined[key] = part
+    return list(joined.values())
+
+
+def drop_empty(data: Collection) -> Collection:
+    """The same without graphs that have no node; they are named. Raises UserError where no graph is left."""
+    numbers = [number for number, graph in enumerate(data.graphs) if len(graph.x)]
+    if len(numbers) == len(data.graphs):
+        return data
+    if not numbers:
+        raise UserError("none of the graphs has a node.")
+
+    names = data.names or [f"{number:06d}" for number in range(len(data.graphs))]
+    empty = sorted(set(range(len(data.graphs))) - set(numbers))
+    examples = [names[number] for number in empty[:MOST_EXAMPLES]]
+    fault = PassedOver(reason=EMPTY, kind="graph", count=len(empty), examples=examples)
+
+    # Published folds list graphs by number.
+    position = {number: place for place, number in enumerate(numbers)}
+    folds = []
+    for train, test in data.folds:
+        folds.append((_renumber(train, position), _renumber(test, position)))
+    scaffolds = [data.scaffolds[number] for number in numbers] if data.scaffolds else ()
+
+    return replace(
+        data,
+        graphs=[data.graphs[number] for number in numbers],
+        labels=None if data.labels is None else data.labels[numbers],
+        raw_labels=None if data.raw_labels is None else data.raw_labels[numbers],
+        targets={name: values[numbers] for name, values in data.targets.items()},
+        folds=folds,
+        scaffolds=scaffolds,
+        names=[names[number] for number in numbers],
+        provenance=replace(data.provenance, passed_over=[*data.provenance.passed_over, fault]),
+    )
+
+
 def scale_features(x: Tensor, scaling: Scaling) -> Tensor:
     """Features (N, C) as published. "sum": x_i / Σ_c x_ic, rows of zeros stay zero (citation graphs, by DGL).
 
@@ -100,28 +195,32 @@ def to_undirected(edges: Tensor) -> Tensor:
     return torch.cat([edges, edges.flip(0)], 1)
 
 
-def degree_features(edges: Tensor, count: int) -> Tensor:
-    """One-hot in-degree (N, min(largest, 400) + 1), counted before self-loops are added.
+def degree_columns(edges: Tensor) -> int:
+    """Columns of one-hot in-degrees: min(largest, 400) + 1."""
+    if not edges.numel():
+        return 1
+    return min(int(torch.bincount(edges[1]).max()), LARGEST_DEGREE) + 1
+
+
+def degree_features(edges: Tensor, count: int, columns: int | None = None) -> Tensor:
+    """One-hot in-degree (N, `columns`), by default min(largest, 400) + 1; counted before self-loops are added.
 
     Source: THUDM/GraphMAE.
     """
-    degree = torch.bincount(edges[1], minlength=count).clamp(max=LARGEST_DEGREE)
-    return F.one_hot(degree, int(degree.max()) + 1).float()
+    columns = columns or degree_columns(edges)
+    degree = torch.bincount(edges[1], minlength=count)[:count].clamp(max=columns - 1)
+    return F.one_hot(degree, columns).float()
 
 
-def default_features(edges: Tensor, count: int, where: str) -> Tensor:
-    """One-hot degrees for the `count` nodes of a file without features, with a note to the user."""
+def default_features(edges: Tensor, count: int, where: str, columns: int | None = None) -> Tensor:
+    """`degree_features` of the `count` nodes of a file without features; `degree_note` says so."""
     if edges.numel() and int(edges.min()) < 0:
         raise UserError(f"data.root: {where}: An edge names node {int(edges.min())}; edges count nodes from 0.")
-
-    x = degree_features(edges, count)
-    print_note(f"{where} has no node features: one-hot degrees are used ({x.shape[1]} of them), as published.")
-    return x
+    return degree_features(edges, count, columns)
 
 
-def print_note(text: str) -> None:
-    """Prints to stderr what was filled in, so that stdout stays for pipes."""
-    print(f"note: {text}", file=sys.stderr, flush=True)
+def degree_note(where: str, columns: int) -> str:
+    return f"{where} has no node features: one-hot degrees are used ({columns} of them), as published."
 
 
 def unbatch(batch: Graphs) -> list[Graphs]:
@@ -136,3 +235,13 @@ def unbatch(batch: Graphs) -> list[Graphs]:
         graphs.append(Graphs(x, edge_index, counts=(nodes,), features=batch.features).compact())
         node, edge = node + nodes, edge + edges
     return graphs
+
+
+def _pairs(edges: Tensor) -> list[str]:
+    """The first edges (2, E) as text."""
+    return [f"{source}-{target}" for source, target in edges[:, :MOST_EXAMPLES].T.tolist()]
+
+
+def _renumber(numbers: np.ndarray, position: Mapping[int, int]) -> np.ndarray:
+    """Numbers of graphs by their new position; those that are gone are left out."""
+    return np.array([position[number] for number in numbers.tolist() if number in position], dtype=np.int64)

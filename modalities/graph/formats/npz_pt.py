@@ -1,20 +1,32 @@
-"""Graphs in one .npz or .pt file: tensors by name, torch_geometric's Data. Nothing is unpickled freely."""
+"""Graphs in one .npz or .pt file: tensors by name, torch_geometric's objects. Nothing is unpickled freely."""
 
 import io
 from collections.abc import Mapping, Sequence
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import UserError
-from modalities.graph.formats.collection import Collection, Scaling, default_features, make_graph, to_undirected
-from modalities.graph.formats.geometric import safe_classes
+from core.errors import UserError, one_line
+from modalities.graph.formats import objects, pickled
+from modalities.graph.formats.collection import (
+    Collection,
+    Provenance,
+    Scaling,
+    default_features,
+    degree_columns,
+    degree_note,
+    edge_faults,
+    join_faults,
+    make_graph,
+    to_undirected,
+)
+from modalities.graph.formats.targets import Labels, is_whole, read_labels
 from modalities.graph.graphs import Graphs
 
-SUFFIXES = (".pt", ".npz")
+SUFFIXES = (".pt", ".pth", ".npz")
+MOST_LETTERS = 300  # of another library's error
 MASKS = {"train": "train_mask", "validation": "val_mask", "test": "test_mask"}
 
 
@@ -26,10 +38,11 @@ def parse(
     directed: bool = False,
     scaling: Scaling = "none",
     loop: Sequence[int] | None = None,
+    degrees: int | None = None,
 ) -> Collection:
     """The graphs in a file of this content.
 
-    `suffix`: ".npz" or ".pt". `where`: the file's name, for messages. The other arguments are those of
+    `suffix`: ".npz", ".pt" or ".pth". `where`: the file's name, for messages. The other arguments are those of
     `files.read`.
     Raises: UserError naming `where`.
     """
@@ -37,32 +50,32 @@ def parse(
         if suffix == ".npz":
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = dict(file)
-            return _from_arrays(arrays, where, directed, scaling, loop)
-        return _from_objects(_load_pt(content), where, scaling, loop)
+            if "adj_indptr" in arrays:
+                return _from_csr(arrays, where, directed, scaling)
+            if "edge_index" not in arrays:
+                raise UserError(f"{where} holds {', '.join(arrays)}; needed are edge_index and x, or adj_* and attr_*.")
+            graphs = objects.graph_values(arrays, where)  # as torch_geometric's, both directions are listed
+        else:
+            graphs = objects.graph_values(pickled.load(content), where)
+        return _from_values(graphs, where, scaling, loop, degrees)
     except UserError:
         raise
     except Exception as error:  # numpy, zip and torch raise many kinds
-        raise UserError(f"{where} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{where} cannot be read: {_reason(error)}") from error
 
 
-def _from_arrays(
-    arrays: Mapping[str, np.ndarray], where: str, directed: bool, scaling: Scaling, loop: Sequence[int] | None
-) -> Collection:
-    """An npz: CSR parts adj_*, attr_* and labels (as Amazon's), or x, edge_index, y, <split>_mask."""
-    if "adj_indptr" in arrays:
-        return _from_csr(arrays, where, directed, scaling)
-    if "edge_index" not in arrays:
-        raise UserError(f"{where} holds {', '.join(arrays)}; needed are edge_index and x, or adj_* and attr_*.")
-
-    # In this form, which is torch_geometric's, both directions are listed.
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return _from_values(tensors, where, scaling, loop)
+def _reason(error: Exception) -> str:
+    """Another library's error without the advice that follows."""
+    text = one_line(error)
+    _, _, cause = text.partition("WeightsUnpickler error: ")
+    return (cause or text).partition("Please ")[0].partition("Check the documentation")[0].strip()[:MOST_LETTERS]
 
 
 def _from_csr(arrays: Mapping[str, np.ndarray], where: str, directed: bool, scaling: Scaling) -> Collection:
     pointer = arrays["adj_indptr"]
     source = np.repeat(np.arange(len(pointer) - 1), np.diff(pointer))
     edges = torch.from_numpy(np.stack([source, arrays["adj_indices"].astype(np.int64)]))
+    faults = edge_faults(edges)
     if not directed:
         edges = to_undirected(edges)
 
@@ -71,123 +84,113 @@ def _from_csr(arrays: Mapping[str, np.ndarray], where: str, directed: bool, scal
     x[rows, arrays["attr_indices"]] = arrays["attr_data"]
 
     graph = make_graph(torch.from_numpy(x), edges, where, scaling)
-    labels = arrays.get("labels")
-    if labels is not None:
-        labels = torch.from_numpy(labels)
-    return _with_labels(graph, labels, where)
+    labels, label_source = Labels(), ""
+    if "labels" in arrays:
+        labels = read_labels([torch.from_numpy(arrays["labels"])], [len(x)], where)
+        label_source = "`labels` of the file"
+    provenance = Provenance(labels=label_source, notes=labels.notes, passed_over=faults)
+    return Collection([graph], nodes=labels.nodes, classes=labels.classes, provenance=provenance)
 
 
-def _load_pt(content: bytes) -> Any:
-    """A .pt file, read without running anything in it: tensors, lists, dicts, torch_geometric's Data."""
-    try:
-        return torch.load(io.BytesIO(content), weights_only=True)
-    except UnpicklingError as error:
-        if "torch_geometric" not in str(error):
-            raise
-    with safe_classes():
-        return torch.load(io.BytesIO(content), weights_only=True)
+def _from_values(
+    graphs: Sequence[Mapping[str, Any]], where: str, scaling: Scaling, loop: Sequence[int] | None, degrees: int | None
+) -> Collection:
+    """Graphs of x, edge_index, edge_attr, y, <split>_mask, scaffold, num_nodes."""
+    notes = []
+    if names := objects.unread(graphs):
+        notes.append(f"Parts of graphs that are not read: {', '.join(names)}.")
+
+    # Graphs without features share the columns of their degrees.
+    bare = [graph["edge_index"] for graph in graphs if graph.get("x") is None]
+    if bare:
+        degrees = degrees or max(degree_columns(edges.long()) for edges in bare)
+        notes.append(degree_note(where, degrees))
+
+    made, labels, faults = [], [], []
+    for number, values in enumerate(graphs):
+        place = where if len(graphs) == 1 else f"{where}, graph {number}"
+        made.append(_make(values, place, scaling, loop, degrees))
+        labels.append(values.get("y"))
+        if made[-1].edge_index.shape[1] - len(made[-1].x) < values["edge_index"].shape[1]:
+            faults += edge_faults(values["edge_index"].long())
+
+    counts = [len(graph.x) for graph in made]
+    splits = _splits(graphs, counts, where)
+    scaffolds = [str(values["scaffold"]) for values in graphs if values.get("scaffold") is not None]
+    if len(scaffolds) < len(graphs):
+        scaffolds = []
+    read = read_labels(labels, counts, where, as_answers=bool(scaffolds))
+
+    provenance = Provenance(
+        split=f"masks in the file ({', '.join(MASKS[name] for name in splits)})" if splits else "",
+        labels="`y` of the file" if any(label is not None for label in labels) else "",
+        notes=[*notes, *read.notes],
+        passed_over=join_faults(faults),
+        degrees=degrees if bare and degrees else 0,
+    )
+    return Collection(
+        made,
+        read.graphs,
+        nodes=read.nodes,
+        splits=splits,
+        scaffolds=scaffolds,
+        classes=read.classes,
+        targets=read.targets,
+        raw_labels=read.raw,
+        provenance=provenance,
+    )
 
 
-def _from_objects(content: Any, where: str, scaling: Scaling, loop: Sequence[int] | None) -> Collection:
-    """A Data object, a dict of tensors, or a list of either."""
-    if isinstance(content, list | tuple):
-        parts = [_from_objects(part, f"{where}, graph {i}", scaling, loop) for i, part in enumerate(content)]
-        return _concatenate(parts, where)
+def _make(
+    values: Mapping[str, Any], where: str, scaling: Scaling, loop: Sequence[int] | None, degrees: int | None
+) -> Graphs:
+    """One graph; without features it has one-hot degrees."""
+    x, edges, edge_attr = values.get("x"), values["edge_index"], values.get("edge_attr")
+    if not is_whole(edges):
+        raise UserError(f"{where}: edge_index must hold whole numbers: node numbers from 0.")
 
-    values = content
-    if not isinstance(content, Mapping):
-        values = content.to_dict()
-    if "edge_index" not in values:
-        raise UserError(f"{where} holds no graph: there is no edge_index in it.")
-    return _from_values(values, where, scaling, loop)
-
-
-def _from_values(values: Mapping[str, Any], where: str, scaling: Scaling, loop: Sequence[int] | None) -> Collection:
-    """One graph of x, edge_index, edge_attr, y, <split>_mask, scaffold."""
-    x, edges, labels = values.get("x"), values["edge_index"].long(), values.get("y")
-    edge_attr, scaffold = values.get("edge_attr"), values.get("scaffold")
+    edges = edges.long()
     if x is None:
-        # Nodes without edges are known by their labels alone.
-        count = max(1, 0 if labels is None else len(labels))
-        if edges.numel():
-            count = max(count, int(edges.max()) + 1)
-        x = default_features(edges, count, where)
+        x = default_features(edges, _node_count(values, edges), where, degrees)
+    elif values["num_nodes"] is not None and len(x) != values["num_nodes"]:
+        raise UserError(f"{where}: num_nodes is {values['num_nodes']}, but there are features of {len(x)} nodes.")
+
+    if x.dim() == 1:  # one number per node
+        x = x[:, None]
 
     # Molecules, whose edges are bonds, have class numbers for features.
-    if edge_attr is None:
+    if edge_attr is None or edge_attr.is_floating_point():
         x = x.float()
-    graph = make_graph(x, edges, where, scaling, edge_attr=edge_attr, loop=loop)
-
-    splits = {name: values[key] for name, key in MASKS.items() if values.get(key) is not None}
-    scaffolds = []
-    if scaffold is not None:
-        scaffolds.append(str(scaffold))
-    return _with_labels(graph, labels, where, splits, scaffolds)
+    return make_graph(x, edges, where, scaling, edge_attr=edge_attr, loop=loop)
 
 
-def _with_labels(
-    graph: Graphs,
-    labels: Tensor | None,
-    where: str,
-    splits: Mapping[str, Tensor] | None = None,
-    scaffolds: Sequence[str] = (),
-) -> Collection:
-    """Labels are the nodes' where there are as many rows; else the graph's: one class, or (1, T) answers."""
-    count, splits = len(graph.x), dict(splits or {})
-    for name, flags in splits.items():
-        if flags.shape != (count,):
-            raise UserError(f"{where}: the {name} mask is of shape {tuple(flags.shape)}, not ({count},).")
-        splits[name] = flags.bool()
+def _node_count(values: Mapping[str, Any], edges: Tensor) -> int:
+    """Nodes of a graph without features: num_nodes, else as many as edges, masks, positions or labels name."""
+    if values["num_nodes"] is not None:
+        return values["num_nodes"]
 
-    if labels is None:
-        return Collection([graph], splits=splits, scaffolds=scaffolds)
-    if labels.dim() == 2 and labels.shape[1] == 1:
-        labels = labels.squeeze(1)
-
-    # Of a graph: answers to several questions, or one class.
-    if labels.dim() == 2 and len(labels) == 1 and count > 1:
-        return Collection([graph], labels.float(), scaffolds=scaffolds)
-    if labels.numel() == 1 and count > 1:
-        return Collection([graph], labels.reshape(1).long(), scaffolds=scaffolds)
-
-    # Of nodes: a class each, or several that may hold.
-    if labels.dim() == 1 and len(labels) == count:
-        return Collection([graph], nodes=labels.long(), splits=splits)
-    if labels.dim() == 2 and len(labels) == count:
-        return Collection([graph], nodes=labels.float(), splits=splits)
-    raise UserError(f"{where}: {len(labels)} labels for a graph of {count} nodes; give one a node or one in all.")
+    count = 1
+    if edges.numel():
+        count = int(edges.max()) + 1
+    for name in ("pos", "y", *MASKS.values()):
+        value = values.get(name)
+        if isinstance(value, Tensor) and value.dim():
+            count = max(count, len(value))
+    return count
 
 
-def _concatenate(parts: Sequence[Collection], where: str) -> Collection:
-    """Single graphs as one collection; labels and splits that only some of them have are left out."""
-    graphs, labels, nodes, scaffolds = [], [], [], []
-    for part in parts:
-        graph, label = part.graphs[0], part.labels
-        if label is None and len(graph.x) == 1:  # a label of one node may be the graph's
-            label = part.nodes
-        graphs.append(graph)
-        labels.append(label)
-        nodes.append(part.nodes)
-        scaffolds += part.scaffolds
-
-    graph_labels = _cat(labels, where)
-    if graph_labels is not None:
-        if len(scaffolds) < len(graphs):
-            scaffolds = []
-        return Collection(graphs, graph_labels, scaffolds=scaffolds)
-
+def _splits(graphs: Sequence[Mapping[str, Any]], counts: Sequence[int], where: str) -> dict[str, Tensor]:
+    """(N,) bool by split, of the masks that every graph has. Raises UserError for masks of another shape."""
     splits = {}
-    for name in MASKS:
-        flags = [part.splits[name] for part in parts if name in part.splits]
-        if parts and len(flags) == len(parts):
+    for name, key in MASKS.items():
+        flags = []
+        for values, count in zip(graphs, counts, strict=True):
+            mask = values.get(key)
+            if mask is None:
+                continue
+            if mask.shape != (count,):
+                raise UserError(f"{where}: the {name} mask is of shape {tuple(mask.shape)}, not ({count},).")
+            flags.append(mask.bool())
+        if graphs and len(flags) == len(graphs):
             splits[name] = torch.cat(flags)
-    return Collection(graphs, nodes=_cat(nodes, where), splits=splits)
-
-
-def _cat(parts: Sequence[Tensor | None], where: str) -> Tensor | None:
-    """The parts one after another; None where one is missing."""
-    if not parts or any(part is None for part in parts):
-        return None
-    if len({part.shape[1:] for part in parts}) > 1:
-        raise UserError(f"{where}: the graphs have labels of different widths.")
-    return torch.cat(list(parts))
+    return splits

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 
 from core.errors import UserError
-from modalities.graph.formats.collection import Collection, Scaling, make_graph
+from modalities.graph.formats.collection import (
+    Collection,
+    Provenance,
+    Scaling,
+    edge_faults,
+    make_graph,
+    to_undirected,
+)
 
 PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph")
 VALIDATION = 500  # nodes, behind the training ones
@@ -90,10 +97,15 @@ def read(folder: Path, scaling: Scaling) -> Collection:
         "validation": (rows >= len(y)) & (rows < len(y) + VALIDATION),
         "test": np.isin(rows, test),
     }
+    edges = torch.from_numpy(_edges(neighbours))
+    provenance = Provenance(
+        split=f"the public split (ind.{name}.test.index)", labels=f"ind.{name}.ally", passed_over=edge_faults(edges)
+    )
     return Collection(
-        [make_graph(torch.from_numpy(x), torch.from_numpy(_edges(neighbours)), folder, scaling)],
+        [make_graph(torch.from_numpy(x), to_undirected(edges), folder, scaling)],
         nodes=torch.from_numpy(classes.argmax(1)),
         splits={split: torch.from_numpy(flags) for split, flags in splits.items()},
+        provenance=provenance,
     )
 
 
@@ -124,9 +136,9 @@ def _test_nodes(folder: Path, name: str) -> np.ndarray:
 
 
 def _edges(neighbours: dict[int, list[int]]) -> np.ndarray:
-    """(2, E), both ways, from each node's list of neighbours."""
+    """(2, E) from each node's list of neighbours."""
     source, target = [], []
     for node, ends in neighbours.items():
         source += [node] * len(ends)
         target += ends
-    return np.array([source + target, target + source], dtype=np.int64)
+    return np.array([source, target], dtype=np.int64)

@@ -7,8 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.data.account import PassedOver
 from core.errors import UserError
-from modalities.graph.formats.collection import Collection, Scaling, scale_features, to_undirected, unbatch
+from modalities.graph.formats.collection import (
+    Collection,
+    Provenance,
+    Scaling,
+    edge_faults,
+    join_faults,
+    scale_features,
+    to_undirected,
+    unbatch,
+)
 from modalities.graph.graphs import Graphs
 
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
@@ -24,19 +34,23 @@ def read(folder: Path, scaling: Scaling) -> Collection:
     Files: `<part>_graph.json` (node-link form), `<part>_graph_id.npy`, `_feats.npy` and `_labels.npy`. Nodes
     are the numbers of their rows. Raises: UserError naming a file that is missing or damaged.
     """
-    graphs, labels, parts = [], [], []
+    graphs, labels, parts, faults = [], [], [], []
     for name, part in PARTS.items():
-        part_graphs, part_labels = _read_part(folder, part, scaling)
+        part_graphs, part_labels, part_faults = _read_part(folder, part, scaling)
         graphs += part_graphs
+        faults += part_faults
         labels.append(part_labels)
         parts += [name] * len(part_labels)
 
     splits = {name: torch.from_numpy(np.array(parts) == name) for name in PARTS}
-    return Collection(graphs, nodes=torch.cat(labels), splits=splits)
+    provenance = Provenance(
+        split="the files train, valid and test", labels="<part>_labels.npy", passed_over=join_faults(faults)
+    )
+    return Collection(graphs, nodes=torch.cat(labels), splits=splits, provenance=provenance)
 
 
-def _read_part(folder: Path, part: str, scaling: Scaling) -> tuple[list[Graphs], Tensor]:
-    """The graphs of one part and their nodes' labels (N, T)."""
+def _read_part(folder: Path, part: str, scaling: Scaling) -> tuple[list[Graphs], Tensor, list[PassedOver]]:
+    """The graphs of one part, their nodes' labels (N, T), and edges that are left out."""
     try:
         tree = json.loads((folder / f"{part}_graph.json").read_text())
         links = [(link["source"], link["target"]) for link in tree["links"]]
@@ -47,6 +61,7 @@ def _read_part(folder: Path, part: str, scaling: Scaling) -> tuple[list[Graphs],
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"data.root: {folder}: the part {part!r} of PPI cannot be read: {error!r}") from None
 
+    faults = edge_faults(edges)
     if not tree.get("directed"):
         edges = to_undirected(edges)
     if np.any(np.diff(graph_of_node) < 0):
@@ -57,4 +72,4 @@ def _read_part(folder: Path, part: str, scaling: Scaling) -> tuple[list[Graphs],
         batch = Graphs.of(scale_features(torch.from_numpy(x).float(), scaling), edges, counts)
     except UserError as error:
         raise UserError(f"data.root: {folder}, part {part!r}: {error}") from None
-    return unbatch(batch), torch.from_numpy(labels).float()
+    return unbatch(batch), torch.from_numpy(labels).float(), faults

@@ -47,7 +47,11 @@ def test_split_folders(write, source, keys, above):
     root = f"{above}{{}}/{{}}/1.num"
     assert keys(found) == {split: [root.format(split, c) for c in "ab"] for split in ("train", "test")}
     assert labels(found)[root.format("test", "b")] == "b" and found.classes == {"label": ["a", "b"]}
-    assert found.split_by == "folders" and "2 validation" in found.summary
+    assert found.split_by.endswith("train, val, test") and found.account().samples == {
+        "train": 2,
+        "test": 2,
+        "validation": 2,
+    }
 
 
 def test_class_then_split(write, source, keys):
@@ -122,7 +126,9 @@ def test_list_with_absolute_paths_and_missing_files(write, source):
     folder = write(["a/1.num", "b/2.num"])
     (folder / "list.txt").write_text(f"{folder}/a/1.num 0\nb/2.num 1\nb/missing.num 1\n")
     found = source(folder / "list.txt")
-    assert labels(found) == {"a/1.num": "0", "b/2.num": "1", "b/missing.num": "1"}  # reading it will say so
+    assert labels(found) == {"a/1.num": "0", "b/2.num": "1"}
+    (missing,) = found.account().passed_over
+    assert (missing.count, missing.examples) == (1, ["list.txt, line 3: b/missing.num"])
 
 
 def test_lists_that_are_wrong(write, source):
@@ -181,7 +187,8 @@ def test_an_archive_beside_its_unpacked_files_is_left_alone(write, source):
     folder = write(["a/1.num", "a/2.num"])
     tar(folder / "a.tar", {"a/1.num": "1", "a/2.num": "2"})
     found = source(folder)
-    assert len(found.items("train")) + len(found.items("test")) == 2 and "1 other files passed over" in found.summary
+    assert len(found.items("train")) + len(found.items("test")) == 2
+    assert [(group.kind, group.count) for group in found.account().passed_over] == [(".tar", 1)]
 
 
 def test_array_files(tmp_path, source, keys):
@@ -248,7 +255,7 @@ def test_split_does_not_depend_on_where_the_folder_is(write, source, keys):
         (["folder/1.num"], "foldr", r"foldr does not exist\. .* does, and holds folder\."),
         (["a/1.jpg", "a/2.jpg", "a/r.md"], "a", r"holds no sample\. This modality reads \.num.*found: 2 \.jpg, 1 \.md"),
         (["a/1.jpg"], "a/1.jpg", r"holds no sample.*found: 1 \.jpg"),
-        (["a/1.num"], "b*/*.num", "holds no sample. It is empty"),
+        (["a/1.num"], "b*/*.num", "nothing matches"),
         ([], "s3://bucket/x", "Remote places are not read"),
     ],
 )
@@ -284,3 +291,63 @@ def test_bad_split_column(write, source):
     folder = write({"1.num": "1", "l.csv": "file,split\n1.num,fold3\n"})
     with pytest.raises(UserError, match="the split column says 'fold3'"):
         source(folder).items("train")
+
+
+def test_answers_to_several_questions(tmp_path, source):
+    """As ChestMNIST has them, in one file, or in one for each split."""
+    train, test = np.array([[1, 0, 1], [0, 0, 0]]), np.array([[1, 1, 1]])
+    np.savez(tmp_path / "a.npz", x_train=np.ones((2, 3)), y_train=train, x_test=np.ones((1, 3)), y_test=test)
+    (tmp_path / "b").mkdir()
+    np.savez(tmp_path / "b" / "train.npz", x=np.ones((2, 3)), y=train)
+    np.savez(tmp_path / "b" / "test.npz", x=np.ones((1, 3)), y=test)
+    for root in (tmp_path / "a.npz", tmp_path / "b"):
+        found = source(root)
+        assert [item.labels["label"] for item in found.items("train")] == [(1, 0, 1), (0, 0, 0)]
+        assert found.items("test")[0].labels == {"label": (1, 1, 1)}
+        assert found.questions == {"label": ["0", "1", "2"]} and not found.classes
+        assert "y" in found.account().labels["label"]
+
+
+def test_one_hot_rows(tmp_path, source):
+    np.savez(tmp_path / "a.npz", x=np.ones((40, 3)), y=np.eye(4)[np.arange(40) % 4])
+    found = source(tmp_path / "a.npz")
+    items = found.items("train") + found.items("test")
+    assert {item.labels["label"] == int(item.key.split("#")[1]) % 4 for item in items} == {True}
+    assert any("one-hot" in note for note in found.account().notes)
+
+
+def test_labels_that_fit_nothing(tmp_path, source):
+    np.savez(tmp_path / "a.npz", points=np.zeros((9, 5)), label=[0, 1], mask=np.zeros((9, 5)))
+    found = source(tmp_path / "a.npz")
+    assert len(found.items("train") + found.items("test")) == 9 and not found.classes
+    notes = " ".join(found.account().notes)
+    assert "'label' is left out" in notes and "not read: 'mask'" in notes
+
+
+def test_members_that_are_passed_over_are_in_the_account(tmp_path, source):
+    tar(tmp_path / "a.tar", {"1.num": "1", "2.num": "2", "x.zip": "", "1.cls": "7", "readme.md": ""})
+    with tarfile.open(tmp_path / "a.tar", "a") as archive:
+        link = tarfile.TarInfo("3.num")
+        link.type, link.linkname = tarfile.SYMTYPE, "9.num"
+        archive.addfile(link)
+    found = source(tmp_path / "a.tar")
+    passed_over = {group.examples[0]: (group.kind, group.count) for group in found.account().passed_over}
+    assert passed_over == {"a.tar::x.zip": (".zip", 1), "a.tar::readme.md": (".md", 1), "a.tar::3.num": (".num", 1)}
+    assert found.account().labels == {"label": ".cls files"}
+
+
+def test_one_sample_in_an_array_file(tmp_path, source):
+    np.save(tmp_path / "a.npy", np.ones((4, 6, 3)))
+    for root in (tmp_path, tmp_path / "a.npy"):
+        (item,) = source(root, sample_axes=2).items("train")
+        assert item.key == "a.npy" and item.array().shape == (4, 6, 3)
+    found = source(tmp_path / "a.npy", sample_axes=2, rows=True)
+    assert len(found.items("train") + found.items("test")) == 4
+
+
+@pytest.mark.parametrize("rows", [np.ones((3, 2)), np.ones(4)])
+def test_one_array_file_among_other_samples_is_a_sample(write, source, rows):
+    folder = write(["1.num", "2.num"])
+    np.save(folder / "3.npy", rows)
+    found = source(folder, holdout=0)
+    assert [item.key for item in found.items("train")] == ["1.num", "2.num", "3.npy"]

@@ -77,7 +77,8 @@ def test_idx(tmp_path, end):
     (tmp_path / f"train-images-idx3-ubyte{end}").write_bytes(pack(idx(images)))
     (tmp_path / f"train-labels-idx1-ubyte{end}").write_bytes(pack(idx(np.array([3, 1, 0, 2, 2], np.uint8))))
     (stack,) = arrays.list_stacks(str(tmp_path / f"train-images-idx3-ubyte{end}"))
-    assert stack == arrays.Stack("", 5, labels=["3", "1", "0", "2", "2"])
+    assert (stack.name, stack.count) == ("", 5)
+    assert [names["label"] for names in stack.labels] == ["3", "1", "0", "2", "2"]
     assert not arrays.list_stacks(str(tmp_path / f"train-labels-idx1-ubyte{end}"))
     item = Item("k", str(tmp_path / f"train-images-idx3-ubyte{end}"), member="4")
     assert (item.array() == images[4]).all()
@@ -98,10 +99,5 @@ def test_npz_with_both_splits(tmp_path):
         y_test=[1, 1],
     )
     stacks = {stack.name: stack for stack in arrays.list_stacks(str(tmp_path / "mnist.npz"))}
-    assert stacks["x_train"].labels == ["1", "0", "1", "0"] and stacks["x_test"].count == 2
-
-
-def test_npz_whose_labels_do_not_match(tmp_path):
-    np.savez(tmp_path / "a.npz", points=np.zeros((9, 5)), label=[0, 1])
-    with pytest.raises(UserError, match=r"the labels number 2, but the first axis of 'points' has 9"):
-        arrays.list_stacks(str(tmp_path / "a.npz"))
+    assert [names["label"] for names in stacks["x_train"].labels] == ["1", "0", "1", "0"]
+    assert stacks["x_test"].count == 2

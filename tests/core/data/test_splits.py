@@ -29,7 +29,15 @@ def test_from_name(name, split):
     [
         ([("train", "a"), ("test", "a")], ["train", "test"]),
         ([("train", "test tube"), ("val", "a")], ["train", "validation"]),  # the first mark counts
-        ([("images",), ("test",)], ["train", "test"]),
+        ([("images",), ("test",)], None),  # no folder for training: two classes
+        ([(), ("test",)], ["train", "test"]),  # loose files, and a folder for testing
+        ([("valid",), ("invalid",)], None),
+        ([("control",), ("test",)], None),
+        ([("bullet_train",), ("crash_test_dummy",), ("car",)], None),
+        ([("crash_test", "train"), ("car", "test")], ["train", "test"]),
+        ([("train_images",), ("val_images",)], ["train", "validation"]),
+        ([("set-train-000.tar",), ("set-test.tar",)], ["train", "test"]),
+        ([("x_train",), ("x_test",)], ["train", "test"]),
         ([("train", "a"), ("test", "a"), ("extra", "a")], ["train", "test", "train"]),
         ([("bus",), ("car",), ("train",)], None),  # a class
         ([("car",), ("crash test dummy",)], None),

@@ -8,7 +8,7 @@ from core.errors import UserError
 def rows(tmp_path, name, text, **columns):
     path = tmp_path / name
     path.write_bytes(text.encode())
-    return tables.read(path, **columns)
+    return tables.read(path, **columns).rows
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from core import train
 from core.config import compose
 from core.config.build import build
 from core.data.opening import open_source
+from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.graph.formats import files
 from modalities.graph.reader import GraphReader, GraphSource, collection
@@ -110,13 +111,15 @@ def test_a_damaged_zip_is_named(tmp_path):
         GraphSource(str(tmp_path / "bad.zip")).items("train")
 
 
-def test_a_file_of_several_graphs_among_others_is_a_bad_sample(many):
-    graph = {"x": torch.ones(1, 2), "edge_index": torch.zeros(2, 0, dtype=torch.long)}
-    torch.save([graph, graph], many / "a" / "pair.pt")
+def test_a_file_of_several_graphs_among_others_is_several_samples(many):
+    graph = {"x": torch.full((3, 2), 20.0), "edge_index": torch.zeros(2, 0, dtype=torch.long)}
+    torch.save([graph, graph | {"x": graph["x"] + 1}], many / "a" / "pair.pt")
     source = GraphSource(str(many), holdout=0.0)
-    item = next(item for item in source.items("train") if item.suffix == ".pt")
-    with pytest.raises(BadSample, match="holds 2 graphs"):
-        GraphReader().read(item, True)
+    assert features(source, "train") == [*range(10), 20, 21]
+    keys = [item.key for item in source.items("train") if "pair" in item.key]
+    assert keys == ["a/pair.pt#000000", "a/pair.pt#000001"]
+    with pytest.raises(BadSample, match="holds 2 graphs"):  # an item without a number
+        GraphReader().read(Item("pair.pt", str(many / "a" / "pair.pt")), True)
 
 
 def test_published_figures_need_one_place(many):

@@ -155,7 +155,7 @@ def test_booleans_and_small_integers(put):
 @pytest.mark.parametrize(
     ("values", "channels", "message"),
     [
-        (np.zeros((8, 8, 3), np.uint8), 4, r"has 3 channels, but 4 are wanted: set modality.reader.channels=3"),
+        (np.zeros((8, 8, 3), np.uint8), 4, r"has 3 channels, but 4 are wanted: set modality.channels=3"),
         (np.zeros((8, 9, 5), np.uint8), 3, r"shape \(8, 9, 5\) is no image of 3 channels"),
         (np.zeros((2, 3, 8, 9), np.uint8), 3, "is no image"),
         (np.zeros(9, np.uint8), 1, "is no image"),
@@ -300,5 +300,5 @@ def test_objects_are_aligned(put, colours, tmp_path):
     ],
 )
 def test_settings_that_are_wrong(settings):
-    with pytest.raises(UserError, match=r"modality\.reader"):
+    with pytest.raises(UserError, match=r"modality\.(size|channels|reader)"):
         ImageReader(**settings)

@@ -1,0 +1,195 @@
+"""Which file a listed path means: it may be relative to another folder, or written on another system."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+MOST_SUBFOLDERS = 32  # and below
+MOST_STRIPPED = 8  # leading folders of a path that may belong to another machine
+LONGEST_PATH = 1024  # characters
+# Folders that hold lists alone: their paths are relative to a folder beside them.
+LIST_FOLDERS = ("annotation", "annotations", "labels", "lists", "list", "meta", "metadata", "splits", "split")
+
+
+class Way(NamedTuple):
+    """From a path as written to a file: `strip` leading folders off, `base` before it, `ending` after it."""
+
+    base: str
+    strip: int
+    ending: str
+
+    @property
+    def is_full_name(self) -> bool:
+        """Whether the file's name is written with its extension."""
+        return not self.ending
+
+
+class Names(NamedTuple):
+    """Names in a folder: by themselves, and by `canonical` spelling."""
+
+    files: dict[str, str]
+    folders: dict[str, str]
+
+
+class Places:
+    """The files near a list: looks for listed paths in every likely place, then only where some were.
+
+    Likely are the list's own folder, those above and right below it, and for lists in a folder of lists
+    (annotations/train.csv) the folders beside that; "\\" counts as "/", and accents match in every encoding.
+    Leading folders (of the machine that wrote the list) and a missing extension are looked past.
+
+    `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack.
+    """
+
+    def __init__(self, folder: Path, top: Path | None, extensions: Sequence[str]):
+        self.extensions = tuple(extensions)
+        self.bases = _bases(folder, top)
+        self.ways: list[Way] = []  # that led to files, the most frequent first
+        self._ways: dict[str, Way | None] = {}  # by path as written
+        self._listings: dict[str, Names | None] = {}
+
+    def search(self, text: str) -> Way | None:
+        """The first way by which the path leads to a file."""
+        if text not in self._ways:
+            self._ways[text] = self._first_way(text)
+        return self._ways[text]
+
+    def restrict_to(self, texts: Iterable[str]) -> None:
+        """From now on `find` takes only the ways that lead some of these paths to files."""
+        ways = [way for way in map(self.search, texts) if way is not None]
+        self.ways = [way for way, _ in Counter(ways).most_common()]
+
+    def find(self, text: str) -> str | None:
+        """The file that a path leads to."""
+        for way in self.ways:
+            file = self._follow(way, text)
+            if file is not None:
+                return file
+        return None
+
+    def _first_way(self, text: str) -> Way | None:
+        if not text.strip() or len(text) > LONGEST_PATH or "\0" in text:
+            return None
+        for way in self._likely_ways(text):
+            if self._follow(way, text) is not None:
+                return way
+        return None
+
+    def _likely_ways(self, text: str) -> Iterator[Way]:
+        path = _posix(text)
+        if path.startswith("/"):
+            yield Way("", 0, "")
+
+        endings = [""]
+        if not path.lower().endswith(self.extensions):
+            endings.extend(self.extensions)
+        depth = min(len(_parts(path)) - 1, MOST_STRIPPED)
+
+        for ending in endings:
+            for strip in range(depth + 1):
+                for base in self.bases:
+                    yield Way(base, strip, ending)
+
+    def _follow(self, way: Way, text: str) -> str | None:
+        path = _posix(text)
+        if not way.base:
+            if not path.startswith("/"):
+                return None
+            return self._file(path + way.ending)
+
+        parts = _parts(path)
+        if len(parts) <= way.strip:
+            return None
+        return self._file(os.path.join(way.base, *parts[way.strip :]) + way.ending)
+
+    def _file(self, path: str) -> str | None:
+        """The file of that name; its name may be spelled in another way."""
+        folder, name = os.path.split(os.path.normpath(path))
+        real = self._folder(folder)
+        if real is None:
+            return None
+
+        listing = self._list(real)
+        if listing is None:
+            return None
+        name = listing.files.get(name) or listing.files.get(canonical(name))
+        return name and os.path.join(real, name)
+
+    def _folder(self, path: str) -> str | None:
+        """The folder of that name; every part may be spelled in another way."""
+        if self._list(path) is not None:
+            return path
+
+        above, name = os.path.split(path)
+        if not name or above == path:
+            return None
+        above = self._folder(above)
+        listing = above and self._list(above)
+        if not listing:
+            return None
+        name = listing.folders.get(canonical(name))
+        return name and os.path.join(above, name)
+
+    def _list(self, folder: str) -> Names | None:
+        """Names in a folder; None where there is no such folder."""
+        if folder not in self._listings:
+            self._listings[folder] = _list(folder)
+        return self._listings[folder]
+
+
+def canonical(name: str) -> str:
+    """One spelling of a name: composed accents (NFC); bytes that are not UTF-8 as Windows-1252."""
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        name = os.fsencode(name).decode("cp1252", "replace")
+    return unicodedata.normalize("NFC", name)
+
+
+def _list(folder: str) -> Names | None:
+    listing = Names({}, {})
+    try:
+        with os.scandir(folder or ".") as entries:
+            names = [(entry.name, entry.is_dir()) for entry in entries]
+    except (OSError, ValueError):
+        return None
+
+    # An exact name goes before another one's canonical spelling.
+    for name, is_folder in names:
+        (listing.folders if is_folder else listing.files).setdefault(canonical(name), name)
+    for name, is_folder in names:
+        (listing.folders if is_folder else listing.files)[name] = name
+    return listing
+
+
+def _bases(folder: Path, top: Path | None) -> list[str]:
+    """Folders that paths may be relative to, the likeliest first."""
+    holds_lists = folder.absolute().name.lower() in LIST_FOLDERS
+    parents: list[Path] = []
+    for _ in range(2 if holds_lists else 1):
+        parent = Path(os.path.normpath(os.path.join(parents[-1] if parents else folder, "..")))
+        if top is None or parent.absolute().is_relative_to(top.absolute()):
+            parents.append(parent)
+
+    bases = [str(folder), *map(str, parents), *_subfolders(folder)]
+    if holds_lists and parents:
+        bases.extend(_subfolders(parents[0]))
+    return list(dict.fromkeys(bases))
+
+
+def _subfolders(folder: Path) -> list[str]:
+    listing = _list(str(folder))
+    if listing is None:
+        return []
+    names = sorted(set(listing.folders.values()))
+    visible = [name for name in names if not name.startswith(".")]
+    return [str(folder / name) for name in visible[:MOST_SUBFOLDERS]]
+
+
+def _posix(text: str) -> str:
+    return text.strip().replace("\\", "/")
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]

@@ -1,0 +1,157 @@
+"""Settings for people's own data, chosen from the samples at hand; anything that is given wins.
+
+The rules come from a small search at size nano (`benchmarks/defaults.yaml`), whose figures the README shows. Larger
+models take them over by the square root of their width, which was not searched.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from math import gcd, sqrt
+from statistics import median
+from typing import Any
+
+from core.data.facts import DataFacts
+from core.data.sources import Setting
+
+TOKENS, TOKENS_NANO = 14, 8  # along each side of a picture
+PATCH, PATCH_NANO = 16, 8  # sides at most
+FRAMES, FRAMES_NANO = 16, 8
+BATCH = 32
+BATCHES = 8  # in an epoch at least, by smaller batches
+RATE, WIDTH = 1e-3, 128  # of AdamW and LAMB at BATCH, for models so wide
+STEPS = 3000
+EPOCHS = 300  # at most: few samples are learned by heart
+SHORT = 1000  # steps below which little is learned
+
+# Settings that settle another one as well.
+RIVALS = {
+    "steps": ("epochs",),
+    "optim.lr": ("optim", "optim.base_lr"),
+    "modality.side": ("modality.patch", "method.encoder.stride"),
+    "method.encoder.stride": ("modality.patch", "modality.side"),
+    "modality.channels": ("modality.normalise",),
+}
+
+
+def choose(
+    config: Mapping[str, Any],
+    facts: DataFacts,
+    count: int,
+    given: Collection[str],
+    of_source: Sequence[Setting] = (),
+) -> list[Setting]:
+    """Sizes, channels, batch, rate and length for `count` training samples.
+
+    `config`: composed without them. `facts`: of a few samples. `given`: keys that were set, which are left alone.
+    `of_source`: what the source chooses itself, which is preferred.
+    """
+    choices = {setting.key: setting for setting in [*_shape(config, facts, given), *_batch(count), *of_source]}
+    batch = config["batch_size"]
+    if not _is_given("batch_size", given):
+        batch = choices["batch_size"].value
+
+    for setting in (*_rate(config, batch), *_length(count, batch)):
+        choices.setdefault(setting.key, setting)
+    return [setting for setting in choices.values() if not _is_given(setting.key, given)]
+
+
+def saved(config: Mapping[str, Any], given: Collection[str]) -> list[Setting]:
+    """The choices that stand in a run's config."""
+    choices = []
+    for key, node in config["chosen"].items():
+        if not _is_given(key, given):
+            choices.append(Setting(key, node["value"], reason=node["reason"]))
+    return choices
+
+
+def describe(choices: Sequence[Setting]) -> str:
+    """One line a choice, for the screen."""
+    lines = ["Chosen from your data; whatever you set yourself wins:"]
+    for choice in choices:
+        lines.append(f"  {choice.override:<28} {choice.reason}")
+    return "\n".join(lines)
+
+
+def warn_of_length(steps: int, given: Collection[str]) -> str | None:
+    """A warning where a run that somebody has set is too short to learn much."""
+    if steps >= SHORT or not {"steps", "epochs"} & set(given):
+        return None
+    return f"{steps} steps are few to learn from: sets of a few thousand samples took about {STEPS} (steps={STEPS})."
+
+
+def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) -> list[Setting]:
+    """Channels, size and patch, where samples lie on a grid of two axes, or three with time."""
+    modality = config["modality"]
+    choices = []
+    if facts.channels is not None and facts.channels != modality.get("channels"):
+        kind = {1: "grey"}.get(facts.channels, f"of {facts.channels} channels")
+        reason = f"all of {facts.samples} samples looked at are {kind}"
+        choices.append(Setting("modality.channels", facts.channels, reason=reason))
+    if not facts.sizes or "size" not in modality:
+        return choices
+
+    is_nano = config["size"]["name"] == "nano"
+    tokens = TOKENS_NANO if is_nano else TOKENS
+    short = median(min(size[-2:]) for size in facts.sizes)
+    if "modality.size" in given:
+        patch = _divisor(modality["size"][-2:], tokens)
+        reason = f"about {tokens} tokens a side"
+    else:
+        patch = _even(short / tokens, PATCH_NANO if is_nano else PATCH)
+        side = patch * tokens
+        reason = f"{tokens} tokens a side of {side} pixels; the samples' short side is {short:g} (median)"
+        size = [side, side]
+        if len(modality["size"]) == 3:
+            size = [_frames(facts.sizes, is_nano), *size]
+        choices.append(Setting("modality.size", size, reason=reason))
+
+    key = "modality.side"
+    if "stride" in config["method"]["encoder"]:  # convolutions: patches are as large as their strides together
+        key, patch = "method.encoder.stride", max(4, 1 << (patch.bit_length() - 1))
+    return [*choices, Setting(key, patch, reason=reason)]
+
+
+def _batch(count: int) -> list[Setting]:
+    batch = BATCH
+    while batch > 1 and batch * BATCHES > count:
+        batch //= 2
+    return [Setting("batch_size", batch, reason=f"{count} training samples")]
+
+
+def _rate(config: Mapping[str, Any], batch: int) -> list[Setting]:
+    if config["optim"]["lr"] is not None:  # an absolute one belongs to the method
+        return []
+    rate = RATE * sqrt(batch / BATCH) * sqrt(WIDTH / config["size"]["dim"])
+    reason = f"{RATE:g} at batch {BATCH} and width {WIDTH}, by the square root of both"
+    return [Setting("optim.lr", float(f"{rate:.2g}"), reason=reason)]
+
+
+def _length(count: int, batch: int) -> list[Setting]:
+    most = EPOCHS * count // batch
+    if most < STEPS:
+        return [Setting("steps", most, reason=f"{EPOCHS} epochs: few samples are learned by heart")]
+    return [Setting("steps", STEPS, reason=f"{STEPS * batch / count:.3g} epochs; more steps learn more")]
+
+
+def _is_given(key: str, given: Collection[str]) -> bool:
+    """Whether a setting, one inside it, or one that settles it as well was set."""
+    for name in (key, *RIVALS.get(key, ())):
+        if any(text == name or text.startswith(f"{name}.") for text in given):
+            return True
+    return False
+
+
+def _even(value: float, most: int) -> int:
+    """The nearest even number from 2 to `most`."""
+    return min(most, max(2, 2 * round(value / 2)))
+
+
+def _divisor(size: Sequence[int], tokens: int) -> int:
+    """The side that divides all of `size` and cuts the shortest into the number of tokens nearest to `tokens`."""
+    common = gcd(*size)
+    sides = [side for side in range(2, common + 1) if common % side == 0]
+    return min(sides, key=lambda side: abs(min(size) / side - tokens), default=common)
+
+
+def _frames(sizes: Sequence[tuple[int, ...]], is_nano: bool) -> int:
+    """Frames of a clip: as many as most samples have, an even number up to the usual one."""
+    return _even(median(size[0] for size in sizes), FRAMES_NANO if is_nano else FRAMES)
