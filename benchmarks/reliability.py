@@ -11,6 +11,7 @@ process: `open_source`, all items, the account, and the reader over every item, 
 - skipped: refused by the reader with a reason (BadSample);
 - passed over: counted in the account;
 - refused: the whole set is, in one message (UserError);
+- lost: in a damaged list or archive that is whole by itself, as a tar is that was cut between members;
 - a fault: a crash, a time limit that passes, wrong values of an undamaged file or a refusal of it, a file that is in
   no count.
 
@@ -20,6 +21,7 @@ Writes the counts and the faults. `set=` repeats one set, whose number a fault h
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import traceback
 import unicodedata
@@ -44,8 +46,9 @@ from core.errors import BadSample, UserError
 
 SECONDS = 20  # for a set
 LEAST, MOST = 3, 8  # samples of a set
-EXACT, DECODED, SKIPPED, PASSED_OVER, REFUSED, FAULT = "exact", "decoded", "skipped", "passed over", "refused", "fault"
-OUTCOMES = (EXACT, DECODED, SKIPPED, PASSED_OVER, REFUSED, FAULT)
+EXACT, DECODED, SKIPPED, PASSED_OVER = "exact", "decoded", "skipped", "passed over"
+REFUSED, LOST, FAULT = "refused", "lost", "fault"
+OUTCOMES = (EXACT, DECODED, SKIPPED, PASSED_OVER, REFUSED, LOST, FAULT)
 SETTINGS = {
     "image": [f"modality.size=[{made.SIDE},{made.SIDE}]"],
     "video": [f"modality.size=[{made.FRAMES},{made.SIDE},{made.SIDE}]"],
@@ -142,7 +145,8 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
             account = source.account()
             results = {place_of(item): read(reader, item) for item in items}
     except UserError as error:
-        if is_whole and any(file.damage == NONE for file in files):
+        is_readable = any(file.damage == NONE and made.is_utf8(file.name) for file in files)
+        if is_whole and is_readable:
             return [(FAULT, f"refused though undamaged: {error}")] * len(files)
         if not str(error).strip() or "Traceback" in str(error):
             return [(FAULT, f"a message of no use: {error}")] * len(files)
@@ -154,15 +158,34 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
     missing = [file for file in files if key_of(file.place) not in results]
     count = sum(group.count for group in account.passed_over)
     is_said = count >= len(missing) + layout.others if is_whole else count > 0 or bool(account.notes)
+    absence = (FAULT, f"missing in silence: {count} passed over, {len(missing)} missing, {layout.others} other files")
+    if is_said:
+        absence = (PASSED_OVER, "")
+    elif not is_whole and (is_list(layout.root) or are_whole(layout.containers, len(items))):
+        absence = (LOST, "")
+
     outcomes = []
     for file in files:
         result = results.get(key_of(file.place))
-        if result is None:
-            passed = f"{count} passed over, {len(missing)} missing and {layout.others} other files"
-            outcomes.append((PASSED_OVER, "") if is_said else (FAULT, f"missing in silence: {passed}"))
-        else:
-            outcomes.append(sort_result(result, file, is_whole))
+        outcomes.append(absence if result is None else sort_result(result, file, is_whole))
     return outcomes
+
+
+def is_list(root: str) -> bool:
+    """Whether a list alone is given: files that it does not name are no part of the data set."""
+    return root.endswith((".csv", ".txt"))
+
+
+def are_whole(containers: Sequence[Path], count: int) -> bool:
+    """Whether Python's own reader finds no fault in tars, and no more than `count` samples."""
+    samples = 0
+    for path in containers:
+        try:
+            with tarfile.open(path) as archive:
+                samples += sum(not name.endswith(".cls") for name in archive.getnames())
+        except (tarfile.TarError, OSError, EOFError):
+            return False
+    return samples <= count
 
 
 def sort_result(result: np.ndarray | Exception, file: File, is_whole: bool) -> tuple[str, str]:
@@ -288,7 +311,8 @@ def render(outcomes: Sequence[Outcome], command: str) -> str:
         "",
         "*exact*: read, with the values of an independent decoder; *decoded*: damaged, and read all the same;",
         "*skipped*: by the reader, with a reason; *passed over*: counted in the account; *refused*: the whole data",
-        f"set, in one message; *fault*: a crash, more than {SECONDS} s, wrong values, or a file that is in no count.",
+        "set, in one message; *lost*: in a damaged list or archive that is whole by itself; *fault*: a crash,",
+        f"more than {SECONDS} s, wrong values, or a file that is in no count.",
         "",
     ]
     for title, attribute in (("modality", "modality"), ("damage", "damage"), ("layout", "layout")):

@@ -214,6 +214,14 @@ DECOMPOSED = unicodedata.normalize("NFD", "café {}")
 NOT_UTF8 = os.fsdecode(b"caf\xe9 ") + "{}"
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a list can name the file."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def draw_files(modality: str, count: int, rng: Rng, layout: str) -> list[File]:
     """Samples of a data set: half of the sets with odd names, each third sample damaged."""
     suffixes = MAKERS[modality][1]

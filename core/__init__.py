@@ -16,15 +16,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from core.compare import function as compare
     from core.evaluate import function as evaluate
+    from core.evaluation.classifier import load_classifier as load_classifier
     from core.export import load_encoder as load_encoder
     from core.reconstruct import function as reconstruct
     from core.runs import Run as Run
     from core.runs import open_run as open_run
     from core.training import train as train
 
-__all__ = ["Run", "compare", "evaluate", "load_encoder", "open_run", "reconstruct", "train"]
+__all__ = ["Run", "compare", "evaluate", "load_classifier", "load_encoder", "open_run", "reconstruct", "train"]
 
-HOMES = {"Run": "core.runs", "open_run": "core.runs", "load_encoder": "core.export"}
+HOMES = {
+    "Run": "core.runs",
+    "open_run": "core.runs",
+    "load_encoder": "core.export",
+    "load_classifier": "core.evaluation.classifier",
+}
 
 COMMANDS = ("compare", "evaluate", "reconstruct", "train")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from core.data.loader import evaluation_batches
 from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item, Source
-from core.errors import UserError
+from core.errors import UserError, one_line
 from core.export import Features, SavedEncoder
 from core.files import explain_write_errors, open_atomic, read_json, write_atomic
 
@@ -198,13 +198,24 @@ class Encoding:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of this name; None: the GPU, where there is one. Raises: UserError where `name` is none."""
+    """The device of this name; None: the GPU, where there is one.
+
+    Raises: UserError where `name` is none, or one that this machine or this torch does not have.
+    """
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"device={name} is no device: {error}") from None
+        raise UserError(f"device={name} is no device: {one_line(error)}") from None
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"device={name} cannot be used here ({one_line(error)}); leave device= out, or give device=cpu."
+        ) from None
+    return device
 
 
 def read_splits(source: Source, split: str = ALL) -> tuple[dict[str, Item], dict[str, str]]:

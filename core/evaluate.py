@@ -9,7 +9,8 @@ task=linear          labels by linear probes (logistic or ridge regression), bes
 task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same
 task=retrieval       samples of the same class among the training samples, ranked by cosine, beside the same
 task=finetune        labels by training the whole encoder on them, beside the same training from random weights,
-                     as long and for the compute of pre-training on top
+                     as long and for the compute of pre-training on top; leaves <run>/classifier/<name>, which
+                     `from core import load_classifier` opens, with predictions.csv and confusion.csv in it
 task=reconstruction  error at hidden tokens, beside a baseline without learning (such as interpolation)
 task=published       as the paper measured it, where the run's experiment says how
 
@@ -25,8 +26,9 @@ task=published       as the paper measured it, where the run's experiment says h
                axis, such as time)
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
-  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data
-               set no samples aside to test; 0: the given split. For svm 10
+  folds=       in which all labelled samples are tested once; of whole groups, where all samples carry one (a
+               column `group` or `scene`). 0: the given split. Default: 5 (svm: 10) where samples carry groups
+               or the data mark none to test, else the given split
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
   supervised=  true: probes beside supervised training at equal compute too: long, and "wins" needs it
@@ -34,7 +36,8 @@ task=published       as the paper measured it, where the run's experiment says h
   batch_size=  workers=  device=
   --json       prints the record as the last line
 
-Prints a table and writes <run>/evaluation/<task>.json. Exit codes: 0 done; 2 the input was wrong.
+Prints a table and writes <run>/evaluation/<task>.json; with other data, settings or several runs
+<task>-<their names>-<a short hash>.json, so that no record replaces another. Exit codes: 0 done; 2 the input was wrong.
 In Python: `core.evaluation.run_task("runs/mine", "knn", seeds=5)` returns the same as an object."""
 
 import json
@@ -61,14 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(argv, lambda: __doc__ or "", evaluate)
 
 
-def function(run: "Run | str | Path | list", task: "Task", *overrides: str, **settings: Any) -> "Result":
-    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`; `run` may be a `Run`, or several."""
+def function(
+    run: "Run | str | Path | Sequence[Run | str | Path]", task: "Task", *overrides: str, **settings: Any
+) -> "Result":
+    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`."""
     from core.evaluation.tasks import run_task
-    from core.runs import Run
 
-    runs: list[Run | str | Path] = run if isinstance(run, list) else [run]
-    paths: list[str | Path] = [one.path if isinstance(one, Run) else one for one in runs]
-    return run_task(paths, task, *overrides, **settings)
+    return run_task(run, task, *overrides, **settings)
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -266,15 +266,19 @@ def _seed_runs(folder: Path) -> list[Path]:
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A run's config with overrides of its data; `data.root=` alone, after training on generated data, means a folder.
 
-    Raises: UserError where there is no run, or for overrides of anything but the data.
+    Of a saved encoder, such as a converted official one, the config of its modality with the encoder's reader.
+    Raises: UserError where there is neither, or for overrides of anything but the data.
     """
     file = run / "config.yaml"
-    if not file.exists():
+    is_run = file.exists()
+    if not is_run and not (run / "config.json").exists():
         by_seed = _seed_runs(run)
         remedy = ""
         if by_seed:
             remedy = f" It holds runs of {len(by_seed)} seeds: give one of them, as run={by_seed[0]}."
-        raise UserError(f"run={run} is no folder of a run: it has no config.yaml.{remedy}")
+        raise UserError(
+            f"run={run} is no folder of a run (no config.yaml), nor a saved encoder (no config.json).{remedy}"
+        )
 
     for text in overrides:
         key = text.partition("=")[0]
@@ -283,6 +287,8 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 f"{text}: an evaluation takes its run as it is; it may set {' and '.join(CHANGEABLE)} only."
             )
 
+    if not is_run:
+        return _encoder_config(run, overrides)
     keys = {text.partition("=")[0] for text in overrides}
     if "data.root" in keys and "data" not in keys and "root" not in load(file)["data"]:
         overrides = ["data=folder", *overrides]
@@ -292,6 +298,18 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def root_override(path: str | Path) -> str:
     """`data.root=<path>` for `open_config`; relative ones begin with a dot: "[1].png" would be a list."""
     return f"data.root={os.path.join(os.curdir, path)}"
+
+
+def _encoder_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The config by which samples are read for a saved encoder. Raises: UserError where no data are named."""
+    encoder = load_encoder(path, pretrained=False)
+    if not any(text.startswith(("data=", "data.root=")) for text in overrides):
+        raise UserError(f"run={path} is a saved encoder, which has no data of its own: give data.root=<your files>.")
+    if "reader" not in encoder.config:
+        raise UserError(f"run={path} was saved by an earlier version, without its reader: convert or train it again.")
+
+    reader = json.dumps(encoder.config["reader"])  # JSON is YAML
+    return compose([f"modality={encoder.view}", "data=folder", f"modality.reader={reader}", *overrides])
 
 
 def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:

@@ -170,21 +170,19 @@ class Start:
 
     `dry_run`: everything up to the first step, nothing is written. `accepts_data`: `data.changed=accept` was given, to
     go on with other samples than before. `restates_schedule`: `optim.schedule=` was given, to go on with another course
-    of the rate. `seeds`: that many runs, one after another; None: one.
+    of the rate.
     """
 
     dry_run: bool = False
-    seeds: int | None = None
     accepts_data: bool = False
     restates_schedule: bool = False
 
     @classmethod
     def of(cls, words: Sequence[str]) -> tuple["Start", list[str]]:
         """The settings, and apart from them the overrides for `compose`. Raises: UserError."""
-        settings, overrides = options(words, {"dry_run": bool, "seeds": int | None, "data.changed": Literal["accept"]})
+        settings, overrides = options(words, {"dry_run": bool, "data.changed": Literal["accept"]})
         start = cls(
             dry_run=settings.get("dry_run", False),
-            seeds=settings.get("seeds"),
             accepts_data="data.changed" in settings,
             restates_schedule=any(text.startswith("optim.schedule=") for text in overrides),
         )

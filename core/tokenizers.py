@@ -114,9 +114,13 @@ class Patchify(Tokenizer):
         axes = len(self.patch)
         if data.dim() != axes + 2 or data.shape[1] != self.channels:
             shape = ", ".join(map(str, ("B", "C", *self.size)))
+            remedy = "Declare other data by modality.channels and modality.size."
+            if data.dim() == axes + 1:
+                remedy = "One sample needs the axis of the batch too: data[None]."
+            elif data.dim() == axes + 2 and data.shape[-1] == self.channels:
+                remedy = "Channels come second: torch.movedim(data, -1, 1)."
             raise UserError(
-                f"Input has shape {tuple(data.shape)}; expected ({shape}) with C = {self.channels}. "
-                "Declare other data by modality.channels and modality.size."
+                f"Input has shape {tuple(data.shape)}; expected ({shape}) with C = {self.channels}. {remedy}"
             )
 
         grid = self._grid(tuple(data.shape[2:]))

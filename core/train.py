@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        return command(argv, usage, start)
+        return command(argv, usage, start_run)
     except Interrupted as stopped:
         state = "The last step is saved" if stopped.saved else "The newest checkpoint stands"
         print(f"Stopped by {stopped}. {state}; resume by: python -m core.train {shlex.join(argv)}", file=sys.stderr)
@@ -55,19 +55,19 @@ def function(*overrides: str, **settings: Any) -> "Run":
     return train(*overrides, **settings)
 
 
-def start(argv: Sequence[str]) -> None:
-    from core.config import compose
+def start_run(argv: Sequence[str]) -> None:
+    from core.config import compose, options
     from core.settings import Start
 
-    settings, overrides = Start.of(argv)
-    config = compose(overrides)
+    settings, overrides = options(argv, {"seeds": int | None})
+    start, overrides = Start.of(overrides)
+    compose(overrides)  # its errors come before torch is loaded
 
-    # Loaded late: --help and typing errors should not wait for torch.
     from core.engine.distributed import connect
     from core.training import run_seeds
 
     with connect() as distributed:
-        run_seeds(overrides, config, distributed, settings)
+        run_seeds(overrides, settings.get("seeds"), distributed, start)
 
 
 def usage() -> str:

@@ -27,7 +27,7 @@ from core.engine.optim import Recipe
 from core.engine.resume import check_resume
 from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir, seed_overrides
 from core.errors import UserError
-from core.evaluation import reconstruction
+from core.evaluation import reconstruction, verdicts
 from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
@@ -90,8 +90,8 @@ def train(*overrides: str, **settings: Any) -> Run: ...
 def train(*overrides: str, seeds: int, **settings: Any) -> list[Run]: ...
 
 
-def train(*overrides: str, **settings: Any) -> Run | list[Run]:
-    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds=` a list of runs.
+def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | list[Run]:
+    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds` a list of runs.
 
     run = train("modality=image", "data.root=photos", steps=100)
 
@@ -106,11 +106,10 @@ def train(*overrides: str, **settings: Any) -> Run | list[Run]:
     start, overrides = Start.of(words)
     if start.dry_run:
         raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
-    config = compose(overrides)
     with connect() as distributed:
-        run_dirs = run_seeds(overrides, config, distributed, start)
+        run_dirs = run_seeds(overrides, seeds, distributed, start)
     runs = list(map(open_run, run_dirs))
-    return runs[0] if start.seeds is None else runs
+    return runs[0] if seeds is None else runs
 
 
 def _as_override(value: Any) -> str:
@@ -124,20 +123,19 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run_seeds(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> list[Path]:
+def run_seeds(overrides: Sequence[str], seeds: int | None, distributed: Distributed, start: Start) -> list[Path]:
     """`run`; with `seeds` one run after another, each with a seed of its own. Returns the runs' folders."""
-    if start.seeds is None:
-        return [run(overrides, config, distributed, start)]
-
     run_dirs = []
-    for number, words in enumerate(seed_overrides(overrides, config, start.seeds), start=1):
-        seed_config = compose(words)
-        log_main(distributed, f"\nSeed {seed_config['seed']}, {number} of {start.seeds}:")
-        run_dirs.append(run(words, seed_config, distributed, start))
+    for words in seed_overrides(overrides, compose(overrides), seeds):
+        config = compose(words)
+        if seeds is not None:
+            log_main(distributed, f"\nSeed {config['seed']}, {len(run_dirs) + 1} of {seeds}:")
+        run_dirs.append(run(words, config, distributed, start))
 
-    folder = run_dirs[0].parent
-    text = f"All {start.seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
-    log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
+    if seeds is not None:
+        folder = run_dirs[0].parent
+        text = f"All {seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
+        log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
     return run_dirs
 
 
@@ -163,6 +161,8 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     seed_global(settings.plan.seed, distributed.device)
     method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
     complete(config)
+    if data.reader.views is not None:
+        method.check_readouts(data.reader.views)
     stream = open_stream(config, settings, data, distributed)
     clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 
@@ -273,15 +273,8 @@ def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Pat
     export_encoder(run_dir, method, config)
 
     record = reconstruction.evaluate_run(run_dir, method, config)
-    for name, regions in record["figures"].items():
-        text = regions["total"].get("result", "no hidden tokens")
-        if "skill" in regions["total"]:
-            skill = regions["total"]["skill"]
-            text = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
-        print(f"Held-out skill, {name}: {text}", flush=True)
-
-    if "reason" in record:
-        print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
+    for line in verdicts.lines({"task": "reconstruction", **record}):
+        print(line, flush=True)
 
 
 def summary(

@@ -71,7 +71,8 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
     required = {path for path, value in paths(base) if value == "???"}
     if missing := [path for path, value in paths(tree) if value == "???" or (value is None and path in required)]:
         examples = " ".join(f"{path}=<value>" for path in missing)
-        raise UserError(f"{' and '.join(missing)} must be given: {examples}")
+        origin = files.origin(tree.get("experiment"), searchpath)
+        raise UserError(f"{' and '.join(missing)} must be given: {examples}{'.' + origin if origin else ''}")
 
     try:
         config = resolve(tree)

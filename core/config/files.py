@@ -3,6 +3,7 @@
 extends     the file of the same group that this one is merged into
 choose      files of other groups, {group: name}: in train.yaml, a modality or an experiment
 set         keys at the root of the config
+origin      of an experiment: where its data are to be had
 modalities  of a method or of data: those it takes; without it, every one that fits
 methods     of a modality: methods that take it although they do not list it
 """
@@ -21,7 +22,7 @@ from core.errors import IncompatibleError, UserError, one_line, suggestion
 from core.plugins import plugins
 
 GROUPS = ("modality", "method", "size", "data", "optim", "engine", "experiment")
-DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "modalities": list, "methods": list}
+DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "origin": str, "modalities": list, "methods": list}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 SearchPath = Sequence[str | Path]
@@ -94,6 +95,14 @@ def experiments(method: str, searchpath: SearchPath = ()) -> list[str]:
     """The experiments that choose a method, as one types them."""
     files = choices("experiment", searchpath)
     return [f"experiment={name}" for name in sorted(files) if picks("experiment", name).get("method") == method]
+
+
+def origin(experiment: str | None, searchpath: SearchPath = ()) -> str:
+    """A sentence on where the data of an experiment are to be had; empty where its file does not say."""
+    if experiment not in choices("experiment", searchpath):
+        return ""
+    places = [content["origin"] for content in layers("experiment", experiment, searchpath) if "origin" in content]
+    return f" The data of experiment={experiment} are to be had from {places[-1]}." if places else ""
 
 
 def fits(modality: str, name: str, searchpath: SearchPath = (), *, group: str = "method") -> bool:

@@ -89,7 +89,7 @@ def open_contents(path: str) -> Contents:
         if start.startswith(ZSTD_START):
             raise ValueError("it is compressed with zstd, which is not read: unpack it with `tar --zstd -xf`")
         if start.startswith(ZIP_STARTS) or (is_zip(path) and not _is_tar(start)):
-            return _zip_contents(path)
+            return _zip_contents(path, start)
         return _tar_contents(path, start)
     except UserError:
         raise
@@ -138,12 +138,18 @@ def _is_tar(start: bytes) -> bool:
     return start[257:262] == b"ustar" or start.startswith(tuple(DECOMPRESSORS))
 
 
-def _zip_contents(path: str) -> Contents:
+def _zip_contents(path: str, start: bytes) -> Contents:
     members: dict[str, Member] = {}
     links: dict[str, str] = {}
     passed_over: list[tuple[str, str]] = []
     with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
+        entries = archive.infolist()
+        # Of a zip that was cut, the directory of a zip inside it (an .npz) may be taken for its own.
+        first = min((entry.header_offset for entry in entries), default=0)
+        if first > 0 and start.startswith(ZIP_STARTS[0]):
+            raise zipfile.BadZipFile("its directory does not list its first file")
+
+        for entry in entries:
             if entry.is_dir():
                 continue
 

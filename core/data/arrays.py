@@ -4,7 +4,8 @@ import gzip
 import io
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -146,12 +147,22 @@ def has_rows(path: str) -> bool:
     return False
 
 
-def is_one_sample(path: str, axes: int | None) -> bool:
+def are_one_sample_each(paths: Iterable[str], axes: int | None) -> bool:
+    """Whether the first of the files that can be read `is_one_sample`; False where none can."""
+    if axes is None:
+        return False
+    for path in paths:
+        with suppress(UserError):  # a damaged file is reported where it is read
+            return is_one_sample(path, axes)
+    return False
+
+
+def is_one_sample(path: str, axes: int) -> bool:
     """Whether the array of a file is one sample: it has a sample's `axes`, channels apart, and no labels of rows.
 
-    A further axis, the first or last, counts channels where it has as few entries. `axes` None: unknown.
+    A further axis, the first or last, counts channels where it has as few entries.
     """
-    if axes is None or is_idx(path) or has_rows(path):
+    if is_idx(path) or has_rows(path):
         return False
 
     arrays = load(path)

@@ -14,7 +14,7 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     """The run's reader and source.
 
     The source also takes the plain settings of `data`, the reader's extensions and, where it has parameters of these
-    names, `reads_parts` and `sample_axes` of the reader.
+    names, `reads_parts`, `sample_axes` and `frame_extensions` of the reader.
     Raises: UserError for settings that do not fit.
     """
     reader: Reader = build_at(config, "modality.reader", Reader)
@@ -29,8 +29,9 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     draft = deepcopy(dict(config))
     node = draft["data"].get("source")
     target = target_of(node, key="data.source") if isinstance(node, Mapping) else None
-    for name, value in (("reads_parts", reader.reads_parts), ("sample_axes", reader.sample_axes)):
+    for name in ("reads_parts", "sample_axes", "frame_extensions"):
         if target is not None and name in signature_of(target).hints:
-            node.setdefault(name, value)
+            value = getattr(reader, name)
+            node.setdefault(name, list(value) if isinstance(value, tuple) else value)
     source: Source = build_at(draft, "data.source", Source, scope)
     return reader, source

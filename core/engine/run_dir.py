@@ -27,12 +27,14 @@ def default_path(config: dict) -> Path:
     return Path("runs") / "_".join(config[group]["name"] for group in ("modality", "method", "size", "data"))
 
 
-def seed_overrides(overrides: Sequence[str], config: Mapping[str, Any], seeds: int) -> list[list[str]]:
-    """The overrides of each of `seeds` runs: seed, seed + 1, …, each in `<run_dir>/seed<number>`.
+def seed_overrides(overrides: Sequence[str], config: dict[str, Any], seeds: int | None) -> list[list[str]]:
+    """The overrides themselves; with `seeds` those for each of seed, seed + 1, …, whose runs lie in
+    `<run_dir>/seed<number>`. `config`: composed from them.
 
-    `config`: composed from the overrides.
     Raises: UserError for no seeds, and where the directory is a run itself.
     """
+    if seeds is None:
+        return [list(overrides)]
     if seeds < 1:
         raise UserError(f"seeds={seeds} must be at least 1.")
 
@@ -42,10 +44,10 @@ def seed_overrides(overrides: Sequence[str], config: Mapping[str, Any], seeds: i
         raise UserError(f"{text}: choose another run_dir=.")
 
     shared = [text for text in overrides if text.partition("=")[0] not in ("seed", "run_dir")]
-    words = []
+    by_seed = []
     for seed in range(config["seed"], config["seed"] + seeds):
-        words.append([*shared, f"seed={seed}", f"run_dir={path / f'seed{seed}'}"])
-    return words
+        by_seed.append([*shared, f"seed={seed}", f"run_dir={path / f'seed{seed}'}"])
+    return by_seed
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from core.encoder import Encoder
 from core.errors import UserError
 from core.evaluation.features import pooled
 from core.evaluation.probes import ProbeResult, adam_probe, check_parts, random_parts, svm_folds
-from core.evaluation.published import Figures, Published
+from core.evaluation.published import Figures, Published, Reported
 from core.evaluation.settings import Pool
 from core.export import Features, SavedEncoder
 from core.tokenizers import Tokenizer
@@ -43,6 +43,7 @@ class NodeProbe(Published):
     lr: float
     weight_decay: float
     epochs: int
+    reported: Reported | None = None
 
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         data = collection(reader, source)
@@ -63,6 +64,7 @@ class PooledVectors(Published):
     """
 
     pool: Pool
+    reported: Reported | None = None
 
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         return graph_accuracy(encoder, collection(reader, source), self.pool)

@@ -14,7 +14,7 @@ from core.data.reader import Reader
 from core.data.sources import Source
 from core.errors import UserError
 from core.evaluation.metrics import RocAuc
-from core.evaluation.published import Figures, Published
+from core.evaluation.published import Figures, Published, Reported
 from core.export import SavedEncoder
 from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs, join
@@ -39,6 +39,7 @@ class FineTuning(Published):
     lr: float = 1e-3
     drop: float = 0.5
     decay_every: int | None = None
+    reported: Reported | None = None
 
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         return molecule_transfer(encoder, collection(reader, source), self, seed)
@@ -52,7 +53,7 @@ class PropertyHead(nn.Module):
 
     def __init__(self, encoder: SavedEncoder, tasks: int):
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder.unfreeze()
         self.head = nn.Linear(encoder.embed_dim, tasks)
 
     def forward(self, molecules: Graphs) -> Tensor:

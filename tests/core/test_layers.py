@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Top to bottom as values flow: each line may import the lines above it, and its own.
 LAYERS = """
 errors renames plugins
-files seeding annotations trees
+files seeding annotations trees inert_pickle
+checkpoint_files
 settings tokens
 config saved
 cli
@@ -18,7 +19,7 @@ methods
 data
 world
 engine
-interop export
+interop huggingface export
 encoding
 runs
 reconstruction evaluation

@@ -116,7 +116,7 @@ def is_edge_list(path: Path) -> bool:
         return False
 
     # A list of files has paths in its first column.
-    rows = read_table(path, MOST_PROBES).rows
+    rows = read_table(path, MOST_PROBES, of_edges=True).rows
     for _, cells in rows:
         if len(cells) < 2 or re.search(r"\.\w+$|/", cells[0]) or (path.parent / cells[0]).exists():
             return False
@@ -247,7 +247,7 @@ def _text(value: Any) -> str:
 
 def _edges(path: Path) -> EdgeTable:
     """Ids of the ends of all edges. Raises UserError naming the line."""
-    table = read_table(path)
+    table = read_table(path, of_edges=True)
     columns, notes = _end_columns(table)
     sources, targets = [], []
     for number, cells in table.rows:
@@ -390,8 +390,9 @@ def label_values(texts: Sequence[str]) -> tuple[Tensor, Sequence[str]]:
         if numeric and text and float(text).is_integer():
             text = str(int(float(text)))
         names.append({"class": text} if text else {})
-    classes, class_names = numbers(names)
-    return torch.tensor([row.get("class", -1) for row in classes]), class_names.get("class", [])
+    numbering = numbers(names)
+    classes = [row.get("class", -1) for row in numbering.numbers]
+    return torch.tensor(classes), numbering.classes.get("class", [])
 
 
 def _splits(values: NodeValues, ids: NodeIds, where: str) -> dict[str, Tensor]:

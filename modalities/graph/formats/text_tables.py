@@ -2,9 +2,13 @@
 
 import csv
 import gzip
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
+
+import numpy as np
 
 from core.errors import UserError
 from modalities.graph.formats.node_ids import is_number
@@ -53,9 +57,11 @@ class Table:
         return [cells[column] for _, cells in self.rows]
 
 
-def read_table(path: Path, most: int | None = None) -> Table:
-    """A table; lines that begin with `#` or `%` are remarks. `most`: lines that are read, None: all.
+def read_table(path: Path, most: int | None = None, *, of_edges: bool = False) -> Table:
+    """A table; lines that begin with `#` or `%` are remarks.
 
+    `most`: lines that are read, None: all. `of_edges`: words in a first line may be ids, as in "label,y", unless they
+    are names of both ends of an edge or stand over two columns of numbers.
     Raises: UserError where the file is no text.
     """
     rows, delimiter = [], None
@@ -71,7 +77,14 @@ def read_table(path: Path, most: int | None = None) -> Table:
         return Table(path, [])
 
     header = list(map(str.lower, rows[0][1]))
-    if names_ends(header) or _names_columns(header, rows[1 : MOST_PROBES + 1]):
+    is_header = names_ends(header)
+    if not is_header and not any(map(is_number, header)):
+        numeric = _numeric_columns(len(header), rows[1 : MOST_PROBES + 1])
+        if of_edges:
+            is_header = {0, 1} <= numeric
+        else:
+            is_header = bool(numeric) or not {*IDS, *LABELS, *SPLIT_COLUMNS}.isdisjoint(header)
+    if is_header:
         return Table(path, rows[1:], header)
     return Table(path, rows)
 
@@ -81,18 +94,21 @@ def names_ends(header: Sequence[str]) -> bool:
     return any(set(pair) <= set(header) for pair in ENDS)
 
 
-def _names_columns(cells: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]) -> bool:
-    """Whether a first line names columns: by usual names, or by words over a column of numbers."""
-    if any(map(is_number, cells)):
-        return False
-    if not {*IDS, *LABELS, *SPLIT_COLUMNS}.isdisjoint(cells):
-        return True
+def load_numbers(source: Path | TextIO, converters: Callable[[str], float] | None = None) -> np.ndarray:
+    """A table (rows, columns) of numbers apart by commas, (0, 1) where it is empty. Raises: ValueError, OSError."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+        return np.loadtxt(source, delimiter=",", ndmin=2, converters=converters)
 
-    for column in range(len(cells)):
+
+def _numeric_columns(count: int, rows: Sequence[tuple[int, Sequence[str]]]) -> set[int]:
+    """The columns that hold nothing but numbers."""
+    columns = set()
+    for column in range(count):
         values = [row[column] for _, row in rows if len(row) > column]
         if values and all(map(is_number, values)):
-            return True
-    return False
+            columns.add(column)
+    return columns
 
 
 def _lines(path: Path) -> list[str]:

@@ -289,3 +289,17 @@ def test_the_end_of_a_tar(tmp_path, end, note):
     assert list(contents(path)) == ["0.num"] and not reasons(path)
     notes = archives.open_contents(str(path)).notes
     assert note in notes[0] if note else not notes
+
+
+def test_a_zip_cut_behind_a_zip_inside_it(tmp_path):
+    """The directory that such a file ends in is that of the inner one."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("0.num", "5")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.npz", inner.getvalue())
+        archive.writestr("b.npz", inner.getvalue())
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(content[: content.index(inner.getvalue()) + len(inner.getvalue())])
+    with pytest.raises(UserError, match="does not list its first file"):
+        archives.open_contents(str(tmp_path / "cut.zip"))

@@ -132,7 +132,6 @@ def test_a_big_file_stays_on_disk(tmp_path):
         ((8, 28, 32, 3), 3, True),
         ((8, 28, 32), 3, True),
         ((5, 8, 28, 32), 3, False),
-        ((28, 32, 3), None, False),
     ],
 )
 def test_one_sample_alone(save, shape, axes, is_one):
@@ -144,3 +143,10 @@ def test_rows_with_labels_are_samples(save):
     assert not arrays.is_one_sample(save(images=np.zeros((3, 28, 28)), labels=[1, 0, 1]), 2)
     assert arrays.has_rows(save(images=ROWS, labels=np.zeros((6, 14))))
     assert not arrays.has_rows(save(images=ROWS, labels=np.zeros(14)))
+
+
+def test_the_first_readable_file_tells_whether_files_are_samples(save, tmp_path):
+    (tmp_path / "cut.npy").write_bytes(b"")
+    paths = [str(tmp_path / "cut.npy"), save(np.zeros((28, 32, 3)))]
+    assert arrays.are_one_sample_each(paths, 2) and not arrays.are_one_sample_each(paths, None)
+    assert not arrays.are_one_sample_each(paths[:1], 2)

@@ -351,3 +351,10 @@ def test_one_array_file_among_other_samples_is_a_sample(write, source, rows):
     np.save(folder / "3.npy", rows)
     found = source(folder, holdout=0)
     assert [item.key for item in found.items("train")] == ["1.num", "2.num", "3.npy"]
+
+
+def test_array_files_with_a_split_in_their_names_are_samples_by_their_shape(tmp_path, source, keys):
+    for name in ("train_0", "train_1", "test_0"):
+        np.save(tmp_path / f"{name}.npy", np.ones((6, 8, 3)))
+    assert keys(source(tmp_path, sample_axes=2)) == {"train": ["train_0.npy", "train_1.npy"], "test": ["test_0.npy"]}
+    assert len(source(tmp_path).items("train")) == 12
