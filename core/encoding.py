@@ -317,7 +317,7 @@ class _Rows:
         splits: Counter[str] = Counter()
         columns, skipped = {}, []
         for chunk in self.chunks():
-            splits.update(chunk.columns[SPLIT])
+            splits.update(map(str, chunk.columns[SPLIT]))
             columns |= chunk.columns
             skipped += chunk.skipped
 
@@ -527,10 +527,10 @@ def _token_values(labels: TokenLabels, numbers: Tensor) -> dict[str, list[str | 
     """Columns of the tokens' labels: names of classes, or a number for each of several; None: unknown."""
     classes = labels.classes.cpu()[numbers]
     if classes.dim() == 1:
-        names = labels.names or list(map(str, range(int(classes.max()) + 1)))
+        names = list(labels.names) or list(map(str, range(int(classes.max()) + 1)))
         return {LABEL: [names[value] if value >= 0 else None for value in classes.tolist()]}
 
-    columns = {}
+    columns: dict[str, list[str | float | None]] = {}
     for number, values in enumerate(classes.T.tolist()):
         name = labels.names[number] if labels.names else number
         columns[f"{LABEL}.{name}"] = [float(value) if value >= 0 else None for value in values]

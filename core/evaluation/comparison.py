@@ -21,6 +21,7 @@ from core.runs import Run, expand_runs, read_run
 
 LEVEL = 0.95
 NAMES = ("modality.name", "method.name", "size.name", "data.name", "data.root")  # which name rows first
+NO_SETTINGS = ("seed", "chosen")  # the reasons of settings that follow from the data
 CHOSEN_BY_NAME = ("modality", "method", "size", "data")  # groups whose name stands for all their settings
 INDIFFERENT = ("workers", "device")  # settings of an evaluation that change no figure
 MINUS, PLUS_MINUS = "\N{MINUS SIGN}", "\N{PLUS-MINUS SIGN}"
@@ -182,7 +183,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         settings = {}
         for key, value in flatten(run.config).items():
-            if key.partition(".")[0] not in (*CHANGEABLE, "seed"):
+            if key.partition(".")[0] not in (*CHANGEABLE, *NO_SETTINGS):
                 settings[key] = value
 
         group = next((group for group in groups if group.settings == settings), None)

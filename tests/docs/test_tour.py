@@ -73,7 +73,8 @@ def test_every_block_of_the_tour_runs(small_world, capsys):
             assert run_command(line) == expected, f"{line}\n{capsys.readouterr().err}"
 
     assert names["features"].pooled.shape == (4, 24) and names["run"].is_finished
-    assert Path("runs/tour/report.html").exists() and list(Path("runs/boxes/evaluation").glob("knn-*.json"))
+    assert Path("runs/tour/report.html").exists() and list(Path("runs/boxes/evaluation").glob("knn*.json"))
+    assert all(Path(name).exists() for name in ("features.csv", "red.png", "both.png", "table.tex"))
 
 
 def test_the_example_of_the_readme_has_the_shapes_that_it_states():
