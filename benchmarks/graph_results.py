@@ -17,9 +17,9 @@ from benchmarks import results_table
 from benchmarks.results import evaluate
 from benchmarks.turns import keep, queue
 from core.data.sources import Item
-from core.evaluation.compare import RANDOM
 from core.evaluation.published import evaluate_published
 from core.evaluation.record import describe, hash_items
+from core.evaluation.verdicts import RANDOM
 from core.export import load_encoder
 from core.runs import open_config
 from modalities.graph.evaluation import raw_accuracy, supervised_accuracy

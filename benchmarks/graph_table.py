@@ -1,7 +1,7 @@
 """The part of docs/results.md on graphs: published figures, run again. Records: docs/results/graph/."""
 
-from core.evaluation.compare import RANDOM
 from core.evaluation.published import spread
+from core.evaluation.verdicts import RANDOM
 
 HEADER = """## Graphs: published figures, run again
 

@@ -6,7 +6,8 @@ import yaml
 
 from benchmarks import graph_table
 from benchmarks.table import records
-from core.evaluation.compare import OPEN, SUPERVISED
+from core.evaluation import verdicts
+from core.evaluation.verdicts import ABOVE, OPEN, SUPERVISED, WORSE
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ENTRIES = yaml.safe_load((Path(__file__).resolve().parent / "results.yaml").read_text())
@@ -17,7 +18,8 @@ data hash and every figure. Run again by `DATA_DIR=… python -m benchmarks.resu
 check that methods learn, not a contest. Fewer than five seeds are checks in any case.
 
 Skill = 1 − error / error of the better of harmonic interpolation and zero, on hidden tokens of held-out samples, in the
-method's own target space, with a 95 % interval over samples (each seed by itself).
+method's own target space, with a 95 % interval over samples (each seed by itself). Verdicts are read off intervals:
+wins (above 0), worse than a baseline (wholly below 0), not resolvable (0 is within).
 """
 
 
@@ -36,16 +38,17 @@ def reconstruction(records: list[dict]) -> list[str]:
     lines = [
         "## Reconstruction",
         "",
-        "| run | seed | object tokens | background tokens | all | above 0 | wall s, machine shared | killed after |",
+        "| run | seed | object tokens | background tokens | all | verdict | wall s, machine shared | killed after |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
         for i, seed in enumerate(record["seeds"]):
             (figures,) = record["reconstruction"][i]["figures"].values()
+            filler = record["reconstruction"][i]["protocol"]["filler"]
             cells = [skill(figures, region) for region in ("object", "background", "total")]
-            main = figures.get("object", figures["total"])["skill"]
+            word = verdicts.of_skill(figures.get("object", figures["total"]), filler)
             lines.append(
-                f"| {record['name']} | {seed} | {' | '.join(cells)} | {'yes' if main['low'] > 0 else 'no'} "
+                f"| {record['name']} | {seed} | {' | '.join(cells)} | {word} "
                 f"| {shown(record['wall_seconds'][i], '.0f')} | {shown(record['killed_after_step'][i], 'd')} |"
             )
     return [*lines, ""]
@@ -74,7 +77,8 @@ def probes(records: list[dict]) -> list[str]:
         "of frozen features; finetune trains on. token: classes of nodes, on the split that came with the graph.",
         "Above: the lower bound of the paired difference to every baseline measured is above 0, and the interval above",
         "the floor (a simple classifier of raw values). Wins: supervised training from scratch at equal compute is one",
-        "of those baselines. Beside: paired difference to another entry.",
+        "of those baselines. Worse than: the paired difference to that baseline is wholly below 0, or the interval",
+        "below the floor. Beside: paired difference to another entry.",
         "",
         "| data | task | seeds | trained | random | PCA | PCA, whitened | supervised | floor | verdict | beside |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -92,12 +96,23 @@ def probe_row(record: dict, name: str, found: dict) -> str:
     raw = (values.get(key) for key in ("PCA of raw input", "PCA of raw input, whitened"))
     floor = {**ENTRIES.get(record["name"], {}), **record}.get("floor")
     teacher_output = values.get(SUPERVISED)
-    above = found["verdict"]["result"] != OPEN and (floor is None or found["accuracy"]["low"] > floor)
     cells = [record["name"], name, str(found["verdict"]["trainings"]), interval(found["accuracy"])]
     cells += [shown(value, ".3f") for value in (random, *raw, teacher_output, floor)]
-    cells.append(OPEN if not above else "above" if teacher_output is None else "wins")
+    cells.append(judged(found, floor))
     cells.append(beside(record["beside"], found["beside"]) if "beside" in found else "–")
     return f"| {' | '.join(cells)} |"
+
+
+def judged(found: dict, floor: float | None) -> str:
+    """The verdict on a label's figures, to which the floor is one more baseline, without an interval of its own."""
+    word = verdicts.of_label(found).word
+    if word.startswith(WORSE):
+        return word
+    if floor is not None and found["accuracy"]["high"] < floor:
+        return f"{WORSE} the floor"
+    if floor is not None and found["accuracy"]["low"] <= floor:
+        return OPEN
+    return "above" if word == ABOVE else word
 
 
 def beside(name: str, found: dict) -> str:

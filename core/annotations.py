@@ -116,7 +116,8 @@ def describe(hint: Any) -> str:
         return f"a list, each {describe(args[0])}" if args else "a list"
     if inspect.isclass(origin) and issubclass(origin, Mapping | types.NoneType):
         return "a mapping" if issubclass(origin, Mapping) else "null"
-    return WORDS.get(hint, f"a {getattr(origin, '__name__', origin)}")
+    name = str(getattr(origin, "__name__", origin))
+    return WORDS.get(hint, f"{'an' if name[0] in 'AEIOU' else 'a'} {name}")
 
 
 def is_union(hint: Any) -> bool:

@@ -19,7 +19,11 @@ from core.errors import UserError, suggestion
 COMMANDS = {
     "train": "train an encoder by predicting hidden parts",
     "evaluate": "measure a run's encoder",
+    "compare": "a table of runs with intervals over seeds",
+    "runs": "list runs with their key figures",
     "report": "write a run's report.html",
+    "encode": "write features of your own samples into a file",
+    "reconstruct": "draw your own samples, masked and reconstructed",
     "convert": "turn an official checkpoint into an encoder",
 }
 

@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def convert(argv: Sequence[str]) -> str:
     """Writes the encoder. Returns a line that describes it, and notes on what was left out or assumed."""
     # Imported late: --help should not wait for torch.
+    from core.checkpoint_files import read_checkpoint
     from core.config import options
     from core.export import export_official
-    from core.interop import read_checkpoint
 
     types = {"official": str, "path": str, "out": str, "meta": dict[str, Any]}
     settings, _ = options(argv, types, strict=True)

@@ -200,6 +200,12 @@ class Trunk(nn.Module):
         norm_eps: float = 1e-6,
     ):
         super().__init__()
+        for name, value, least in (("dim", dim, 1), ("depth", depth, 0), ("heads", heads, 1)):
+            if value < least:
+                raise ValueError(f"{name}={value} must be at least {least} (the encoder's is size.{name})")
+        if dim % heads:
+            raise ValueError(f"dim={dim} is no multiple of heads={heads} (the encoder's are size.dim and size.heads)")
+
         self.dim = dim
         self.blocks = nn.ModuleList()
         for i in range(depth):

@@ -9,11 +9,13 @@ task=linear          labels by linear probes (logistic or ridge regression), bes
 task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same
 task=retrieval       samples of the same class among the training samples, ranked by cosine, beside the same
 task=finetune        labels by training the whole encoder on them, beside the same training from random weights,
-                     as long and for the compute of pre-training on top
+                     as long and for the compute of pre-training on top; leaves <run>/classifier/<name>, which
+                     `from core import load_classifier` opens, with predictions.csv and confusion.csv in it
 task=reconstruction  error at hidden tokens, beside a baseline without learning (such as interpolation)
 task=published       as the paper measured it, where the run's experiment says how
 
-  run=         folder of a run; but for reconstruction also a list of runs that differ in their seed
+  run=         folder of a run, or of runs by `seeds=`; also a list of runs that differ in their seed, whose
+               mean is measured (by reconstruction each by itself)
   metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several
                questions, as which classes may count too, micro_f1 (default), map or roc_auc; of values r2
                (default) or rmse; of retrieval retrieval_map (default) or retrieval_top1
@@ -24,8 +26,9 @@ task=published       as the paper measured it, where the run's experiment says h
                axis, such as time)
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
-  folds=5      of whole groups, where all samples carry one (a column `group` or `scene`), and where the data
-               set no samples aside to test; 0: the given split. For svm 10
+  folds=       in which all labelled samples are tested once; of whole groups, where all samples carry one (a
+               column `group` or `scene`). 0: the given split. Default: 5 (svm: 10) where samples carry groups
+               or the data mark none to test, else the given split
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
   supervised=  true: probes beside supervised training at equal compute too: long, and "wins" needs it
@@ -33,14 +36,15 @@ task=published       as the paper measured it, where the run's experiment says h
   batch_size=  workers=  device=
   --json       prints the record as the last line
 
-Prints a table and writes <run>/evaluation/<task>.json. Exit codes: 0 done; 2 the input was wrong.
+Prints a table and writes <run>/evaluation/<task>.json; with other data, settings or several runs
+<task>-<their names>-<a short hash>.json, so that no record replaces another. Exit codes: 0 done; 2 the input was wrong.
 In Python: `core.evaluation.run_task("runs/mine", "knn", seeds=5)` returns the same as an object."""
 
 import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(argv, lambda: __doc__ or "", evaluate)
 
 
-def function(run: "Run | str | Path | list", task: "Task", *overrides: str, **settings: Any) -> "Result":
-    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`; `run` may be a `Run`, or several."""
+def function(
+    run: "Run | str | Path | Sequence[Run | str | Path]", task: "Task", *overrides: str, **settings: Any
+) -> "Result":
+    """`core.evaluate(run, task="knn")`: see `core.evaluation.tasks.run_task`."""
     from core.evaluation.tasks import run_task
-    from core.runs import Run
 
-    runs: list[Run | str | Path] = run if isinstance(run, list) else [run]
-    paths: list[str | Path] = [one.path if isinstance(one, Run) else one for one in runs]
-    return run_task(paths, task, *overrides, **settings)
+    return run_task(run, task, *overrides, **settings)
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -86,15 +89,22 @@ def evaluate(argv: Sequence[str]) -> None:
             raise UserError(f"Give {name}=, as in: python -m core.evaluate run=runs/mine task=knn")
 
     line = f"python -m core.evaluate {shlex.join(words)}"
-    result = tasks.evaluate(EvaluationSettings(**settings), overrides, line)
+    whole = EvaluationSettings(**settings)
+    parts = [whole]
+    if whole.task == "reconstruction":
+        parts = [replace(whole, run=str(run)) for run in whole.runs]
 
     console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(result)
-    else:
-        print(result, end="")
-    if JSON_FLAG in argv:
-        print(json.dumps(result.record))
+    for part in parts:
+        result = tasks.evaluate(part, overrides, line)
+        if len(parts) > 1:
+            print(f"run={part.run}")
+        if console.is_terminal:
+            console.print(result)
+        else:
+            print(result, end="")
+        if JSON_FLAG in argv:
+            print(json.dumps(result.record))
 
 
 sys.modules[__name__].__class__ = CallableModule

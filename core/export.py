@@ -1,35 +1,44 @@
 """Saved encoders: config.json + model.safetensors, opened with one call and no training code."""
 
 import json
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.export
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from core.checkpoint_files import read_checkpoint
 from core.config import compose
-from core.config.allowed import checked_targets
+from core.config.allowed import checked_targets, load_target
 from core.config.build import build, build_method
+from core.data.memory import Sample, as_items
+from core.data.reader import PIXELS, Reader
 from core.encoder import Encoder, EncoderByView
-from core.errors import UserError
+from core.errors import BadSample, UserError
 from core.files import explain_write_errors, write_atomic
-from core.interop import open_official, read_checkpoint
+from core.interop import open_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokenizers import Tokenizer, TokenizerByView
-from core.tokens import Latent
+from core.tokenizers import Patchify, Tokenizer, TokenizerByView
+from core.tokens import Batch, Latent
 
 FORMAT = 1
 DATA_LICENCE = "that of the data it was trained on"
+SLACK = 0.25  # beyond [0, 1]: pictures that were resized overshoot a little
 
 
 @dataclass(frozen=True)
 class Features:
-    """A saved encoder's features of a raw batch."""
+    """A saved encoder's features of a raw batch. A pytree, so that a whole encoder can be exported."""
 
     tokens: Tensor  # (B, N, D)
     valid: Tensor | None  # (B, N) bool, False at padding; None: no padding
@@ -40,23 +49,50 @@ class Features:
     sample: Tensor | None = None  # (N,) sample of each token, of packed data
 
 
+torch.export.register_dataclass(Features)
+
+
 class SavedEncoder(nn.Module):
     """Tokenizer and encoder: takes raw batches of its view as the readers make them, nothing hidden.
 
-    `config`: the nodes it was built from, its origin and licence. `view`: the modality's name.
+    `encoder(batch)`: features of a raw batch, a tensor or NumPy array where the view has those.
+    `encoder.read(samples)`: a raw batch of files, PIL images or arrays, prepared as for evaluations.
+    `encoder.encode(samples)`: their pooled features, as a NumPy array.
+
+    Its weights take no gradients until `train()` or `unfreeze()`. `config`: the nodes it was built from, its
+    origin and licence. `view`: the modality's name.
     """
 
     def __init__(self, tokenizer: Tokenizer, encoder: Encoder, config: Mapping[str, Any]):
         super().__init__()
         self.tokenizer, self.encoder, self.config = tokenizer, encoder, dict(config)
         self.view: str = config["view"]
+        self.takes_pixels: bool = config.get("values") == PIXELS
+        self.frozen: frozenset[str] = frozenset()
+        self.has_warned = False
 
     @property
     def embed_dim(self) -> int:
         return self.encoder.embed_dim
 
+    @cached_property
+    def reader(self) -> Reader:
+        """The reader of the run, which prepares samples as for evaluations.
+
+        Raises: UserError where the encoder was saved without one.
+        """
+        if "reader" not in self.config:
+            raise UserError("This encoder was saved without its reader, by an earlier version: give it batches.")
+        reader = build(deepcopy(self.config["reader"]), key="reader", kind=Reader)
+        if reader.view != self.view:
+            raise UserError(f"The reader makes the view {reader.view}, not {self.view}: give it batches.")
+        return reader
+
     def forward(self, data: Any) -> Features:
-        """Raw data: images uint8 or [0, 1] (B, C, H, W), clips (B, C, T, H, W), …"""
+        """Raw data: images uint8 or [0, 1] (B, C, H, W), clips (B, C, T, H, W), …
+
+        Warns once where pixels are not of that range. Raises: UserError for other types, shapes and NaN.
+        """
         latent = self.latent(data)
         layout = latent.layout
         return Features(
@@ -70,7 +106,118 @@ class SavedEncoder(nn.Module):
 
     def latent(self, data: Any, taps: tuple[str, ...] = ()) -> Latent:
         """The encoder's latent, with the block outputs named in `taps` ("block0", …)."""
+        if isinstance(data, np.ndarray):
+            data = torch.from_numpy(data).to(self.device)
+        if self.takes_pixels and not torch.compiler.is_compiling():
+            self._check_pixels(data)
         return self.encoder(self.tokenizer(data).unmasked(), taps)
+
+    def read(self, samples: Sample | Sequence[Sample]) -> Any:
+        """A raw batch for `forward`: of a file or PIL image, or a list of files, PIL images, arrays of one sample.
+
+        Of an array alone, the first axis counts samples. Nothing is drawn: samples are cut and resized as for
+        evaluations. Raises: UserError with the reason where a sample cannot be read.
+        """
+        try:
+            data = [self.reader.read(item, train=False) for item in as_items(samples)]
+        except BadSample as error:
+            raise UserError(f"A sample cannot be read: {error}.") from None
+        return self.reader.collate(data)
+
+    @torch.no_grad()
+    def encode(self, samples: Sample | Sequence[Sample], batch_size: int = 64) -> np.ndarray:
+        """Pooled features (N, D), float32, of what `read` takes.
+
+        A sample that cannot be read has a row of NaN, and one warning names it.
+        Raises: UserError where none can be read.
+        """
+        items, faults = as_items(samples), {}
+        rows = np.full((len(items), self.embed_dim), np.nan, dtype=np.float32)
+        for start in range(0, len(items), batch_size):
+            data, places = [], []
+            for place in range(start, min(start + batch_size, len(items))):
+                try:
+                    data.append(self.reader.read(items[place], train=False))
+                    places.append(place)
+                except BadSample as error:
+                    faults[items[place].key] = str(error)
+            if data:
+                batch = Batch({self.view: self.reader.collate(data)}).to(self.device)
+                rows[places] = self(batch.views[self.view]).pooled.float().cpu().numpy()
+
+        if faults:
+            key, reason = next(iter(faults.items()))
+            text = f"{len(faults)} of {len(items)} samples cannot be read ({key}: {reason})"
+            if len(faults) == len(items):
+                raise UserError(f"{text}.")
+            warnings.warn(f"{text}: their rows are NaN.", stacklevel=2)
+        return rows
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def freeze(self) -> "SavedEncoder":
+        """No gradients of the weights until `unfreeze` or `train()`."""
+        trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+        self.frozen |= frozenset(trained)
+        for name in trained:
+            self.get_parameter(name).requires_grad_(False)
+        return self
+
+    def unfreeze(self) -> "SavedEncoder":
+        """Gradients again, of the weights that a method trains."""
+        for name in self.frozen:
+            self.get_parameter(name).requires_grad_(True)
+        self.frozen = frozenset()
+        return self
+
+    def train(self, mode: bool = True) -> "SavedEncoder":
+        if mode:
+            self.unfreeze()
+        return super().train(mode)
+
+    def _check_pixels(self, data: Any) -> None:
+        """Raises: UserError for types that are no pixels, and NaN. Warns, once, of floats far from [0, 1]."""
+        expected = "uint8, or floats from 0 to 1, before any normalisation"
+        if not isinstance(data, Tensor):
+            raise UserError(
+                f"This encoder takes a batch of pixels, {expected}, not {type(data).__name__}. encoder.read(…) makes "
+                "one of files, pictures and arrays."
+            )
+        if data.dtype != torch.uint8 and not data.is_floating_point():
+            remedy = "data.to(torch.uint8), if they are from 0 to 255"
+            if data.dtype == torch.uint16:
+                remedy = "data / 65535"
+            raise UserError(f"Pixels of type {data.dtype}: expected are {expected}. Convert them: {remedy}.")
+        if data.dtype == torch.uint8 or not data.numel():
+            return
+
+        low, high = map(float, data.detach().aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError(f"The batch holds NaN or infinite values: expected are {expected}.")
+        if (low < -SLACK or high > 1 + SLACK) and not self.has_warned:
+            self.has_warned = True
+            cause = "They look normalised already: give the pixels themselves, the encoder normalises"
+            if low >= -SLACK and high > 16:
+                cause = "Divide them by 255, or give uint8"
+            text = f"Floats from {low:.3g} to {high:.3g}: expected are {expected}. {cause}."
+            warnings.warn(text, UserWarning, stacklevel=4)
+
+    def __repr__(self) -> str:
+        """The input and the output; `encoder.encoder` prints the layers."""
+        origin = self.config.get("origin", {})
+        count = sum(parameter.numel() for parameter in self.parameters())
+        names = " ".join(str(origin[name]) for name in ("method", "size") if name in origin)
+        data = f"a batch of the view {self.view}, as encoder.read(…) makes it"
+        if isinstance(self.tokenizer, Patchify):
+            sides = ", ".join(map(str, self.tokenizer.size))
+            values = "uint8, or floats from 0 to 1" if self.takes_pixels else "values"
+            data = (
+                f"{values}, (B, {self.tokenizer.channels}, {sides}); other sizes in multiples of {self.tokenizer.patch}"
+            )
+        head = f"SavedEncoder of the view {self.view} ({names}, {count / 1e6:.1f} M parameters)"
+        return f"{head}\n  in:  {data}\n  out: tokens (B, N, {self.embed_dim}), pooled (B, {self.embed_dim})"
 
 
 def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:
@@ -114,11 +261,11 @@ def export_official(
     description = _describe(config, licence=f"that of the {name} checkpoint")
     encoder = SavedEncoder(method.tokenizer, method.encoder, description)
     save_encoder(path, encoder)
-    return encoder.eval()
+    return encoder.eval().freeze()
 
 
 def load_encoder(path: str | Path, pretrained: bool = True, view: str | None = None) -> SavedEncoder:
-    """Opens a saved encoder, in eval mode. `path`: its folder, or that of a run.
+    """Opens a saved encoder, in eval mode, without gradients until `train()`. `path`: its folder, or that of a run.
 
     `pretrained=False`: the same shape with random weights (a baseline). `view`: which one, where the run has several.
     Raises: UserError when files are missing or damaged, when the config names anything outside the allow-list, and
@@ -130,7 +277,7 @@ def load_encoder(path: str | Path, pretrained: bool = True, view: str | None = N
         raise UserError(f"{path} holds an encoder of the view {config['view']}, none of view={view}.")
 
     # Copies: building completes nodes, and the config is that of the file.
-    nodes = {key: deepcopy(config[key]) for key in ("tokenizer", "encoder")}
+    nodes = {key: deepcopy(config[key]) for key in ("tokenizer", "encoder", "reader") if key in config}
     checked_targets(nodes)
     tokenizer = build(nodes["tokenizer"], key="tokenizer", kind=Tokenizer)
     scope = getattr(tokenizer, "provides", {})
@@ -139,7 +286,7 @@ def load_encoder(path: str | Path, pretrained: bool = True, view: str | None = N
     saved = SavedEncoder(tokenizer, encoder, config)
     if pretrained:
         saved.load_state_dict(_read_weights(path / "model.safetensors", saved))
-    return saved.eval()
+    return saved.eval().freeze()
 
 
 def open_encoder(modality: str, name: str, weights: str | Path | None = None) -> SavedEncoder:
@@ -163,7 +310,7 @@ def open_encoder(modality: str, name: str, weights: str | Path | None = None) ->
         *_, official = config["method"]["official"]  # the method's own name follows those that it extends
         method, config = open_official(official, read_checkpoint(weights))
         licence = f"that of {Path(weights).name}"
-    return SavedEncoder(method.tokenizer, method.encoder, _describe(config, licence)).eval()
+    return SavedEncoder(method.tokenizer, method.encoder, _describe(config, licence)).eval().freeze()
 
 
 def _find_encoder(path: Path, view: str | None) -> Path:
@@ -181,9 +328,12 @@ def _find_encoder(path: Path, view: str | None) -> Path:
 
 def _describe(config: Mapping[str, Any], licence: str) -> dict[str, Any]:
     """The contents of config.json, from the config of a run whose method was built."""
+    reader = config["modality"]["reader"]
     return {
         "format": FORMAT,
         "view": config["modality"]["name"],
+        "values": load_target(reader["_target_"]).values,
+        "reader": reader,
         "tokenizer": config["method"]["tokenizer"],
         "encoder": config["method"]["encoder"],
         "origin": {

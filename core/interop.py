@@ -9,16 +9,11 @@ import argparse
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from math import isqrt
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from core.config import compose, official_names
@@ -29,6 +24,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch
 
 State = Mapping[str, Tensor]
+WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "params")
 DECODER_PREFIX = "readouts."  # of our names of tensors that an encoder-only file lacks
 
 
@@ -49,11 +45,27 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class OtherNames:
+    """The same network as another library names it: official names by `rules`, where a key matches `mark`.
+
+    `options(config)`: the official constructor's options, of the config that the library saves beside the
+    weights and of its own defaults.
+    """
+
+    library: str
+    mark: str
+    _: KW_ONLY
+    rules: tuple[Rule, ...]
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+
+
+@dataclass(frozen=True)
 class Official:
     """The reader of one official code base's checkpoints. Lives on a page of `modalities/<m>/methods/`.
 
     `overrides(state, settings)`: the config overrides that give the checkpoint's sizes and options.
     `rules`: key map; only renames, permutes, concatenates and splits, so that it carries gradients too.
+    `other_names`: of other libraries, whose files are read as well.
     `replay(io, settings)`: recorded input and randomness of a reference vector as (batch, draws).
     """
 
@@ -62,7 +74,17 @@ class Official:
     _: KW_ONLY
     rules: tuple[Rule, ...]
     overrides: Callable[[State, Mapping[str, Any]], list[str]]
+    other_names: tuple[OtherNames, ...] = ()
     replay: Callable[[State, Mapping[str, Any]], tuple[Batch, dict]] | None = None
+
+    def official_names(self, state: State, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any], list[str]]:
+        """Tensors by official names, options with those of the library that wrote the file, and notes."""
+        for names in self.other_names:
+            if any(re.fullmatch(names.mark, key) for key in state):
+                page = replace(self, rules=names.rules)
+                note = f"The names are those of {names.library}."
+                return page.keys(state), {**names.options(settings), **settings}, [note, *page.notes(state)]
+        return state, dict(settings), []
 
     def keys(self, state: State, checkpoint: State | None = None) -> dict[str, Tensor]:
         """Official names -> ours, for weights, gradients or anything of the same shapes; some may be absent.
@@ -133,8 +155,13 @@ def open_official(
 
     # Targets as published, for users' own data; those of the generated world are simpler.
     choices = [f"modality={official.modality}", f"method={official.method}", "data=folder", "data.root=none"]
-    config = compose([*choices, *overrides])
-    method = build_method(config)
+    try:
+        config = compose([*choices, *overrides])
+        method = build_method(config)
+    except UserError as error:
+        raise UserError(
+            f"The checkpoint's sizes make no {official.method}: {error} {description(name, state)}"
+        ) from None
 
     # Parameters that are never trained (a backbone's unused last norm) may be absent.
     buffers = {key for key, _ in method.named_buffers()}
@@ -152,70 +179,13 @@ def open_official(
     unexpected = mapped.keys() - expected.keys()
     misshapen = {key for key in mapped.keys() & expected.keys() if mapped[key].shape != expected[key].shape}
     if missing or misshapen or unexpected:
-        raise UserError(_mismatch(name, missing, unexpected, misshapen))
+        raise UserError(f"{_mismatch(name, missing, unexpected, misshapen)} {description(name, state)}")
     if notes:
         warnings.warn(" ".join(notes), stacklevel=3)
 
     method.load_state_dict(mapped, strict=False)
     method.follow(mapped)
     return method, config
-
-
-class _Opaque:
-    """Replaces an object of a pickle that is not needed: takes any arguments and state, and drops them."""
-
-    def __init__(self, *args):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-
-# Beside the weights, training scripts save numbers of NumPy and paths. None of these is called: see
-# `_Opaque`.
-_OPAQUE_NAMES = (
-    *("numpy.dtype", "numpy.ndarray"),
-    *("numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
-    *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
-    *("pathlib.PosixPath", "pathlib.WindowsPath"),
-    *("pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
-)
-_HARMLESS = [argparse.Namespace, *((_Opaque, name) for name in _OPAQUE_NAMES)]
-
-
-def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """The contents of a checkpoint file (.safetensors, or .pth / .pt of tensors); pickled code is refused.
-
-    Command lines (argparse), numbers of NumPy and paths beside the tensors are no code: the first are read,
-    the others passed over.
-    Raises: UserError when it is missing, damaged or holds anything else that would have to be unpickled.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-
-        # Pickles of another protocol bring a warning; they are read or refused alike.
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; pass a checkpoint file or a run's folder.") from None
-    except UnpicklingError as error:
-        raise UserError(f"{path} {_unread(str(error))}") from None
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise UserError(f"{path} is no readable checkpoint: {error}") from None
-
-
-def _unread(error: str) -> str:
-    """The reason why a pickle is refused, from PyTorch's own message."""
-    name = re.search(r"GLOBAL ([\w.]+)", error)
-    if name is None:
-        return "is no readable checkpoint: it is damaged, or a pickle of another kind than torch.save writes."
-    return (
-        f"holds more than tensors ({name[1]}), which is not read: it could run code. Ask its authors for "
-        "safetensors, or, where you trust the file, save its weights alone: "
-        'torch.save(torch.load(path, weights_only=False)["model"], "weights.pth")'
-    )
 
 
 def find_official(name: str) -> Official:
@@ -229,18 +199,13 @@ def find_official(name: str) -> Official:
 
 def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, without the wrappers and prefixes that training scripts add."""
-    tensors, misfits = {}, []
+    tensors = {}
     for key, value in _weights(state).items():
-        name = re.sub(r"^(module\.|_orig_mod\.|backbone\.|model\.)+", "", key)
-        if name == "config" and isinstance(value, Mapping):  # SparK's, which is read by `arguments`
-            continue
+        if isinstance(key, str) and isinstance(value, Tensor):
+            tensors[re.sub(r"^(module\.|_orig_mod\.|backbone\.|model\.)+", "", key)] = value
 
-        tensors[name] = value
-        if not isinstance(value, Tensor):
-            misfits.append(name)
-
-    if misfits or not tensors:
-        raise UserError(f"The checkpoint holds no tensors under {misfits[:3] or 'any key'}; pass its weights.")
+    if not tensors:
+        raise UserError(f"The checkpoint holds no tensors by name, but {_shortened(list(map(str, state)))}.")
     return tensors
 
 
@@ -253,16 +218,40 @@ def arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for part in (args, config):
         if isinstance(part, Mapping):
-            options |= {key: value for key, value in part.items() if value is not None}
+            plain = int | float | str | list | tuple
+            options |= {key: value for key, value in part.items() if isinstance(value, plain)}
     return options
 
 
 def _weights(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The contents of the innermost wrapper."""
-    for wrapper in ("model", "module", "model_state", "state_dict"):
-        if isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    return state
+    """The contents of the innermost wrapper: one of the usual names, else the only part that holds tensors.
+
+    Raises: UserError where there are several such parts.
+    """
+    parts = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping) and _holds_tensors(value):
+            parts[name] = value
+
+    for wrapper in WRAPPERS:
+        if wrapper in parts:
+            return _weights(parts[wrapper])
+    if not parts or any(isinstance(value, Tensor) and value.dim() for value in state.values()):
+        return state
+    if len(parts) > 1:
+        raise UserError(
+            f"The checkpoint holds several sets of weights, {', '.join(map(str, parts))}: pass one of them."
+        )
+    return _weights(*parts.values())
+
+
+def _holds_tensors(value: Mapping[Any, Any]) -> bool:
+    """Whether a part of a checkpoint holds weights: tensors by name, at any depth of wrappers."""
+    for name, item in value.items():
+        is_wrapper = isinstance(item, Mapping) and _holds_tensors(item)
+        if isinstance(name, str) and (is_wrapper or isinstance(item, Tensor)):
+            return True
+    return False
 
 
 def settings(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -463,60 +452,85 @@ def _translate(
     name: str, official: Official, state: State, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """Tensors by our names, overrides of the config, and notes for the user."""
+    reason: Exception
     try:
-        mapped = official.keys(state)
-    except UserError as error:
         # An option that is refused by its name makes a clearer message than the first unknown key.
-        reason = _refusal(official, state, settings) or error
-        raise UserError(f"{reason}{_other_names(name, state)}") from None
-
-    try:
         with warnings.catch_warnings(record=True, action="always") as doubts:
-            overrides = official.overrides(state, settings)
+            named, options, notes = official.official_names(state, settings)
+            overrides = official.overrides(named, options)
+        mapped = official.keys(named)
+    except UserError as error:
+        reason = error
     except KeyError as error:
-        raise UserError(
-            f"Official {name} checkpoints hold {error.args[0]!r}, this one does not. "
-            f"It holds {_shortened(list(state))}.{_other_names(name, state)}"
-        ) from None
+        reason = UserError(f"Official {name} checkpoints hold {error.args[0]!r}, this one does not.")
+    except (ValueError, TypeError, IndexError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = UserError(f"Its tensors have other shapes than those of official {name} checkpoints ({error}).")
+    else:
+        notes += official.notes(named)
+        notes += [str(doubt.message) for doubt in doubts]
+        return mapped, overrides, notes
 
-    notes = official.notes(state)
-    notes += [str(doubt.message) for doubt in doubts]
-    return mapped, overrides, notes
-
-
-def _refusal(official: Official, state: State, settings: Mapping[str, Any]) -> UserError | None:
-    """The error by which an official module refuses an option of its constructor, if it does."""
-    with suppress(KeyError), warnings.catch_warnings(action="ignore"):
-        try:
-            official.overrides(state, settings)
-        except UserError as error:
-            return error
-    return None
+    raise UserError(f"{reason} {description(name, state)}") from None
 
 
-def _other_names(name: str, state: State) -> str:
-    """A hint at the official names whose rules read all of these tensors."""
+# Checkpoints that no reader takes, by the keys that show them.
+NETWORKS = (
+    (
+        r"(?:.*\.)?encoder\.trunk\.blocks\.0\..*|readouts\..*",
+        "Lacuna's own weights: pass the run's folder, not a file of it",
+    ),
+    (r"lora_\w+\..*|.*\.lora_[AB]\..*", "LoRA adapters, without the weights that they adapt: merge them first"),
+    (r".*\.register_tokens|register_tokens|reg_token", "a ViT with register tokens (DINOv2 and later)"),
+    (r"blocks\.0\.ls1\.gamma|.*layer\.0\.layer_scale1\..*", "a DINOv2 ViT, with a scale on every branch"),
+    (r"dist_token|.*distillation_token", "a DeiT with a distillation token"),
+    (r"(?:.*\.)?layers\.0\.blocks\.0\.attn\.relative_position_bias_table", "a Swin transformer"),
+    (r".*relative_position_bias_table|rel_pos_bias\..*", "a BEiT, with relative position biases"),
+    (r"visual\.(?:conv1|trunk)\..*|vision_model\..*|text_model\..*", "a CLIP or SigLIP model"),
+    (r"conv_proj\.weight|encoder\.layers\.encoder_layer_0\..*", "torchvision's ViT, whose names are its own"),
+    (r"blocks\.0\.attn\.qkv\.weight", "a ViT under timm's names with parts of its own"),
+    (r"(?:.*\.)?(?:encoder\.layer|layers)\.0\.attention\..*", "a model of transformers"),
+    (r"(?:features\.|layer1\.0\.conv1|stem\.0|stages\.0).*", "a convolutional network"),
+    (r"convs\.0\..*|conv1\.lin(?:_src|_l)?\.weight", "a network of PyTorch Geometric"),
+)
+
+
+def description(name: str, state: State) -> str:
+    """A sentence about a checkpoint that `official=name` does not read: its kind, and its reader."""
     names = []
     for candidate in sorted(official_names()):
         if candidate != name and _reads(find_official(candidate), state):
             names.append(candidate)
-    return f" All its tensors fit official={' or '.join(names)}." if names else ""
+    fits = f"official={' or '.join(names)}"
+    if _reads(find_official(name), state):
+        return f"All its tensors have names of this method{f', and of {fits}' if names else ''}."
+    if names:
+        return f"It looks like a checkpoint of another method: all its tensors fit {fits}."
+
+    for pattern, network in NETWORKS:
+        if any(re.fullmatch(pattern, key) for key in state):
+            return f"It looks like {network}. It holds {_shortened(list(state))}."
+    readers = ", ".join(sorted(official_names()))
+    return f"It holds {_shortened(list(state))}, which fit none of official={readers}."
 
 
 def _reads(official: Official, state: State) -> bool:
+    """Whether the reader takes every tensor, and finds its sizes in them."""
     try:
-        return bool(official.keys(state))
-    except UserError:
+        with warnings.catch_warnings(action="ignore"):
+            named, options, _ = official.official_names(state, {})
+            official.overrides(named, options)
+            return bool(official.keys(named))
+    except (UserError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError):
         return False
 
 
 def _mismatch(name: str, missing: Set[str], unexpected: Set[str], misshapen: Set[str]) -> str:
     """The message for tensors that do not fit the method."""
-    lines = [f"These tensors are no official {name} checkpoint of a supported kind:"]
+    parts = []
     for fault, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
         if keys:
-            lines.append(f"  {fault}: {_shortened(sorted(keys))}")
-    return "\n".join(lines)
+            parts.append(f"{fault}: {_shortened(sorted(keys))}")
+    return f"These tensors are no official {name} checkpoint of a supported kind ({'; '.join(parts)})."
 
 
 def _shortened(keys: list[str]) -> str:

@@ -64,9 +64,12 @@ class RandomMasker(ViewMasker):
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
-        if self.rounding == "nearest" and tokens.layout.valid is None:
-            return keep_lowest(draws, tokens, keep=round(tokens.layout.count * (1 - self.ratio)))
-        return keep_lowest(draws, tokens, self.ratio)
+        if tokens.layout.valid is not None:
+            return keep_lowest(draws, tokens, self.ratio)
+
+        count, keep = tokens.layout.count, tokens.layout.count * (1 - self.ratio)
+        keep = round(keep) if self.rounding == "nearest" else int(keep)
+        return keep_lowest(draws, tokens, keep=count - checked_hidden(count - keep, count, self.ratio))
 
 
 class BlockMasker(ViewMasker):
@@ -107,7 +110,7 @@ class BlockMasker(ViewMasker):
         box = torch.where(covered.any(1), covered.to(torch.uint8).argmax(1), self.boxes)
 
         rank = (box + draws["noise"]).flatten(1)
-        hidden = int(prod(grid) * self.ratio)
+        hidden = checked_hidden(int(prod(grid) * self.ratio), prod(grid), self.ratio)
         return keep_lowest(-rank, tokens, keep=prod(grid) - hidden)
 
     def _spans(self, draws: Tensor, length: int) -> Tensor:
@@ -146,7 +149,7 @@ class CellMasker(ViewMasker):
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
         grid = tokens.layout.grid
         assert grid is not None, "draw_view refuses tokens without a grid"
-        count = ceil(draws.shape[1] * self.ratio)
+        count = checked_hidden(ceil(draws.shape[1] * self.ratio), draws.shape[1], self.ratio)
         cells = Rows(draws.argsort(1)[:, :count]).to_mask(draws.shape[1])
 
         # Every token is hidden with its cell.
@@ -210,6 +213,19 @@ def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generat
 
 
 def checked_ratio(ratio: float) -> float:
-    if not 0 <= ratio < 1:
-        raise UserError(f"masker.ratio={ratio} must lie in [0, 1): the share of tokens that is hidden.")
+    if not 0 < ratio < 1:
+        raise UserError(
+            f"method.masker.ratio={ratio} is the share of tokens that is hidden: it must be above 0 (else there is "
+            "nothing to predict) and below 1 (else there is nothing to see), such as 0.75."
+        )
     return ratio
+
+
+def checked_hidden(hidden: int, count: int, ratio: float) -> int:
+    """Raises UserError where a ratio, rounded, hides none or all of `count` tokens (or cells)."""
+    if not 0 < hidden < count:
+        raise UserError(
+            f"method.masker.ratio={ratio} hides {hidden} of the {count} tokens (or cells) of a sample: choose another "
+            "ratio, or more tokens by a smaller modality.patch or a larger modality.size."
+        )
+    return hidden

@@ -1,24 +1,37 @@
-"""A run's folder, opened again: its config, its log and evaluations, its trained method, its encoder."""
+"""A run's folder, opened again: its config, its log and evaluations, its trained method, its encoder.
+
+`python -m core.runs` lists the runs below a folder.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.config import compose, load
-from core.config.build import build, build_method
+from core.cli import command
+from core.config import compose, load, options
+from core.config.build import build_at, build_method
+from core.data.opening import open_source
+from core.encoding import Encoded, Encoding
 from core.engine.checkpoint import META, MODEL, STATE, Checkpoints, compare_shapes, find_damage
 from core.engine.run_dir import FINISHED
 from core.errors import UserError
 from core.export import SavedEncoder, load_encoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.settings import Engine
 from core.tokens import Progress
 
 CHANGEABLE = ("data", "modality.reader", "published")  # what an evaluation may set differently from its run
@@ -102,27 +115,79 @@ class Run:
         """The whole method with the newest checkpoint's weights. Raises UserError where there is none."""
         return open_method(self.path, self.config)
 
+    def encode(self, root: str | Path | None = None, *overrides: str, **settings: Any) -> Encoded:
+        """Features of your own samples in memory: arrays, and a table that pandas takes.
+
+        pandas.DataFrame(run.encode("photos").table())
+
+        `root`: your files, by default those of the run; `overrides` and `settings` as for `encoding`.
+        """
+        if root is not None:
+            overrides = (root_override(root), *overrides)
+        return self.encoding(*overrides, **settings).collect()
+
+    def encoding(self, *overrides: str, view: str | None = None, **settings: Any) -> Encoding:
+        """All samples of the run's data, or of other data by `overrides`, ready to be encoded.
+
+        `settings`: `split`, `tokens`, `batch_size`, `workers` and `device` of `core.encoding.Encoding`.
+        Raises: UserError for overrides of anything but the data, and where the run has not come to its end.
+        """
+        config = open_config(self.path, overrides)
+        encoder = self.encoder(view)
+        reader, source = open_source(config)
+        return Encoding(encoder, reader, source, reader_node=config["modality"]["reader"], **settings)
+
     def _repr_html_(self) -> str:
         """A notebook's view of the run: its choices and its progress."""
-        loss, steps = "-", f"{self.done} of {self.steps or '?'}"
-        if self.train:
-            loss = f"{self.train[-1]['loss']:.4f}"
-        if self.is_finished:
-            steps += ", finished"
+        rows = ""
+        for name, value in shown(self.summary).items():
+            rows += f"<tr><th>{name}</th><td>{escape(value)}</td></tr>"
+        return f"<table>{rows}</table>"
 
-        facts = {
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The key figures, plain JSON; None where there are none yet."""
+        state = "unfinished"
+        if self.is_finished:
+            state = "finished"
+        elif self.stops:
+            state = f"stopped: {self.stops[-1]['reason']}"
+
+        data = self.config["data"]
+        tasks = dict.fromkeys(record["task"] for record in self.evaluations.values())
+        return {
             "run": str(self.path),
             "modality": self.config["modality"]["name"],
             "method": self.config["method"]["name"],
             "size": self.config["size"]["name"],
-            "steps": steps,
-            "loss": loss,
+            "data": str(data.get("root") or data["name"]),
+            "seed": self.config["seed"],
+            "steps": self.done,
+            "planned": self.steps,
+            "loss": self.train[-1]["loss"] if self.train else None,
+            "skill": self.skill,
+            "evaluations": list(tasks),
+            "state": state,
+            "last activity": self.last_activity,
         }
 
-        rows = ""
-        for name, value in facts.items():
-            rows += f"<tr><th>{name}</th><td>{escape(value)}</td></tr>"
-        return f"<table>{rows}</table>"
+    @property
+    def skill(self) -> float | None:
+        """Held-out skill of the first objective, on the run's own data where it was measured on several."""
+        for name in sorted(self.evaluations, key=len):
+            record = self.evaluations[name]
+            if record["task"] != "reconstruction":
+                continue
+            for regions in record["figures"].values():
+                return regions.get("total", {}).get("skill", {}).get("value")
+        return None
+
+    @property
+    def last_activity(self) -> str:
+        """The time, UTC, at which its config, its log or an evaluation was last written."""
+        files = [self.path / "config.yaml", *self.path.glob("*.json*"), *self.path.glob("evaluation/*")]
+        newest = max(file.stat().st_mtime for file in files)
+        return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
     @property
     def last_logged(self) -> str | None:
@@ -134,7 +199,18 @@ class Run:
 
 def open_run(folder: str | Path) -> Run:
     """Reads a run's folder. Raises UserError unless it is one, or where its newest checkpoint is damaged."""
-    folder = Path(folder)
+    run = read_run(Path(folder))
+    if run.checkpoint is not None:
+        damage = find_damage(run.checkpoint)
+        if damage:
+            raise UserError(
+                f"The newest checkpoint of run={folder}, {run.checkpoint.name}, is damaged ({damage}); remove it."
+            )
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """As `open_run`, but the checkpoint's files are not read."""
     config = open_config(folder)
 
     lines: dict[str, list] = {"train": [], "held_out": [], "skip": [], "stop": []}
@@ -145,14 +221,6 @@ def open_run(folder: str | Path) -> Run:
     for file in sorted(folder.glob("evaluation/*.json")):
         evaluations[file.stem] = _read_evaluation(file)
 
-    checkpoint = Checkpoints(folder / "checkpoints", keep=1).newest()
-    if checkpoint is not None:
-        damage = find_damage(checkpoint)
-        if damage:
-            raise UserError(
-                f"The newest checkpoint of run={folder}, {checkpoint.name}, is damaged ({damage}); remove it."
-            )
-
     return Run(
         path=folder,
         config=config,
@@ -161,18 +229,56 @@ def open_run(folder: str | Path) -> Run:
         skips=lines["skip"],
         stops=lines["stop"],
         evaluations=evaluations,
-        checkpoint=checkpoint,
+        checkpoint=Checkpoints(folder / "checkpoints", keep=1).newest(),
     )
+
+
+def list_runs(folder: str | Path) -> Iterator[Run | tuple[Path, str]]:
+    """All runs below a folder, by name; of those that cannot be read, the path and the reason."""
+    for file in sorted(Path(folder).rglob("config.yaml")):
+        try:
+            yield read_run(file.parent)
+        except UserError as error:
+            yield file.parent, str(error)
+
+
+def expand_runs(runs: Iterable[str | Path]) -> list[Path]:
+    """The folders of runs; a folder of runs that differ in seed (`seeds=` of `core.train`) becomes those."""
+    paths = []
+    for run in map(Path, runs):
+        by_seed = _seed_runs(run)
+        paths += by_seed or [run]
+    return paths
+
+
+def _seed_runs(folder: Path) -> list[Path]:
+    """The runs in a folder that `seeds=` made, by number; empty for any other folder."""
+    if (folder / "config.yaml").exists():
+        return []
+    by_number = {}
+    for file in folder.glob("seed*/config.yaml"):
+        number = file.parent.name.removeprefix("seed")
+        if number.isdecimal():
+            by_number[int(number)] = file.parent
+    return [by_number[number] for number in sorted(by_number)]
 
 
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A run's config with overrides of its data; `data.root=` alone, after training on generated data, means a folder.
 
-    Raises: UserError where there is no run, or for overrides of anything but the data.
+    Of a saved encoder, such as a converted official one, the config of its modality with the encoder's reader.
+    Raises: UserError where there is neither, or for overrides of anything but the data.
     """
     file = run / "config.yaml"
-    if not file.exists():
-        raise UserError(f"run={run} is no folder of a run: it has no config.yaml.")
+    is_run = file.exists()
+    if not is_run and not (run / "config.json").exists():
+        by_seed = _seed_runs(run)
+        remedy = ""
+        if by_seed:
+            remedy = f" It holds runs of {len(by_seed)} seeds: give one of them, as run={by_seed[0]}."
+        raise UserError(
+            f"run={run} is no folder of a run (no config.yaml), nor a saved encoder (no config.json).{remedy}"
+        )
 
     for text in overrides:
         key = text.partition("=")[0]
@@ -181,10 +287,29 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
                 f"{text}: an evaluation takes its run as it is; it may set {' and '.join(CHANGEABLE)} only."
             )
 
+    if not is_run:
+        return _encoder_config(run, overrides)
     keys = {text.partition("=")[0] for text in overrides}
     if "data.root" in keys and "data" not in keys and "root" not in load(file)["data"]:
         overrides = ["data=folder", *overrides]
     return compose([f"config={file}", *overrides])
+
+
+def root_override(path: str | Path) -> str:
+    """`data.root=<path>` for `open_config`; relative ones begin with a dot: "[1].png" would be a list."""
+    return f"data.root={os.path.join(os.curdir, path)}"
+
+
+def _encoder_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The config by which samples are read for a saved encoder. Raises: UserError where no data are named."""
+    encoder = load_encoder(path, pretrained=False)
+    if not any(text.startswith(("data=", "data.root=")) for text in overrides):
+        raise UserError(f"run={path} is a saved encoder, which has no data of its own: give data.root=<your files>.")
+    if "reader" not in encoder.config:
+        raise UserError(f"run={path} was saved by an earlier version, without its reader: convert or train it again.")
+
+    reader = json.dumps(encoder.config["reader"])  # JSON is YAML
+    return compose([f"modality={encoder.view}", "data=folder", f"modality.reader={reader}", *overrides])
 
 
 def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
@@ -198,7 +323,7 @@ def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
             f"run={run} has no checkpoint to reconstruct with; train it first, or choose task=knn or linear."
         )
 
-    method = build_method(dict(config))
+    method: MaskedAutoencoder = build_method(dict(config), MaskedAutoencoder)
     load_weights(method, newest)
 
     means = {}
@@ -258,7 +383,8 @@ def _read_weights(source: Path) -> dict[str, Tensor]:
 
 def loader_workers(config: Mapping[str, Any]) -> int:
     """Loader processes, by the run's engine settings."""
-    return build(config["engine"], key="engine").loader_workers()
+    engine: Engine = build_at(config, "engine", Engine)
+    return engine.loader_workers()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -274,3 +400,78 @@ def _read_evaluation(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}); remove it, or evaluate again.") from None
+
+
+USAGE = """\
+python -m core.runs [folder=runs] [--json]    lists the runs below a folder with their key figures
+
+  --json    prints them as JSON instead, one run a line"""
+JSON_FLAG = "--json"
+WIDTH = 200  # columns, where there is no terminal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command(argv, lambda: USAGE, print_runs)
+
+
+def print_runs(argv: Sequence[str]) -> None:
+    """Prints the runs as a table or as JSON. Raises: UserError where there are none."""
+    settings, _ = options([word for word in argv if word != JSON_FLAG], {"folder": str}, strict=True)
+    folder = Path(settings.get("folder", "runs"))
+    if not folder.is_dir():
+        raise UserError(f"folder={folder} does not exist; give the folder that holds your runs.")
+
+    summaries, unreadable = [], []
+    for run in list_runs(folder):
+        if isinstance(run, Run):
+            summaries.append(run.summary)
+        else:
+            unreadable.append(run)
+    if not summaries and not unreadable:
+        example = f"python -m core.train run_dir={folder / '<name>'}"
+        raise UserError(f"folder={folder} holds no run; {example} makes one.")
+
+    if JSON_FLAG in argv:
+        for summary in summaries:
+            print(json.dumps(summary))
+        for path, reason in unreadable:
+            print(json.dumps({"run": str(path), "error": reason}))
+        return
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if summaries:
+        console.print(_table(summaries))
+    for path, reason in unreadable:
+        console.print(f"{path} cannot be read: {reason}", markup=False)
+
+
+def shown(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The key figures of a run as text."""
+    loss, skill = summary["loss"], summary["skill"]
+    return {
+        **{name: str(summary[name]) for name in ("run", "modality", "method", "size", "data", "seed")},
+        "steps": f"{summary['steps']} of {summary['planned'] or '?'}",
+        "loss": "-" if loss is None else f"{loss:.4f}",
+        "skill": "-" if skill is None else f"{skill:.3f}",
+        "evaluations": ", ".join(summary["evaluations"]) or "-",
+        "state": summary["state"],
+        "last activity": summary["last activity"],
+    }
+
+
+def _table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    rows = list(map(shown, summaries))
+    for name in rows[0]:
+        is_number = name in ("seed", "steps", "loss", "skill")
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row.values()))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -164,6 +164,31 @@ class Init:
         return cls(node.get("from"), node.get("part"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Settings of one start of a run; they are not saved with it.
+
+    `dry_run`: everything up to the first step, nothing is written. `accepts_data`: `data.changed=accept` was given, to
+    go on with other samples than before. `restates_schedule`: `optim.schedule=` was given, to go on with another course
+    of the rate.
+    """
+
+    dry_run: bool = False
+    accepts_data: bool = False
+    restates_schedule: bool = False
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> tuple["Start", list[str]]:
+        """The settings, and apart from them the overrides for `compose`. Raises: UserError."""
+        settings, overrides = options(words, {"dry_run": bool, "data.changed": Literal["accept"]})
+        start = cls(
+            dry_run=settings.get("dry_run", False),
+            accepts_data="data.changed" in settings,
+            restates_schedule=any(text.startswith("optim.schedule=") for text in overrides),
+        )
+        return start, overrides
+
+
 # Annotations of the keys that are in no group.
 ROOT = get_type_hints(Plan) | {
     "run_dir": str | None,

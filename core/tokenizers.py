@@ -90,7 +90,14 @@ class Patchify(Tokenizer):
         super().__init__()
         self.patch, self.size, self.channels = tuple(patch), tuple(size), channels
         if len(self.patch) != len(self.size):
-            raise UserError(f"tokenizer.patch {self.patch} and tokenizer.size {self.size} differ in number of axes.")
+            raise UserError(
+                f"modality.patch={list(self.patch)} and modality.size={list(self.size)} differ in number of axes."
+            )
+        if min(*self.patch, *self.size, channels) < 1:
+            raise UserError(
+                f"modality.patch={list(self.patch)} (by modality.side), modality.size={list(self.size)} and "
+                f"modality.channels={channels} must be at least 1."
+            )
         self.grid = self._grid(self.size)
 
     @property
@@ -107,9 +114,13 @@ class Patchify(Tokenizer):
         axes = len(self.patch)
         if data.dim() != axes + 2 or data.shape[1] != self.channels:
             shape = ", ".join(map(str, ("B", "C", *self.size)))
+            remedy = "Declare other data by modality.channels and modality.size."
+            if data.dim() == axes + 1:
+                remedy = "One sample needs the axis of the batch too: data[None]."
+            elif data.dim() == axes + 2 and data.shape[-1] == self.channels:
+                remedy = "Channels come second: torch.movedim(data, -1, 1)."
             raise UserError(
-                f"Input has shape {tuple(data.shape)}; expected ({shape}) with C = {self.channels}. "
-                "Declare other data by modality.channels and modality.size."
+                f"Input has shape {tuple(data.shape)}; expected ({shape}) with C = {self.channels}. {remedy}"
             )
 
         grid = self._grid(tuple(data.shape[2:]))

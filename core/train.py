@@ -27,6 +27,7 @@ Settings
   epochs= or steps=   length of the run            batch_size=   samples per step, over all processes
   data.root=          your files                   run_dir=      default runs/<modality>_<method>_<size>_<data>
   seed=               of data, masks and weights   precision=    auto, fp32 or bf16
+  seeds=              3: three runs, with seed, seed + 1 and seed + 2, in <run_dir>/seed0, seed1, …
   compile=            true: torch.compile          init.from=    a run or saved encoder to start from
                                                    init.part=    encoder.trunk: that part alone
   config=             <run>/config.yaml: the same run again
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        return command(argv, usage, start)
+        return command(argv, usage, start_run)
     except Interrupted as stopped:
         state = "The last step is saved" if stopped.saved else "The newest checkpoint stands"
         print(f"Stopped by {stopped}. {state}; resume by: python -m core.train {shlex.join(argv)}", file=sys.stderr)
@@ -54,13 +55,19 @@ def function(*overrides: str, **settings: Any) -> "Run":
     return train(*overrides, **settings)
 
 
-def start(argv: Sequence[str]) -> None:
-    # Loaded late: --help and typing errors should not wait for them.
+def start_run(argv: Sequence[str]) -> None:
+    from core.config import compose, options
+    from core.settings import Start
+
+    settings, overrides = options(argv, {"seeds": int | None})
+    start, overrides = Start.of(overrides)
+    compose(overrides)  # its errors come before torch is loaded
+
     from core.engine.distributed import connect
-    from core.training import run
+    from core.training import run_seeds
 
     with connect() as distributed:
-        run(argv, distributed)
+        run_seeds(overrides, settings.get("seeds"), distributed, start)
 
 
 def usage() -> str:

@@ -1,16 +1,21 @@
 """One run from its config to its end: data, method, training, then the saved encoder and its held-out skill."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import torch
 
 from core import defaults
 from core.config import compose, load
-from core.config.build import build, build_method
+from core.config.build import build_at, build_method
 from core.data.dataset import Samples
+from core.data.fingerprint import Fingerprint, fingerprint
 from core.data.loader import Loader
 from core.data.opening import open_source
 from core.data.reader import CachedReader, Reader, WholeReader
@@ -19,22 +24,25 @@ from core.engine.clock import Clock
 from core.engine.distributed import Distributed, connect
 from core.engine.loop import train_steps
 from core.engine.optim import Recipe
-from core.engine.run_dir import FINISHED, check_config, default_path, has_steps, lock_run_dir, save_config
+from core.engine.resume import check_resume
+from core.engine.run_dir import FINISHED, default_path, has_steps, lock_run_dir, seed_overrides
 from core.errors import UserError
-from core.evaluation import reconstruction
+from core.evaluation import reconstruction, verdicts
+from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
-from core.files import read_json, write_json
+from core.files import write_json
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, load_weights, open_run
+from core.saved import complete
 from core.seeding import seed_global
-from core.settings import Engine, Init, Plan, split
+from core.settings import Engine, Init, Plan, Start, split
 from core.tokens import Progress
 
 Stream = Callable[[int], Loader]  # batches from the k-th on
 
 
-ACCOUNT = "data.json"  # in a run's folder: the samples of its source, and whatever is passed over
+ACCOUNT = "account.json"  # in a run's folder: the samples of its source, and whatever is passed over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +59,39 @@ class Settings:
         """Builds them; completes the config's nodes."""
         settings: dict[str, Any] = {field.name: config.get(field.name) for field in fields(Plan)}
         plan = Plan(**settings)
-        recipe: Recipe = build(config["optim"], key="optim")
-        engine: Engine = build(config["engine"], key="engine")
+        recipe: Recipe = build_at(config, "optim", Recipe)
+        engine: Engine = build_at(config, "engine", Engine)
+        if config.get("published") is not None:
+            build_at(deepcopy(config), "published", Published)
         return cls(plan=plan, recipe=recipe, engine=engine, init=Init.of(config["init"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The samples of a run before any is read. `test`: number of held-out ones, or why there are none."""
+    """The samples of a run before any is read. `lack`: why there are none held out, where there are none."""
 
     reader: Reader
     source: Source
     train: Sequence[Item]
-    test: str
+    test: Sequence[Item]
+    lack: str
+
+    def fingerprint(self, config: Mapping[str, Any]) -> Fingerprint | None:
+        """The identity of the samples; None for generated ones, of which the config holds all."""
+        root = config["data"].get("root")
+        return None if root is None else fingerprint([self.train, self.test], str(root))
 
 
-def train(*overrides: str, **settings: Any) -> Run:
-    """Trains as `python -m core.train` does, or resumes, and returns the run.
+@overload
+def train(*overrides: str, **settings: Any) -> Run: ...
+
+
+@overload
+def train(*overrides: str, seeds: int, **settings: Any) -> list[Run]: ...
+
+
+def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | list[Run]:
+    """Trains as `python -m core.train` does, or resumes, and returns the run; with `seeds` a list of runs.
 
     run = train("modality=image", "data.root=photos", steps=100)
 
@@ -79,9 +103,13 @@ def train(*overrides: str, **settings: Any) -> Run:
     for key, value in settings.items():
         words.append(f"{key}={_as_override(value)}")
 
+    start, overrides = Start.of(words)
+    if start.dry_run:
+        raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
     with connect() as distributed:
-        run_dir = run(words, distributed)
-    return open_run(run_dir)
+        run_dirs = run_seeds(overrides, seeds, distributed, start)
+    runs = list(map(open_run, run_dirs))
+    return runs[0] if seeds is None else runs
 
 
 def _as_override(value: Any) -> str:
@@ -95,45 +123,66 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run(overrides: Sequence[str], distributed: Distributed) -> Path:
-    """Trains the run that the overrides describe, or resumes it; then exports and evaluates (main rank).
+def run_seeds(overrides: Sequence[str], seeds: int | None, distributed: Distributed, start: Start) -> list[Path]:
+    """`run`; with `seeds` one run after another, each with a seed of its own. Returns the runs' folders."""
+    run_dirs = []
+    for words in seed_overrides(overrides, compose(overrides), seeds):
+        config = compose(words)
+        if seeds is not None:
+            log_main(distributed, f"\nSeed {config['seed']}, {len(run_dirs) + 1} of {seeds}:")
+        run_dirs.append(run(words, config, distributed, start))
+
+    if seeds is not None:
+        folder = run_dirs[0].parent
+        text = f"All {seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
+        log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
+    return run_dirs
+
+
+def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
+    """Trains a run, or resumes it; then exports and evaluates (main rank). `config`: composed from the overrides.
 
     Nothing is written before the first step, so that a start that fails leaves nothing behind.
     Returns the run's folder. Raises: UserError; Interrupted.
     """
-    config = compose(overrides)
     run_dir = Path(config.get("run_dir") or default_path(config))
-    Settings.of(config)  # mistakes in them are reported before data are opened, which can take long
+    check_parts(config)
     data = open_data(config)
 
     choices = choose_defaults(overrides, config, data, run_dir)
     if choices:
         config = compose([*(choice.override for choice in choices), *overrides])
         config["chosen"] = {choice.key: {"value": choice.value, "reason": choice.reason} for choice in choices}
-        data = replace(data, reader=build(config["modality"]["reader"], key="modality.reader"))
+        data = replace(data, reader=build_at(config, "modality.reader", Reader))
         log_main(distributed, defaults.describe(choices))
 
     config["run_dir"] = str(run_dir)
     settings = Settings.of(config)
     seed_global(settings.plan.seed, distributed.device)
-    method = build_method(config)
+    method: MaskedAutoencoder = build_method(config, MaskedAutoencoder)
+    complete(config)
+    if data.reader.views is not None:
+        method.check_readouts(data.reader.views)
     stream = open_stream(config, settings, data, distributed)
+    clock = Clock.of(settings.plan, stream(0).steps_per_epoch, settings.recipe.accumulate)
 
     with lock_run_dir(run_dir) if distributed.main else nullcontext():
+        resume = None
         if distributed.main:
-            check_config(run_dir, config)
+            resume = check_resume(run_dir, config, data.fingerprint(config), clock.steps, start)
+        resume = distributed.from_main(resume)
 
-        if distributed.from_main((run_dir / FINISHED).exists()):
-            steps = read_json(run_dir / FINISHED)["steps"]
-            text = f"{run_dir} holds a finished run of {steps} steps: nothing to do. Another run_dir= trains again."
-            log_main(distributed, f"{text}\n{next_commands(run_dir, config)}")
+        if resume.is_over:
+            log_main(distributed, f"{nothing_to_do(run_dir, clock.steps)}\n{next_commands(run_dir, config)}")
             return run_dir
 
-        if settings.init.source is not None and not distributed.from_main(has_steps(run_dir)):
+        if settings.init.source is not None and resume.steps == 0:
             load_weights(method, Path(settings.init.source), settings.init.part)
 
-        log_main(distributed, summary(config, settings, data, method, stream, distributed))
-        steps = train_steps(
+        log_main(distributed, summary(config, settings, data, method, clock, distributed))
+        for change in resume.changes:
+            log_main(distributed, f"note: {change}")
+        train_steps(
             method,
             stream,
             settings.recipe,
@@ -141,20 +190,20 @@ def run(overrides: Sequence[str], distributed: Distributed) -> Path:
             settings.engine,
             run_dir,
             distributed,
-            begin=partial(save_start, run_dir, config, data),
+            begin=partial(begin, run_dir, data, resume.begin),
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
         )
         if distributed.main:
             finalize_run(config, method, run_dir)
-            write_json(run_dir / FINISHED, {"steps": steps})
+            write_json(run_dir / FINISHED, {"steps": clock.steps})
 
     log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
     return run_dir
 
 
-def save_start(run_dir: Path, config: dict[str, Any], data: Data) -> None:
-    """Writes the config, and the account of the data."""
-    save_config(run_dir, config)
+def begin(run_dir: Path, data: Data, write_config: Callable[[], None]) -> None:
+    """Writes the config and the account of the data, which makes the folder a run."""
+    write_config()
     write_json(run_dir / ACCOUNT, asdict(data.source.account()))
 
 
@@ -172,15 +221,23 @@ def choose_defaults(overrides: Sequence[str], config: Mapping[str, Any], data: D
     return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
 
 
+def check_parts(config: Mapping[str, Any]) -> None:
+    """Raises UserError for mistakes in settings and method, before data are opened, which can take long."""
+    draft = deepcopy(dict(config))
+    Settings.of(draft)
+    with torch.device("meta"):  # allocates nothing
+        build_method(draft, MaskedAutoencoder)
+
+
 def open_data(config: Mapping[str, Any]) -> Data:
     """Raises UserError where data are missing or unreadable."""
     reader, source = open_source(config)
-    items = source.items("train")
+    train: Sequence[Item] = source.items("train")
     try:
-        test = str(len(source.items("test")))
+        test, lack = source.items("test"), ""
     except UserError as error:
-        test = f"none ({error})"
-    return Data(reader=reader, source=source, train=items, test=test)
+        test, lack = [], str(error)
+    return Data(reader=reader, source=source, train=train, test=test, lack=lack)
 
 
 def open_stream(config: Mapping[str, Any], settings: Settings, data: Data, distributed: Distributed) -> Stream:
@@ -216,15 +273,8 @@ def finalize_run(config: dict[str, Any], method: MaskedAutoencoder, run_dir: Pat
     export_encoder(run_dir, method, config)
 
     record = reconstruction.evaluate_run(run_dir, method, config)
-    for name, regions in record["figures"].items():
-        text = regions["total"].get("result", "no hidden tokens")
-        if "skill" in regions["total"]:
-            skill = regions["total"]["skill"]
-            text = f"{skill['value']:.3f} [{skill['low']:.3f}, {skill['high']:.3f}]"
-        print(f"Held-out skill, {name}: {text}", flush=True)
-
-    if "reason" in record:
-        print(f"Held-out reconstruction was not measured: {record['reason']}", flush=True)
+    for line in verdicts.lines({"task": "reconstruction", **record}):
+        print(line, flush=True)
 
 
 def summary(
@@ -232,13 +282,11 @@ def summary(
     settings: Settings,
     data: Data,
     method: MaskedAutoencoder,
-    stream: Stream,
+    clock: Clock,
     distributed: Distributed,
 ) -> str:
     """The facts of the run that is about to start, one a line."""
     plan, recipe = settings.plan, settings.recipe
-    clock = Clock.of(plan, stream(0).steps_per_epoch, recipe.accumulate)
-
     trained = [p.numel() for p in method.parameters() if p.requires_grad]
     in_encoder = [p.numel() for p in method.encoder.parameters()]
     warmup = recipe.warmup(Progress(0, clock.steps, 0.0, clock.at(clock.steps).epochs))
@@ -246,11 +294,13 @@ def summary(
     if recipe.accumulate > 1:
         batch += f" in {recipe.accumulate} parts"
 
+    held_out = f"none ({data.lack})" if data.lack else str(len(data.test))
+
     facts = {
         "modality": config["modality"]["name"],
         "method": f"{config['method']['name']}, size {config['size']['name']}",
         "parameters": f"{sum(trained) / 1e6:.2f} M, {sum(in_encoder) / 1e6:.2f} M of them in the encoder",
-        "data": f"{config['data']['name']}: {len(data.train)} training samples, held out: {data.test}",
+        "data": f"{config['data']['name']}: {len(data.train)} training samples, held out: {held_out}",
         "batch": f"{batch}, {distributed.size} x {distributed.device.type}",
         "rate": f"{recipe.peak(plan.batch_size):.3g}, warm-up {warmup:.0f} steps, then {recipe.schedule}",
         "steps": f"{clock.steps} ({clock.at(clock.steps).epoch:.3g} epochs)",
@@ -264,12 +314,31 @@ def summary(
     return "\n".join(lines)
 
 
+def nothing_to_do(run_dir: Path, steps: int) -> str:
+    """The message for a run that is over, with the way to go on from it."""
+    return (
+        f"{run_dir} holds a finished run of {steps} steps: nothing to do. steps=<more> optim.schedule=constant "
+        "goes on from it; another run_dir= trains again."
+    )
+
+
 def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
-    """The commands to look at a run and to evaluate it."""
+    """The commands to look at a run, to evaluate it, to use its encoder and to go on from its weights."""
     task = "knn"
     if config.get("published") is not None:
         task = "published"
-    return f"Next:\n  python -m core.report run={run_dir}\n  python -m core.evaluate run={run_dir} task={task}"
+
+    path, config_file = shlex.quote(str(run_dir)), shlex.quote(str(run_dir / "config.yaml"))
+    longer = "steps" if config.get("steps") is not None else "epochs"
+    again = f"config={config_file} init.from={path} {longer}={config[longer]} run_dir=<another>"
+    commands = {
+        f"report run={path}": "curves and pictures",
+        f"evaluate run={path} task={task}": "compared with baselines",
+        f"encode run={path} data.root=<files> out=features.npz": "features of your files",
+        f"train {again}": f"from its weights on, as long again: {longer}= sets how long",
+    }
+    lines = [f"  python -m core.{command}  # {purpose}" for command, purpose in commands.items()]
+    return "\n".join(["Next:", *lines])
 
 
 def log_main(distributed: Distributed, text: str) -> None:

@@ -52,6 +52,21 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def spatial(side: int, base: Any) -> Any:
+    """One number as a list with its last two axes, the others from `base`, which may be a reference to a list."""
+    if is_reference(base):
+        return f"${{lacuna.spatial:{side},{base}}}"
+    return _spatial(side, base)
+
+
+def _spatial(side: int, base: Any) -> Any:
+    """Resolver of `spatial`; a number stays one where `base` is no list."""
+    if not isinstance(base, Sequence) or isinstance(base, str):
+        return side
+    axes = list(base)
+    return axes[:-2] + [side] * len(axes[-2:])
+
+
 def is_reference(value: Any) -> bool:
     return isinstance(value, str) and "${" in value
 
@@ -94,7 +109,7 @@ def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
         # OmegaConf has more resolvers, which read the environment; their names are refused, also in pieces.
         text = re.sub(r"\$\{\w[\w.@/-]*\}", "", value) if is_reference(value) else ""
         for name in re.findall(r"\$\{\s*(\.|[^{}:]*(?=:|\$\{))", text):
-            if name not in ("sized", "per_channel", "oc.select", "lacuna.merge"):
+            if name not in ("sized", "per_channel", "oc.select", "lacuna.merge", "lacuna.spatial"):
                 remedy = "there are whole paths from the root (no relative ones), sized:, per_channel: and oc.select:"
                 raise UserError(f"{path}: {value} asks for {name!r}; {remedy}.")
     try:
@@ -128,3 +143,4 @@ with warnings.catch_warnings(action="ignore", category=UserWarning):
     OmegaConf.register_new_resolver("sized", _sized, replace=True)
     OmegaConf.register_new_resolver("per_channel", _per_channel, replace=True)
     OmegaConf.register_new_resolver("lacuna.merge", _merge, replace=True)
+    OmegaConf.register_new_resolver("lacuna.spatial", _spatial, replace=True)

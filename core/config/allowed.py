@@ -11,8 +11,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
-from core.config.files import plugins
 from core.errors import UserError, suggestion
+from core.plugins import plugins
 from core.trees import paths
 
 LAYERS = (
@@ -94,7 +94,10 @@ def _check_name(name: Any, place: str) -> None:
         raise UserError(f"{place}{name!r} is no dotted name of a class or function.")
     if not is_allowed(".".join(parts[:-1])) or any(part.startswith("__") for part in parts):
         packages = ", ".join(package.removesuffix(".") for package in (*_own(), *LAYERS))
-        raise UserError(f"{place}a config may not name {name}. Allowed is what is defined in {packages}.")
+        raise UserError(
+            f"{place}a config may not name {name}. Allowed is what is defined in {packages}, and in plug-ins: packages "
+            "that are installed with an entry point of the group lacuna.plugins (docs/add-a-modality.md)."
+        )
 
 
 def _load_module(path: str, name: str, place: str) -> Any:

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from core.annotations import accepts, fit, item_hint
-from core.config import types
+from core.annotations import accepts, describe, fit, item_hint
+from core.config import files, types
 from core.config.allowed import checked_targets
 from core.errors import IncompatibleError, UserError, join, one_line, show
 from core.trees import paths
@@ -34,9 +34,26 @@ def build(node: Mapping, scope: Mapping[str, Any] | None = None, key: str = "", 
     return _make(node, kind, dict(scope or {}), key)
 
 
-def build_method(config: Mapping[str, Any]) -> Any:
-    """The method of a composed config."""
-    return build(config["method"], key="method")
+def build_at(config: Mapping[str, Any], key: str, kind: Any, scope: Mapping[str, Any] | None = None) -> Any:
+    """The part at a key of a config, "modality.reader", which a run cannot do without. Raises: as `build`."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping):
+        raise UserError(f"{key}={show(node)}: it must be {describe(kind)}, a mapping whose _target_ names its class.")
+    return build(node, scope, key=key, kind=kind)
+
+
+def build_method(config: Mapping[str, Any], kind: Any = Any) -> Any:
+    """The method of a composed config. Raises: as `build`; with the experiments that fit, where parts do not."""
+    try:
+        return build_at(config, "method", kind)
+    except IncompatibleError as error:
+        experiments = files.experiments(config["method"].get("name"))
+        if config.get("experiment") is not None or not experiments:
+            raise
+        remedy = f"Settings that fit this method: {' or '.join(experiments[:3])}."
+        raise IncompatibleError(f"{error} {remedy}", groups=error.groups) from None
 
 
 def _make(value: Any, hint: Any, scope: Mapping[str, Any], key: str) -> Any:

@@ -11,13 +11,16 @@ from core.config.allowed import checked_targets
 from core.config.files import SearchPath
 from core.config.types import check
 from core.errors import IncompatibleError, UserError
+from core.saved import check_saved, compare_nodes
 from core.settings import ROOT, split, typed_value
-from core.trees import is_reference, merge, nest, paths, resolve
+from core.trees import is_reference, merge, nest, paths, resolve, spatial
 
 ORDER = ("size", "optim", "engine", "method", "data", "modality", "experiment")  # of merging
 FIXED_BY_RUN = ("modality", "method", "size", "experiment")  # a saved config has their traces all over it
 DERIVED_FROM = ("size.", "modality.", "data.on_world.")  # in a saved config, nothing refers to these any more
 READER = ("modality.reader", "modality.pictures", "modality.baseline")  # but these are read as they stand
+# One number for a list means its last two axes: 96 is [96, 96] for images, [16, 96, 96] for clips.
+SPATIAL = ("modality.size", "modality.patch")
 # Two ways to set one thing, the second of which wins: where the first is typed, a file's second is dropped.
 EXCLUSIVE = {"epochs": "steps", "optim.base_lr": "optim.lr"}
 
@@ -55,10 +58,21 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
     tree = base
     for key, text in typed.items():
         if key not in groups:
-            tree = merge(tree, nest(key, typed_value(text, _hint(base, key), key)))
-    if missing := [path for path, value in paths(tree) if value == "???"]:
+            value = typed_value(text, _hint(base, key), key)
+            if key in SPATIAL and isinstance(value, int):
+                value = spatial(value, base["modality"].get(key.partition(".")[2]))
+            tree = merge(tree, nest(key, value))
+
+    tree = dict.fromkeys(base) | tree  # null takes a mapping out of the others, at the root it stays
+    for group in files.GROUPS:
+        if isinstance(tree[group], Mapping) and isinstance(base[group], Mapping):
+            tree[group] = {**tree[group], "name": base[group]["name"]}  # also of a part that was replaced
+
+    required = {path for path, value in paths(base) if value == "???"}
+    if missing := [path for path, value in paths(tree) if value == "???" or (value is None and path in required)]:
         examples = " ".join(f"{path}=<value>" for path in missing)
-        raise UserError(f"{' and '.join(missing)} must be given: {examples}")
+        origin = files.origin(tree.get("experiment"), searchpath)
+        raise UserError(f"{' and '.join(missing)} must be given: {examples}{'.' + origin if origin else ''}")
 
     try:
         config = resolve(tree)
@@ -92,6 +106,8 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
     choice = root["choose"] | files.picks("modality", modality, searchpath) | choice
     if missing := [group for group in ORDER if group not in choice]:
         raise UserError(f"modality={modality} chooses no {missing[0]}; give {missing[0]}=<name>.")
+    if not files.fits(modality, choice["data"], searchpath, group="data"):
+        raise files.refusal(modality, choice["data"], ".", searchpath, group="data")
 
     tree = {key: value for key, value in root.items() if key != "choose"}
     for group in ORDER:
@@ -108,10 +124,20 @@ def _from_saved(
     path: str, typed: Mapping[str, str], groups: Mapping[str, str], searchpath: SearchPath
 ) -> dict[str, Any]:
     """A run's config.yaml, for a folder of its own; other data, optim or engine may be chosen."""
+    if not path:
+        raise UserError("config= needs a file: config=<run>/config.yaml.")
     tree: dict[str, Any] = {**files.load(path), "run_dir": None}
-    nodes = [tree.get(group) for group in ("modality", "method")]
-    if not all(isinstance(node, Mapping) and "name" in node for node in nodes):
-        raise UserError(f"config={path} is no config of a run: it does not name a modality and a method.")
+    if not tree.keys() & {*files.GROUPS}:
+        raise UserError(f"config={path} is no config of a run: it names no modality and no method.")
+    try:
+        check_saved(tree, searchpath)
+        names = {group: tree[group]["name"] for group in files.GROUPS[:-1]}
+        if all(name in files.choices(group, searchpath) for group, name in names.items()):  # else its files are gone
+            compare_nodes(tree, _from_files({"experiment": "null", **names}, searchpath))
+    except UserError as error:
+        message = f"config={path} is of another version: {error} Correct the file, or train again."
+        raise UserError(message) from None
+
     if fixed := [f"{group}={name}" for group, name in groups.items() if group in FIXED_BY_RUN]:
         raise UserError(f"{fixed[0]} cannot be given with config=, which fixes it; drop one of them.")
     derived = [key for key in typed if key.startswith(DERIVED_FROM) and not key.startswith(READER)]
@@ -120,15 +146,6 @@ def _from_saved(
             f"{derived[0]} cannot be given with config=: a saved config holds the values that followed from it. Set "
             "those (method.…, modality.reader.…), or compose the run anew without config=."
         )
-    try:
-        if missing := files.read(files.choices("", searchpath)["train"]).keys() - tree.keys() - {"choose"}:
-            raise UserError(f"it has no {' and no '.join(sorted(missing))}.")
-        checked_targets(tree)
-        check(tree)
-    except UserError as error:
-        message = f"config={path} is of another version: {error} Correct the file, or train again."
-        raise UserError(message) from None
-
     pair = {group: tree[group]["name"] for group in ("modality", "method")}
     fresh = _from_files({**pair, **groups}, searchpath) if groups else {}
     return tree | {group: fresh[group] for group in groups}
@@ -139,6 +156,8 @@ def _hint(base: Mapping, key: str) -> Any:
     node: Any = base
     for name in key.split("."):
         node = node.get(name) if isinstance(node, Mapping) and "_target_" not in node else None
+    if node == "???":
+        return str | None
     return ROOT.get(key, str if isinstance(node, str) and not is_reference(node) else Any)
 
 

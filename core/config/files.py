@@ -3,14 +3,13 @@
 extends     the file of the same group that this one is merged into
 choose      files of other groups, {group: name}: in train.yaml, a modality or an experiment
 set         keys at the root of the config
-modalities  of a method: those it takes; without it, every one whose tokens fit
+origin      of an experiment: where its data are to be had
+modalities  of a method or of data: those it takes; without it, every one that fits
 methods     of a modality: methods that take it although they do not list it
 """
 
-import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -20,23 +19,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from core.errors import IncompatibleError, UserError, one_line, suggestion
+from core.plugins import plugins
 
 GROUPS = ("modality", "method", "size", "data", "optim", "engine", "experiment")
-DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "modalities": list, "methods": list}
+DIRECTIVES = {"extends": str, "choose": dict, "set": dict, "origin": str, "modalities": list, "methods": list}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 SearchPath = Sequence[str | Path]
-
-
-def plugins() -> dict[str, str]:
-    """Packages of the installed plug-ins, by the name of their entry point. Imports none of them."""
-    return _plugins(tuple(sys.path))
-
-
-@cache
-def _plugins(path: tuple[str, ...]) -> dict[str, str]:
-    entries = entry_points(group="lacuna.plugins")  # takes milliseconds, and depends on the path alone
-    return {entry.name: entry.value.partition(":")[0].strip() for entry in entries}
 
 
 def folders(extra: SearchPath = ()) -> list[Path]:
@@ -85,6 +74,9 @@ def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[di
     while name is not None:
         if name not in files or len(contents) > len(files):
             guess = suggestion(name, files, whole=f"{group}={name}")
+            elsewhere = [f"{other}={name}" for other in GROUPS if name in choices(other, searchpath)]
+            if elsewhere and not contents:
+                guess = f" There is {' and '.join(elsewhere)}."
             raise UserError(f"{source}: there is no such {group}.{guess}")
         contents.insert(0, read(files[name]))
         source, name = f"{files[name]}: extends: {contents[0].get('extends')}", contents[0].get("extends")
@@ -99,26 +91,42 @@ def picks(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str
     return choice
 
 
-def fits(modality: str, method: str, searchpath: SearchPath = ()) -> bool:
-    """Whether a method takes a modality: it lists it or has no list, or the modality's file lists the method."""
+def experiments(method: str, searchpath: SearchPath = ()) -> list[str]:
+    """The experiments that choose a method, as one types them."""
+    files = choices("experiment", searchpath)
+    return [f"experiment={name}" for name in sorted(files) if picks("experiment", name).get("method") == method]
+
+
+def origin(experiment: str | None, searchpath: SearchPath = ()) -> str:
+    """A sentence on where the data of an experiment are to be had; empty where its file does not say."""
+    if experiment not in choices("experiment", searchpath):
+        return ""
+    places = [content["origin"] for content in layers("experiment", experiment, searchpath) if "origin" in content]
+    return f" The data of experiment={experiment} are to be had from {places[-1]}." if places else ""
+
+
+def fits(modality: str, name: str, searchpath: SearchPath = (), *, group: str = "method") -> bool:
+    """Whether a method, or data, takes a modality: it lists it or has no list, or the modality's file lists it."""
     modalities, methods = None, []
     try:
-        for content in layers("method", method, searchpath):
+        for content in layers(group, name, searchpath):
             modalities = content.get("modalities", modalities)
         for content in layers("modality", modality, searchpath):
             methods = content.get("methods", methods)
     except UserError:  # a broken file, which fits nothing
         return False
-    return modalities is None or modality in modalities or method in methods
+    return modalities is None or modality in modalities or name in methods
 
 
-def refusal(modality: str, method: str, reason: str, searchpath: SearchPath = ()) -> IncompatibleError:
-    """The error that a method does not take a modality, with all that go together."""
-    names, pairs = sorted(choices("modality", searchpath)), sorted(choices("method", searchpath))
-    modalities = "|".join(name for name in names if fits(name, method, searchpath))
-    methods = "|".join(name for name in pairs if fits(modality, name, searchpath))
-    remedy = f"method={method} takes modality={modalities}; modality={modality} goes with method={methods}."
-    return IncompatibleError(f"method={method} cannot take modality={modality}{reason}\n{remedy}")
+def refusal(
+    modality: str, name: str, reason: str, searchpath: SearchPath = (), *, group: str = "method"
+) -> IncompatibleError:
+    """The error that a method, or data, does not take a modality, with all that go together."""
+    modalities, names = sorted(choices("modality", searchpath)), sorted(choices(group, searchpath))
+    takers = "|".join(other for other in modalities if fits(other, name, searchpath, group=group))
+    fitting = "|".join(other for other in names if fits(modality, other, searchpath, group=group))
+    remedy = f"{group}={name} takes modality={takers}; modality={modality} goes with {group}={fitting}."
+    return IncompatibleError(f"{group}={name} cannot take modality={modality}{reason}\n{remedy}")
 
 
 def load(path: str | Path) -> dict[str, Any]:

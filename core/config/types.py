@@ -1,7 +1,9 @@
 """Constructor annotations as the schema: which parameters a part has, and which values fit them."""
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
@@ -19,6 +21,7 @@ class Signature(NamedTuple):
 
     hints: Mapping[str, Any]
     required: frozenset[str]
+    defaults: Mapping[str, Any]  # those that are plain data, as YAML has them
     is_open: bool  # takes any keyword
 
 
@@ -28,17 +31,20 @@ def signature_of(target: Callable) -> Signature:
     home = getattr(init, "__module__", "builtins")  # that of object has none
     annotations = get_type_hints(init) if is_own(home) else {}
 
-    hints, required, is_open = {}, set(), False
+    hints, required, defaults, is_open = {}, set(), {}, False
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             hints[name] = annotations.get(name, Any)
             if parameter.default is parameter.empty:
                 required.add(name)
-            elif parameter.default is None and name in annotations:
+            elif is_own(home):
+                with suppress(TypeError):
+                    defaults[name] = json.loads(json.dumps(parameter.default))
+            if parameter.default is None and name in annotations:
                 hints[name] = annotations[name] | None
         # nn.Module's own constructor takes any keyword, and then refuses all of them.
         is_open |= parameter.kind is parameter.VAR_KEYWORD and home != "torch.nn.modules.module"
-    return Signature(hints, frozenset(required), is_open=is_open)
+    return Signature(hints, frozenset(required), defaults=defaults, is_open=is_open)
 
 
 def hints_of(node: Mapping, target: Callable, key: str) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class FolderSource(Source):
     `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files hold
     one sample per row (True) or are one sample (False); None tells them apart by names and labels. `reads_parts`:
     whether the reader cuts samples to parts that a list names by start and end. `sample_axes`: of a sample in an array
-    file, channels apart, so that a file of one sample is not read as rows; None: any number.
+    file, channels apart, so that a file of one sample is not read as rows; None: any number. `frame_extensions`: of
+    pictures; where no file is a sample, folders of numbered ones are (`clips`).
     Raises: UserError where a setting is missing or out of range.
     """
 
@@ -60,6 +61,7 @@ class FolderSource(Source):
         rows: bool | None = None,
         reads_parts: bool = False,
         sample_axes: int | None = None,
+        frame_extensions: Sequence[str] = (),
     ):
         if not str(root or "").strip():
             raise UserError("data.root is not set: give data.root=<folder, glob, list file, archive or array file>.")
@@ -67,7 +69,15 @@ class FolderSource(Source):
             raise UserError(f"data.holdout is {holdout}: it must be at least 0 and below 1, a fraction of the samples.")
 
         self.root, self.holdout, self.split_seed = str(root), holdout, split_seed
-        self._scan = Scan(extensions, labels, group, rows, reads_parts=reads_parts, sample_axes=sample_axes)
+        self._scan = Scan(
+            extensions,
+            labels,
+            group,
+            rows,
+            reads_parts=reads_parts,
+            sample_axes=sample_axes,
+            frame_extensions=frame_extensions,
+        )
 
     def items(self, split: str) -> list[Item]:
         if split not in self._contents.items:
@@ -105,6 +115,10 @@ class FolderSource(Source):
             passed_over=scan.leftovers.groups(),
             notes=list(dict.fromkeys([*scan.notes, *contents.notes])),
         )
+
+    @property
+    def split_is_drawn(self) -> bool:
+        return self.split_by.startswith("a fraction")
 
     @cached_property
     def _contents(self) -> Contents:
@@ -163,9 +177,10 @@ class FolderSource(Source):
             return by_files, "names of files"
 
         by_fraction = splits.by_fraction(keys, self.holdout, self.split_seed)
-        rule = (
-            f"a fraction, data.holdout={self.holdout}, of the {'groups' if len(set(keys)) < len(keys) else 'samples'}"
-        )
+        unit = "samples"
+        if len(set(keys)) < len(keys):
+            unit = "groups (or files with several parts)"
+        rule = f"a fraction of the {unit}, data.holdout={self.holdout}"
         ignored = {name for name in chain.from_iterable(containers) if splits.from_name(name)}
         if ignored:
             names = ", ".join(sorted(ignored)[:MOST_NAMES])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.data import splits, tables
 from core.data.account import Leftovers
+from core.data.clips import ClipFolders
 from core.data.places import Places
 from core.data.tables import Row, Table
 from core.errors import UserError
@@ -60,6 +61,7 @@ class ListReader:
     """Opens lists. `labels`, `group`: their columns to use, None for the usual names.
 
     `reads_parts`: whether samples may be parts of files. `leftovers`, `notes`: get whatever is left out or decided.
+    `clips`: folders that are samples.
     """
 
     extensions: Sequence[str]
@@ -68,10 +70,11 @@ class ListReader:
     reads_parts: bool
     leftovers: Leftovers
     notes: list[str]
+    clips: ClipFolders = field(default_factory=ClipFolders)
 
     def open(self, path: Path) -> ListFile:
         """A list that the user names. Raises: UserError where it is none, or names no file that exists."""
-        table = tables.read(path, self.labels, self.group, Places(path.parent, None, self.extensions))
+        table = tables.read(path, self.labels, self.group, Places(path.parent, None, self.extensions, self.clips))
         if all(row.file is None for row in table.rows):
             first = path.parent / table.rows[0].path
             raise UserError(
@@ -85,7 +88,7 @@ class ListReader:
 
         Lists named by split (train.csv, val.csv) go before others in the same folder, such as an all.csv.
         """
-        samples = [file for file in files if is_sample(file.name)]
+        samples = [file for file in files if is_sample(str(file))]
         lists: list[ListFile] = []
         for path in _likely(files, samples):
             listing = self._try(root, path, is_sample)
@@ -143,7 +146,7 @@ class ListReader:
 
     def _try(self, root: Path, path: Path, is_sample: Callable[[str], bool]) -> ListFile | None:
         """A file as a list; None where it is none. Raises: UserError for a list by its name that is damaged."""
-        places = Places(path.parent, root, self.extensions)
+        places = Places(path.parent, root, self.extensions, self.clips)
         if not tables.names_files(path, places):
             return None
 
@@ -184,6 +187,7 @@ class ListReader:
             reads_parts=self.reads_parts,
             leftovers=Leftovers(),
             notes=[],
+            clips=self.clips,
         )
 
     def _parts(self, listing: ListFile) -> list[Row]:
@@ -212,7 +216,7 @@ class ListReader:
             raise UserError(f"{where}, so that {listing.path} lists {row.path} twice, for different splits. Keep one.")
 
         if before.names != row.names:
-            labels = ", ".join(" ".join(names.values()) or "none" for names in (before.names, row.names))
+            labels = ", ".join(" ".join(map(str, names.values())) or "none" for names in (before.names, row.names))
             raise UserError(
                 f"{where} with labels {labels}: a sample is read once. Keep one row for each file, or list the parts "
                 "by columns start and end (video)."

@@ -1,9 +1,10 @@
 """Builds the reader and the source that a run's config names."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
-from core.config.build import build
+from core.config.build import build_at
 from core.config.types import signature_of, target_of
 from core.data.reader import Reader
 from core.data.sources import Source
@@ -13,10 +14,10 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     """The run's reader and source.
 
     The source also takes the plain settings of `data`, the reader's extensions and, where it has parameters of these
-    names, `reads_parts` and `sample_axes` of the reader.
+    names, `reads_parts`, `sample_axes` and `frame_extensions` of the reader.
     Raises: UserError for settings that do not fit.
     """
-    reader = build(config["modality"]["reader"], key="modality.reader")
+    reader: Reader = build_at(config, "modality.reader", Reader)
 
     scope: dict[str, Any] = {}
     for key, value in config["data"].items():
@@ -25,9 +26,12 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     scope["extensions"] = list(reader.extensions)
 
     # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
-    node = dict(config["data"]["source"])
-    target = target_of(node, key="data.source")
-    for name, value in (("reads_parts", reader.reads_parts), ("sample_axes", reader.sample_axes)):
+    draft = deepcopy(dict(config))
+    node = draft["data"].get("source")
+    target = target_of(node, key="data.source") if isinstance(node, Mapping) else None
+    for name in ("reads_parts", "sample_axes", "frame_extensions"):
         if target is not None and name in signature_of(target).hints:
-            node.setdefault(name, value)
-    return reader, build(node, scope, key="data.source")
+            value = getattr(reader, name)
+            node.setdefault(name, list(value) if isinstance(value, tuple) else value)
+    source: Source = build_at(draft, "data.source", Source, scope)
+    return reader, source

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,11 +41,12 @@ class Places:
     (annotations/train.csv) the folders beside that; "\\" counts as "/", and accents match in every encoding.
     Leading folders (of the machine that wrote the list) and a missing extension are looked past.
 
-    `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack.
+    `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack. `clips`: folders
+    that count as files.
     """
 
-    def __init__(self, folder: Path, top: Path | None, extensions: Sequence[str]):
-        self.extensions = tuple(extensions)
+    def __init__(self, folder: Path, top: Path | None, extensions: Sequence[str], clips: Container[str] = frozenset()):
+        self.extensions, self.clips = tuple(extensions), clips
         self.bases = _bases(folder, top)
         self.ways: list[Way] = []  # that led to files, the most frequent first
         self._ways: dict[str, Way | None] = {}  # by path as written
@@ -115,8 +116,13 @@ class Places:
         listing = self._list(real)
         if listing is None:
             return None
-        name = listing.files.get(name) or listing.files.get(canonical(name))
-        return name and os.path.join(real, name)
+        spelled = listing.files.get(name) or listing.files.get(canonical(name))
+        if spelled is not None:
+            return os.path.join(real, spelled)
+
+        spelled = listing.folders.get(name) or listing.folders.get(canonical(name))
+        clip = spelled and os.path.join(real, spelled)
+        return clip if clip in self.clips else None
 
     def _folder(self, path: str) -> str | None:
         """The folder of that name; every part may be spelled in another way."""
@@ -126,12 +132,12 @@ class Places:
         above, name = os.path.split(path)
         if not name or above == path:
             return None
-        above = self._folder(above)
-        listing = above and self._list(above)
-        if not listing:
+        real = self._folder(above)
+        if real is None:
             return None
-        name = listing.folders.get(canonical(name))
-        return name and os.path.join(above, name)
+        listing = self._list(real)
+        name = listing.folders.get(canonical(name), "") if listing else ""
+        return os.path.join(real, name) if name else None
 
     def _list(self, folder: str) -> Names | None:
         """Names in a folder; None where there is no such folder."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from core.data.facts import LOOKED_AT, DataFacts, SampleFacts, look_at
 from core.data.sources import Item, Part
 
+PIXELS = "pixels"  # uint8, or floats in [0, 1]
+
 
 @dataclass(frozen=True)
 class TokenLabels:
@@ -31,7 +33,9 @@ class Reader(ABC):
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
     extensions: tuple[str, ...]  # of the files it reads; lower case, with dot
+    values: str | None = None  # kind of its raw data, where a saved encoder can check it: PIXELS
     sample_axes: int | None = None  # axes of one sample in an array file, channels apart; None: any number
+    frame_extensions: tuple[str, ...] = ()  # of pictures: a folder of numbered ones is one sample, where any is
     reads_parts: bool = False  # whether it cuts a sample to `Item.part`; else lists of parts are refused
 
     @abstractmethod
@@ -50,6 +54,13 @@ class Reader(ABC):
     def read_views(self, item: Item, train: bool) -> dict[str, Any]:
         """Raw data of one item by view. Raises: BadSample with the reason."""
         return {self.view: self.read(item, train)}
+
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        """The views that it makes: its own; None for a reader that makes several (it overrides `read_views`)."""
+        if type(self).read_views in (Reader.read_views, WholeReader.read_views):
+            return (self.view,)
+        return None
 
     def collate_views(self, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
         """Many samples, all with the same views, as one batch by view."""
@@ -92,6 +103,12 @@ class WholeReader(Reader):
     def augment(self, raw: Any, train: bool) -> Any:
         """The result of `read`, drawn from a decoded sample, which stays unchanged."""
 
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        if type(self).augment_views is WholeReader.augment_views:
+            return super().views
+        return None
+
     def augment_views(self, raw: Any, train: bool) -> dict[str, Any]:
         """The result of `read_views`; readers that make several views override it."""
         return {self.view: self.augment(raw, train)}
@@ -114,10 +131,15 @@ class CachedReader(Reader):
     def __init__(self, reader: WholeReader, megabytes: float):
         self.reader, self.free_bytes = reader, int(megabytes * 2**20)
         self.view, self.extensions, self.reads_parts = reader.view, reader.extensions, reader.reads_parts
+        self.frame_extensions = reader.frame_extensions
         self.cache: dict[tuple[str, str | None, Part | None], Any] = {}
 
     def read(self, item: Item, train: bool) -> Any:
         return self.read_views(item, train)[self.view]
+
+    @property
+    def views(self) -> tuple[str, ...] | None:
+        return self.reader.views
 
     def read_views(self, item: Item, train: bool) -> dict[str, Any]:
         key = (item.path, item.member, item.part)

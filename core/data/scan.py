@@ -3,6 +3,7 @@
 import difflib
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from core.data import archives, arrays, sidecars, splits, tables
 from core.data.account import Leftovers
+from core.data.clips import ClipFolders, has_gaps
 from core.data.columns import Name
 from core.data.lists import Listing, ListReader
 from core.data.places import canonical
@@ -52,7 +54,8 @@ class Scan:
 
     `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many
     samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts of files.
-    `sample_axes`: of a sample in an array file, channels apart; None: any number.
+    `sample_axes`: of a sample in an array file, channels apart; None: any number. `frame_extensions`: of pictures, of
+    which folders of numbered ones are samples where no file is one.
     """
 
     def __init__(
@@ -64,9 +67,11 @@ class Scan:
         *,
         reads_parts: bool = False,
         sample_axes: int | None = None,
+        frame_extensions: Sequence[str] = (),
     ):
         self.extensions, self.labels, self.group, self.rows = tuple(extensions), labels, group, rows
         self.sample_axes = sample_axes
+        self._clips = ClipFolders(frame_extensions)
         self.leftovers = Leftovers()  # files that were not read
         self.label_sources: dict[str, dict[str, None]] = {}  # by label, in words; ordered sets
         self.notes: list[str] = []
@@ -77,6 +82,7 @@ class Scan:
             reads_parts=reads_parts,
             leftovers=self.leftovers,
             notes=self.notes,
+            clips=self._clips,
         )
 
     def entries(self, root: str) -> list[Entry]:
@@ -103,12 +109,15 @@ class Scan:
         # Keys are relative to the part of the glob before its first wildcard.
         base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         files: dict[Path, None] = {}  # an ordered set: several matches may lead to one file
-        for match in sorted(glob.glob(str(path), recursive=True)):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise UserError(f"data.root: nothing matches {path}.{_kinds(base)}")
+        for match in matches:
             files.update(dict.fromkeys(self._walk(Path(match))))
 
-        if files and all(map(self._is_table, files)):
+        if files and all(self._is_table(file.name) for file in files):
             return self._list_entries(base, self._open_lists(list(files)))
-        return self._files(base, files)
+        return self._files(base, self._with_clips(list(files)))
 
     def _file(self, path: Path) -> Iterable[Entry]:
         if path.suffix.lower() in tables.EXTENSIONS:
@@ -120,7 +129,7 @@ class Scan:
 
     def _folder(self, folder: Path) -> list[Entry]:
         """The samples that lists in it name, if any, and the files of folders for which no list stands."""
-        files = list(self._walk(folder))
+        files = self._with_clips(list(self._walk(folder)))
         listing = self._lists.find(folder, files, self._is_sample)
         files = [file for file in files if file not in listing.passed_over]
         if not listing.lists:
@@ -133,7 +142,7 @@ class Scan:
             name = _name(file, folder)
             if file in lists or os.path.normpath(file) in paths or _is_aux(name):
                 continue
-            if listing.covers(file) and self._is_sample(name):
+            if listing.covers(file) and self._is_sample(str(file)):
                 self._pass_over(UNLISTED, name)
             elif archives.is_archive(name):
                 self._pass_over(COPY, name)
@@ -161,7 +170,8 @@ class Scan:
             entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
             for entry in entries:
                 entry.containers = (*map(class_name, above), file.path.stem, *entry.containers)
-                entry.names |= {label: class_name(value) for label, value in row.names.items()}
+                for label, name in row.names.items():
+                    entry.names[label] = class_name(name) if isinstance(name, str) else name
                 entry.split, entry.group = row.split, row.group and class_name(row.group)
                 if row.part is not None:
                     entry.key, entry.part = f"{entry.key}@{row.part}", row.part
@@ -225,8 +235,22 @@ class Scan:
     def _is_readable(self, name: str) -> bool:
         return name.lower().endswith(self.extensions) and not _is_aux(name)
 
-    def _is_sample(self, name: str) -> bool:
-        return self._is_readable(name) and not self._is_table(name)
+    def _is_sample(self, path: str) -> bool:
+        return (self._is_readable(path) and not self._is_table(path)) or path in self._clips
+
+    def _with_clips(self, files: list[Path]) -> list[Path]:
+        """The files; where none is a sample, folders of numbered pictures stand for the pictures in them."""
+        if any(self._is_readable(file.name) for file in files):
+            return files
+
+        result = self._clips.in_place_of_pictures(files)
+        folders = [str(path) for path in result if str(path) in self._clips]
+        if folders:
+            self.notes.append(f"folders of numbered pictures are read as one clip each: {len(folders)}")
+        with_gaps = [folder for folder in folders if has_gaps(self._clips.numbers(folder) or [])]
+        if with_gaps:
+            self.notes.append(f"of these, {len(with_gaps)} lack pictures by their numbers, such as {with_gaps[0]}")
+        return result
 
     def _is_table(self, name: str) -> bool:
         """Whether a file may be a list of samples rather than a sample."""
@@ -242,7 +266,7 @@ class Scan:
 
     def _loose(self, file: Path, name: str) -> Iterator[Entry]:
         """The entry of a file that is one sample; none where it is of another kind."""
-        if self._is_readable(name):
+        if self._is_readable(name) or str(file) in self._clips:
             folders = _parts(name)[:-1]
             yield Entry(printable(name), str(file), folders=folders, containers=folders)
         else:
@@ -312,6 +336,8 @@ class Scan:
 
     def _why_empty(self) -> str:
         readable = f"This modality reads {', '.join(self.extensions)}, also inside .tar, .tar.gz and .zip"
+        if self._clips.extensions:
+            readable += ", and folders of numbered pictures"
         kinds = self.leftovers.by_kind()
         if not kinds:
             return f"It is empty. {readable}."
@@ -364,7 +390,9 @@ def _is_hidden(name: str) -> bool:
 
 def _name(file: Path, base: Path) -> str:
     """The path relative to `base` if it lies below, else in full."""
-    file = Path(os.path.normpath(file))
+    file, base = Path(os.path.normpath(file)), Path(os.path.normpath(base))
+    if file == base:  # a clip that is the root itself
+        return file.absolute().name
     if file.is_relative_to(base):
         file = file.relative_to(base)
     return file.as_posix()
@@ -384,6 +412,15 @@ def _expand(root: str) -> Path:
     if not path.exists() and Path(root.replace("\\", "/")).exists():
         path = Path(root.replace("\\", "/"))
     return path
+
+
+def _kinds(folder: Path) -> str:
+    """For messages about a glob: the files of its folder by extension."""
+    if not folder.is_dir():
+        return f" There is no folder {folder}."
+    counts = Counter(file.suffix or file.name for file in folder.iterdir() if file.is_file())
+    files = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
+    return f" {folder} holds {files or 'no files'}; ** stands for folders of any depth."
 
 
 def _similar(path: Path) -> str:

@@ -2,25 +2,52 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from core.config import load
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
+from core.saved import complete
 
 FINISHED = "finished.json"  # the mark of a run that came to its end
 PRECISION = "precision.json"  # the choice of precision=auto, and its reason
 CHANGEABLE = ("engine", "run_dir", "published")  # may differ between two starts of one run: they change no result
+EMPTY: Mapping[str, str] = MappingProxyType({})
 SHOWN = 12  # differing keys that a message lists
 
 
 def default_path(config: dict) -> Path:
     """runs/<modality>_<method>_<size>_<data>"""
     return Path("runs") / "_".join(config[group]["name"] for group in ("modality", "method", "size", "data"))
+
+
+def seed_overrides(overrides: Sequence[str], config: dict[str, Any], seeds: int | None) -> list[list[str]]:
+    """The overrides themselves; with `seeds` those for each of seed, seed + 1, …, whose runs lie in
+    `<run_dir>/seed<number>`. `config`: composed from them.
+
+    Raises: UserError for no seeds, and where the directory is a run itself.
+    """
+    if seeds is None:
+        return [list(overrides)]
+    if seeds < 1:
+        raise UserError(f"seeds={seeds} must be at least 1.")
+
+    path = Path(config.get("run_dir") or default_path(config))
+    if (path / "config.yaml").exists():
+        text = f"{path} holds a run; seeds={seeds} makes a folder of {seeds} runs"
+        raise UserError(f"{text}: choose another run_dir=.")
+
+    shared = [text for text in overrides if text.partition("=")[0] not in ("seed", "run_dir")]
+    by_seed = []
+    for seed in range(config["seed"], config["seed"] + seeds):
+        by_seed.append([*shared, f"seed={seed}", f"run_dir={path / f'seed{seed}'}"])
+    return by_seed
 
 
 @contextmanager
@@ -56,25 +83,33 @@ def has_steps(path: Path) -> bool:
     return (path / FINISHED).exists() or any((path / "checkpoints").glob("*step_*"))
 
 
-def check_config(path: Path, config: dict) -> None:
+def check_config(path: Path, config: dict, free: Collection[str] = (), remedies: Mapping[str, str] = EMPTY) -> None:
     """Compares a config with the one that the run in this directory began with.
 
-    Without a step there is no run: another config takes the directory over.
-    Raises UserError naming the keys that differ; settings of `engine` may.
+    `free`: keys that may differ, beside `CHANGEABLE`. Without a step there is no run: another config takes the
+    directory over. Raises UserError naming the keys that differ, and the `remedies` of single keys.
     """
     file = path / "config.yaml"
     if not file.exists():
         return
 
-    differing = compare(cast(dict, OmegaConf.to_container(OmegaConf.load(file))), config)
+    saved = load(file)
+    with suppress(UserError):  # of another version; its keys differ then
+        complete(saved)
+    differing = compare(saved, config, free)
     if differing and not has_steps(path):
         (path / PRECISION).unlink(missing_ok=True)
     elif differing:
-        more = f"\n  and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        raise UserError(
-            f"{path} holds a run with another config:\n  " + "\n  ".join(differing[:SHOWN]) + more + "\n"
+        lines = [f"{path} holds a run with another config:"]
+        lines += [f"  {key}: {old} -> {new}" for key, (old, new) in list(differing.items())[:SHOWN]]
+        if len(differing) > SHOWN:
+            lines.append(f"  and {len(differing) - SHOWN} more")
+
+        lines += dict.fromkeys(remedies[key] for key in differing if key in remedies)
+        lines.append(
             "Only engine.* may change within a run. Choose another run_dir=, or give the saved values to resume."
         )
+        raise UserError("\n".join(lines))
 
 
 def save_config(path: Path, config: dict) -> None:
@@ -84,16 +119,17 @@ def save_config(path: Path, config: dict) -> None:
         write_atomic(file, OmegaConf.to_yaml(OmegaConf.create(config)))
 
 
-def compare(old: dict, new: dict) -> list[str]:
-    """One line per key whose value differs, "size.dim: 128 -> 192"."""
+def compare(old: dict, new: dict, free: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """Both values of each key where they differ; of `CHANGEABLE` and `free` keys none."""
     before, after = flatten(old), flatten(new)
 
-    lines = []
+    differing = {}
     for key in {**before, **after}:
-        old_value, new_value = before.get(key, "(none)"), after.get(key, "(none)")
-        if key.split(".")[0] not in CHANGEABLE and old_value != new_value:
-            lines.append(f"{key}: {old_value} -> {new_value}")
-    return lines
+        values = before.get(key, "(none)"), after.get(key, "(none)")
+        is_free = key.split(".")[0] in CHANGEABLE or key in free
+        if not is_free and values[0] != values[1]:
+            differing[key] = values
+    return differing
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

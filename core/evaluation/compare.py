@@ -16,12 +16,11 @@ from core.evaluation.labelled import LabelledData, LabelSplit, draw_items, keys_
 from core.evaluation.probes import YES_FROM, Scores
 from core.evaluation.projection import fit_components
 from core.evaluation.settings import LabelledTask, LoaderSettings
+from core.evaluation.verdicts import of_differences
 from core.export import SavedEncoder, load_encoder
 from core.seeding import mix
 
-RANDOM, RAW = "random init", "PCA of raw input"
-SUPERVISED = "supervised, equal compute"  # the baseline without which nothing wins
-WINS, ABOVE, OPEN = "wins", "above the baselines measured", "not resolvable at this size"
+RAW = "PCA of raw input"
 HEADLINE_SEEDS = 5  # of training; with fewer a figure is a check
 COMPONENTS = 256  # of raw input; fewer where validation says so
 FIT_SAMPLES = 4096  # training samples the components are fitted on, drawn at random
@@ -105,25 +104,18 @@ def verdict(
     *,
     trainings: int,
 ) -> dict:
-    """The verdict over scores (R, T, …): "wins" only where the gain over every baseline is surely above 0.
+    """The differences of scores (R, T, …) to every baseline, above 0 where ours is better, and their verdict.
 
-    Without the supervised one among them that is but "above the baselines measured". A difference is above
-    0 where ours is better. `trainings`: how many trainings `ours` comes from.
+    `trainings`: how many trainings `ours` comes from.
     """
-    metric, least, differences = split.metric, np.inf, {}
+    metric, differences = split.metric, {}
     for name, theirs in baselines.items():
         gain = metric.gain(ours, theirs, groups=split.tested_groups, seed=split.options.seed)
         differences[name] = gain.as_dict()
-        least = np.minimum(least, gain.low)  # NaN where there is no interval
     best = max(baselines, key=lambda name: metric.utility(metric.value(baselines[name])))
 
-    result = OPEN
-    if least > 0 and SUPERVISED in baselines:
-        result = WINS
-    elif least > 0:
-        result = ABOVE
     return {
-        "result": result,
+        "result": of_differences(differences, best).word,
         "best_baseline": best,
         "difference": differences[best],
         "differences": differences,
@@ -228,19 +220,36 @@ def _settings(scores: Scores) -> list[dict]:
 
 
 def _protocol(task: LabelledTask, data: LabelledData, split: LabelSplit) -> dict:
-    options, folds = task.options, len(split.folds)
-    text = "as given"
-    if folds > 1 and split.groups is not None:
-        text = f"{folds} folds of whole groups ({len(np.unique(split.groups))} groups) over all samples"
-    elif folds > 1 and split.classes is not None:
-        text = f"{folds} folds over all of them, by class; the data set none aside"
-    elif folds > 1:
-        text = f"{folds} folds over all of them; the data set none aside"
+    options = task.options
     return {
         "pool": data.pool(task),
-        "split": text,
+        "split": _split_in_words(task, data, split),
         "train": task.train or "all",
         "shots": options.shots or "all",
         "seeds": options.seeds,
         "interval": "95 %, percentile bootstrap over test samples (whole groups where they carry one) and seeds",
     }
+
+
+def _split_in_words(task: LabelledTask, data: LabelledData, split: LabelSplit) -> str:
+    """How samples to test were told from samples to train on, and which of them pre-training may have read."""
+    folds, origin = len(split.folds), task.source.account().split_by
+    if split.groups is not None and folds > 1:
+        return f"{folds} folds of whole groups ({len(np.unique(split.groups))} groups) over all samples"
+    if folds == 1 and task.source.split_is_drawn:
+        return f"drawn at random, for the data mark none ({origin})"
+    if folds == 1 and data.tokens is not None:
+        return "as given"  # with the tokens, else by the samples that hold them
+    if folds == 1:
+        return f"as given ({origin})"
+
+    unit = "tokens" if data.tokens is not None else "samples"
+    text = f"{folds} folds over all {int(split.is_known.sum())} labelled {unit}"
+    if split.classes is not None:
+        text += ", by class"
+    if data.tested:
+        return f"{text}, as folds={folds} asks, beside the split of the data ({origin})"
+    if data.tokens is not None:
+        return f"{text}; the data mark none to test"
+    read = len(keys_of(data.fit_samples) & keys_of(data.items))
+    return f"{text}; the data mark none to test, and a run trained on them has read {read} of them, without labels"

@@ -8,15 +8,15 @@ augmentation, recipe, choice of rates and validation part; trying out rates is c
 costs the supervised one the most.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.config import load
@@ -30,125 +30,29 @@ from core.engine.optim import AdamW
 from core.engine.precision import DryRun, Precision, autocast
 from core.errors import UserError
 from core.evaluation.cache import cached
-from core.evaluation.compare import CONSTANT, RANDOM, SUPERVISED, compare, constant_scores, random_encoder
-from core.evaluation.features import extract, extractor, fingerprints, pooled
-from core.evaluation.labelled import (
-    Fold,
-    Label,
-    LabelledData,
-    LabelSplit,
-    TokenItems,
-    cache_key,
-    draw_shots,
-    pick,
-)
+from core.evaluation.classifier import save_classifier, write_predictions
+from core.evaluation.compare import CONSTANT, compare, constant_scores, random_encoder
+from core.evaluation.features import extract, extractor, fingerprints
+from core.evaluation.labelled import Fold, LabelledData, LabelSplit, cache_key, draw_shots, pick
+from core.evaluation.network import LabelledNetwork
 from core.evaluation.probes import Choice, Scores, validation_parts
 from core.evaluation.settings import LabelledTask, LoaderSettings, Pool
+from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import SavedEncoder, load_encoder
 from core.files import read_json
 from core.seeding import deterministic, mix
-from core.tokens import Batch, Progress
+from core.tokens import Progress
 
 RATES = (2e-3, 6e-4, 2e-4)  # tried at the first seed; the others take what it chose
 DEFAULT_RATE = 6e-4  # where there are too few samples to choose
 VALIDATION = 0.1  # of the training samples, for the rate and the moment to stop
+MOST_LINES = 10  # of progress, for one training
+NETWORK = "network/"  # in front of the names of kept weights
 MOST_EPOCHS = 300.0  # more than that is learned by heart
 RECIPE = {"betas": (0.9, 0.999), "weight_decay": 0.05, "warmup_share": 0.1, "clip": 1.0}
-SMOOTHING = 0.1  # of class labels
 LOOKS = 5  # at the validation part, evenly over a training; the weights of the best of them are kept
 COUNTED_SAMPLES = 8  # of the batch whose FLOPs are counted; their number changes nothing beyond rounding
 TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
-
-
-@dataclass(frozen=True)
-class Output:
-    """The part of a forward that training reads."""
-
-    loss: Tensor
-
-
-class LabelledNetwork(nn.Module):
-    """An encoder, a norm of its pooled features, a linear layer: raw data of its view -> outputs (B, classes).
-
-    Of other labels an output per question or value. `tokens`: where they carry the labels; outputs are then
-    of all tokens. Source: the head of facebookresearch/mae's fine-tuning (a norm of the mean token, small
-    weights, no bias).
-    """
-
-    def __init__(
-        self, encoder: SavedEncoder, label: Label, pool: Pool | Literal["token"], tokens: TokenItems | None = None
-    ):
-        super().__init__()
-        self.encoder, self.label, self.tokens = encoder, label, tokens
-        self.pool: Pool | Literal["token"] = pool
-        self.targets: Mapping[str, Tensor] = {}  # of the samples to train on, by key
-        self.norm = nn.LayerNorm(encoder.embed_dim, eps=1e-6)
-        self.head = nn.Linear(encoder.embed_dim, len(label.names))
-        nn.init.trunc_normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
-
-        # Values are learned standardised.
-        self.register_buffer("mean", torch.zeros(len(label.names)))
-        self.register_buffer("scale", torch.ones(len(label.names)))
-
-    def outputs(self, data: Any) -> Tensor:
-        return self.head(self.norm(pooled(self.encoder(data), self.pool)))
-
-    def forward(
-        self, batch: Batch, progress: Progress | None = None, generator: torch.Generator | None = None
-    ) -> Output:
-        """The loss of a labelled batch; called as methods are, so that the engine can count it."""
-        outputs = self.outputs(batch.views[self.encoder.view])
-        y = torch.cat([self.targets[key] for key in batch.keys]).to(outputs.device)
-        y = y.repeat_interleave(len(outputs) // len(y), 0)  # several views of a sample stand side by side
-        return Output(self.loss(outputs, y))
-
-    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Cross entropy of classes, binary one of known answers, squared error of standardised values."""
-        if self.label.kind == "classes":
-            return F.cross_entropy(outputs, y, ignore_index=-1, label_smoothing=SMOOTHING)
-
-        is_known = ~y.isnan()
-        if self.label.kind == "answers":
-            error = F.binary_cross_entropy_with_logits(outputs, y.nan_to_num(), reduction="none")
-        else:
-            error = (outputs - (y.nan_to_num() - self.mean) / self.scale).square()
-        return (error * is_known).sum() / is_known.sum().clamp(min=1)
-
-    def predictions(self, data: Any) -> Tensor:
-        """Class numbers (B,), answers, 0 or more for yes, or values."""
-        outputs = self.outputs(data)
-        if self.label.kind == "classes":
-            return outputs.argmax(1)
-        return outputs.float() * self.scale + self.mean
-
-    def set_targets(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Trains on these items from now on; returns the samples to read, which they are or are tokens of."""
-        y = self._target(items)
-        if self.label.kind == "values":
-            self.mean, self.scale = y.nanmean(0), _nan_deviation(y)
-
-        if self.tokens is None:
-            self.targets = dict(zip(map(attrgetter("key"), items), y.split(1), strict=True))
-            return items
-
-        # Tokens of the same samples that are not among the items have no label.
-        samples, flags = self.tokens.select(items)
-        self.targets = {}
-        for key, selected in flags.items():
-            target = self._target(self.tokens.by_sample[key])
-            target[~selected] = torch.tensor(self.label.unknown, dtype=target.dtype)
-            self.targets[key] = target
-        return samples
-
-    def _target(self, items: Sequence[Item]) -> Tensor:
-        y = torch.from_numpy(self.label.values(items))
-        if self.label.kind == "classes":
-            return y
-        return y.float()
-
-    def no_weight_decay(self) -> set[str]:
-        return set()
 
 
 def fit(
@@ -160,8 +64,9 @@ def fit(
     rate: float,
     samples: float,
     seed: int,
+    name: str = "",
 ) -> float | None:
-    """Trains in place on `samples` augmented samples.
+    """Trains in place on `samples` augmented samples; `name`: under which its epochs are printed, to stderr.
 
     Returns the best figure on `validation`, keeping its weights.
 
@@ -178,6 +83,7 @@ def fit(
     if validation:
         looks = {round(clock.steps * (i + 1) / LOOKS) - 1 for i in range(LOOKS)}
 
+    lines = EpochLines(name, clock.steps, samples / len(fitted))
     metric, y = network.label.metric, network.label.values(validation)
     optimizer, best, weights = recipe.optimizer(network.to(device)), None, None
     with torch.random.fork_rng(_generators(device)), deterministic(True):
@@ -191,21 +97,68 @@ def fit(
             recipe.clip_gradients(optimizer)
             optimizer.step()
             optimizer.zero_grad()
+            lines.add(loss)
 
             if step in looks:
                 value = metric.value(metric.score(y, predict(network, validation, loader))[None])
                 if best is None or metric.utility(value) >= metric.utility(best):
                     best = value
-                    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+                    weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+                lines.note(f"validation {metric.name} {value:.3f}")
+            lines.show(step)
 
     if weights is not None:
         network.load_state_dict(weights)
     return best
 
 
-@torch.no_grad()  # not inference mode: tensors that modules keep from it could not be trained through
+class EpochLines:
+    """Progress of a training as lines, one at the end of each epoch, or of every few; the loss is their mean.
+
+    Losses are read from the device only when a line is printed. Without a `name` nothing is printed.
+    """
+
+    def __init__(self, name: str, steps: int, epochs: float):
+        self.name, self.steps, self.epochs = name, steps, epochs
+        self.total, self.count, self.text = None, 0, ""
+
+        count = min(MOST_LINES, steps, max(1, ceil(epochs)))
+        self.ends = {round(steps * (i + 1) / count) - 1 for i in range(count)}
+
+    def add(self, loss: Tensor) -> None:
+        self.total = loss.detach() if self.total is None else self.total + loss.detach()
+        self.count += 1
+
+    def note(self, text: str) -> None:
+        """Appended to the next line."""
+        self.text = f", {text}"
+
+    def show(self, step: int) -> None:
+        """Prints the line that is due after this step, if any."""
+        if not self.name or step not in self.ends or self.total is None:
+            return
+        epoch = (step + 1) / self.steps * self.epochs
+        loss = float(self.total) / self.count
+        line = f"{self.name}: epoch {epoch:.3g} of {self.epochs:.3g}, loss {loss:.4f}{self.text}"
+        print(line, file=sys.stderr, flush=True)
+        self.total, self.count, self.text = None, 0, ""
+
+
 def predict(network: LabelledNetwork, items: Sequence[Item], loader: LoaderSettings) -> np.ndarray:
     """Predictions (S,) or (S, L) for items that can all be read; of tokens, in the order of their samples."""
+    return _of_items(network, network.predictions, items, loader)
+
+
+def probabilities(network: LabelledNetwork, items: Sequence[Item], loader: LoaderSettings) -> np.ndarray:
+    """Probabilities (S, L) of classes or of a yes to each question, or values; items as for `predict`."""
+    return _of_items(network, lambda data: network.probabilities(network.outputs(data)), items, loader)
+
+
+@torch.no_grad()  # not inference mode: tensors that modules keep from it could not be trained through
+def _of_items(
+    network: LabelledNetwork, read: Callable[[Any], Tensor], items: Sequence[Item], loader: LoaderSettings
+) -> np.ndarray:
+    """Results of `read` on the data of these items."""
     network.eval()
     device, samples, flags = torch.device(loader.device), items, None
     if network.tokens is not None:
@@ -214,7 +167,7 @@ def predict(network: LabelledNetwork, items: Sequence[Item], loader: LoaderSetti
     predictions = []
     for batch in evaluation_batches(samples, loader.reader, loader.batch_size, loader.workers):
         with autocast(_precision(device), device):
-            predictions.append(network.predictions(batch.to(device).views[loader.reader.view]).cpu())
+            predictions.append(read(batch.to(device).views[loader.reader.view]).cpu())
 
     joined = torch.cat(predictions)
     if flags is not None:
@@ -224,11 +177,24 @@ def predict(network: LabelledNetwork, items: Sequence[Item], loader: LoaderSetti
 
 @dataclass(frozen=True)
 class Contender:
-    """A training: its first encoder, by seed, and how many samples it sees, by the training set's size."""
+    """A training: its first encoder, by seed, and how many samples it sees, by the training set's size.
+
+    `keeps`: of the first seed's trainings the predictions are kept, and of its first fold the network.
+    """
 
     name: str
     begin: Callable[[int], SavedEncoder]
     samples: Callable[[int], float] = field(kw_only=True)
+    keeps: bool = field(kw_only=True, default=False)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Scores (T, …) of a fold, the choice that validation made, and kept arrays."""
+
+    units: np.ndarray
+    choice: Choice
+    arrays: Mapping[str, np.ndarray] = field(kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,8 +243,8 @@ class Contest:
         return cache_key(self.task, self.data) | {"label": self.split.label.name}
 
 
-def evaluate_finetune(task: LabelledTask, data: LabelledData) -> dict:
-    """Figures of whole networks.
+def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> dict:
+    """Figures of whole networks; leaves a classifier and its predictions in `folder`, for each label.
 
     Raises: UserError where there are too few labels, or a run is not finished.
     """
@@ -286,14 +252,16 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData) -> dict:
     splits = data.splits(table.items, task.options)
     contests = contests_of(task, data, splits, table.items)
 
-    trained = Contender("trained", _saved(task.runs), samples=_epochs(task))
+    trained = Contender("trained", _saved(task.runs), samples=_epochs(task), keeps=True)
     untrained = Contender(RANDOM, _random(task), samples=_epochs(task))
     rival = Contender("compare_to", _saved(task.rivals), samples=_epochs(task))
     supervised, supervised_text = supervised_scores(task, contests)
 
-    ours, baselines, rivals = {}, {}, {}
+    ours, baselines, rivals, outcomes = {}, {}, {}, {}
     for name, contest in contests.items():
-        ours[name] = {"chosen": compete(trained, contest)}
+        trainings = train_all(trained, contest)
+        ours[name] = {"chosen": joined_scores(trainings, contest)}
+        outcomes[name] = trainings[0]
         baselines[name] = {
             CONSTANT[contest.split.label.kind]: constant_scores(contest.split),
             RANDOM: compete(untrained, contest).units,
@@ -311,7 +279,34 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData) -> dict:
         SUPERVISED: supervised_text,
     }
     figures = {"ours": ours, "baselines": baselines, "rivals": rivals}
-    return compare(task, data, table, splits, **figures, protocol=protocol)
+    record = compare(task, data, table, splits, **figures, protocol=protocol)
+    for name, contest in contests.items():
+        place = folder if len(contests) == 1 else folder / name.replace("/", "_")
+        record["figures"][name]["classifier"] = str(place.relative_to(task.runs[0]))
+        _keep(contest, outcomes[name], place)
+    return record
+
+
+def _keep(contest: Contest, trainings: Sequence[Training], folder: Path) -> None:
+    """Writes the network of the first fold as a classifier, and predictions for the tested items of all folds."""
+    task, split, state = contest.task, contest.split, trainings[0].arrays
+    network = contest.network(load_encoder(task.runs[0]), 0)
+    tensors = {}
+    for name in network.state_dict():
+        tensors[name] = torch.from_numpy(np.asarray(state[NETWORK + name]))
+    network.load_state_dict(tensors)
+
+    count = contest.size(contest.parts(split.folds[0], 0)[0])
+    text = f"{count} samples, of {task.runs[0]}"
+    if len(split.folds) > 1:
+        text += f", the training part of fold 1 of {len(split.folds)}"
+    save_classifier(folder, network, reader=task.reader_node, trained_on=text)
+
+    keys = [item.key for item in pick(contest.items, split.tested)]
+    outputs = []
+    for name in ("predictions", "probabilities"):
+        outputs.append(np.concatenate([training.arrays[name] for training in trainings]))
+    write_predictions(folder, split.label, keys, split.y[split.tested], *outputs)
 
 
 def contests_of(
@@ -355,20 +350,33 @@ def supervised_scores(task: LabelledTask, contests: Mapping[str, Contest]) -> tu
 
 def compete(contender: Contender, contest: Contest) -> Scores:
     """Trains it for every seed and fold; scores of the tested units, in the order of `split.tested`."""
-    units, choices = [], []
+    return joined_scores(train_all(contender, contest), contest)
+
+
+def train_all(contender: Contender, contest: Contest) -> list[list[Training]]:
+    """Its trainings, by seed and fold; later seeds take the rate that the first one chose in their fold."""
+    trainings = []
     rates: dict[int, float] = {}  # by fold
     for seed in range(contest.split.options.seeds):
         by_fold = []
-        for number, fold in enumerate(contest.split.folds):
+        for number in range(len(contest.split.folds)):
             candidates = RATES
             if number in rates:
                 candidates = (rates[number],)
-            scores, choice = _train(contender, contest, fold, seed, candidates)
-            assert choice.setting is not None, "a training chooses a rate"
-            rates[number] = choice.setting
-            by_fold.append(scores)
-            choices.append(choice)
-        units.append(contest.split.metric.join(by_fold))
+            training = _train(contender, contest, number, seed, candidates)
+            assert training.choice.setting is not None, "a training chooses a rate"
+            rates[number] = training.choice.setting
+            by_fold.append(training)
+        trainings.append(by_fold)
+    return trainings
+
+
+def joined_scores(trainings: Sequence[Sequence[Training]], contest: Contest) -> Scores:
+    """Scores of all seeds, those of the folds joined, and the choices made."""
+    units, choices = [], []
+    for by_fold in trainings:
+        units.append(contest.split.metric.join([training.units for training in by_fold]))
+        choices += [training.choice for training in by_fold]
     return Scores(np.stack(units), choices)
 
 
@@ -394,14 +402,18 @@ def flops_per_sample(module: nn.Module, samples: Sequence[Item], loader: LoaderS
     return flops.count(rehearse, "fp32") / size
 
 
-def _train(
-    contender: Contender, contest: Contest, fold: Fold, seed: int, rates: Sequence[float]
-) -> tuple[np.ndarray, Choice]:
-    """Scores (T, …) after the training whose rate validation prefers.
+def _train(contender: Contender, contest: Contest, number: int, seed: int, rates: Sequence[float]) -> Training:
+    """Scores (T, …) on a fold, by its number, after the training whose rate validation prefers.
 
     From the cache where it was done before.
     """
-    task, split = contest.task, contest.split
+    task, split, fold = contest.task, contest.split, contest.split.folds[number]
+    keeps_outputs = contender.keeps and seed == 0
+    keeps_network = keeps_outputs and number == 0
+    name = f"{split.label.name}, {contender.name}, seed {seed + 1} of {split.options.seeds}"
+    if len(split.folds) > 1:
+        name += f", fold {number + 1} of {len(split.folds)}"
+
     fitting, validation = contest.parts(fold, seed)
     test = split.test_rows(fold)
     if not validation and len(rates) > 1:
@@ -416,6 +428,7 @@ def _train(
         "rates": list(rates),
         "samples": samples,
         "batch_size": task.loader.batch_size,
+        "keeps": [keeps_outputs, keeps_network],
     }
 
     def train_rates() -> dict[str, np.ndarray]:
@@ -423,7 +436,7 @@ def _train(
         for rate in rates:
             network = contest.network(contender.begin(seed), seed)
             recipe = {"rate": rate, "samples": samples, "seed": mix(seed, 1)}
-            value = fit(network, fitting, validation, task.loader, **recipe)
+            value = fit(network, fitting, validation, task.loader, **recipe, name=f"{name}, rate {rate:g}")
             if value is None:
                 value = np.nan
             if best is None or split.metric.utility(value) > best:
@@ -434,19 +447,19 @@ def _train(
                     "rate": np.array(rate),
                     "validation": np.array(value),
                 }
+                if keeps_outputs:
+                    arrays["predictions"] = predictions
+                    arrays["probabilities"] = probabilities(network, pick(contest.items, test), task.loader)
+                if keeps_network:
+                    state = network.state_dict()
+                    arrays |= {f"{NETWORK}{key}": tensor.cpu().numpy() for key, tensor in state.items()}
         return arrays
 
     arrays = cached(key, train_rates)
     value = None
     if validation:
         value = float(arrays["validation"])
-    return arrays["units"], Choice("learning rate", float(arrays["rate"]), value)
-
-
-def _nan_deviation(y: Tensor) -> Tensor:
-    """Standard deviation (L,) of values (S, L) over known ones; 1 where they do not vary."""
-    deviation = (y - y.nanmean(0)).square().nanmean(0).sqrt()
-    return torch.where(deviation > 0, deviation, 1.0)
+    return Training(arrays["units"], Choice("learning rate", float(arrays["rate"]), value), arrays=arrays)
 
 
 def _epochs(task: LabelledTask) -> Callable[[int], float]:

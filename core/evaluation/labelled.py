@@ -1,5 +1,6 @@
 """load_labelled: the samples or tokens of a labelled task, their labels, and the rows that train and test."""
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -172,6 +173,12 @@ class LabelledData:
         """
         is_test = np.array([item.key in self.tested for item in items])
         groups = groups_of(items)
+        if self.tested and not is_test.any() and groups is None and not options.folds:
+            raise UserError(
+                f"None of the {len(self.tested)} test samples can be read, so there is nothing to judge by: check "
+                "their files. To be judged in folds over the other samples, give folds=5."
+            )
+
         splits = {}
         for label in self.labels:
             y = label.values(items)
@@ -190,7 +197,7 @@ def load_labelled(task: LabelledTask) -> LabelledData:
     """
     fit_samples = draw_items(task.source.items("train"), task.train, seed=[task.options.seed, 3])
     fit_keys = keys_of(fit_samples)
-    samples = list(_by_key([*fit_samples, *task.source.items("test")]).values())
+    samples = list(_by_key([*fit_samples, *_test_items(task)]).values())
 
     # Tokens carry the labels where samples do not.
     tokens = None
@@ -201,6 +208,8 @@ def load_labelled(task: LabelledTask) -> LabelledData:
 
     if tokens is None:
         items, tested = samples, frozenset(keys_of(samples) - fit_keys)
+        if asks_in_folds(task) and groups_of(samples) is None:
+            tested = frozenset()
         names = label_names(samples, task.source.classes, task.source.questions)
         kinds: dict[str, LabelKind] = {}
         for name in names:
@@ -230,6 +239,24 @@ def load_labelled(task: LabelledTask) -> LabelledData:
         hash=data_hash,
         tokens=tokens,
     )
+
+
+def asks_in_folds(task: LabelledTask) -> bool:
+    """Whether samples that the source drew at random to test are asked in folds together with all others.
+
+    `train=` counts the training samples of a split, and so keeps it.
+    """
+    return task.source.split_is_drawn and task.options.folds != 0 and task.train is None
+
+
+def _test_items(task: LabelledTask) -> Sequence[Item]:
+    """The samples to test; none where folds do without and the data have none."""
+    try:
+        return task.source.items("test")
+    except UserError:
+        if asks_in_folds(task) or task.options.folds:
+            return []
+        raise
 
 
 def keys_of(items: Sequence[Item]) -> set[str]:
@@ -338,35 +365,41 @@ def make_folds(
     """The given split as one fold.
 
     Where samples carry groups, every sample tested once in folds of whole groups; where none is set aside
-    to test, in shuffled folds of labelled samples, with their share of every class if they have one.
+    to test, or `options.folds` asks for it, in shuffled folds of labelled samples, with their share of every
+    class if they have one.
 
     Flags, classes and groups are (S,). Raises UserError where there are fewer groups, or samples of every
     class, than folds.
     """
     rows, folds = np.arange(len(is_test)), options.folds
-    if groups is not None and folds:
-        count = len(np.unique(groups))
+    count = 0 if groups is None else len(np.unique(groups))
+    if folds is None:
+        folds = min(options.default_folds, count) if count > 1 else options.default_folds
+    if groups is not None and folds and (count > 1 or options.folds):
         if folds < 2 or count < folds:
             raise UserError(f"folds={folds} does not fit {count} groups; choose 2 to {count}, or 0 to keep the split.")
         return list(starmap(Fold, GroupKFold(folds).split(rows, groups=groups)))
 
-    if is_test.any():
+    if is_test.any() and not options.folds:
         return [Fold(rows[~is_test], rows[is_test])]
 
     rows = rows[is_known]
     most, part = len(rows), "the labels are of"
     if classes is not None:
         most, part = int(np.bincount(classes[rows]).max(initial=0)), "the largest class has"
+    if options.folds is None:
+        folds = min(folds, max(most, 2))
     if folds < 2 or most < folds:
-        raise UserError(
-            f"folds={folds}: the data set no samples aside to test, and {part} {most} samples; choose "
-            "folds from 2 to that number."
-        )
+        remedy = "or 0 to keep the given split" if is_test.any() else "for the data mark no samples to test"
+        raise UserError(f"folds={folds} does not fit: {part} {most} samples; choose 2 to that number, {remedy}.")
 
-    if classes is None:
-        parts = KFold(folds, shuffle=True, random_state=options.seed).split(rows)
-    else:
-        parts = StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(rows, classes[rows])
+    with warnings.catch_warnings():
+        # Of a class with fewer samples than folds; the record names classes that a fold does not train.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        if classes is None:
+            parts = list(KFold(folds, shuffle=True, random_state=options.seed).split(rows))
+        else:
+            parts = list(StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(rows, classes[rows]))
     return [Fold(rows[fit], rows[test]) for fit, test in parts]
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +14,32 @@ from core.data.opening import open_source
 from core.data.reader import Reader
 from core.data.sources import Source
 from core.errors import UserError
-from core.evaluation.compare import RANDOM, random_encoder
+from core.evaluation.compare import random_encoder
+from core.evaluation.verdicts import RANDOM
 from core.export import SavedEncoder, load_encoder
 
 Figures = dict[str, float | list[float]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """A paper's figure, in %, with its deviation over so many seeds, and where it stands."""
+
+    mean: float
+    deviation: float | None = None
+    seeds: int | None = None
+    metric: str = "accuracy"
+    source: str = ""
+
+
 class Published(ABC):
-    """A paper's protocol; its constructor takes the settings that the paper gives for the data set."""
+    """A paper's protocol; its constructor takes the settings that the paper gives for the data set.
+
+    `reported`: the paper's figure for it, None where there is none. The first sentence of its docstring describes the
+    protocol to users.
+    """
+
+    reported: Reported | None = None
 
     @abstractmethod
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
@@ -61,7 +80,14 @@ def evaluate_published(
         "each": trained,
         f"each, {RANDOM}": untrained,
         "protocol": config["published"],
+        "described": describe(protocol),
     }
+
+
+def describe(protocol: Published) -> str:
+    """The protocol in a sentence: the first one of its docstring."""
+    paragraph = (type(protocol).__doc__ or type(protocol).__name__).strip().partition("\n\n")[0]
+    return " ".join(paragraph.split())
 
 
 def _spread_by_name(runs: Sequence[Figures]) -> dict[str, dict[str, float | None]]:

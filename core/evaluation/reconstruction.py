@@ -17,8 +17,9 @@ from core.data.sources import Item, Source
 from core.errors import UserError
 from core.evaluation.intervals import skill_interval
 from core.evaluation.labelled import draw_items, items_of
-from core.evaluation.record import describe, hash_items, save
-from core.evaluation.settings import LoaderSettings
+from core.evaluation.record import describe, hash_items, heading, save
+from core.evaluation.settings import EvaluationSettings, LoaderSettings
+from core.evaluation.verdicts import of_skill
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.reconstruction.baseline import Baseline, HarmonicInterpolation
 from core.reconstruction.errors import context_of, token_errors
@@ -28,7 +29,6 @@ from core.seeding import mix
 from core.tokens import Batch, levels
 
 ROUNDING = 1e-6  # an error so much smaller than another is none
-WINS, OPEN = "wins", "not resolvable at this size"
 KEYS = {"prediction": "prediction", "baseline": "filler", "zero": "zero"}  # of answers in a record
 
 
@@ -87,7 +87,7 @@ def evaluate_reconstruction(
     if sums.by_token:
         units = "tokens of the only sample"
     return {
-        "figures": {name: objective_figures(sums, name, seed) for name in sums.objectives},
+        "figures": {name: objective_figures(sums, name, baseline.name, seed) for name in sums.objectives},
         "protocol": {
             "filler": baseline.name,
             "reference": "the better of filler and zero, over all samples of a region",
@@ -130,8 +130,14 @@ def measure(
     settings: ReconstructionSettings,
     start: float,
     workers: int | None = None,
+    head: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> dict:
-    """Evaluates on the data that `config` names; writes the record and returns it. Raises UserError."""
+    """Evaluates on the data that `config` names; writes the record and returns it.
+
+    `head`, `name`: the record's first keys and its file's name, by default those of a run on its own data.
+    Raises: UserError.
+    """
     reader, source = open_source(config)
     if workers is None:
         workers = loader_workers(config)
@@ -145,17 +151,20 @@ def measure(
         method, source, loader, samples=settings.samples, seed=settings.seed, baseline=baseline
     )
 
-    record = {"task": "reconstruction", "run": str(run_dir), "data": config["data"]["name"], **figures}
+    if head is None:
+        head = heading(EvaluationSettings(str(run_dir), "reconstruction"), config)
+    record = {**head, **figures}
     record |= describe(command, seed=settings.seed, data_hash=hash_items(source.items("test")), start=start)
-    save(run_dir, record)
+    save(run_dir, record, name)
     return record
 
 
-def objective_figures(sums: ErrorSums, objective: str, seed: int) -> dict:
-    """Figures of one objective, by region."""
+def objective_figures(sums: ErrorSums, objective: str, filler: str, seed: int) -> dict:
+    """Figures of one objective, by region. `filler`: the baseline's name."""
     figures = {}
     for region in sums.regions(objective):
         figures[region] = _region_figures(sums.of(objective, region), sums.by_token, seed)
+        figures[region]["result"] = of_skill(figures[region], filler)
     return figures
 
 
@@ -173,12 +182,8 @@ def _region_figures(parts: dict[str, np.ndarray], by_token: bool, seed: int) -> 
         return {**counts, "result": "a trivial answer has no error: no room"}
 
     skill = skill_interval(parts["prediction"], references, seed)
-    result = OPEN
-    if skill.low > 0:
-        result = WINS
     figures = {
         "skill": skill.as_dict(),
-        "result": result,
         "error": {key: float(parts[part].sum() / tokens) for part, key in KEYS.items()},
         "better_reference": KEYS[REFERENCES[int(totals.argmin())]],
         **counts,

@@ -9,7 +9,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from core.evaluation import verdicts
 from core.evaluation.intervals import Interval
+from core.evaluation.record import about, subject
+from core.evaluation.verdicts import RANDOM
 
 LISTED = 5  # skipped samples that are named
 WIDTH = 120  # columns, where there is no terminal
@@ -68,6 +71,8 @@ class Result:
     def __rich_console__(self, console: Console, options: Any) -> Iterator[RenderableType]:
         tables = {"reconstruction": _skill_tables, "published": _published_tables}
         yield from tables.get(self.task, _label_tables)(self.record)
+        yield Text("")
+        yield from map(Text, verdicts.lines(self.record))
 
     def __str__(self) -> str:
         """The table as plain text."""
@@ -91,7 +96,7 @@ def _of_label(record: Mapping[str, Any], section: Mapping[str, Any]) -> Result:
         value=interval.value,
         interval=interval,
         baselines={name: _interval(figure) for name, figure in section["baselines"].items()},
-        verdict=section["verdict"]["result"],
+        verdict=verdicts.of_label(section).word,
         record=record,
     )
 
@@ -108,14 +113,12 @@ def _of_skill(record: Mapping[str, Any], regions: Mapping[str, Any]) -> Result:
         value=value,
         interval=interval,
         baselines={},  # skill is relative to the better of them
-        verdict=total.get("result"),
+        verdict=verdicts.of_skill(total, record.get("protocol", {}).get("filler", "")) if total else None,
         record=record,
     )
 
 
 def _of_published(record: Mapping[str, Any], name: str) -> Result:
-    from core.evaluation.compare import RANDOM
-
     interval, baselines = _mean_interval(record["figures"][name]), {}
     if name in record[RANDOM]:
         baselines[RANDOM] = _mean_interval(record[RANDOM][name])
@@ -125,7 +128,7 @@ def _of_published(record: Mapping[str, Any], name: str) -> Result:
         value=interval.value,
         interval=interval,
         baselines=baselines,
-        verdict=None,
+        verdict=verdicts.of_published(record["figures"][name], record["protocol"].get("reported")),
         record=record,
     )
 
@@ -134,32 +137,31 @@ def _label_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     protocol = record["protocol"]
     head = f"task={record['task']}  pool={protocol['pool']}  shots={protocol['shots']}"
     yield Text(f"{head}  split: {protocol['split']}")
+    yield Text(f"of {about(record)}")
     yield from _skipped_lines(record)
 
     for label, section in record["figures"].items():
         metric, verdict = section.get("metric", "accuracy"), section["verdict"]
         title = f"\n{label}: {metric} on {section['tested']} test samples, {label_size(section)}"
-        table = _table(title, "", metric, "95 %", "this run better by", "95 % ")
-        table.add_row("this run", *_cells(section[metric]), style="bold")
+        table = _table(title, "", metric, "95 %", "better by", "95 % ")
+        table.add_row(subject(record), *_cells(section[metric]), style="bold")
         for name, figure in section["baselines"].items():
             table.add_row(name, *_cells(figure), *_cells(verdict["differences"][name]))
         if "beside" in section:
             rival = section["beside"]
             table.add_row("compare_to", *_cells(rival[metric]), *_cells(rival["difference"]))
         yield table
-
-        line = f"{verdict['result']}: {_interval(verdict['difference'])} over {verdict['best_baseline']}"
         if verdict["check"]:
-            line += f"  (a check: {verdict['trainings']} training seed, headlines take 5)"
-        yield Text(line)
+            yield Text(f"A check: {verdicts.trainings(verdict['trainings'])}, headlines take 5.")
 
 
 def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text("task=reconstruction  skill = 1 - error / error of the better of zero and the baseline")
     if "reason" in record:
-        yield Text(f"not measured: {record['reason']}")
         return
-    yield Text(f"baseline: {record['protocol']['filler']}")
+    filler = record["protocol"]["filler"]
+    yield Text(f"baseline: {filler}")
+    yield Text(f"held out: {record['protocol'].get('held_out', 'test samples')}")
     yield from _skipped_lines(record)
 
     for objective, regions in record["figures"].items():
@@ -167,17 +169,19 @@ def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         table = _table(title, "region", "skill", "95 %", "result", "codec ceiling", "95 % ")
         for region, figures in regions.items():
             skill, ceiling = _cells(figures.get("skill")), _cells(figures.get("codec_ceiling"))
-            table.add_row(region, *skill, figures.get("result", "no such tokens"), *ceiling)
+            table.add_row(region, *skill, verdicts.of_skill(figures, filler), *ceiling)
         yield table
 
 
 def _published_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
-    from core.evaluation.compare import RANDOM
-
     protocol, runs = dict(record["protocol"]), len(record["each"])
-    way = protocol.pop("_target_").rpartition(".")[2]
+    way, reported = protocol.pop("_target_").rpartition(".")[2], protocol.pop("reported", None)
     settings = "  ".join(f"{key}={value}" for key, value in protocol.items())
     yield Text(f"task=published  {way}  {settings}")
+    if "described" in record:
+        yield Text(record["described"])
+    if reported:
+        yield Text(f"published: {verdicts.published_figure(reported)}. Source: {reported.get('source') or 'not named'}")
 
     table = _table(f"\nmean of {runs} run(s), %", "", "mean", "deviation", "95 % of the mean")
     for suffix, figures in (("", record["figures"]), (f", {RANDOM}", record[RANDOM])):

@@ -4,7 +4,9 @@ The first stage.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,8 +14,11 @@ import torch
 
 from core.data.reader import Reader
 from core.data.sources import Source
-from core.errors import UserError
+from core.encoding import choose_device
+from core.errors import UserError, show
 from core.export import load_encoder
+from core.runs import expand_runs
+from core.saved import complete
 
 Task = Literal["knn", "linear", "svm", "retrieval", "finetune", "reconstruction", "published"]
 Pool = Literal["mean", "max", "sum", "first", "cls", "axis0"]
@@ -29,6 +34,12 @@ MetricName = Literal[
     "retrieval_map",
     "retrieval_top1",
 ]
+
+
+# The least values of settings that are numbers.
+LEAST = {
+    "seed": 0, "train": 1, "shots": 1, "folds": 0, "seeds": 1, "samples": 1, "batch_size": 1, "workers": 0
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,13 @@ class EvaluationSettings:
     def __post_init__(self):
         for name, choices in (("task", Task), ("pool", Pool), ("metric", MetricName)):
             _check_choice(name, getattr(self, name), choices)
-        for name, least in (("train", 1), ("samples", 1), ("batch_size", 1), ("workers", 0)):
+        for name, least in LEAST.items():
             _check_least(name, getattr(self, name), least)
-        if not self.epochs > 0:
-            raise UserError(f"epochs={self.epochs:g} must be above 0.")
+        if not 0 < self.epochs < inf:
+            raise UserError(f"epochs={self.epochs:g} must be a number above 0.")
+        for name, runs in (("run", self.run), ("compare_to", self.compare_to)):
+            if runs is not None and not runs:
+                raise UserError(f"{name}={show(runs)} names no run; give {name}=runs/mine, or leave it out.")
 
     @property
     def runs(self) -> list[Path]:
@@ -73,13 +87,7 @@ class EvaluationSettings:
     @property
     def torch_device(self) -> torch.device:
         """Raises: UserError where `device` names none."""
-        name = self.device
-        if name is None:
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            return torch.device(name)
-        except RuntimeError as error:
-            raise UserError(f"device={self.device} is no device: {error}") from None
+        return choose_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -97,13 +105,15 @@ class LoaderSettings:
 class ProtocolOptions:
     """Split and repetitions of a labelled task.
 
-    `shots`: labelled samples per class, None = all. `folds`: of the cross-validation where samples carry
-    groups or the data set none aside to test, 0 = keep the given split. `seeds`: how often whatever is
-    random is drawn anew (random weights, shots, validation).
+    `shots`: labelled samples per class, None = all. `folds`: of a cross-validation over all labelled samples;
+    0 = keep the split, also one that was drawn at random; None = `default_folds` where samples carry groups or
+    the data mark none to test, else the given split. `seeds`: how often whatever is random is drawn anew
+    (random weights, shots, validation).
     """
 
     shots: int | None = None
-    folds: int = 5
+    folds: int | None = None
+    default_folds: int = 5
     seeds: int = 3
     seed: int = 0
 
@@ -146,15 +156,18 @@ class LabelledTask:
 
 
 def encoder_nodes(run: Path) -> dict:
-    """The config nodes that a run's encoder is built from."""
+    """The config nodes that a run's encoder is built from, with every default."""
     config = load_encoder(run, pretrained=False).config
-    return {name: config[name] for name in ("tokenizer", "encoder")}
+    nodes = {name: deepcopy(config[name]) for name in ("tokenizer", "encoder")}
+    complete(nodes)
+    return nodes
 
 
 def as_paths(runs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The folders of runs; a folder of several seeds stands for its runs."""
     if isinstance(runs, str | Path):
-        return [Path(runs)]
-    return list(map(Path, runs))
+        runs = [runs]
+    return expand_runs(runs)
 
 
 def _check_choice(name: str, value: object, choices: object) -> None:

@@ -4,16 +4,20 @@ Each stage is a function of the one before; `extract_cached` and `cached` wrap t
 """
 
 import json
+import os
 import shlex
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from core.annotations import fit
+from core.config import files
 from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.errors import UserError
@@ -21,9 +25,7 @@ from core.evaluation import record
 from core.evaluation.cache import cached
 from core.evaluation.compare import (
     CONSTANT,
-    RANDOM,
     RAW,
-    SUPERVISED,
     chance_scores,
     compare,
     constant_scores,
@@ -43,29 +45,35 @@ from core.evaluation.settings import (
     LoaderSettings,
     ProtocolOptions,
     Task,
-    as_paths,
 )
+from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import load_encoder
-from core.runs import loader_workers, open_config, open_method
+from core.runs import Run, loader_workers, open_config, open_method
 
 TRAINED, RIVAL = "trained", "compare_to"
+RUNS = {"run", "compare_to"}  # settings that name runs
 FOLDS = {"svm": 10}  # and 5 of other tasks
 RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")
 
 
-def run_task(run: str | Path | Sequence[str | Path], task: Task, *overrides: str, **settings: Any) -> Result:
-    """Evaluates a run, or runs that differ in seed, and writes `<run>/evaluation/<task>.json`.
+def run_task(
+    run: Run | str | Path | Sequence[Run | str | Path], task: Task, *overrides: str, **settings: Any
+) -> Result:
+    """Evaluates a run, or runs that differ in seed, and writes its record under `<run>/evaluation/`.
 
     `settings` are those of `python -m core.evaluate` (`seeds=5`, `compare_to="runs/other"`), `overrides`
     those of the data (`"data.root=photos"`).
     Raises: UserError naming the setting that does not fit.
     """
-    settings = {"run": _one_or_list(as_paths(run)), "task": task, **settings}
-    unknown = settings.keys() - EvaluationSettings.__dataclass_fields__.keys()
+    settings = {"run": run, "task": task, **settings}
+    hints = {field.name: field.type for field in fields(EvaluationSettings)}
+    unknown = settings.keys() - hints.keys()
     if unknown:
-        names = ", ".join(EvaluationSettings.__dataclass_fields__)
-        raise UserError(f"There is no setting {' or '.join(sorted(unknown))}; there are {names}.")
+        raise UserError(f"There is no setting {' or '.join(sorted(unknown))}; there are {', '.join(hints)}.")
 
+    for name in RUNS & settings.keys():
+        settings[name] = _run_paths(settings[name])
+    settings = {name: fit(value, hints[name], name) for name, value in settings.items()}
     words = [f"{name}={_as_text(value)}" for name, value in settings.items()]
     command = f"python -m core.evaluate {shlex.join([*words, *overrides])}"
     return evaluate(EvaluationSettings(**settings), overrides, command)
@@ -77,18 +85,19 @@ def evaluate(settings: EvaluationSettings, overrides: Sequence[str], command: st
     config = open_config(settings.runs[0], overrides)
     if overrides:
         _print_account(config)
+    head = record.heading(settings, config)
+    name = record.file_name(head, _other_data(settings.runs[0], config))
     if settings.task == "reconstruction":
-        return Result.of_record(_reconstruct(settings, config, command, start))
+        return Result.of_record(_reconstruct(settings, config, head, name, command=command, start=start))
 
     if settings.task == "published":
         data_hash, figures = _measure_published(settings, config)
     else:
-        data_hash, figures = _evaluate_labelled(settings, config)
+        data_hash, figures = _evaluate_labelled(settings, config, name)
 
-    head = {"task": settings.task, "run": _one_or_list(settings.runs), "data": config["data"]["name"]}
     origin = record.describe(command, seed=settings.seed, data_hash=data_hash, start=start)
     written = {**head, **figures, **origin}
-    record.save(settings.runs[0], written)
+    record.save(settings.runs[0], written, name)
     return Result.of_record(written)
 
 
@@ -120,7 +129,8 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
 
     options = ProtocolOptions(
         shots=_none_for_all(settings.shots),
-        folds=settings.folds if settings.folds is not None else FOLDS.get(settings.task, 5),
+        folds=settings.folds,
+        default_folds=FOLDS.get(settings.task, 5),
         seeds=max(settings.seeds, len(settings.runs), len(settings.rivals)),  # every training counts
         seed=settings.seed,
     )
@@ -177,15 +187,18 @@ def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_s
     return compare(task, data, table, splits, **figures, protocol=protocol)
 
 
-def _evaluate_labelled(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
-    """The hash of a labelled task's items, and its figures."""
+def _evaluate_labelled(settings: EvaluationSettings, config: dict, name: str) -> tuple[str, dict]:
+    """The hash of a labelled task's items, and its figures.
+
+    `name`: of the record, and of a classifier's folder.
+    """
     task = labelled_task(settings, config)
     data = load_labelled(task)
     if settings.task == "finetune":
-        figures = evaluate_finetune(task, data)
+        figures = evaluate_finetune(task, data, settings.runs[0] / "classifier" / name)
     else:
         figures = evaluate_probe(task, data, settings.task, with_supervised=settings.supervised)
-    return data.hash, {"beside": list(map(str, task.rivals)), **figures}
+    return data.hash, figures
 
 
 def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str, dict]:
@@ -194,11 +207,31 @@ def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str,
         raise UserError("task=published takes no compare_to=: evaluate each run by itself; their records compare.")
     if settings.metric is not None:
         raise UserError("task=published takes no metric=: the experiment says how its paper measured.")
-    figures = evaluate_published(settings.runs, config, seed=settings.seed, device=settings.torch_device)
+    try:
+        figures = evaluate_published(settings.runs, config, seed=settings.seed, device=settings.torch_device)
+    except UserError as error:
+        root = config["data"].get("root")
+        if root is None or os.path.exists(root):
+            raise
+        raise UserError(f"{error}{files.origin(config.get('experiment'))}") from None
     return record.hash_items(open_source(config)[1].items("train")), figures
 
 
-def _reconstruct(settings: EvaluationSettings, config: dict, command: str, start: float) -> dict:
+def _other_data(run: Path, config: Mapping[str, Any]) -> dict | None:
+    """The nodes that name other data, or another way to read or measure them, than the run's own.
+
+    None: its own.
+    """
+    ours, own = (
+        {"data": each["data"], "reader": each["modality"]["reader"], "published": each.get("published")}
+        for each in (config, open_config(run))
+    )
+    return None if ours == own else ours
+
+
+def _reconstruct(
+    settings: EvaluationSettings, config: dict, head: dict, name: str, *, command: str, start: float
+) -> dict:
     if len(settings.runs) > 1:
         raise UserError("task=reconstruction takes one run at a time.")
     for name in ("compare_to", "metric"):
@@ -211,7 +244,7 @@ def _reconstruct(settings: EvaluationSettings, config: dict, command: str, start
     method = open_method(run, config).to(device)
     batch_size = settings.batch_size or 32
     options = ReconstructionSettings(samples=settings.samples, batch_size=batch_size, seed=settings.seed)
-    origin = {"command": command, "start": start}
+    origin = {"command": command, "start": start, "head": head, "name": name}
     return measure(run, method, config, settings=options, workers=settings.workers, **origin)
 
 
@@ -282,10 +315,17 @@ def _numbered(table: FeatureTable, name: str, count: int) -> list[np.ndarray]:
     return [table.features[f"{name}/{number}"] for number in range(count)]
 
 
-def _one_or_list(runs: Sequence[Path]) -> str | list[str]:
-    if len(runs) == 1:
-        return str(runs[0])
-    return list(map(str, runs))
+def _run_paths(runs: Any) -> Any:
+    """The folders of runs, given as `Run`s or paths, alone or in a list or tuple.
+
+    Anything else is left for a check.
+    """
+    if isinstance(runs, list | tuple):
+        paths = list(map(_run_paths, runs))
+        return paths[0] if len(paths) == 1 else paths
+    if isinstance(runs, Run):
+        return str(runs.path)
+    return str(runs) if isinstance(runs, Path) else runs
 
 
 def _none_for_all(count: int | Literal["all"]) -> int | None:

@@ -1,19 +1,19 @@
 """The method class: a composition of parts. Its `forward` is the picture of the design, read from top to bottom."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from core.encoder import Encoder
-from core.errors import UserError
-from core.maskers import Masker
+from core.encoder import Encoder, EncoderByView
+from core.errors import UserError, suggestion
+from core.maskers import Masker, ViewMasker
 from core.objectives import Objective, Readout
 from core.teachers import MovingTeacher
-from core.tokenizers import Tokenizer
+from core.tokenizers import Tokenizer, TokenizerByView
 from core.tokens import (
     Batch,
     EncoderInput,
@@ -215,6 +215,26 @@ class MaskedAutoencoder(nn.Module):
                         key = f"{name}/{query}"
                     tasks[key] = PredictionTask(objective, view, mask.query(query))
         return tasks
+
+    def check_readouts(self, views: Collection[str]) -> None:
+        """Compares the names that readouts have for views and latents with those that there can be.
+
+        `views`: of the reader. Tokenizers, maskers and encoders that make views, parts or latents of their own are left
+        alone. Raises: UserError for a name of none.
+        """
+        if isinstance(self.tokenizer, TokenizerByView):
+            views = [view for view in views if view in self.tokenizer.views]
+        elif type(self.tokenizer).tokenize_views is not Tokenizer.tokenize_views:
+            return
+
+        makes_latents = type(self.encoder).encode_views not in (Encoder.encode_views, EncoderByView.encode_views)
+        for readout_name, readout in self.readouts.items():
+            for setting, name in (("reads", readout.reads), ("view", readout.view)):
+                if name is None or (setting == "reads" and makes_latents):
+                    continue
+                if name not in views and (isinstance(self.masker, ViewMasker) or view_of(name) not in views):
+                    key = f"method.readouts.{readout_name}.{setting}"
+                    raise UserError(f"{key}={name}: there is no such view.{suggestion(name, views)}")
 
     def follow(self, loaded: Iterable[str]) -> None:
         """After the tensors `loaded` came in: moving teachers without any of their own start from the new weights."""

@@ -68,6 +68,10 @@ class Pictures(ABC):
     def draw(self, method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> Gallery:
         """Panels of every sample of the batch. Raises UserError where the method's tokens cannot be drawn."""
 
+    def thumbnails(self, batch: Batch, side: int) -> Sequence[Raster]:
+        """A picture of every sample, of at most `side` pixels, for galleries; none by default."""
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class GridViews:
@@ -87,10 +91,16 @@ class GridViews:
 
 @torch.no_grad()
 def grid_views(
-    method: MaskedAutoencoder, batch: Batch, view: str, masks: Mapping[str, Mask], baseline: Baseline
+    method: MaskedAutoencoder,
+    batch: Batch,
+    view: str,
+    masks: Mapping[str, Mask],
+    baseline: Baseline,
+    in_unit: bool = True,
 ) -> GridViews:
     """Runs a method on one view of a batch under given masks.
 
+    `in_unit`: values are those of pictures, from 0 to 1, to which predictions are cut.
     Raises UserError unless tokens are patches of a grid.
     """
     if not isinstance(method.tokenizer, Patchify):
@@ -102,6 +112,7 @@ def grid_views(
     assert grid is not None, "Patchify's tokens lie on a grid"
     notes = [f"Interpolation: {baseline.name}."]
 
+    interpolation = baseline.predict(method.tokenizer, data, tokens[view], mask.hidden)
     reconstruction, predicted = None, mask.hidden
     task = pixel_task(method, masks, view)
     if task is None:
@@ -112,9 +123,12 @@ def grid_views(
         reconstruction = reconstruct(method, tokens, masks, mask, task)
         notes += _explain(_pixels(objective), bool((mask.hidden & ~predicted).any()))
 
+    if in_unit:
+        interpolation = interpolation.clamp(0, 1)
+        reconstruction = None if reconstruction is None else reconstruction.clamp(0, 1)
     return GridViews(
         input=unit(data),
-        interpolation=baseline.predict(method.tokenizer, data, tokens[view], mask.hidden).clamp(0, 1),
+        interpolation=interpolation,
         reconstruction=reconstruction,
         hidden=rows_to_cells(mask.hidden, grid, data.shape[2:]),
         predicted=rows_to_cells(predicted, grid, data.shape[2:]),
@@ -149,7 +163,7 @@ def reconstruct(
     hidden = mask.hidden.reshape(*mask.hidden.shape, *(1,) * (content.dim() - 2))
     patches = torch.where(hidden, rows.scatter(pixels, layout.count).reshape(content.shape), content)
     assert isinstance(method.tokenizer, Patchify), "grid_views refuses others"
-    return method.tokenizer.untokenize(patches, layout.grid).clamp(0, 1)
+    return method.tokenizer.untokenize(patches, layout.grid)
 
 
 def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,11 @@
 """`python -m core.report run=<run>`: writes `<run>/report.html`, one file that shows how a run went.
 
-run         a run's folder, as `core.train` writes it; it may still be training
+run         a run's folder, as `core.train` writes it; it may still be training. Several, run=[a,b,c]: one page
+            that compares them, <a>/report_3_runs.html
 
-The page holds curves, masks, pictures and features of held-out samples, evaluations, skipped files and the
-config; it loads nothing from anywhere.
+The page begins with the verdicts of its evaluations. It holds curves, masks, pictures, embeddings, nearest
+neighbours and tokens of held-out samples, evaluations, skipped files and the config; it loads nothing from
+anywhere.
 """
 
 from collections.abc import Sequence
@@ -22,10 +24,15 @@ def start(argv: Sequence[str]) -> None:
     # Imported late: --help and typing errors should not wait for torch.
     from core.config import options
     from core.report.page import write_report
+    from core.report.several import write_comparison
 
-    settings, _ = options(argv, {"run": str})
-    if "run" not in settings:
+    settings, _ = options(argv, {"run": str | list[str]})
+    runs = settings.get("run")
+    if not runs:
         raise UserError("run= is missing: python -m core.report run=<the folder of a run>")
 
-    path = write_report(settings["run"])
+    if isinstance(runs, list) and len(runs) > 1:
+        path = write_comparison(runs)
+    else:
+        path = write_report(runs[0] if isinstance(runs, list) else runs)
     print(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MB). It opens in any browser, also offline.")

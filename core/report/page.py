@@ -1,8 +1,8 @@
 """The page: one HTML file with everything inside, put together from top to bottom."""
 
+import re
 import shlex
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from html import escape
 from pathlib import Path
@@ -12,12 +12,17 @@ from omegaconf import OmegaConf
 
 from core.config.build import build_method
 from core.files import explain_write_errors, read_json, write_atomic
-from core.reconstruction.pictures import LOSSLESS, SCORED, TINT, UNSCORED, Panel, Raster
+from core.reconstruction.pictures import SCORED, TINT, UNSCORED
 from core.report import tables
+from core.report.confusion import confusions
 from core.report.curves import chart
 from core.report.embeddings import embeddings
+from core.report.features import Encoded, encode_held_out
+from core.report.images import panels
+from core.report.neighbours import neighbours
 from core.report.samples import Samples, draw_samples
 from core.report.style import STYLE
+from core.report.token_pca import token_pca
 from core.runs import Run, open_run
 
 MASKS = 4  # samples in the gallery of masks
@@ -26,10 +31,10 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HELD_OUT = {"skill": "Held-out skill (64 samples)", "knn": "Nearest neighbours, accuracy (128 samples)"}
 SPEED = {  # column of the log: title, unit, factor
     "lr": ("Learning rate", "", 1),
-    "grad_norm": ("Norm of the gradient", "", 1),
-    "samples_per_s": ("Samples per second", "", 1),
-    "data_wait": ("Time spent waiting for data", " %", 100),
-    "mfu": ("Share of the hardware's peak (MFU)", " %", 100),
+    "grad_norm": ("Gradient norm", "", 1),
+    "samples_per_s": ("Throughput, samples per second", "", 1),
+    "data_wait": ("Data wait", " %", 100),
+    "mfu": ("Model FLOPs utilisation (MFU)", " %", 100),
     "memory_mb": ("Memory", " MB", 1),
 }
 NOT_TERMS = {*SPEED, "kind", "step", "epoch", "loss", "skipped", "time"}
@@ -39,7 +44,7 @@ def write_report(folder: str | Path) -> Path:
     """Writes `<folder>/report.html` whole or not at all. Raises UserError unless `folder` holds a run."""
     run = open_run(folder)
     path = run.path / "report.html"
-    content = page(run, draw_samples(run))
+    content = page(run, draw_samples(run), encode_held_out(run))
 
     with explain_write_errors(path):
         write_atomic(path, content)
@@ -47,31 +52,38 @@ def write_report(folder: str | Path) -> Path:
     return path
 
 
-def page(run: Run, samples: Samples) -> str:
+def page(run: Run, samples: Samples, encoded: Encoded) -> str:
     """The HTML of the report."""
     config = run.config
     title = f"{config['modality']['name']} · {config['method']['name']} · {config['size']['name']}"
     sections = {
-        "Curves": curves(run),
+        "Training curves": curves(run),
         "Masks": masks(samples),
         "Reconstructions": reconstructions(run, samples),
-        "Features": embeddings(run),
+        "Embeddings": embeddings(encoded),
+        "Nearest neighbours": neighbours(encoded),
+        "Token PCA": token_pca(encoded),
         "Evaluation": evaluations(run),
         "Skipped files": tables.skipped(_skipped(run, samples)),
         "Config": f"<details><summary>config.yaml</summary><pre>{escape(_yaml(config))}</pre></details>",
     }
 
+    return document(title, head(run), sections)
+
+
+def document(title: str, top: str, sections: Mapping[str, str]) -> str:
+    """A whole HTML page of sections by their names; `top`: HTML between its title and its links."""
     links = body = ""
     for name, text in sections.items():
-        links += f'<a href="#{_anchor(name)}">{name}</a>'
-        body += f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>'
+        links += f'<a href="#{_anchor(name)}">{escape(name)}</a>'
+        body += f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>{text}</section>'
 
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
-        f"<header><h1>{escape(title)}</h1>{head(run)}<nav>{links}</nav></header>{body}</body></html>\n"
+        f"<header><h1>{escape(title)}</h1>{top}<nav>{links}</nav></header>{body}</body></html>\n"
     )
 
 
@@ -100,7 +112,8 @@ def head(run: Run) -> str:
 
     config_path = shlex.quote(str(folder / "config.yaml"))
     again = f"python -m core.train config={config_path} run_dir=<another folder>"
-    return f"{state(run)}{tables.facts(values)}<p>To repeat it: <code>{escape(again)}</code></p>"
+    verdicts = tables.verdict_list(run.evaluations)
+    return f"{state(run)}{verdicts}{tables.facts(values)}<p>To repeat it: <code>{escape(again)}</code></p>"
 
 
 def state(run: Run) -> str:
@@ -145,12 +158,12 @@ def masks(samples: Samples) -> str:
     if samples.gallery is None:
         return _notes(samples.notes)
 
-    panels = samples.gallery.masks[:MASKS]
+    content = samples.gallery.masks[:MASKS]
     legend = (
         f"{_chip(SCORED)}hidden, and predicted by the decoder in training</span>"
         f"{_chip(UNSCORED)}hidden, and not predicted</span><span>plain: visible to the encoder</span>"
     )
-    return f'<p class="legend">{legend}</p>{_panels(panels, small=True)}'
+    return f'<p class="legend">{legend}</p>{panels(content, small=True)}'
 
 
 def reconstructions(run: Run, samples: Samples) -> str:
@@ -159,7 +172,7 @@ def reconstructions(run: Run, samples: Samples) -> str:
         return _notes(samples.notes)
 
     notes = [f"By the weights of step {run.step}.", *samples.notes, *samples.gallery.notes]
-    return _notes(notes) + _panels(samples.gallery.reconstructions)
+    return _notes(notes) + panels(samples.gallery.reconstructions)
 
 
 def evaluations(run: Run) -> str:
@@ -169,7 +182,10 @@ def evaluations(run: Run) -> str:
         task = "knn" if run.config.get("published") is None else "published"
         return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task={task}</code></p>"
 
-    return "".join(tables.evaluation(task, result) for task, result in run.evaluations.items())
+    text = ""
+    for name, record in run.evaluations.items():
+        text += tables.evaluation(name, record) + confusions(run.path, record)
+    return text
 
 
 def _column(run: Run, name: str, factor: int = 1) -> list[float | None]:
@@ -190,42 +206,6 @@ def _skipped(run: Run, samples: Samples) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _panels(panels: Sequence[Panel], small: bool = False) -> str:
-    kind = " small" if small else ""
-    if panels and panels[0].arranged == "rows":
-        kind = " films"
-    return f'<div class="samples{kind}">{"".join(_panel(panel) for panel in panels)}</div>'
-
-
-def _panel(panel: Panel) -> str:
-    """A sample's pictures: in rows the label comes first, in columns below the picture."""
-    pictures = ""
-    for raster in panel.rasters:
-        label = f'<span class="name">{escape(raster.label)}</span>'
-        if panel.arranged == "rows":
-            pictures += f"{label}{_image(raster)}"
-        else:
-            pictures += f"<div>{_image(raster)}{label}</div>"
-
-    return (
-        f'<figure class="sample"><figcaption>{escape(panel.title)}</figcaption>'
-        f'<div class="{panel.arranged}">{pictures}</div></figure>'
-    )
-
-
-def _image(raster: Raster) -> str:
-    """An <img> with its data inside; small pictures are doubled, pixel for pixel."""
-    width, height = raster.size
-    style = ""
-    if height <= LOSSLESS:
-        style = ' class="exact"'
-        width, height = 2 * width, 2 * height
-
-    source = f"data:{raster.mime};base64,{b64encode(raster.data).decode()}"
-    size = f'width="{width}" height="{height}"'
-    return f'<img{style} {size} loading="lazy" alt="{escape(raster.alt)}" src="{source}">'
-
-
 def _chip(colour: Sequence[float]) -> str:
     """The start of a legend's entry: a square of this tint, as over a middling grey."""
     red, green, blue = (round(255 * (TINT * c + (1 - TINT) * 0.6)) for c in colour)
@@ -238,7 +218,7 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
+    return re.sub(r"\W+", "-", name.lower())
 
 
 def _yaml(config: dict) -> str:

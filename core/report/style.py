@@ -2,11 +2,11 @@
 
 STYLE = """
 :root { color-scheme: light dark; --fg: #1c1e21; --dim: #5d6570; --bg: #fcfcfb; --card: #f1f2f3;
-  --edge: #d9dcdf;
-  --good: #0a7a4b; --c0: #0067b1; --c1: #c4560c; --c2: #0a8060; --c3: #b0508f; --c4: #8a7000; --c5: #3b93c4; }
+  --edge: #d9dcdf; --good: #0a7a4b; --bad: #b3261e;
+  --c0: #0067b1; --c1: #c4560c; --c2: #0a8060; --c3: #b0508f; --c4: #8a7000; --c5: #3b93c4; }
 @media (prefers-color-scheme: dark) { :root { --fg: #e5e7ea; --dim: #9aa3ad; --bg: #16181b; --card: #202327;
-  --edge: #363b41; --good: #4cc38a; --c0: #6cb6f0; --c1: #f09a5b; --c2: #45c6a0; --c3: #e59ac8; --c4: #d6be4c;
-  --c5: #9fd0ee; } }
+  --edge: #363b41; --good: #4cc38a; --bad: #ff8a80;
+  --c0: #6cb6f0; --c1: #f09a5b; --c2: #45c6a0; --c3: #e59ac8; --c4: #d6be4c; --c5: #9fd0ee; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 74rem; color: var(--fg);
   background: var(--bg);
@@ -33,6 +33,8 @@ pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow: aut
 .key::before { content: "\\25ac\\00a0"; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); }
 .c4 { color: var(--c4); } .c5 { color: var(--c5); }
+.hit { fill: var(--good); } .miss { fill: var(--bad); } .frame { fill: none; stroke: var(--dim); }
+.chart text.light { fill: #fff; }
 .samples { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr));
   }
 .samples.small { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
@@ -43,6 +45,14 @@ pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow: aut
 .rows { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: .35rem .6rem; align-items: center; }
 .name { font-size: .8rem; color: var(--dim); } .columns img { width: 100%; } .rows img { max-width: 100%; }
 img { display: block; height: auto; } img.exact { image-rendering: pixelated; }
+.target circle { fill: transparent; } .target .thumb { display: none; pointer-events: none; }
+.target:hover .thumb { display: block; } .target:hover circle { stroke: var(--fg); }
+.thumb rect { fill: var(--bg); stroke: var(--fg); }
+.neighbours .row { display: grid; grid-template-columns: repeat(6, minmax(0, 7rem)); gap: .8rem; margin: .5rem 0; }
+.neighbours .row > div { border-top: 3px solid transparent; padding-top: .25rem; min-width: 0; }
+.neighbours .row > .query { border-color: var(--dim); } .neighbours .row > .same { border-color: var(--good); }
+.neighbours .row > .different { border-color: var(--bad); } .neighbours img { width: 100%; }
+.neighbours .name { display: block; overflow-wrap: anywhere; line-height: 1.25; margin-top: .2rem; }
 .legend > span { margin-right: 1.2rem; } .chip { display: inline-block; width: .9em; height: .9em;
   border-radius: 2px;
   margin-right: .4em; vertical-align: -.08em; border: 1px solid var(--dim); }
@@ -51,7 +61,8 @@ th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px so
   vertical-align: top; }
 th { color: var(--dim); font-weight: 600; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.verdict { font-weight: 600; } .verdict.good { color: var(--good); }
+.verdict { font-weight: 600; } .verdict.good { color: var(--good); } .verdict.bad { color: var(--bad); }
+.verdicts { padding-left: 1.2rem; margin: .4rem 0; } .about { color: var(--dim); font-size: .85rem; }
 .notes { color: var(--dim); font-size: .9rem; }
 details { margin: .4rem 0; } summary { cursor: pointer; color: var(--c0); }
 """

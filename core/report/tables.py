@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from core.evaluation.compare import RANDOM, WINS
+from core.evaluation import verdicts
+from core.evaluation.record import about, subject
 from core.evaluation.result import label_size
+from core.evaluation.verdicts import ABOVE, RANDOM, WINS, WITHIN, WORSE
 from core.report.curves import show
 
 LISTED = 200  # skipped files that are named
@@ -28,18 +30,32 @@ def facts(values: Mapping[str, str]) -> str:
     return f'<dl class="facts">{pairs}</dl>'
 
 
-def evaluation(task: str, record: Mapping[str, Any]) -> str:
-    """One file of `<run>/evaluation`: tables for the shapes known here, its JSON below."""
-    parts = [f"<h3>{escape(task)}</h3>"]
+def verdict_list(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The verdicts of all evaluations, by their names, each with the subject of its record."""
+    entries = ""
+    for name, record in records.items():
+        for line in verdicts.lines({"task": name, **record}):
+            word, _, rest = line.partition(": ")
+            subject = about({"task": name, **record})
+            entries += f'<li>{verdict(word)}: {escape(rest)} <span class="about">{escape(subject)}</span></li>'
+    if not entries:
+        return ""
+    return f'<ul class="verdicts">{entries}</ul>'
+
+
+def evaluation(name: str, record: Mapping[str, Any]) -> str:
+    """One file of `<run>/evaluation`, `name`: tables for the shapes known here, its JSON below."""
+    task = record.get("task", name)
+    parts = [f"<h3>{escape(about({'task': name, **record}))}</h3>"]
     if "reason" in record:
         parts.append(f"<p>Not measured: {escape(str(record['reason']))}</p>")
     if task == "published":
         parts.append(published(record))
     for name, figures in record.get("figures", {}).items():
         if "verdict" in figures:
-            parts.append(label_figures(name, figures))
+            parts.append(label_figures(name, figures, subject(record)))
         elif _is_skill(figures):
-            parts.append(skills(name, figures))
+            parts.append(skills(name, figures, record.get("protocol", {}).get("filler", "")))
 
     lines = ""
     for key, value in record.get("protocol", {}).items():
@@ -59,16 +75,23 @@ def published(record: Mapping[str, Any]) -> str:
     rows = []
     for name, figure in record["figures"].items():
         rows.append([escape(name), _percent(figure), _percent(record[RANDOM].get(name))])
-    return table(("figure, %", "this run", RANDOM), rows, numbers=1)
+    reported = record["protocol"].get("reported")
+    lines = [record.get("described", "")]
+    if reported:
+        lines.append(
+            f"Published: {verdicts.published_figure(reported)}. Source: {reported.get('source') or 'not named'}."
+        )
+    text = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+    return text + table(("figure, %", subject(record), RANDOM), rows, numbers=1)
 
 
-def skills(objective: str, regions: Mapping[str, Mapping[str, Any]]) -> str:
-    """Skill = 1 - error / error of the better of baseline and zero, by region of the samples."""
+def skills(objective: str, regions: Mapping[str, Mapping[str, Any]], filler: str) -> str:
+    """Skill = 1 - error / error of the better of baseline (`filler`) and zero, by region of the samples."""
     rows = []
     for region, figures in regions.items():
         errors = figures.get("error", {})
         row = [escape(region), _or_dash(figures.get("skill"), interval)]
-        row.append(verdict(figures.get("result", "no tokens here")))
+        row.append(verdict(verdicts.of_skill(figures, filler)))
         for part in ("prediction", "filler", "zero"):
             row.append(_or_dash(errors.get(part), show))
         row.append(_or_dash(figures.get("codec_ceiling"), interval))
@@ -78,9 +101,13 @@ def skills(objective: str, regions: Mapping[str, Mapping[str, Any]]) -> str:
     return f"<h4>{escape(objective)}: skill on hidden tokens</h4>" + table(head, rows, numbers=3)
 
 
-def label_figures(label: str, figures: Mapping[str, Any]) -> str:
-    """A metric of one label beside its baselines, best first, and the verdict."""
+def label_figures(label: str, figures: Mapping[str, Any], row: str = "this run") -> str:
+    """A metric of one label beside its baselines, best first, and the verdict.
+
+    `row`: the name of our figure's.
+    """
     metric, judgement = figures.get("metric", "accuracy"), figures["verdict"]
+    judged = verdicts.of_label(figures)
     entries = [("", figures[metric]), *figures["baselines"].items()]
     entries.sort(key=lambda entry: entry[1]["value"], reverse=metric != "rmse")
 
@@ -89,16 +116,16 @@ def label_figures(label: str, figures: Mapping[str, Any]) -> str:
         if name:
             rows.append([escape(name), interval(figure), interval(judgement["differences"][name])])
         else:
-            rows.append(["<strong>this run</strong>", interval(figure), ""])
+            rows.append([f"<strong>{escape(row)}</strong>", interval(figure), ""])
 
     sentences = [
-        f"{verdict(judgement['result'])} against the best baseline ({escape(judgement['best_baseline'])}).",
+        f"{verdict(judged.word)}: {interval(judged.difference)} against {escape(judged.baseline)}.",
         f"{label_size(figures)}, {figures['tested']} test samples.",
     ]
     if judgement["check"]:
         sentences.append(f"A check, not a headline figure: {judgement['trainings']} training(s).")
 
-    head = (f"{metric} of", "value [95 %]", "this run better by [95 %]")
+    head = (f"{metric} of", "value [95 %]", f"{row} better by [95 %]")
     return f"<h4>{escape(label)}</h4>" + table(head, rows, numbers=1) + f"<p>{' '.join(sentences)}</p>"
 
 
@@ -106,11 +133,14 @@ def interval(figure: Mapping[str, float]) -> str:
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
-def verdict(result: str) -> str:
+def verdict(word: str) -> str:
+    """A verdict's word in its colour."""
     kind = "plain"
-    if result == WINS:
+    if word in (WINS, ABOVE, WITHIN):
         kind = "good"
-    return f'<span class="verdict {kind}">{escape(result)}</span>'
+    elif word.startswith(WORSE):
+        kind = "bad"
+    return f'<span class="verdict {kind}">{escape(word)}</span>'
 
 
 def skipped(entries: Sequence[tuple[str, str, str]]) -> str:

@@ -91,6 +91,15 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def require_channels(channels: int) -> None:
+    """Raises UserError for pictures that cannot be made of colour."""
+    if channels not in (1, 3):
+        raise UserError(
+            f"modality.channels={channels}: data=world is rendered in colour, for 3 channels or, as grey, 1. Other "
+            "channels come with your own files: data=folder data.root=<folder>."
+        )
+
+
 def require_integer(name: str, value: int, at_least: int) -> int:
     """The value of the setting `name`. Raises: UserError where it is no integer of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:

@@ -84,7 +84,7 @@ class GraphFiles(Source):
         self.passed_over = join_faults(faults)
         if not entries:
             reasons = "; ".join(f"{fault.examples[0]}: {fault.reason}" for fault in self.passed_over[:3])
-            raise UserError(f"data.root: {self.source.root} holds no graph. {reasons}. {files.FORMS}")
+            raise UserError(f"data.root: {self.source.root} holds no graph. {reasons} {files.FORMS}")
         return entries
 
     @property

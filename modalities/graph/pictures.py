@@ -59,6 +59,21 @@ class GraphPictures(Pictures):
         notes.append("Nodes are placed by their distances along links alone: features play no part.")
         return Gallery(mask_panels, error_panels, notes)
 
+    def thumbnails(self, batch: Batch, side: int) -> Sequence[Raster]:
+        """Small graphs whole; none where one is too large for that."""
+        graphs: Graphs = batch.views["graph"]
+        if max(graphs.counts) > MOST_NODES or min(graphs.counts) == 0:
+            return []
+
+        edges, start, rasters = graphs.edge_index.cpu().numpy(), 0, []
+        for key, count in zip(batch.keys, graphs.counts, strict=True):
+            sketch = Sketch.of(edges, np.arange(start, start + count))
+            start += count
+            unmarked = np.zeros(count, dtype=bool)
+            drawing = svg(sketch, np.full(count, VISIBLE), unmarked)
+            rasters.append(Raster("graph", f"drawing of {key}", data=drawing, size=(side, side), mime=SVG))
+        return rasters
+
 
 @torch.no_grad()
 def _compare(method: MaskedAutoencoder, batch: Batch, masks: Mapping[str, Mask]) -> TokenErrors | None:

@@ -96,6 +96,10 @@ class GraphSource(Source):
         return self._keep_last and self.many_files is None
 
     @property
+    def split_is_drawn(self) -> bool:
+        return self.many_files is not None and self.many_files.split_is_drawn
+
+    @property
     def held_out(self) -> str:
         if self.many_files is not None or self.holdout or self.is_split or self.inductive:
             return super().held_out

@@ -14,7 +14,7 @@ from core.data.reader import Reader
 from core.data.sources import Source
 from core.errors import UserError
 from core.evaluation.metrics import RocAuc
-from core.evaluation.published import Figures, Published
+from core.evaluation.published import Figures, Published, Reported
 from core.export import SavedEncoder
 from modalities.graph.formats.collection import Collection
 from modalities.graph.graphs import Graphs, join
@@ -23,13 +23,15 @@ from modalities.graph.reader import collection
 
 SHARES = (0.8, 0.1)  # training and validation
 MOLECULES_ENCODED = 256  # at a time
+DECAY = 0.3  # of the rate, where it falls
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FineTuning(Published):
-    """Properties of molecules, by training the encoder too: mean ROC-AUC over tasks, split by scaffold.
+    """Properties of molecules, learned by training the encoder too.
 
-    `decay_every`: epochs after which the rate falls to 0.3 of itself (30 for BACE).
+    Figures: mean ROC-AUC over tasks on molecules that are split by scaffold. `drop`: dropout of the encoder.
+    `decay_every`: epochs after which the rate falls to 0.3 of itself (30 for BACE); None: never.
     """
 
     epochs: int = 100
@@ -37,17 +39,22 @@ class FineTuning(Published):
     lr: float = 1e-3
     drop: float = 0.5
     decay_every: int | None = None
+    reported: Reported | None = None
 
     def __call__(self, encoder: SavedEncoder, reader: Reader, source: Source, seed: int) -> Figures:
         return molecule_transfer(encoder, collection(reader, source), self, seed)
 
 
 class PropertyHead(nn.Module):
-    """An encoder, the mean over each molecule's atoms, and one linear layer: (S, T) logits."""
+    """An encoder, the mean over each molecule's atoms, and one linear layer.
+
+    Shapes: Graphs of S molecules -> logits (S, T) of `tasks` = T tasks.
+    """
 
     def __init__(self, encoder: SavedEncoder, tasks: int):
         super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(encoder.embed_dim, tasks)
+        self.encoder = encoder.unfreeze()
+        self.head = nn.Linear(encoder.embed_dim, tasks)
 
     def forward(self, molecules: Graphs) -> Tensor:
         return self.head(self.encoder(molecules).pooled)
@@ -73,18 +80,22 @@ def molecule_transfer(
         answers = answers[:, None]
     train, validation, test = scaffold_split(data.scaffolds, SHARES)
     parts = {"validation": validation, "test": test}
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = PropertyHead(deepcopy(encoder), answers.shape[1]).to(next(encoder.parameters()).device)
         model.encoder.encoder.drop = settings.drop
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.decay_every or settings.epochs, 0.3)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, settings.decay_every or settings.epochs, DECAY)
 
-        best, test_at_best, auc = -1.0, 0.0, {}
+        auc: dict[str, float] = {}
+        best, test_at_best = -1.0, 0.0
         for _ in range(settings.epochs):
             _train_epoch(model, optimizer, data.graphs, answers, train, settings.batch_size)
             schedule.step()
-            auc = {name: _roc_auc(model, data.graphs, answers, rows, name) for name, rows in parts.items()}
+
+            for name, rows in parts.items():
+                auc[name] = _roc_auc(model, data.graphs, answers, rows, name)
             if auc["validation"] >= best:
                 best, test_at_best = auc["validation"], auc["test"]
     return {"final": auc["test"], "chosen_on_validation": test_at_best}
@@ -96,19 +107,22 @@ def scaffold_split(
 ) -> tuple[list[int], list[int], list[int]]:
     """Numbers of training, validation and test molecules; those of one scaffold stay together.
 
-    The largest groups come first, of equal ones that whose first molecule comes last; a group goes to the
-    first part it fits into. Source: the published deterministic scaffold split (Hu et al., 2020).
+    `shares`: of training and validation; the rest is for testing. The largest groups come first, of equal ones that
+    whose first molecule comes last; a group goes to the first part that has room for it.
+    Source: the published deterministic scaffold split (Hu et al., 2020).
     """
     groups = defaultdict(list)
     for number, name in enumerate(scaffolds):
         groups[name].append(number)
+    ordered = sorted(groups.values(), key=lambda group: (len(group), group[0]), reverse=True)
 
-    ends = (shares[0] * len(scaffolds), sum(shares) * len(scaffolds))
+    train_end = shares[0] * len(scaffolds)
+    validation_end = sum(shares) * len(scaffolds)
     train, validation, test = [], [], []
-    for group in sorted(groups.values(), key=lambda g: (len(g), g[0]), reverse=True):
-        if len(train) + len(group) <= ends[0]:
+    for group in ordered:
+        if len(train) + len(group) <= train_end:
             train += group
-        elif len(train) + len(validation) + len(group) <= ends[1]:
+        elif len(train) + len(validation) + len(group) <= validation_end:
             validation += group
         else:
             test += group
@@ -116,9 +130,13 @@ def scaffold_split(
 
 
 def property_loss(logits: Tensor, answers: Tensor) -> Tensor:
-    """Mean binary cross entropy over known answers (1 yes, -1 no, 0 unknown), (S, T), in float64 as published."""
+    """Mean binary cross entropy over the answers (S, T) that are known: 1 yes, -1 no, 0 unknown.
+
+    In float64, as published.
+    """
     is_known = answers != 0
-    error = F.binary_cross_entropy_with_logits(logits.double(), (answers.double() + 1) / 2, reduction="none")
+    targets = (answers.double() + 1) / 2
+    error = F.binary_cross_entropy_with_logits(logits.double(), targets, reduction="none")
     return torch.where(is_known, error, 0).sum() / is_known.sum().clamp(min=1)
 
 
@@ -130,13 +148,15 @@ def _train_epoch(
     rows: Sequence[int],
     batch_size: int,
 ) -> None:
+    """One pass over the molecules of these rows, in random order."""
     model.train()
     device = model.head.weight.device
+
     order = torch.tensor(rows)[torch.randperm(len(rows))]
     for part in order.split(batch_size):
+        molecules = join([graphs[number] for number in part.tolist()]).to(device)
         optimizer.zero_grad()
-        logits = model(join([graphs[i] for i in part.tolist()]).to(device))
-        property_loss(logits, answers[part].to(device)).backward()
+        property_loss(model(molecules), answers[part].to(device)).backward()
         optimizer.step()
 
 
@@ -148,17 +168,23 @@ def _roc_auc(
     rows: Sequence[int],
     name: str,
 ) -> float:
-    """Mean over the tasks that have both answers among these molecules."""
+    """Mean over the tasks that have both answers among the molecules of these rows.
+
+    `name`: of the part, for messages. Raises: UserError where no task has both answers.
+    """
     model.eval()
+    device = model.head.weight.device
     logits = [torch.zeros(0, answers.shape[1])]
     for start in range(0, len(rows), MOLECULES_ENCODED):
-        batch = join([graphs[i] for i in rows[start : start + MOLECULES_ENCODED]])
-        logits.append(model(batch.to(model.head.weight.device)).cpu())
+        batch = join([graphs[number] for number in rows[start : start + MOLECULES_ENCODED]])
+        logits.append(model(batch.to(device)).cpu())
 
+    # The metric takes 1 yes, 0 no, NaN unknown.
     tested = answers[list(rows)].double()
     y = torch.where(tested == 0, torch.nan, (tested > 0).double())
     metric = RocAuc()
     value = metric.value(metric.score(y.numpy(), torch.cat(logits).numpy())[None])
+
     if np.isnan(value):
         raise UserError(f"The {name} molecules hold no task with both answers; ROC-AUC has no meaning there.")
     return value

@@ -12,12 +12,14 @@ from core.reconstruction.pictures import (
     Panel,
     Pictures,
     Raster,
+    as_rgb,
     colour_versions,
     encode,
     grid_views,
     shrink,
     tinted,
 )
+from core.tokenizers import unit
 from core.tokens import Batch, Mask
 
 SIDE = 224  # pixels of the longer side; larger images are shown smaller
@@ -40,6 +42,14 @@ class ImagePictures(Pictures):
             rasters = [_still(rgb, label, key) for label, rgb in colour_versions(views, index, self.shown).items()]
             panels.append(Panel(key, rasters))
         return Gallery(hidden, panels, views.notes)
+
+    def thumbnails(self, batch: Batch, side: int) -> Sequence[Raster]:
+        pictures = unit(batch.views["image"]).float().cpu()
+        rasters = []
+        for key, picture in zip(batch.keys, pictures, strict=True):
+            rgb = shrink(as_rgb(picture, self.shown)[None], side)
+            rasters.append(encode(rgb, "input", f"input of {key}", exact=max(rgb.shape[1:3]) <= LOSSLESS))
+        return rasters
 
 
 def _still(rgb: Tensor, label: str, key: str) -> Raster:

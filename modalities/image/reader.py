@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from core.data.facts import SampleFacts
-from core.data.reader import WholeReader
+from core.data.reader import PIXELS, WholeReader
 from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.image.formats import files
@@ -39,6 +39,7 @@ class ImageReader(WholeReader):
     """
 
     view = "image"
+    values = PIXELS
     sample_axes = 2
     extensions = (*files.extensions(), *ARRAYS)
 
@@ -91,13 +92,16 @@ class ImageReader(WholeReader):
         """Channels, (height, width), and notes on opacity, depth and frames of one image."""
         picture = self._picture(item)
         count, *size = picture.values.shape
-        notes = list(picture.notes)
+        if picture.values.size == 0:
+            raise BadSample(f"holds no pixel: its shape is {picture.values.shape}")
 
-        if picture.alpha:
-            count -= 1
-            notes.append("an image with opacity, composited on black (modality.channels=4 keeps it)")
+        notes = list(picture.notes)
+        if picture.is_transparent:
+            notes.append("with opacity, composited on black (modality.channels=4 keeps it)")
         if picture.values.dtype == np.uint16:
-            notes.append(f"16-bit values, scaled by 255 / {self.white} (modality.reader.white)")
+            notes.append(self._depth(int(picture.values.max())))
+
+        count -= picture.alpha
         return SampleFacts(channels=1 if picture.is_grey else count, size=tuple(size), notes=tuple(notes))
 
     def objects(self, item: Item) -> Tensor | None:
@@ -106,6 +110,14 @@ class ImageReader(WholeReader):
             return None
         mask = torch.from_numpy(np.load(item.aux["object"], allow_pickle=False)).bool()
         return self._frame(mask.to(torch.uint8)[None], NEAREST)[0].bool()
+
+    def _depth(self, largest: int) -> str:
+        """How 16-bit values up to `largest` are scaled; where they use less than half of the range, the remedy."""
+        note = f"16-bit values, scaled by 255 / {self.white} (modality.reader.white)"
+        if largest <= self.white // 2:
+            full = (1 << max(largest, 1).bit_length()) - 1
+            note += f", which makes them dark: none is above {full}, so set modality.reader.white={full}"
+        return note
 
     def _picture(self, item: Item) -> Picture:
         if item.suffix in ARRAYS:

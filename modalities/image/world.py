@@ -8,21 +8,31 @@ from PIL import Image
 
 from core.world.render import render
 from core.world.scene import Scene
-from core.world.source import WorldSource, npy, require_integer
+from core.world.source import WorldSource, npy, require_channels, require_integer
 
 
 class ImageWorld(WorldSource):
     """Square pictures of `size` pixels of solids at rest; the label is the solid's shape.
 
     Test samples have `aux["object"]`: the pixels that show the solid, bool (H, W). Cost: 2 ms a sample on one core at
-    64 x 64. `train` and `test` are the numbers of samples, `root` and `seed` as in `WorldSource`.
+    64 x 64. `train` and `test` are the numbers of samples, `root` and `seed` as in `WorldSource`,
+    `channels` those that the reader makes of them.
     """
 
     kind = "image"
     suffix = ".png"
     aux_names = ("object",)
 
-    def __init__(self, root: str | None = None, seed: int = 0, train: int = 8192, test: int = 1024, size: int = 64):
+    def __init__(
+        self,
+        root: str | None = None,
+        seed: int = 0,
+        train: int = 8192,
+        test: int = 1024,
+        size: int = 64,
+        channels: int = 3,
+    ):
+        require_channels(channels)
         self.size = require_integer("size", size, at_least=8)
         super().__init__(root, seed, train, test, f"{size}px")
 

@@ -14,12 +14,14 @@ from core.reconstruction.pictures import (
     Panel,
     Pictures,
     Raster,
+    as_rgb,
     colour_versions,
     encode,
     grid_views,
     shrink,
     tinted,
 )
+from core.tokenizers import unit
 from core.tokens import Batch, Mask
 
 SIDE = 112  # pixels of a frame's longer side; larger frames are shown smaller
@@ -47,6 +49,16 @@ class VideoPictures(Pictures):
             strips = [film(clip, label, f"{label} of {key}, frame by frame") for label, clip in clips.items()]
             panels.append(Panel(key, [*strips, self._moving(clips, key)], "rows"))
         return Gallery(hidden, panels, [*views.notes, *_say_frames(batch)])
+
+    def thumbnails(self, batch: Batch, side: int) -> Sequence[Raster]:
+        """The frame in the middle."""
+        clips = batch.views["video"]
+        frames = unit(clips[:, :, clips.shape[2] // 2]).float().cpu()
+        rasters = []
+        for key, frame in zip(batch.keys, frames, strict=True):
+            rgb = shrink(as_rgb(frame, self.shown)[None], side)
+            rasters.append(encode(rgb, "input", f"middle of {key}", exact=max(rgb.shape[1:3]) <= LOSSLESS))
+        return rasters
 
     def _moving(self, clips: Mapping[str, Tensor], key: str) -> Raster:
         """All versions of a clip side by side, moving together."""

@@ -4,7 +4,10 @@ The video has `frames` frames, numbered from 0, and a clip `length`. A video tha
 last frame. Every function raises ValueError when a number is not positive.
 """
 
+import numpy as np
 import torch
+
+NEARLY = 1e-6  # seconds, for times that were rounded
 
 
 def starts(frames: int, length: int, stride: int) -> int:
@@ -34,6 +37,26 @@ def timed(frames: int, length: int, span: float, start: float) -> list[int]:
     """
     _check(frames, length, span)
     return torch.linspace(start, start + max(span - 1, 0), length).clamp(0, frames - 1).long().tolist()
+
+
+def timed_by(times: np.ndarray, length: int, span: float, position: float) -> list[int]:
+    """`length` frames, `span` / `length` seconds apart, of a video whose frames are shown at `times` (ascending).
+
+    At each point the frame that is shown there. `position`: from 0, the first possible start, to 1, the last; the last
+    frame is shown for as long as the frames are on average.
+    """
+    _check(len(times), length, span)
+    duration = times[-1] - times[0] + mean_interval(times)
+    start = times[0] + position * max(duration - span, 0)
+    points = start + span / length * np.arange(length)
+
+    shown = np.searchsorted(times, points + NEARLY, side="right") - 1
+    return shown.clip(0, len(times) - 1).tolist()
+
+
+def mean_interval(times: np.ndarray) -> float:
+    """Seconds from frame to frame; 0 for a single one."""
+    return (times[-1] - times[0]) / max(len(times) - 1, 1)
 
 
 def span_of(length: int, stride: float, fps: float, target_fps: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from core.errors import UserError
 from core.world.render import render
 from core.world.scene import FRAMES_PER_TIME, MOVING, Scene
-from core.world.source import WorldSource, npy, require_integer
+from core.world.source import WorldSource, npy, require_channels, require_integer
 
 # Lossless H.264 of the RGB values themselves. Measured on 64 test clips, error of the decoded clip in units
 # of the variance within a patch (2 x 8 x 8, each channel alone): crf 10 in YUV 4:4:4 0.12, lossless YUV 4:4:4
@@ -27,7 +27,7 @@ class VideoWorld(WorldSource):
 
     8 frames are about one cycle of a motion. Test samples have `aux["object"]`: the pixels that show the
     solid, bool (T, H, W). `train` and `test` are the numbers of samples, `root` and `seed` as in
-    `WorldSource`.
+    `WorldSource`, `channels` those that the reader makes of them.
     Cost: 14 ms a clip of 8 frames on one core at 64 x 64.
     """
 
@@ -45,7 +45,9 @@ class VideoWorld(WorldSource):
         test: int = 512,
         size: int = 64,
         frames: int = 8,
+        channels: int = 3,
     ):
+        require_channels(channels)
         self.size = require_integer("size", size, at_least=8)
         self.frames = require_integer("frames", frames, at_least=1)
         super().__init__(root, seed, train, test, f"{frames}x{size}px")

@@ -23,3 +23,24 @@ def official_mae(dim: int = 192, depth: int = 2, width: int = 512) -> dict[str, 
         shapes |= block(f"blocks.{index}", dim)
     shapes |= block("decoder_blocks.0", width)
     return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def official_videomae() -> dict[str, torch.Tensor]:
+    """A checkpoint in MCG-NJU/VideoMAE's layout, of random numbers: patches of 2 frames and 8 × 8 pixels."""
+    torch.manual_seed(0)
+    dim = 192
+
+    def block(name: str) -> dict[str, tuple[int, ...]]:
+        shapes = {"attn.qkv.weight": (3 * dim, dim), "attn.q_bias": (dim,), "attn.v_bias": (dim,)}
+        shapes |= {"attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,)}
+        shapes |= {"mlp.fc1.weight": (2 * dim, dim), "mlp.fc1.bias": (2 * dim,)}
+        shapes |= {"mlp.fc2.weight": (dim, 2 * dim), "mlp.fc2.bias": (dim,)}
+        shapes |= {f"norm{number}.{part}": (dim,) for number in (1, 2) for part in ("weight", "bias")}
+        return {f"{name}.{part}": shape for part, shape in shapes.items()}
+
+    shapes = {"encoder.patch_embed.proj.weight": (dim, 3, 2, 8, 8), "encoder.patch_embed.proj.bias": (dim,)}
+    shapes |= block("encoder.blocks.0") | block("encoder.blocks.1") | block("decoder.blocks.0")
+    shapes |= {f"{part}.norm.{kind}": (dim,) for part in ("encoder", "decoder") for kind in ("weight", "bias")}
+    shapes |= {"encoder_to_decoder.weight": (dim, dim), "mask_token": (1, 1, dim)}
+    shapes |= {"decoder.head.weight": (384, dim), "decoder.head.bias": (384,)}
+    return {name: torch.randn(shape) for name, shape in shapes.items()}

@@ -186,7 +186,7 @@ def test_reference_that_leads_nowhere_names_both_ends():
     ("said", "words"),
     [
         ("data.root=x", ["there is no data.root.", "data=folder", "it."]),
-        ("config=", ["The config  cannot be read"]),
+        ("config=", ["config= needs a file", "config=<run>/config.yaml"]),
         ("modality=toy_imgae", ["modality=toy_imgae", "toy_image", "toy_video"]),
         ("method=toy_meo", ["method=toy_meo", "toy_mae"]),
         ("experiment=toy_papr", ["experiment=toy_papr", "toy_paper"]),
@@ -210,7 +210,7 @@ def test_reference_that_leads_nowhere_names_both_ends():
         ("method.tokenizer.patch=16", ["method.tokenizer.patch=16", "a list"]),
         ("modality.tokenizer.patch=[a]", ["modality.tokenizer.patch=[a]", "whole number"]),
         ("optim.betas=[1]", ["optim.betas=[1]", "a list of 2"]),
-        ("modality.size=8", ["modality.size=8", "a list"]),
+        ("modality.size=x", ["size=x", "a list"]),
         ("modality.size.0=8", ["modality.size=["]),
         ("engine.workers=two", ["engine.workers=two", "whole number"]),
         ("engine.workers=null", ["engine.workers=null", "whole number"]),
@@ -447,6 +447,55 @@ def test_saved_config_of_an_older_format(tmp_path):
     dump(config, tmp_path / "c.yaml")
     told = message(f"config={tmp_path}/c.yaml")
     assert all(words in told for words in ("c.yaml", "engine: there is no", "It is core.settings.Engine now."))
+
+
+EDITS = [
+    ("optim", None, ["optim is null"]),
+    ("size", None, ["size is null"]),
+    ("method", 3, ["method is 3"]),
+    ("engine._target_", None, ["engine", "_target_"]),
+    ("optim._target_", ..., ["optim", "_target_"]),
+    ("method._target_", ..., ["method", "_target_"]),
+    ("modality.reader", None, ["modality.reader is null", "_target_"]),
+    ("modality.reader", ..., ["modality.reader is null", "_target_"]),
+    ("modality.reader._target_", ..., ["modality.reader", "_target_"]),
+    ("data.source", "foo", ["data.source is foo", "_target_"]),
+    ("data.name", ..., ["data.name is null"]),
+    ("size.name", ..., ["size.name is null"]),
+    ("data.rot", "x", ["data.rot", "There are:"]),
+    ("modality.rader", {}, ["modality.rader", "Did you mean reader"]),
+    ("optim.beta", [0.9, 0.9], ["optim.beta", "betas"]),
+    ("method.masker.ration", 0.5, ["method.masker.ration", "ratio"]),
+    ("stepz", 3, ["stepz", "Did you mean steps"]),
+    ("steps", "abc", ["steps=abc", "whole number"]),
+    ("seed", ..., ["no seed"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), EDITS)
+def test_an_edited_config_is_one_message_with_file_and_key(tmp_path, key, value, words):
+    """`...`: the key is taken out."""
+    config = compose(["modality=image"])
+    *parents, name = key.split(".")
+    node = config
+    for parent in parents:
+        node = node[parent]
+    node[name] = value
+    if value is ...:
+        del node[name]
+    dump(config, tmp_path / "config.yaml")
+    with pytest.raises(UserError) as caught:
+        compose([f"config={tmp_path}/config.yaml"])
+    assert all(word in str(caught.value) for word in ("config.yaml is of another version", *words)), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_config_opens_without_the_files_it_came_from(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("extends: mae\nmasker: {ratio: 0.6}\n")
+    config = compose(["modality=image", "method=mine"], [tmp_path])
+    dump(config, tmp_path / "config.yaml")
+    assert compose([f"config={tmp_path}/config.yaml"]) == config
 
 
 # What there is

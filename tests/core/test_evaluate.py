@@ -1,5 +1,6 @@
 """The command as a user meets it, on a run of two steps with pictures of two classes."""
 
+import csv
 import json
 import pickle
 import re
@@ -11,13 +12,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from core import evaluate, train
+from core import evaluate, load_classifier, train
 from core.errors import UserError
 from core.evaluation import run_task
-from core.evaluation.compare import SUPERVISED
 from core.evaluation.settings import EvaluationSettings
+from core.evaluation.verdicts import SUPERVISED
 from core.export import load_encoder
-from core.runs import open_config, open_method
+from core.report.page import evaluations
+from core.runs import open_config, open_method, open_run
 
 SMALL = ["size.dim=24", "size.depth=1", "size.heads=2", "modality.size=[16,16]", "engine.workers=0", "precision=fp32"]
 TINY = [*SMALL, "batch_size=4", "steps=2", "method.readouts.main.decoder.trunk.depth=1"]
@@ -55,6 +57,13 @@ def run(capsys, *argv):
     return code, err, out, json.loads(out.splitlines()[-1]) if out.splitlines() and code == 0 else None
 
 
+def saved(run, command):
+    """The only record of a run that a command has left, and its file's name without suffix."""
+    records = {file.stem: json.loads(file.read_text()) for file in (run / "evaluation").glob("*.json")}
+    ((name, record),) = [(name, record) for name, record in records.items() if record["command"] == command]
+    return record, name
+
+
 @pytest.mark.parametrize("task", ["knn", "linear", "finetune"])
 def test_another_run_is_asked_the_same(place, capsys, task):
     """A copy of the run differs in nothing."""
@@ -65,6 +74,7 @@ def test_another_run_is_asked_the_same(place, capsys, task):
     assert code == 0, err
     section = record["figures"]["label"]
     beside = section.pop("beside")
+    assert (section.pop("classifier", "1") == alone.pop("classifier", "2")) is False  # each record has its own
     assert section == alone and record["beside"] == [str(copy)] and "compare_to" in out
     assert beside["accuracy"] == section["accuracy"] and beside["trainings"] == 1
     assert beside["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -86,12 +96,40 @@ def test_fine_tuning_stands_beside_training_from_scratch(place, capsys):
     argv = [f"run={place / 'run'}", "task=finetune", "epochs=2", "seeds=2", "batch_size=8"]
     code, err, out, record = run(capsys, *argv)
     assert code == 0, err
-    assert record == json.loads((place / "run" / "evaluation" / "finetune.json").read_text())
+    assert record == saved(place / "run", record["command"])[0]
     section = record["figures"]["label"]
     assert section["baselines"].keys() == {"majority class", "random init", SUPERVISED}
     assert sum(each["times"] for each in section["trained"]["chosen"]["settings"]) == 2
     assert record["counts"] == {"train": 24, "test": 12, "skipped": 0}
     assert "2 epochs of 22" in record["protocol"][SUPERVISED] and SUPERVISED in out  # 2 of 24 are for validation
+
+    # Progress, epoch by epoch.
+    assert re.search(r"label, trained, seed 1 of 2, rate 0.002: epoch 1 of 2, loss \d", err)
+    assert re.search(r"label, trained, seed 2 of 2, rate \S+: epoch 2 of 2, loss .*, validation accuracy", err)
+
+    # A classifier that answers as it was tested.
+    folder = place / "run" / section["classifier"]
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    classifier = load_classifier(folder)
+    assert classifier.classes == ["class0", "class1"] and len(rows) == 12
+    for row in rows:
+        answer = classifier(place / "pictures" / row["key"])
+        assert answer.labels == [row["prediction"]] and row["truth"] in row["key"]
+        assert float(answer.probabilities.max()) == pytest.approx(float(row["probability"]), abs=1e-3)
+    text = evaluations(open_run(place / "run"))
+    assert "Confusion matrix of label" in text and "class0 predicted as class0" in text
+
+
+def test_fine_tuning_in_folds_predicts_every_sample_once(place, unmarked, capsys):
+    argv = [f"run={place / 'run'}", "task=finetune", "epochs=1", "seeds=1", "batch_size=8", f"data.root={unmarked}"]
+    code, err, _, record = run(capsys, *argv, "folds=2")
+    assert code == 0, err
+    folder = place / "run" / record["figures"]["label"]["classifier"]
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    assert len({row["key"] for row in rows}) == len(rows) == 30
+    right = sum(row["truth"] == row["prediction"] for row in rows)
+    assert right / 30 == pytest.approx(record["figures"]["label"]["accuracy"]["value"], abs=1e-5)
+    assert "fold 1 of 2" in load_classifier(folder).config["trained_on"] and "fold 2 of 2" in err
 
 
 def test_fine_tuning_repeats_itself_without_the_cache(place, capsys, tmp_path, monkeypatch):
@@ -122,7 +160,7 @@ def test_the_compute_of_an_unfinished_run_is_not_known(place, capsys):
 def test_classes_are_told_beside_baselines(place, capsys, task):
     code, err, out, record = run(capsys, f"run={place / 'run'}", f"task={task}", "seeds=2")
     assert code == 0, err
-    assert record == json.loads((place / "run" / "evaluation" / f"{task}.json").read_text())
+    assert record == saved(place / "run", record["command"])[0]
     section = record["figures"]["label"]
     assert section["baselines"].keys() == {
         "majority class",
@@ -135,11 +173,13 @@ def test_classes_are_told_beside_baselines(place, capsys, task):
         section["baselines"]["PCA of raw input"]["value"] == 1
         and section["baselines"]["majority class"]["value"] == 0.5
     )
-    assert section["verdict"]["result"] == "not resolvable at this size"  # the best baseline is perfect
+    gap, word = section["verdict"]["difference"], section["verdict"]["result"]  # the best baseline is perfect
+    assert word.startswith("worse than PCA of raw input" if gap["high"] < 0 else "not resolvable at this size")
     assert record["counts"] == {"train": 24, "test": 12, "skipped": 0}
     for key in ("command", "seed", "commit", "torch", "hardware", "data_hash", "seconds"):
         assert key in record
-    assert "PCA of raw input, whitened" in out and "not resolvable" in out
+    assert "PCA of raw input, whitened" in out
+    assert f"\n{word}: label, accuracy " in out
 
 
 def test_a_repeated_evaluation_gives_the_same(place, capsys):
@@ -227,6 +267,10 @@ def test_flat_pictures_have_no_labels(place, capsys):
         (["run={run}/nowhere", "task=knn"], "no folder of a run"),
         (["run={run}", "task=knn", "method.masker.ratio=0.5"], "takes its run as it is"),
         (["run={run}", "task=knn", "shots=0"], "shots=0"),
+        (["run={run}", "task=knn", "seeds=0"], "seeds=0"),
+        (["run={run}", "task=knn", "seed=-1"], "seed=-1"),
+        (["run=[]", "task=knn"], "run=[] names no run"),
+        (["run={run}", "task=finetune", "epochs=.inf"], "epochs=inf"),
         (["run={run}", "task=knn", "train=0"], "train=0"),
         (["run={run}", "task=finetune", "epochs=0"], "epochs=0"),
         (["run={run}", "task=knn", "shots=few"], "shots=few"),
@@ -255,8 +299,8 @@ def test_json_is_printed_when_asked_for_alone(place, capsys):
     assert evaluate.main(argv) == 0
     out = capsys.readouterr().out
     assert "{" not in out and "shape" not in out and "label: accuracy on 12 test samples, 2 classes" in out
-    record = json.loads((place / "run" / "evaluation" / "knn.json").read_text())
-    assert record["command"] == f"python -m core.evaluate run={place / 'run'} task=knn seeds=1"
+    record, name = saved(place / "run", f"python -m core.evaluate run={place / 'run'} task=knn seeds=1")
+    assert re.fullmatch("knn-seeds=1-[0-9a-f]{6}", name) and record["settings"] == {"seeds": 1}
 
 
 def test_python_gives_what_the_command_gives(place, capsys):
@@ -264,7 +308,8 @@ def test_python_gives_what_the_command_gives(place, capsys):
     result = run_task(place / "run", "knn", f"data.root={place / 'pictures'}", seeds=2)
     assert result.record["figures"] == record["figures"] and capsys.readouterr().out == ""
     assert result.accuracy == result.value == record["figures"]["label"]["accuracy"]["value"]
-    assert (result.task, result.metric, result.verdict) == ("knn", "accuracy", "not resolvable at this size")
+    assert (result.task, result.metric) == ("knn", "accuracy")
+    assert result.verdict == result.record["figures"]["label"]["verdict"]["result"]
     assert result.interval.low <= result.value <= result.interval.high
     assert result.baselines["PCA of raw input"].value == 1 and result.of("label") == result
     page = result._repr_html_()
@@ -283,9 +328,20 @@ def test_skill_is_a_result_too(place):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"task": "kn"}, "task=kn: choose knn"),
+        ({"task": "kn"}, "task=kn: expected one of knn"),
         ({"metrik": "map"}, "no setting metrik"),
-        ({"metric": "ap"}, "metric=ap: choose accuracy"),
+        ({"metric": "ap"}, "metric=ap: expected one of accuracy"),
+        ({"shots": "x"}, "shots=x: expected"),
+        ({"seeds": 0}, "seeds=0 must be at least 1"),
+        ({"seeds": "three"}, "seeds=three: expected a whole number"),
+        ({"epochs": float("nan")}, "epochs=nan"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"run": []}, "run=[] names no run"),
+        ({"run": ()}, "run=[] names no run"),
+        ({"compare_to": []}, "compare_to=[] names no run"),
+        ({"run": 3}, "run=3: expected"),
+        ({"compare_to": object()}, "compare_to=<object>: expected"),
+        ({"supervised": "yes"}, "supervised=yes"),
         ({"metric": "retrieval_map"}, "go together"),
         ({"task": "retrieval", "metric": "accuracy"}, "go together"),
         ({"task": "svm", "metric": "map"}, "task=svm takes classes"),
@@ -296,7 +352,24 @@ def test_skill_is_a_result_too(place):
 )
 def test_mistakes_in_python_are_users_errors(place, settings, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        run_task(place / "run", **{"task": "knn", "seeds": 1, **settings})
+        run_task(**{"run": place / "run", "task": "knn", "seeds": 1, **settings})
+
+
+def test_runs_are_given_as_objects_paths_lists_and_tuples(place):
+    one = open_run(place / "run")
+    copy = shutil.copytree(place / "run", place / "twin")
+    alone = evaluate(place / "run", task="knn", seeds=2)
+    for runs, rivals in ((one, open_run(copy)), (str(one.path), copy), ([one], (copy,)), ((one.path,), [str(copy)])):
+        result = evaluate(runs, task="knn", seeds=2, compare_to=rivals)
+        assert result.value == alone.value and result.record["run"] == str(one.path)
+        assert result.record["figures"]["label"]["beside"]["difference"]["value"] == 0
+    assert evaluate((one, copy), task="knn", seeds=2).record["run"] == [str(one.path), str(copy)]
+
+
+@pytest.mark.parametrize("device", ["meta", "xpu:7", "cuda:99" if torch.cuda.is_available() else "cuda"])
+def test_a_device_that_is_not_here_is_one_message(place, capsys, device):
+    code, err, _, _ = run(capsys, f"run={place / 'run'}", "task=knn", f"device={device}")
+    assert code == 2 and f"device={device} cannot be used here" in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1"])
@@ -376,3 +449,75 @@ def test_labels_of_array_files(place, capsys, tmp_path, task, name, labels, metr
     section = record["figures"]["label"]
     assert section[metric]["value"] > 0.3 and {key: section[key] for key in counts} == counts
     assert section["baselines"]["PCA of raw input"]["value"] > 0.9
+
+
+@pytest.fixture(scope="module")
+def unmarked(place):
+    """30 pictures in class folders without any split."""
+    folder = place / "unmarked"
+    for label in (0, 1):
+        draw(folder, ".", label, 15)
+    return folder
+
+
+def test_without_a_marked_split_all_samples_are_tested_in_folds(place, unmarked, capsys):
+    argv = [f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={unmarked}"]
+    code, err, out, record = run(capsys, *argv)
+    assert code == 0, err
+    assert record["figures"]["label"]["tested"] == 30 and record["counts"] == {"train": 30, "test": 0, "skipped": 0}
+    split = record["protocol"]["split"]
+    assert split.startswith("5 folds over all 30 labelled samples, by class; the data mark none to test")
+    assert f"split: {split}" in " ".join(out.split())
+    assert re.search(r"has read (2\d|30) of them, without labels", split)
+
+
+@pytest.mark.parametrize(("folds", "tested"), [("folds=3", 30), ("folds=0", None)])
+def test_given_folds_are_obeyed_without_a_marked_split(place, unmarked, capsys, folds, tested):
+    record = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={unmarked}", folds)[3]
+    count = record["figures"]["label"]["tested"]
+    if tested is None:
+        assert 0 < count < 10 and record["protocol"]["split"].startswith("drawn at random, for the data mark none")
+    else:
+        assert count == tested and record["protocol"]["split"].startswith("3 folds over all 30")
+
+
+def test_given_folds_are_obeyed_beside_a_marked_split(place, capsys):
+    record = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", "folds=4")[3]
+    assert record["figures"]["label"]["tested"] == 36
+    assert record["protocol"]["split"].startswith(
+        "4 folds over all 36 labelled samples, by class, as folds=4 asks, beside the split of the data ("
+    )
+    code, err, _, _ = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", "folds=19")
+    assert code == 2 and "folds=19 does not fit: the largest class has 18" in err
+
+
+def test_training_samples_are_counted_on_the_drawn_split(place, unmarked, capsys):
+    record = run(capsys, f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={unmarked}", "train=10")[3]
+    assert record["counts"]["train"] == 10 and record["protocol"]["split"].startswith("drawn at random")
+
+
+def test_an_unreadable_test_split_is_not_replaced_by_folds(place, capsys):
+    other = shutil.copytree(place / "pictures", place / "torn")
+    for file in (other / "test").rglob("*.png"):
+        file.write_bytes(b"no picture")
+    argv = [f"run={place / 'run'}", "task=knn", "seeds=1", f"data.root={other}"]
+    code, err, _, _ = run(capsys, *argv)
+    assert code == 2 and "None of the 12 test samples can be read" in err
+    code, err, _, record = run(capsys, *argv, "folds=3")
+    assert code == 0 and record["figures"]["label"]["tested"] == 24
+
+
+def test_records_stand_side_by_side(place, unmarked, capsys):
+    other = shutil.copytree(place / "run", place / "shelf")
+    shutil.rmtree(other / "evaluation")
+    shutil.copytree(other, place / "shelf2")
+    for extra in ([], [f"data.root={unmarked}"], ["shots=3"], [f"compare_to={place / 'shelf2'}"]):
+        assert run(capsys, f"run={other}", "task=knn", *extra)[0] == 0
+    assert run(capsys, f"run=[{other},{place / 'shelf2'}]", "task=knn")[0] == 0
+
+    records = open_run(other).evaluations
+    assert len(records) == 5 and records["knn"]["settings"] == {} and {r["task"] for r in records.values()} == {"knn"}
+    (several,) = [record for record in records.values() if isinstance(record["run"], list)]
+    text = evaluations(open_run(other))
+    assert f"mean of 2 runs ({other}, {place / 'shelf2'})" in text and "compared with" in text
+    assert str(unmarked) in text and "mean of 2 runs</strong>" in text and several["figures"]

@@ -1,20 +1,17 @@
 """Official checkpoints without `meta`: sizes from the tensors, wrappers, missing decoders, and what is refused."""
 
 import argparse
-import pathlib
-import pickle
-from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from core.checkpoint_files import read_checkpoint
 from core.config import compose
 from core.config.build import build_method
 from core.errors import UserError
 from core.export import open_encoder
-from core.interop import Official, Rule, find_official, load_official, read_checkpoint, settings
+from core.interop import Official, Rule, find_official, load_official, settings
 from tests.core.official_files import official_mae
 from tests.modalities import published
 
@@ -107,51 +104,10 @@ def test_settings_of_the_four_layouts():
     assert [settings(meta)["depth"] for meta in layouts] == [3] * 4
 
 
-class Bomb:
-    def __reduce__(self):
-        return print, ("this must not run",)
-
-
-def test_pickled_code_is_refused(tmp_path, capsys):
-    torch.save({"model": official_mae(), "args": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(UserError, match="could run code"):
-        read_checkpoint(tmp_path / "bomb.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(UserError):
-        open_encoder("image", "mae_base", tmp_path / "plain.pth")
-    assert "must not run" not in capsys.readouterr().out
-
-
-def test_what_training_scripts_save_beside_the_weights_is_no_code(tmp_path):
-    """Command lines, numbers and arrays of NumPy, paths; of the first, options that no tensor shows are read."""
-    args = argparse.Namespace(norm_pix_loss=False, mask_ratio=0.5, input_size=224)
-    args.lr, args.out = np.float64(0.1), pathlib.Path("x")
-    extra = {"epoch": np.int64(5), "best": np.array([0.5, 0.7]), "names": np.array(["a"]), "scaler": {"scale": 65536.0}}
-    for zipped in (True, False):
-        path = tmp_path / "own.pth"
-        torch.save({"model": official_mae(), "args": args} | extra, path, _use_new_zipfile_serialization=zipped)
-        method = load_official("mae", read_checkpoint(path))
-
-        assert method.masker.ratio == 0.5 and method.readouts["main"].objectives["pixels"].target.per == "none"
-        assert method.tokenizer.size == (32, 32)  # the tensors say so
-        assert torch.equal(method.encoder.cls.token, official_mae()["cls_token"])
-
-
 def test_meta_is_stronger_than_a_saved_command_line():
     state = {"model": official_mae(), "args": argparse.Namespace(norm_pix_loss=False, mask_ratio=0.5)}
     method = load_official("mae", state, {"norm_pix_loss": True})
     assert method.readouts["main"].objectives["pixels"].target.per == "patch" and method.masker.ratio == 0.5
-
-
-def test_another_class_in_a_checkpoint_is_named_with_the_remedy(tmp_path):
-    torch.save({"model": official_mae(), "ratio": Fraction(1, 2)}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"fractions\.Fraction.*save its weights alone") as caught:
-        read_checkpoint(tmp_path / "a.pth")
-    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
-
-    (tmp_path / "b.pth").write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="damaged"):
-        read_checkpoint(tmp_path / "b.pth")
 
 
 def test_heads_that_nothing_shows_are_a_guess_that_is_said():

@@ -8,23 +8,25 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Top to bottom as values flow: each line may import the lines above it, and its own.
 LAYERS = """
-errors renames
-files seeding annotations trees
+errors renames plugins
+files seeding annotations trees inert_pickle
+checkpoint_files
 settings tokens
-config
+config saved
+cli
 tokenizers maskers embeddings encoder decoders teachers targets losses objectives sparse
 methods
 data
 world
 engine
-interop export
+interop huggingface export
+encoding
 runs
 reconstruction evaluation
 defaults
 training
-cli
 report
-train evaluate convert
+train evaluate compare encode reconstruct convert
 """
 
 ORDER = {name: number for number, line in enumerate(LAYERS.split("\n")) for name in line.split()}

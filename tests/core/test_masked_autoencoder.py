@@ -12,7 +12,7 @@ from core.embeddings import ClsToken, PatchEmbed, SinCos
 from core.encoder import Trunk, ViT
 from core.errors import UserError
 from core.losses import mse
-from core.maskers import RandomMasker
+from core.maskers import Masker, RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Head, Objective, Readout
 from core.targets import Pixels, TeacherFeatures
@@ -270,3 +270,33 @@ def test_a_readout_without_its_view_is_skipped():
         pytest.raises(UserError, match="No readout of the method reads any of the masks image"),
     ):
         method({"sound": readouts["sound"]})(batch(), generator=seeded())
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"), [("reads", "imge"), ("view", "Image"), ("view", "image/part"), ("reads", "video")]
+)
+def test_a_misspelt_view_of_a_readout_is_an_error_beside_other_readouts(setting, name):
+    readouts = {
+        "main": Readout(decoder(), {"x": objective()}),
+        "second": Readout(decoder(), {"y": objective()}, **{setting: name}),
+    }
+    with pytest.raises(UserError, match=rf"method.readouts.second.{setting}={name}: there is no such view.*image"):
+        method(readouts).check_readouts(("image",))
+
+
+def test_views_that_can_be_made_are_no_error():
+    readouts = {
+        "main": Readout(decoder(), {"x": objective()}, reads="image", view="image"),
+        "sound": Readout(decoder(), {"y": objective()}, view="sound"),
+    }
+    method(readouts).check_readouts(("image", "sound"))
+
+
+def test_parts_of_views_are_left_to_maskers_that_make_them():
+    readouts = {"main": Readout(decoder(), {"x": objective()}, reads="image/context")}
+    made = method(readouts)
+    made.masker = type("PartMasker", (Masker,), {"draw": None, "__call__": None})()
+    made.check_readouts(("image",))
+    made.readouts["main"].reads = "imag/context"
+    with pytest.raises(UserError, match="there is no such view"):
+        made.check_readouts(("image",))

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from core.config import compose
 from core.config.build import build
 from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
-from core.report import curves, embeddings, main, tables
+from core.report import curves, embeddings, main, neighbours, several, tables, token_pca
+from core.report.features import Encoded, Points, TokenGrids
 from core.report.page import page, write_report
 from core.report.samples import Samples
 from core.runs import open_run, read_lines
@@ -32,6 +33,12 @@ def trained(tmp_path_factory):
         patch.setenv("LACUNA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         assert train([*TINY, f"run_dir={folder / 'run'}"]) == 0
         yield folder / "run"
+
+
+def test_a_misspelt_view_is_refused_before_training(tmp_path, capsys):
+    assert train([*TINY, "method.readouts.main.view=imag", f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "method.readouts.main.view=imag: there is no such view. Did you mean image?" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 @pytest.fixture
@@ -78,7 +85,7 @@ def test_a_page_needs_nothing_from_anywhere(trained):
     assert not re.search(r"url\(|@import|https?://", shown.html)
     assert len(shown.html) < 6e6
     images = shown.all("img")
-    assert len(images) == 4 + 8 * 4
+    assert len(images) == 4 + 8 * 4 + 6 * 6 + 8 * 2
     assert all(image["alt"] and image["src"].startswith("data:image/webp;base64,") for image in images)
 
 
@@ -103,18 +110,25 @@ def test_pictures_are_of_held_out_samples_and_say_how_they_were_made(trained):
     assert "8 of 12 test samples, drawn by a fixed seed; new to the method are samples that" in shown.text
     alts = [image["alt"] for image in shown.all("img")]
     assert all(re.search(r" of test/\d{6}$", alt) for alt in alts)
-    assert {alt.partition(" of ")[0] for alt in alts[4:]} == {"input", "masked", "interpolation", "reconstruction"}
+    assert {alt.partition(" of ")[0] for alt in alts[4:]} == {
+        "input", "masked", "interpolation", "reconstruction", "token components",
+    }  # fmt: skip
     assert "By the weights of step 6" in shown.text
 
 
 def test_features_of_test_samples_lie_on_a_plane(trained):
-    part = page_of(trained).html.partition('<section id="features">')[2].partition("</section>")[0]
+    part = page_of(trained).html.partition('<section id="embeddings">')[2].partition("</section>")[0]
     assert "Pooled features of 12 test samples, coloured by shape" in part and "octahedron" in part
-    assert part.count("<circle") == 2 * 12 and "Principal components (" in part and "t-SNE" in part
+    assert part.count('r="3.2"') == 2 * 12 and "PCA (" in part and "t-SNE" in part
+
+    # Every point shows its sample on hovering; pictures are in the page once.
+    assert part.count('class="target"') == part.count("<use ") == 2 * 12 and part.count("<image ") == 12
+    assert set(re.findall(r'href="#(sample\d+)"', part)) == set(re.findall(r'id="(sample\d+)"', part))
+    assert re.search(r"<title>test/\d{6}, \w+</title>", part)
 
 
 def test_points_keep_their_distances_and_colours():
-    points = embeddings.Points(np.zeros((3, 4)), np.array([0, 1, -1]), names=["<a>", "b"], note="")
+    points = Points(np.zeros((3, 4)), np.array([0, 1, -1]), names=["<a>", "b"], note="")
     html = embeddings.scatter("x", np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), points)
     at = np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', html), dtype=float)
     assert at[1, 0] - at[0, 0] == 2 * (at[0, 1] - at[2, 1]) > 0  # pixels count downwards
@@ -138,7 +152,7 @@ def test_an_unfinished_run_says_so(run):
     change(run, steps=50)
     shown = page_of(run)
     assert "Unfinished: step 6 of 50; the pictures are by its newest checkpoint, of step 6" in shown.text
-    assert len(shown.all("img")) == 36
+    assert len(shown.all("img")) == 36 + 36 + 16
 
 
 def test_a_run_that_gives_epochs_knows_its_steps(run):
@@ -181,7 +195,7 @@ def test_names_from_files_cannot_change_the_page(run):
         file.write('{"kind": "train", "step"')  # a line that is being written
     shown = page_of(run)
     assert attack in shown.text and "empty & <b>bad</b>" in shown.text
-    assert "script" not in {tag for tag, _ in shown.tags} and len(shown.all("img")) == 36
+    assert "script" not in {tag for tag, _ in shown.tags} and len(shown.all("img")) == 36 + 36 + 16
     assert "1 sample(s) were skipped, 2 time(s) in all." in shown.text
 
 
@@ -191,7 +205,7 @@ def test_names_of_samples_cannot_change_the_page(trained):
     panels = [Panel(attack, [raster]), Panel(attack, [raster], "rows")]
     gallery = Gallery(panels, panels, [attack])
     samples = Samples(gallery=gallery, notes=[attack], skipped=[(attack, attack)])
-    shown = Page(page(open_run(trained), samples))
+    shown = Page(page(open_run(trained), samples, Encoded(reason=attack)))
     assert "script" not in {tag for tag, _ in shown.tags}
     assert [image["alt"] for image in shown.all("img")] == 4 * [attack]
 
@@ -270,8 +284,9 @@ def test_probes_stand_beside_their_baselines():
     shape = {"accuracy": figure, "baselines": {"raw & white": better}, "verdict": judged, "classes": 8, "tested": 12}
     html = tables.evaluation("knn", {"task": "knn", "figures": {"shape": shape}, "protocol": {"split": "as given"}})
     assert html.index("raw &amp; white") < html.index("this run</strong>"), "the best comes first"
-    for words in ("0.500 [0.400, 0.600]", "-0.200 [-0.300, -0.100]", "not resolvable", "A check", "split: as given"):
+    for words in ("0.500 [0.400, 0.600]", "-0.200 [-0.300, -0.100]", "A check", "split: as given"):
         assert words in html
+    assert "worse than raw &amp; white" in html and "verdict bad" in html
     assert "verdict good" not in html
 
 
@@ -288,3 +303,77 @@ def test_an_evaluation_that_could_not_be_made_says_why():
     assert "no filler &lt;fits&gt;" in tables.evaluation(
         "reconstruction", {"figures": {}, "reason": "no filler <fits>"}
     )
+
+
+def test_several_runs_are_one_page(trained, run, capsys):
+    change(run, optim__lr=0.123)
+    assert main([f"run=[{trained},{run}]"]) == 0
+    path = trained / "report_2_runs.html"
+    assert f"Wrote {path}" in capsys.readouterr().out
+    shown = Page(path.read_text(encoding="utf-8"))
+    assert "2 runs" in shown.text and "optim.lr" in shown.text and "0.123" in shown.text
+    assert shown.text.count("held-out skill") >= 2, "the verdicts of both stand at the top"
+    assert next(svg["aria-label"].partition(":")[0] for svg in shown.all("svg")) == "Loss"
+    assert len([image for image in shown.all("img") if image["alt"].startswith("reconstruction of ")]) == 8
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in shown.tags}
+    path.unlink()
+
+
+@pytest.mark.parametrize(("runs", "message"), [("[{run},{run}]", "a run twice"), ("[{run},{run}/no]", "no folder")])
+def test_several_runs_that_cannot_be_shown(trained, capsys, runs, message):
+    assert main([f"run={runs.format(run=trained)}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_tell_runs_apart():
+    assert several.short_names(["runs/a", "runs/b"]) == ["a", "b"]
+    assert several.short_names(["x/seed0/run", "x/seed1/run"]) == ["seed0/run", "seed1/run"]
+
+
+def test_verdicts_stand_at_the_top(trained):
+    html = write_report(trained).read_text(encoding="utf-8")
+    top = html.partition("<section")[0]
+    assert re.search(r'<li><span class="verdict \w+">(wins|worse than|not resolvable)[^<]*</span>: pixels', top)
+
+
+def test_neighbours_are_those_of_the_greatest_cosine():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 5)).astype(np.float32)
+    order, cosines = neighbours.nearest(x)
+    for row in range(40):
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+        others = sorted((n for n in range(40) if n != row), key=lambda n: -float(unit[n] @ unit[row]))
+        assert order[row].tolist() == others[:5]
+        assert cosines[row][0] == pytest.approx(float(unit[others[0]] @ unit[row]), abs=1e-5)
+
+
+def test_queries_are_of_many_classes():
+    points = Points(np.zeros((9, 2)), np.array([0, 0, 0, 0, 1, 1, 2, -1, -1]), names=["a", "b", "c"], note="")
+    assert neighbours.queries(points) == [0, 4, 6, 7, 1, 5]
+
+
+@pytest.mark.parametrize(("grid", "size"), [((6,), (192, 32)), ((4, 6), (192, 128)), ((3, 4, 4), (182, 52))])
+def test_tokens_are_coloured_by_their_places(grid, size):
+    """Two kinds of token have two colours, the same in every sample."""
+    kinds = np.random.default_rng(0).integers(0, 2, (2, *grid))
+    kinds.reshape(-1)[:2] = (0, 1)
+    features = np.stack([kinds * 3.0, 1 - kinds, np.zeros_like(kinds)], -1).astype(np.float32)
+    grids = TokenGrids(features=features, keys=["a", "b"], pictures=())
+    colours, share = token_pca.token_colours(grids)
+    assert share == pytest.approx(1, abs=1e-5) and colours.min() >= 0 and colours.max() <= 1
+    for kind in (0, 1):
+        assert len(np.unique(colours[kinds == kind].round(4), axis=0)) == 1
+    assert abs(colours[kinds == 0][0] - colours[kinds == 1][0]).max() == pytest.approx(1)
+    raster = token_pca._raster(colours[0], "a")
+    assert raster.size[0] > raster.size[1] * 0.9 and raster.data
+
+
+def test_plots_end_where_their_points_do():
+    points = Points(np.zeros((2, 4)), np.array([0, 1]), names=["a", "b"], note="")
+    for far in ([10.0, 1.0], [1.0, 10.0], [5.0, 5.0]):
+        html = embeddings.scatter("x", np.array([[0.0, 0.0], far]), points)
+        width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', html).groups())
+        at = np.array(re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', html), dtype=float)
+        gap = abs(at[1] - at[0])
+        assert gap[0] / gap[1] == pytest.approx(far[0] / far[1], rel=0.05), "equal units on both axes"
+        assert gap[0] > 0.9 * width or gap[1] > 0.9 * height

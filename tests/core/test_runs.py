@@ -1,6 +1,9 @@
-"""`init.from=`: teachers that follow the method's weights begin with what was loaded."""
+"""A run opened again: weights for another one (`init.from=`), and the list of all runs below a folder."""
 
 import copy
+import json
+import os
+import shutil
 
 import pytest
 import torch
@@ -11,9 +14,11 @@ from core.export import SavedEncoder, save_encoder
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.objectives import Readout
-from core.runs import load_weights
+from core.runs import load_weights, main, open_run
 from core.teachers import MovingTeacher
+from core.train import main as train
 from tests.contracts.toys import DIM, light, patches, raw_objective, vit
+from tests.core.test_report import TINY
 
 
 class Copy(MovingTeacher):
@@ -86,3 +91,68 @@ def test_a_part_of_another_shape_or_name_is_refused(tmp_path):
         UserError, match=r"init\.part=encoder\.trunc: init\.from=.* Parts of the method: .*encoder\.trunk"
     ):
         load_weights(shaken(2), tmp_path / "step_1", "encoder.trunc")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LACUNA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        assert train([*TINY, "seed=4", f"run_dir={folder / 'deep' / '[1]'}"]) == 0
+    return folder / "deep" / "[1]"
+
+
+@pytest.fixture
+def runs(finished, tmp_path):
+    """A finished run, one that was stopped half-way, and a config.yaml of another program."""
+    shutil.copytree(finished, tmp_path / "deep" / "[1]")
+    half = shutil.copytree(finished, tmp_path / "half")
+    (half / "finished.json").unlink()
+    shutil.rmtree(half / "evaluation")
+    shutil.rmtree(half / "checkpoints")
+    lines = (half / "metrics.jsonl").read_text().splitlines()
+    logged = [line for line in lines if json.loads(line)["kind"] == "train"][:1]
+    (half / "metrics.jsonl").write_text("\n".join([*logged, '{"kind": "stop", "step": 1, "reason": "SIGTERM"}', ""]))
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("a: 1\n")
+    return tmp_path
+
+
+def test_runs_are_listed_with_their_figures(runs, capsys):
+    assert main([f"folder={runs}", "--json"]) == 0
+    lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    by_name = {os.path.relpath(line["run"], runs): line for line in lines}
+    assert by_name.keys() == {"deep/[1]", "half", "other"} and "error" in by_name["other"]
+
+    whole, half, run = by_name["deep/[1]"], by_name["half"], open_run(runs / "deep" / "[1]")
+    assert [whole[name] for name in ("modality", "method", "data", "seed")] == ["image", "mae", "world", 4]
+    assert (whole["steps"], whole["planned"], whole["state"]) == (6, 6, "finished")
+    assert whole["loss"] == run.metrics["loss"][-1] and whole["evaluations"] == ["reconstruction"]
+    record = json.loads((run.path / "evaluation" / "reconstruction.json").read_text())
+    assert whole["skill"] == record["figures"]["pixels"]["total"]["skill"]["value"]
+    assert (half["steps"], half["planned"], half["skill"], half["evaluations"]) == (1, 6, None, [])
+    assert half["state"] == "stopped: SIGTERM"
+
+
+def test_the_list_is_a_table(runs, capsys):
+    assert main([f"folder={runs}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "last activity" in lines[1] and "evaluations" in lines[1]
+    (whole,) = [line for line in lines if f"{runs}/deep/[1]" in line]
+    assert "6 of 6" in whole and "finished" in whole
+    assert any("other cannot be read: " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["folder=nowhere"], "nowhere does not exist"),
+        (["folder=."], "holds no run"),
+        (["fold=."], "Did you mean folder"),
+    ],
+)
+def test_a_folder_without_runs(tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err

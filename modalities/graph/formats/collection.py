@@ -208,7 +208,7 @@ def degree_features(edges: Tensor, count: int, columns: int | None = None) -> Te
     Source: THUDM/GraphMAE.
     """
     columns = columns or degree_columns(edges)
-    degree = torch.bincount(edges[1], minlength=count).clamp(max=columns - 1)
+    degree = torch.bincount(edges[1], minlength=count)[:count].clamp(max=columns - 1)
     return F.one_hot(degree, columns).float()
 
 

@@ -26,6 +26,7 @@ from modalities.graph.formats.targets import Labels, is_whole, read_labels
 from modalities.graph.graphs import Graphs
 
 SUFFIXES = (".pt", ".pth", ".npz")
+MOST_LETTERS = 300  # of another library's error
 MASKS = {"train": "train_mask", "validation": "val_mask", "test": "test_mask"}
 
 
@@ -64,9 +65,10 @@ def parse(
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of another library's error, without the advice that follows."""
-    text = one_line(error) or type(error).__name__
-    return text.partition("This file can still be loaded")[0].strip()[:300]
+    """Another library's error without the advice that follows."""
+    text = one_line(error)
+    _, _, cause = text.partition("WeightsUnpickler error: ")
+    return (cause or text).partition("Please ")[0].partition("Check the documentation")[0].strip()[:MOST_LETTERS]
 
 
 def _from_csr(arrays: Mapping[str, np.ndarray], where: str, directed: bool, scaling: Scaling) -> Collection:
@@ -113,11 +115,11 @@ def _from_values(
             faults += edge_faults(values["edge_index"].long())
 
     counts = [len(graph.x) for graph in made]
-    read = read_labels(labels, counts, where)
     splits = _splits(graphs, counts, where)
     scaffolds = [str(values["scaffold"]) for values in graphs if values.get("scaffold") is not None]
     if len(scaffolds) < len(graphs):
         scaffolds = []
+    read = read_labels(labels, counts, where, as_answers=bool(scaffolds))
 
     provenance = Provenance(
         split=f"masks in the file ({', '.join(MASKS[name] for name in splits)})" if splits else "",
@@ -150,10 +152,11 @@ def _make(
     edges = edges.long()
     if x is None:
         x = default_features(edges, _node_count(values, edges), where, degrees)
-    elif x.dim() == 1:  # one number per node
-        x = x[:, None]
-    if values["num_nodes"] is not None and len(x) != values["num_nodes"]:
+    elif values["num_nodes"] is not None and len(x) != values["num_nodes"]:
         raise UserError(f"{where}: num_nodes is {values['num_nodes']}, but there are features of {len(x)} nodes.")
+
+    if x.dim() == 1:  # one number per node
+        x = x[:, None]
 
     # Molecules, whose edges are bonds, have class numbers for features.
     if edge_attr is None or edge_attr.is_floating_point():

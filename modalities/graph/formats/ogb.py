@@ -19,6 +19,7 @@ from modalities.graph.formats.collection import (
     unbatch,
 )
 from modalities.graph.formats.targets import Labels, graph_labels, node_labels
+from modalities.graph.formats.text_tables import load_numbers
 from modalities.graph.graphs import Graphs
 
 COUNTS = "num-node-list"
@@ -38,7 +39,7 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
     """
     counts = _table(folder, COUNTS)[:, 0].astype(np.int64)
     links = _table(folder, "num-edge-list")[:, 0].astype(np.int64)
-    edges = torch.from_numpy(_table(folder, "edge")[:, :2].astype(np.int64).T)
+    edges = torch.from_numpy(_table(folder, "edge")[:, :2].astype(np.int64).reshape(-1, 2).T)
     if edges.shape[1] != links.sum():
         raise UserError(f"data.root: {folder}: edge has {edges.shape[1]} lines, num-edge-list counts {links.sum()}.")
 
@@ -117,7 +118,7 @@ def _table(folder: Path, name: str) -> np.ndarray:
     if path is None:
         raise UserError(f"data.root: {folder} lacks {name}.csv.gz of a data set of the Open Graph Benchmark.")
     try:
-        return np.loadtxt(path, delimiter=",", ndmin=2, converters=_number if name.endswith("label") else None)
+        return load_numbers(path, _number if name.endswith("label") else None)
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"data.root: {path} is not a table of numbers: {error}") from None
 

@@ -14,6 +14,7 @@ import torch
 
 BATCH = "torch_geometric.data.batch.Batch"
 BATCH_MAKER = "torch_geometric.data.batch.DynamicInheritanceGetter"
+RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # pickles of protocol 2 have the names of Python 2
 MOST_PICKLES = 8  # one behind the other in a file of torch before 1.6
 
 
@@ -101,7 +102,8 @@ def _global_names(content: bytes) -> Iterator[str]:
     for part in _pickles(content):
         for opcode, argument, _ in pickletools.genops(part):
             if opcode.name == "GLOBAL":
-                yield argument.replace(" ", ".")
+                module, _, name = argument.partition(" ")
+                yield f"{RENAMED.get(module, module)}.{name}"
 
 
 def _pickles(content: bytes) -> Iterator[io.BytesIO]:
@@ -173,5 +175,5 @@ def _dtype(record: Opaque) -> np.dtype:
 def _bytes(raw: Any) -> bytes:
     """Bytes as pickles of protocol 2 hold them: a text and its encoding."""
     if isinstance(raw, Opaque):
-        raw = raw.arguments[0]
+        raw = raw.arguments[0] if raw.arguments else b""
     return raw.encode("latin-1") if isinstance(raw, str) else raw

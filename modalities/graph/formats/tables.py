@@ -1,12 +1,9 @@
 """Graphs as tables: edges by the ids of their nodes; features, labels and a split in further tables, joined by id."""
 
-import csv
-import gzip
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,16 @@ from modalities.graph.formats.collection import (
     to_undirected,
 )
 from modalities.graph.formats.node_ids import NodeIds, is_number, number_nodes
+from modalities.graph.formats.text_tables import (
+    ENDS,
+    IDS,
+    LABELS,
+    MOST_PROBES,
+    SPLIT_COLUMNS,
+    Table,
+    names_ends,
+    read_table,
+)
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".tsv", ".txt")
@@ -40,41 +47,7 @@ NODE_STEMS = ("nodes", "features", "node_features", "vertices")
 LABEL_STEMS = ("labels", "node_labels", "classes", "target", "targets")
 SPLIT_STEMS = ("split", "splits")
 
-# Columns of edges, in pairs, and of nodes.
-ENDS = (
-    ("source", "target"), ("src", "dst"), ("from", "to"), ("source_id", "target_id"), ("src_id", "dst_id"),
-    ("from_id", "to_id"), ("from_node", "to_node"), ("source_node", "target_node"), ("fromnodeid", "tonodeid"),
-    ("u", "v"), ("head", "tail"), ("start", "end"), (":start_id", ":end_id"), ("node1", "node2"),
-    ("node_1", "node_2"), ("id1", "id2"), ("id_1", "id_2"), ("sender", "receiver"), ("citing", "cited"),
-)  # fmt: skip
-IDS = ("id", "node_id", "nodeid", "node", "node_name", "name", "vertex", "vertex_id", ":id")
-LABELS = ("label", "class", "category", "target", "y")
-SPLIT_COLUMNS = ("split", "subset", "partition")
 EDGE_ROW = ("", "id", "edge_id", "index")  # a table's own number of a row
-MOST_PROBES = 20  # lines of a file by which its kind is told
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text cells with the number of each one's line, and names of their columns, "" without a header."""
-
-    path: Path
-    rows: Sequence[tuple[int, Sequence[Any]]]
-    header: Sequence[str] = ()
-
-    @property
-    def columns(self) -> int:
-        return len(self.header) or max((len(cells) for _, cells in self.rows), default=0)
-
-    def position(self, names: Sequence[str]) -> int | None:
-        """The column with the first of these names."""
-        for name in names:
-            if name in self.header:
-                return self.header.index(name)
-        return None
-
-    def cells(self, column: int) -> list[Any]:
-        return [cells[column] for _, cells in self.rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,35 +97,30 @@ def edge_file(place: Path) -> Path | None:
     if not place.is_dir():
         return None
 
-    paths = [path for path in sorted(place.iterdir()) if path.is_file()]
-    by_name = _named(paths, EDGE_STEMS)
-    if not by_name:
-        suffixes = (*EDGE_SUFFIXES, CITATIONS[0])
-        by_name = [path for path in paths if path.suffix in suffixes]
-    if not by_name:
-        by_name = [path for path in paths if path.suffix in SUFFIXES and _names_ends(path)]
-    exact = [path for path in by_name if _stem(path) in EDGE_STEMS]
-    if len(exact or by_name) > 1:
-        names = ", ".join(path.name for path in exact or by_name)
-        raise UserError(f"data.root: {place} holds several tables of edges ({names}); give each graph a folder.")
-    return (exact or by_name or [None])[0]
+    by_stem = table_named(place, EDGE_STEMS)
+    if by_stem is not None:
+        return by_stem
+    by_content = list(filter(_holds_edges, sorted(place.iterdir())))
+    if len(by_content) > 1:
+        raise UserError(
+            f"data.root: {place} holds several tables of edges ({_names(by_content)}); give each graph a folder."
+        )
+    return by_content[0] if by_content else None
 
 
 def is_edge_list(path: Path) -> bool:
     """Whether a file is a table of edges: by its ending, the names of its columns, or two ids in every line."""
-    if path.suffix in (*EDGE_SUFFIXES, CITATIONS[0]) or _stem(path) in EDGE_STEMS:
+    if _holds_edges(path) or _stem(path) in EDGE_STEMS:
         return True
-    if path.suffix not in SUFFIXES:
+    if _suffix(path) not in SUFFIXES:
         return False
-    if _names_ends(path):
-        return True
 
     # A list of files has paths in its first column.
-    lines = list(islice(_lines(path), MOST_PROBES))
-    rows = [_split_line(line, _delimiter(lines)) for line in lines]
-    if not rows or any(len(cells) < 2 for cells in rows):
-        return False
-    return not any(re.search(r"\.\w+$|/", cells[0]) or (path.parent / cells[0]).exists() for cells in rows)
+    rows = read_table(path, MOST_PROBES, of_edges=True).rows
+    for _, cells in rows:
+        if len(cells) < 2 or re.search(r"\.\w+$|/", cells[0]) or (path.parent / cells[0]).exists():
+            return False
+    return bool(rows)
 
 
 def read(place: Path, directed: bool, scaling: Scaling) -> Collection:
@@ -238,9 +206,7 @@ def node_table(columns: Mapping[str, Sequence[Any]], ids: Sequence[str], where: 
 
     Other columns are left out, with a note.
     """
-    names = {name.lower(): name for name in columns}
-    label = next((names[name] for name in LABELS if name in names), None)
-    split = next((names[name] for name in SPLIT_COLUMNS if name in names), None)
+    label, split = _column_named(columns, LABELS), _column_named(columns, SPLIT_COLUMNS)
 
     parts, text = [], []
     for name, values in columns.items():
@@ -260,15 +226,28 @@ def node_table(columns: Mapping[str, Sequence[Any]], ids: Sequence[str], where: 
     return NodeTable(
         x=torch.cat(parts, 1) if parts else None,
         ids=ids,
-        labels=[str(value) for value in columns.get(label, ())],
-        splits=[str(value) for value in columns.get(split, ())],
+        labels=list(map(_text, columns.get(label, ()))),
+        splits=list(map(_text, columns.get(split, ()))),
         notes=notes,
     )
 
 
+def _column_named(columns: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The column with the first of these names, in letters of any case."""
+    by_name = dict(zip(map(str.lower, columns), columns, strict=True))
+    for name in names:
+        if name in by_name:
+            return by_name[name]
+    return None
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
 def _edges(path: Path) -> EdgeTable:
     """Ids of the ends of all edges. Raises UserError naming the line."""
-    table = _table(path)
+    table = read_table(path, of_edges=True)
     columns, notes = _end_columns(table)
     sources, targets = [], []
     for number, cells in table.rows:
@@ -292,9 +271,10 @@ def _end_columns(table: Table) -> tuple[tuple[int, int], list[str]]:
     for source, target in ENDS:
         if source in table.header and target in table.header:
             pair = table.header.index(source), table.header.index(target)
-            rest = [name for number, name in enumerate(table.header) if number not in pair and name not in EDGE_ROW]
-            notes = [f"Columns of {table.path.name} that are not read: {', '.join(rest)}."] if rest else []
-            return pair, notes
+            rest = sorted(set(table.header) - {source, target, *EDGE_ROW})
+            if not rest:
+                return pair, []
+            return pair, [f"Columns of {table.path.name} that are not read: {', '.join(rest)}."]
 
     first = 0
     if table.header and table.columns > 2 and table.header[0] in EDGE_ROW:
@@ -322,7 +302,7 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
     path = table_named(folder, NODE_STEMS) or (contents[0] if contents else None)
     if path is None:
         return NodeTable()
-    table = _table(path)
+    table = read_table(path)
     if not table.rows:
         return NodeTable()
     if path.suffix == CITATIONS[1]:
@@ -338,15 +318,16 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
     if id_column is None and not table.header:
         id_column = _ids_by_content(table, edge_ids)
     ids = [] if id_column is None else table.cells(id_column)
-    if len(set(ids)) < len(ids):
-        raise UserError(f"data.root: {path} lists an id twice: {_repeated(ids)}. Each node has one row.")
+    for name, count in Counter(ids).items():
+        if count > 1:
+            raise UserError(f"data.root: {path} lists the id {name} {count} times. Each node has one row.")
 
     columns = {}
     for number in range(table.columns):
         if number != id_column:
-            columns[table.header[number] if table.header else str(number)] = table.cells(number)
+            columns[table.name(number)] = table.cells(number)
     nodes = node_table(columns, ids, path.name)
-    if not table.header and any("no numbers" in note for note in nodes.notes):
+    if not table.header and nodes.notes:
         raise UserError(f"data.root: {path} is not a table of numbers: name its columns in the first line.")
     return nodes
 
@@ -354,8 +335,8 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
 def _ids_by_content(table: Table, edge_ids: set[str]) -> int | None:
     """The first column where it holds the ids of all edges, each once, and these are no numbers of rows."""
     cells = table.cells(0)
-    is_row_number = all(end.isdecimal() and int(end) < len(cells) for end in edge_ids)
-    if table.columns > 1 and not is_row_number and edge_ids <= set(cells) and len(set(cells)) == len(cells):
+    rows = set(map(str, range(len(cells))))
+    if table.columns > 1 and not edge_ids <= rows and edge_ids <= set(cells) and len(set(cells)) == len(cells):
         return 0
     return None
 
@@ -385,11 +366,12 @@ def _labels(values: NodeValues, ids: NodeIds, where: str) -> tuple[Tensor | None
     if not values.source:
         return None, ()
     place = str(Path(where) / values.source)
-    numbers_of_rows = [ids.number_of(node, place) for node in values.by_id]
-
     rows, classes = label_values(list(values.by_id.values()))
-    labels = torch.full((ids.count,), torch.nan if rows.is_floating_point() else -1, dtype=rows.dtype)
-    labels[numbers_of_rows] = rows
+
+    unknown = torch.nan if rows.is_floating_point() else -1
+    labels = torch.full((ids.count,), unknown, dtype=rows.dtype)
+    for node, label in zip(values.by_id, rows, strict=True):
+        labels[ids.number_of(node, place)] = label
     return labels, classes
 
 
@@ -398,7 +380,7 @@ def label_values(texts: Sequence[str]) -> tuple[Tensor, Sequence[str]]:
 
     Whole numbers are classes that keep their values, however they are written.
     """
-    present = [text for text in texts if text]
+    present = list(filter(None, texts))
     numeric = list(map(float, present)) if all(map(is_number, present)) else []
     if any(number == number and not number.is_integer() for number in numeric):
         return torch.tensor([float(text or "nan") for text in texts], dtype=torch.float64), ()
@@ -408,8 +390,9 @@ def label_values(texts: Sequence[str]) -> tuple[Tensor, Sequence[str]]:
         if numeric and text and float(text).is_integer():
             text = str(int(float(text)))
         names.append({"class": text} if text else {})
-    classes, class_names = numbers(names)
-    return torch.tensor([row.get("class", -1) for row in classes]), class_names.get("class", [])
+    numbering = numbers(names)
+    classes = [row.get("class", -1) for row in numbering.numbers]
+    return torch.tensor(classes), numbering.classes.get("class", [])
 
 
 def _splits(values: NodeValues, ids: NodeIds, where: str) -> dict[str, Tensor]:
@@ -427,7 +410,7 @@ def values_by_node(path: Path | None, names: Sequence[str], text: str) -> NodeVa
     """The labels or splits in a table. Raises UserError naming the line."""
     if path is None:
         return NO_VALUES
-    table = _table(path)
+    table = read_table(path)
     id_column, column = table.position(IDS), table.position(names)
     if id_column is None or column is None or id_column == column:
         id_column, column = 0, 1
@@ -440,103 +423,49 @@ def values_by_node(path: Path | None, names: Sequence[str], text: str) -> NodeVa
     return NodeValues(by_id, path.name)
 
 
-def _table(path: Path) -> Table:
-    """A table of any delimiter, `#` and `%` before remarks; with a header where its first line names columns."""
-    lines = [(number, line) for number, line in enumerate(_all_lines(path), 1) if _has_cells(line)]
-    if not lines:
-        return Table(path, [])
-    delimiter = _delimiter([line for _, line in lines[:MOST_PROBES]])
-    rows = [(number, _split_line(line, delimiter)) for number, line in lines]
-
-    header = [cell.lower() for cell in rows[0][1]]
-    if _is_header(header, [cells for _, cells in rows[1 : MOST_PROBES + 1]]):
-        return Table(path, rows[1:], header)
-    return Table(path, rows)
-
-
-def _is_header(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a line names columns: usual names, or words over numbers."""
-    if any(source in cells and target in cells for source, target in ENDS):
-        return True
-    if any(map(is_number, cells)):
-        return False
-    usual = {*IDS, *LABELS, *SPLIT_COLUMNS}
-    if usual & set(cells):
-        return True
-
-    # Words over a column that holds nothing but numbers name it.
-    for column in range(len(cells)):
-        values = [row[column] for row in rows if len(row) > column]
-        if values and all(map(is_number, values)):
-            return True
-    return False
-
-
-def _names_ends(path: Path) -> bool:
-    lines = list(islice(_lines(path), 1))
-    if not lines:
-        return False
-    header = [cell.lower() for cell in _split_line(lines[0], _delimiter(lines))]
-    return any(source in header and target in header for source, target in ENDS)
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for line in _all_lines(path) if _has_cells(line)]
-
-
-def _all_lines(path: Path) -> list[str]:
-    """Lines of a text file, plain or by gzip. Raises UserError where it is no text."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig").splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"data.root: {path} cannot be read as UTF-8 text: {error}.") from None
-
-
-def _has_cells(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith(("#", "%"))
-
-
-def _delimiter(lines: Sequence[str]) -> str:
-    """The mark between cells: a comma, tab or semicolon where the lines have one, else blanks."""
-    text = "\n".join(lines)
-    mark = max(",\t;", key=text.count)
-    return mark if mark in text else " "
-
-
-def _split_line(line: str, delimiter: str) -> list[str]:
-    if delimiter == " ":
-        return line.split()
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
-
-
 def _numbers(values: Sequence[Any]) -> Tensor | None:
     """Values (N, C) of a column of numbers or of equally long lists of them; None for other columns."""
+    if None in values:
+        return None
     try:
-        array = np.array([value if isinstance(value, list) else float(value) for value in values], dtype=np.float32)
+        array = np.array(values, dtype=np.float32)
     except (TypeError, ValueError):
         return None
     return torch.from_numpy(array.reshape(len(values), -1))
 
 
 def table_named(folder: Path, stems: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Path | None:
-    """The table in a folder with one of these names. Raises UserError where there are several."""
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and _suffix(path) in suffixes]
-    matches = _named(paths, stems)
-    exact = [path for path in matches if _stem(path) in stems]
-    matches = exact or matches
-    if len(matches) > 1:
-        names = ", ".join(path.name for path in matches)
-        raise UserError(f"data.root: {folder} holds several tables of one kind ({names}); keep one.")
-    return matches[0] if matches else None
+    """The table in a folder whose name is one of the stems, or ends in one behind an underscore or hyphen.
 
-
-def _named(paths: Sequence[Path], stems: Sequence[str]) -> list[Path]:
-    """Tables whose name is one of the stems, or ends in one behind an underscore or hyphen."""
+    Raises: UserError where there are several.
+    """
     pattern = re.compile(rf"(.*[_-])?({'|'.join(stems)})")
-    return [path for path in paths if _suffix(path) in (*SUFFIXES, ".npy") and pattern.fullmatch(_stem(path))]
+    exact, similar = [], []
+    for path in sorted(folder.iterdir()):
+        if _suffix(path) not in suffixes or not path.is_file():
+            continue
+        if _stem(path) in stems:
+            exact.append(path)
+        elif pattern.fullmatch(_stem(path)):
+            similar.append(path)
+
+    paths = exact or similar
+    if len(paths) > 1:
+        raise UserError(f"data.root: {folder} holds several tables of one kind ({_names(paths)}); keep one.")
+    return paths[0] if paths else None
+
+
+def _holds_edges(path: Path) -> bool:
+    """Whether a file is a table of edges by its ending or the names of its columns."""
+    if not path.is_file():
+        return False
+    if _suffix(path) in (*EDGE_SUFFIXES, CITATIONS[0]):
+        return True
+    return _suffix(path) in SUFFIXES and names_ends(read_table(path, 2).header)
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)
 
 
 def _stem(path: Path) -> str:
@@ -546,7 +475,3 @@ def _stem(path: Path) -> str:
 def _suffix(path: Path) -> str:
     """The ending without that of gzip."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
-def _repeated(ids: Sequence[str]) -> str:
-    return next((name for name, count in Counter(ids).items() if count > 1), "")

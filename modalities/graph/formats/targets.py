@@ -23,10 +23,13 @@ class Labels:
     notes: Sequence[str] = ()
 
 
-def read_labels(values: Sequence[Tensor | None], counts: Sequence[int], where: str) -> Labels:
+def read_labels(
+    values: Sequence[Tensor | None], counts: Sequence[int], where: str, *, as_answers: bool = False
+) -> Labels:
     """Labels from `values`, one tensor a graph (None: unlabelled), and the number of nodes of each graph.
 
     Of nodes where every graph has as many rows as nodes, else of graphs: one or several a graph.
+    `as_answers`: a single one of -1, 0 and 1 is an answer to a question too (molecules).
     Raises: UserError naming the first graph that fits neither.
     """
     pairs = [(value, count) for value, count in zip(values, counts, strict=True) if value is not None]
@@ -49,14 +52,21 @@ def read_labels(values: Sequence[Tensor | None], counts: Sequence[int], where: s
         raise UserError(
             f"{where}: {width} labels for a graph of {counts[0]} nodes; give one a node or one in all, or (1, {width})."
         )
-    rows = [torch.full((width,), torch.nan) if value is None else value.reshape(width).double() for value in values]
-    return graph_labels(torch.stack([row.double() for row in rows]))
+
+    rows = torch.full((len(values), width), torch.nan, dtype=torch.float64)
+    for number, value in enumerate(values):
+        if value is not None:
+            rows[number] = value.reshape(width)
+    return graph_labels(rows, as_answers=as_answers)
 
 
-def graph_labels(values: Tensor) -> Labels:
-    """Labels (S, T) of graphs, NaN unknown: classes (T = 1), answers (of -1, 0 and 1), else real numbers."""
+def graph_labels(values: Tensor, *, as_answers: bool = False) -> Labels:
+    """Labels (S, T) of graphs, NaN unknown: classes (T = 1), answers (of -1, 0 and 1), else real numbers.
+
+    `as_answers`: as in `read_labels`.
+    """
     raw = values
-    if values.shape[1] == 1:
+    if values.shape[1] == 1 and not as_answers:
         if not is_whole(values):
             return Labels(raw=raw, targets={"label": values[:, 0].double()})
         labels, classes, notes = as_classes(values[:, 0])
@@ -68,7 +78,12 @@ def graph_labels(values: Tensor) -> Labels:
         if not bool((known == -1).any()):
             values = 2 * values - 1
         return Labels(values.nan_to_num(0).float(), raw=raw)
-    targets = {f"label {number}": column.double() for number, column in enumerate(values.unbind(1))}
+
+    if values.shape[1] == 1:
+        return Labels(raw=raw, targets={"label": values[:, 0].double()})
+    targets = {}
+    for number, column in enumerate(values.unbind(1)):
+        targets[f"label {number}"] = column.double()
     return Labels(raw=raw, targets=targets)
 
 

@@ -22,6 +22,7 @@ from modalities.graph.formats.collection import (
     unbatch,
 )
 from modalities.graph.formats.targets import Labels, graph_labels, is_whole
+from modalities.graph.formats.text_tables import load_numbers
 from modalities.graph.graphs import Graphs
 
 FOLDS = 10
@@ -53,7 +54,7 @@ def read(path: Path, features: NodeFeatures = "auto", scaling: Scaling = "none")
         raise UserError(f"data.root: {path} lacks <name>_A.txt or <name>_graph_indicator.txt of a TU data set.")
 
     # Files count nodes and graphs from 1.
-    edges = torch.from_numpy(_numbers(texts, f"{name}_A.txt", path).T.astype(np.int64)).reshape(2, -1) - 1
+    edges = torch.from_numpy(_numbers(texts, f"{name}_A.txt", path).astype(np.int64)).reshape(-1, 2).T - 1
     graph_of_node = _numbers(texts, f"{name}_graph_indicator.txt", path)[:, 0].astype(np.int64) - 1
     if np.any(np.diff(graph_of_node) < 0):
         raise UserError(f"data.root: {path}: {name}_graph_indicator.txt must list nodes graph by graph.")
@@ -181,7 +182,7 @@ def _name_within(name: str) -> str:
 def _numbers(texts: Mapping[str, str], name: str, path: Path) -> np.ndarray:
     """A text's table (rows, columns)."""
     try:
-        return np.loadtxt(io.StringIO(texts[name]), delimiter=",", ndmin=2)
+        return load_numbers(io.StringIO(texts[name]))
     except ValueError as error:
         raise UserError(f"data.root: {path}: {name} is not a table of numbers: {error}") from error
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from core.errors import UserError
 from core.interop import Official, Rule, State
 from core.maskers import Masker, checked_ratio
 from core.targets import Target
@@ -64,7 +65,9 @@ class NodeMasker(Masker):
         latent: bool = False,
         view: str = "graph",
     ):
-        self.ratio, self.replace = checked_ratio(ratio), checked_ratio(replace)
+        if not 0 <= replace < 1:
+            raise UserError(f"method.masker.replace={replace} must be at least 0 and below 1, a share of hidden nodes.")
+        self.ratio, self.replace = checked_ratio(ratio), replace
         self.drop_edges, self.loops = drop_edges, loops
         self.remask, self.decodings, self.remask_ratio = remask, decodings, remask_ratio
         self.latent, self.view = latent, view

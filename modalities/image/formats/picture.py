@@ -28,9 +28,19 @@ class Picture:
         colours = self.values[:-1] if self.alpha else self.values
         if len(colours) not in (1, 3):
             return False
-        if self.alpha:  # transparent pixels may have any colour
+        if self.is_transparent:  # transparent pixels may have any colour
             colours = colours * (self.values[-1:] > 0)
         return bool((colours == colours[:1]).all())
+
+    @property
+    def is_transparent(self) -> bool:
+        """Whether some pixel is not opaque."""
+        return self.alpha and bool((self.values[-1] < opaque(self.values.dtype)).any())
+
+
+def opaque(dtype: np.dtype) -> float:
+    """The largest value of a type: 1 for floats."""
+    return 1.0 if dtype.kind == "f" else np.iinfo(dtype).max
 
 
 def to_bytes(values: np.ndarray, white: int) -> np.ndarray:
@@ -67,27 +77,28 @@ def as_uint16(values: np.ndarray) -> np.ndarray:
 
 
 def with_channels(pixels: np.ndarray, channels: int, alpha: bool = False) -> np.ndarray:
-    """uint8 (C, h, w) -> (`channels`, h, w): grey repeated to 3, colour to grey by luma, opacity kept or put on black.
+    """uint8 (…, C, h, w) -> (…, `channels`, h, w): grey repeated to 3, colour to grey by luma, opacity put on black.
 
+    `alpha`: the last channel is opacity; it stays where there are to be 2 or 4 channels.
     Raises: BadSample where the numbers of channels do not fit.
     """
     if alpha and channels not in (2, 4):
         pixels = on_black(pixels)
-    if alpha and (len(pixels), channels) == (2, 4):
-        pixels = pixels[[0, 0, 0, 1]]
+    if alpha and (pixels.shape[-3], channels) == (2, 4):
+        pixels = pixels[..., [0, 0, 0, 1], :, :]
 
-    count = len(pixels)
+    count = pixels.shape[-3]
     if count == channels:
         return pixels
     if (count, channels) == (1, 3):
-        return np.repeat(pixels, 3, axis=0)
+        return np.repeat(pixels, 3, axis=-3)
     if (count, channels) == (3, 1):
-        luma = (pixels * LUMA).sum(0, keepdims=True, dtype=np.uint32)
+        luma = (pixels * LUMA).sum(-3, keepdims=True, dtype=np.uint32)
         return (luma + 0x8000 >> 16).astype(np.uint8)
     raise BadSample(f"has {count} channels, but {channels} are wanted: set modality.channels={count} or convert it")
 
 
 def on_black(pixels: np.ndarray) -> np.ndarray:
-    """uint8 with opacity last (C + 1, h, w) -> (C, h, w): colour · opacity / 255, rounded, as PIL pastes."""
-    product = pixels[:-1].astype(np.uint32) * pixels[-1:] + 128
+    """uint8 with opacity last (…, C + 1, h, w) -> (…, C, h, w): colour · opacity / 255, rounded, as PIL pastes."""
+    product = pixels[..., :-1, :, :].astype(np.uint32) * pixels[..., -1:, :, :] + 128
     return ((product >> 8) + product >> 8).astype(np.uint8)

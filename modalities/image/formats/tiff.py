@@ -8,7 +8,7 @@ from PIL import Image
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
 
 from core.errors import BadSample
-from modalities.image.formats.picture import Picture, as_uint16
+from modalities.image.formats.picture import Picture, as_uint16, opaque
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, classic and BigTIFF
 ORIENTATION = 274  # the tag, of EXIF too
@@ -130,6 +130,6 @@ def _orientation(page: TiffPage) -> int:
 
 def _unassociated(values: np.ndarray) -> np.ndarray:
     """Colours that are multiplied by their opacity, divided by it again."""
-    full = 1.0 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+    full = opaque(values.dtype)
     colours = values[:-1] * (full / np.maximum(values[-1:], full / 65535))
     return np.concatenate([colours.clip(0, full).round(0 if full > 1 else 7).astype(values.dtype), values[-1:]])

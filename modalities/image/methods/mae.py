@@ -8,6 +8,8 @@ Options of its `MaskedAutoencoderViT` and of its classifier `VisionTransformer`:
 - of `meta`, the saved command line or the published recipe: norm_pix_loss (true), mask_ratio (0.75);
 - left out with a note: num_classes (head), representation_size;
 - refused: hybrid_backbone, qk_scale, drop_rate, attn_drop_rate, norms other than LayerNorm.
+
+timm's ViTs have the same names. Those of transformers (ViTMAE, ViT) are read too.
 """
 
 from collections.abc import Mapping
@@ -16,11 +18,13 @@ from typing import Any
 from torch import Tensor
 
 from core.errors import UserError
+from core.huggingface import block_rules, model_options
 from core.interop import (
     CLASSIFIER_RULES,
     HEADS,
     IMAGENET,
     Official,
+    OtherNames,
     Rule,
     State,
     block_overrides,
@@ -42,6 +46,8 @@ def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         raise UserError("patch_embed.backbone: a network before the patches (hybrid_backbone) is not offered.")
 
     dim, channels, *patch = state["patch_embed.proj.weight"].shape
+    if len(patch) != 2:
+        raise UserError(f"patch_embed.proj cuts patches of {patch}: those of pictures have two axes.")
     grid = table_grid(state["pos_embed"].shape[1] - 1, patch, settings, "pos_embed")
     overrides = [
         f"modality.size={[n * p for n, p in zip(grid, patch, strict=True)]}",
@@ -74,11 +80,33 @@ def _table(x: Tensor) -> tuple[Tensor, Tensor]:
 
 _BLOCK = r"(\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\.(?:weight|bias))"
 
+_VIT = r"(?:vit\.)?"
+# ViTMAE with and without its decoder, ViT with its classifier.
+TRANSFORMERS = OtherNames(
+    "transformers",
+    mark=rf"{_VIT}embeddings\.patch_embeddings\.projection\.weight",
+    options=model_options,
+    rules=(
+        Rule(rf"{_VIT}embeddings\.cls_token", ("cls_token",)),
+        Rule(rf"{_VIT}embeddings\.position_embeddings", ("pos_embed",)),
+        Rule(rf"{_VIT}embeddings\.patch_embeddings\.projection\.(weight|bias)", (r"patch_embed.proj.\1",)),
+        Rule(rf"{_VIT}embeddings\.mask_token", (), note="left out, nothing is masked by it"),
+        *block_rules(rf"{_VIT}(?:encoder\.layer|layers)", "blocks", key_bias=True),
+        Rule(rf"{_VIT}layernorm\.(weight|bias)", (r"norm.\1",)),
+        Rule(rf"{_VIT}pooler\..*", (), note="left out, the encoder has no pooler"),
+        Rule(r"classifier\.(weight|bias)", (r"head.\1",)),
+        Rule(r"decoder\.(mask_token)", (r"\1",)),
+        Rule(r"decoder\.(decoder_(?:pos_embed|embed\.\w+|norm\.\w+|pred\.\w+))", (r"\1",)),
+        *block_rules(r"decoder\.decoder_layers", "decoder_blocks", key_bias=True),
+    ),
+)
+
 MAE = Official(
     method="mae",
     modality="image",
     overrides=_overrides,
     replay=_replay,
+    other_names=(TRANSFORMERS,),
     rules=(
         *CLASSIFIER_RULES,
         Rule(r"pre_logits\..*", (), note="the classifier, left out"),

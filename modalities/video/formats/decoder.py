@@ -3,7 +3,7 @@
 import io
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -15,12 +15,15 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from core.errors import BadSample, UserError
 from modalities.video.formats.diagnosis import diagnosis, is_cut, opened
 from modalities.video.formats.frames import Video
+from modalities.video.formats.transport import Gap, decode_exactly, pieces
+from modalities.video.formats.transport import gaps as find_gaps
 
 Decoder = Literal["pyav", "decord"]
 # Containers whose time stamps and key frames can be trusted. Not AVI: it has no display order, and FFmpeg's
@@ -29,6 +32,7 @@ STAMPED = ("mov", "matroska")
 MARKED = ("h264", "hevc")  # codecs that mark frames which no other frame refers to, one packet per frame
 RGB = ("rgb24", "gbrp")  # pixel formats that come as 8-bit RGB arrays by themselves
 RAISED = (av.FFmpegError, OSError, ValueError, MemoryError)  # by PyAV, for bad files
+MOST_LOST = 10_000  # frames that one gap is taken for; a larger jump is one of the clock
 INDEXES = 4096  # files whose index is remembered in a process, a few kB each
 # Titles and the like that are not UTF-8 are an error in PyAV up to 18, unless it is set to ignore them.
 LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
@@ -56,11 +60,13 @@ class Index(NamedTuple):
     """Names of all shown frames, ascending, and of the key frames among them.
 
     A frame's name is its time stamp; without keys, where stamps cannot be trusted, its number in decoding
-    order.
+    order. `gaps`: of an MPEG-TS. `lost`: frames that are missing or not exact, before the last name or behind it.
     """
 
     frames: array
     keys: array
+    gaps: tuple[Gap, ...] = ()
+    lost: int = 0
 
 
 _indexes: dict[tuple, Index] = {}  # least recently used first
@@ -73,7 +79,9 @@ class PyAVVideo(Video):
 
     A frame is identified by its time stamp; where that frame is not decoded, no other takes its place. Where
     time stamps or key frames cannot be trusted (AVI, MPEG-TS, …) decoded frames are counted from the first
-    one on.
+    one on. Behind a gap in an MPEG-TS decoding starts anew, and what cannot be decoded exactly is a lost frame.
+
+    The film is the stream that has most frames: pictures of a cover and the like are passed over.
     """
 
     def __init__(self, source: str | Path | bytes):
@@ -81,22 +89,32 @@ class PyAVVideo(Video):
         # One for all frames keeps its tables: a quarter of the time of a clip.
         self._convert = VideoReformatter()
         with _decoder_errors("PyAV", *RAISED):
-            self._open()
-            try:
+            self._container = _container(source)
+        try:
+            with _decoder_errors("PyAV", *RAISED):
+                self._film = _film(self._container, source)
+                self._select()
                 self._index = self._cached_index()
-            except Exception:
-                self.close()
-                raise
+        except Exception:
+            self.close()
+            raise
 
-        self.frames = len(self._index.frames)
+        self.frames, self.lost = len(self._index.frames), self._index.lost
         self.fps = float(self._stream.average_rate or 0) or None
+        if self._index.keys:
+            self.times = _variable_times(np.array(self._index.frames) * float(self._stream.time_base))
 
     def close(self) -> None:
         self._container.close()
 
-    def _open(self) -> None:
+    def _reopen(self) -> None:
+        """From the start of the file, with a decoder that has seen nothing."""
+        self.close()
         self._container = _container(self._source)
-        self._stream = self._container.streams.video[0]
+        self._select()
+
+    def _select(self) -> None:
+        self._stream = self._container.streams[self._film]
         self._stream.codec_context.thread_count = 1
 
     def _cached_index(self) -> Index:
@@ -120,14 +138,19 @@ class PyAVVideo(Video):
         kind = self._container.format.name
         if kind.startswith("mov") and is_cut(self._source):
             raise BadSample("is cut off: an MP4 that lists more frames than it holds")
+        if kind == "mpegts":
+            return self._scan_transport()
 
         times, keys = array("q"), array("q")
-        trusted = kind.startswith(STAMPED)
+        trusted, incomplete = kind.startswith(STAMPED), None
         for number, packet in enumerate(self._container.demux(self._stream)):
             if not packet.size:  # the end
                 continue
-            if packet.is_corrupt:
-                raise BadSample(f"is cut off or damaged: frame {number} is incomplete")
+            if incomplete is not None:
+                raise BadSample(f"is damaged: frame {incomplete} is incomplete")
+            if packet.is_corrupt:  # the last frame of a recording that was cut off
+                incomplete = number
+                continue
 
             trusted &= packet.pts is not None
             if trusted and not packet.is_discard:
@@ -143,6 +166,20 @@ class PyAVVideo(Video):
             raise BadSample("holds no frames")
         return Index(array("q", sorted(times)), array("q", sorted(keys)))
 
+    def _scan_transport(self) -> Index:
+        """Decodes all of an MPEG-TS."""
+        gaps = tuple(find_gaps(self._source, self._stream.id))
+        packets = 0
+        if any(not gap.is_join for gap in gaps):
+            packets = sum(1 for packet in self._container.demux(self._stream) if packet.size)
+
+        numbers = [number for number, _ in self._walk_transport(gaps)]
+        if not numbers:
+            raise BadSample("holds no frames that can be decoded exactly")
+        count = numbers[-1] + 1
+        lost = max(count, packets) - len(numbers)
+        return Index(array("q", range(count)), array("q"), gaps=gaps, lost=lost)
+
     def _read(self, indices: list[int]) -> Tensor:
         names = [self._index.frames[index] for index in indices]
         with _decoder_errors("PyAV", *RAISED):
@@ -151,6 +188,8 @@ class PyAVVideo(Video):
                 pictures = self._pick(self._walk(stamped=bool(self._index.keys)), set(names))
 
         for index, name in zip(indices, names, strict=True):
+            if name not in pictures and self.lost:
+                raise BadSample(f"frame {index} of {self.frames} is lost: {self.lost} are missing or damaged")
             if name not in pictures:
                 raise BadSample(f"frame {index} of {self.frames} cannot be decoded: the decoder skips it")
         ordered = [pictures[name] for name in names]
@@ -170,10 +209,47 @@ class PyAVVideo(Video):
 
     def _walk(self, stamped: bool) -> Iterator[tuple[int, av.VideoFrame]]:
         """All frames by name from the start of the file, which is opened anew."""
-        self.close()
-        self._open()
-        for number, frame in enumerate(self._container.decode(self._stream)):
+        if self._container.format.name == "mpegts":
+            yield from self._walk_transport(self._index.gaps)
+            return
+
+        self._reopen()
+        for number, frame in enumerate(self._decode_all()):
             yield (frame.pts if stamped else number), frame
+
+    def _walk_transport(self, gaps: Sequence[Gap]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames of an MPEG-TS by number, from its start, as far as they are decoded exactly.
+
+        In a file with gaps time stamps give the numbers, so that lost frames are counted too.
+        """
+        self._reopen()
+        codec, ticks = self._stream.codec_context, 0.0
+        codec.options = {"err_detect": "explode"}
+        if gaps and self._stream.average_rate:
+            ticks = float(1 / self._stream.average_rate / self._stream.time_base)
+
+        number, origin = -1, None  # of the last frame; time stamp of frame 0
+        packets = self._container.demux(self._stream)
+        for piece, is_joined in pieces(packets, gaps, notices_loss=codec.name == "h264"):
+            if is_joined:  # another clock
+                origin = None
+            for frame in decode_exactly(codec, piece):
+                if frame is None:
+                    continue
+
+                number += 1
+                if ticks and None not in (origin, frame.pts):
+                    place = round((frame.pts - origin) / ticks)
+                    number = place if number < place < number + MOST_LOST else number
+                if frame.pts is not None:
+                    origin = frame.pts - number * ticks
+                yield number, frame
+
+    def _decode_all(self) -> Iterator[av.VideoFrame]:
+        """Frames from the container's position on; the incomplete last one of a file that was cut off is left out."""
+        for packet in self._container.demux(self._stream):
+            if not packet.is_corrupt:
+                yield from packet.decode()
 
     def _decode(self, times: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames by time stamp, from the container's position on.
@@ -182,15 +258,26 @@ class PyAVVideo(Video):
         """
         codec = self._stream.codec_context
         for packet in self._container.demux(self._stream):
+            if packet.is_corrupt:
+                continue
             if codec.name in MARKED:
                 codec.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
             for frame in packet.decode():
                 yield frame.pts, frame
 
     def _pick(self, frames: Iterable[tuple[int, av.VideoFrame]], names: set[int]) -> dict[int, np.ndarray]:
-        """Pictures of the frames with these names, as far as `frames` has them."""
-        pictures, last = {}, max(names)
+        """Pictures of the frames with these names, as far as `frames` has them.
+
+        Raises: BadSample for a damaged frame, and for those up to the next key frame, which may refer to it.
+        """
+        pictures, last, damage = {}, max(names), None
         for name, frame in frames:
+            if frame.is_corrupt:
+                damage = frame.time
+            elif frame.key_frame:
+                damage = None
+            if name in names and damage is not None:
+                raise BadSample(f"the frame at {damage:.3f} s is damaged")
             if name in names:
                 pictures[name] = self._picture(frame)
             if name is not None and name >= last:
@@ -198,8 +285,6 @@ class PyAVVideo(Video):
         return pictures
 
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        if frame.is_corrupt:
-            raise BadSample(f"the frame at {frame.time:.3f} s is damaged")
         if frame.format.name not in RGB:
             frame = self._convert.reformat(frame, format="rgb24", threads=1)
 
@@ -233,8 +318,8 @@ class DecordVideo(Video):
             raise
 
     def _open(self, source: str | Path | bytes, decord: ModuleType) -> None:
-        with _decoder_errors("PyAV", *RAISED):
-            _container(source).close()  # decord would print a line about each file that it cannot open
+        with _decoder_errors("PyAV", *RAISED), _container(source) as container:
+            _film(container, source)  # decord would print a line about each file that it cannot open
 
         path = source
         if isinstance(source, bytes):  # decord crashes the process on some damaged files in memory
@@ -280,15 +365,42 @@ def _container(source: str | Path | bytes) -> InputContainer:
     except av.error.InvalidDataError as error:
         raise BadSample(f"FFmpeg cannot open it ({error.strerror}): {diagnosis(source)}") from error
 
-    videos = container.streams.video
-    if not videos:
+    if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams)
         container.close()
         raise BadSample(f"holds no video stream (streams: {kinds or 'none'})")
-    if videos[0].codec_context is None:  # decoding it could crash the process
-        container.close()
-        raise BadSample(f"FFmpeg has no codec for its video stream: {diagnosis(source)}")
     return container
+
+
+def _film(container: InputContainer, source: str | Path | bytes) -> int:
+    """Index of the video stream with most frames; of those with as many, the first. Covers and thumbnails are none."""
+    streams = []
+    for stream in container.streams.video:
+        if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+            streams.append(stream)
+    if not streams:
+        raise BadSample("holds a cover picture and no film")
+
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:  # decoding it could crash the process
+        raise BadSample(f"FFmpeg has no codec for its video stream: {diagnosis(source)}")
+    if len(streams) == 1:
+        return streams[0].index
+
+    counts = dict.fromkeys((stream.index for stream in streams), 0)
+    with _container(source) as copy:
+        for packet in copy.demux([copy.streams[index] for index in counts]):
+            counts[packet.stream_index] += packet.size > 0
+    return max(counts, key=counts.__getitem__)
+
+
+def _variable_times(times: np.ndarray) -> np.ndarray | None:
+    """Seconds from the first frame; None where the rate is constant: no frame is half an interval off its place."""
+    times = times - times[0]
+    if len(times) < 3:
+        return None
+    places = np.linspace(0, times[-1], len(times))
+    return times if np.abs(times - places).max() > places[1] / 2 else None
 
 
 def _upright(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:

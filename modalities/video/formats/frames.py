@@ -2,9 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import ceil
 
 import numpy as np
 from torch import Tensor
+
+from core.data.sources import Part
+from core.errors import BadSample
+
+NEARLY = 1e-6  # seconds, for times written with few digits
 
 
 class Video(ABC):
@@ -15,13 +21,15 @@ class Video(ABC):
 
     frames: int  # at least 1
     fps: float | None  # mean frame rate; None where the file has none
+    times: np.ndarray | None = None  # seconds from the first frame, where frames do not follow at a constant rate
+    lost: int = 0  # frames of a damaged file that are missing or not exact, among the numbered ones or behind them
 
     @abstractmethod
     def _read(self, indices: list[int]) -> Tensor:
-        """Frames `indices` (ascending, unique, in range) as uint8 (n, H, W, 3)."""
+        """Frames `indices` (ascending, unique, in range) as uint8 (n, H, W, C)."""
 
     def get(self, indices: Sequence[int]) -> Tensor:
-        """These frames in this order, repeats allowed: uint8 RGB (n, H, W, 3).
+        """These frames in this order, repeats allowed: uint8 (n, H, W, C), from files of films RGB.
 
         Raises: BadSample when one of them cannot be decoded, IndexError when there is no such frame.
         """
@@ -46,10 +54,10 @@ class Video(ABC):
 
 
 class MemoryVideo(Video):
-    """A decoded video in memory: uint8 (T, H, W, 3)."""
+    """A decoded video in memory: uint8 (T, H, W, C)."""
 
-    def __init__(self, pictures: Tensor, fps: float | None = None):
-        self.pictures, self.fps, self.frames = pictures, fps, len(pictures)
+    def __init__(self, pictures: Tensor, fps: float | None = None, times: np.ndarray | None = None):
+        self.pictures, self.fps, self.times, self.frames = pictures, fps, times, len(pictures)
         self.nbytes = pictures.nbytes
 
     def _read(self, indices: list[int]) -> Tensor:
@@ -60,12 +68,13 @@ class MemoryVideo(Video):
 
 
 class FileVideo(Video):
-    """A video in a file that `opener` opens only while frames are read."""
+    """A video in a file that `opener` opens only while frames are read; `video` is the same, opened once before."""
 
     nbytes = 0
 
-    def __init__(self, opener: Callable[[], Video], frames: int, fps: float | None):
-        self.opener, self.frames, self.fps = opener, frames, fps
+    def __init__(self, opener: Callable[[], Video], video: Video):
+        self.opener = opener
+        self.frames, self.fps, self.times, self.lost = video.frames, video.fps, video.times, video.lost
 
     def _read(self, indices: list[int]) -> Tensor:
         with self.opener() as video:
@@ -73,3 +82,45 @@ class FileVideo(Video):
 
     def close(self) -> None:
         """Does nothing: the file is closed after every read."""
+
+
+class PartVideo(Video):
+    """Frames `start` to `end` - 1 of another video, which it closes."""
+
+    def __init__(self, video: Video, start: int, end: int):
+        self.video, self.start = video, start
+        self.frames, self.fps, self.lost = end - start, video.fps, video.lost
+        if video.times is not None:
+            self.times = video.times[start:end] - video.times[start]
+
+    def _read(self, indices: list[int]) -> Tensor:
+        return self.video.get([self.start + index for index in indices])
+
+    def close(self) -> None:
+        self.video.close()
+
+
+def cut(video: Video, part: Part) -> PartVideo:
+    """The frames of a part: those shown from its start on, before its end, which may lie beyond the video's.
+
+    Raises: BadSample where there are none, or where seconds are given and the frame rate is not known.
+    """
+    ends = [_frame_at(video, part.start, part.unit), video.frames]
+    if part.end is not None:
+        ends[1] = min(ends[1], _frame_at(video, part.end, part.unit))
+
+    start, end = max(ends[0], 0), ends[1]
+    if start >= end:
+        raise BadSample(f"the part {part} holds none of its {video.frames} frames")
+    return PartVideo(video, start, end)
+
+
+def _frame_at(video: Video, place: float, unit: str) -> int:
+    """The first frame that is shown at `place` or later."""
+    if unit == "frames":
+        return ceil(place)
+    if video.times is not None:
+        return int(np.searchsorted(video.times, place - NEARLY))
+    if video.fps is None:
+        raise BadSample("its frame rate is not known, which a part in seconds needs")
+    return ceil((place - NEARLY) * video.fps)

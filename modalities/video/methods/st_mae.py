@@ -40,6 +40,8 @@ PIXELS = "readouts.main.objectives.pixels"
 
 def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     dim, channels, *patch = state["patch_embed.proj.weight"].shape
+    if len(patch) != 3:
+        raise UserError(f"patch_embed.proj cuts patches of {patch}: those of clips have three axes.")
     grid = _grid(state, settings, patch)
     size = [n * p for n, p in zip(grid, patch, strict=True)]
     overrides = [

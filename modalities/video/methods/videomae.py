@@ -24,10 +24,12 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from core.huggingface import block_rules, model_options
 from core.interop import (
     CLASSIFIER_RULES,
     HEADS,
     Official,
+    OtherNames,
     Rule,
     State,
     block_overrides,
@@ -37,7 +39,7 @@ from core.interop import (
     table_grid,
     trunk_overrides,
 )
-from core.maskers import ViewMasker, checked_ratio, uniform
+from core.maskers import ViewMasker, checked_hidden, checked_ratio, uniform
 from core.tokens import ForwardContext, Mask, Rows, Tokens
 
 TRUNK = "method.encoder.trunk"
@@ -64,8 +66,9 @@ class TubeMasker(ViewMasker):
         return uniform((tokens.content.shape[0], h * w), tokens.content.device, generator)
 
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
+        cells = checked_hidden(int(self.ratio * draws.shape[1]), draws.shape[1], self.ratio)
         hidden = self.tube(draws, tokens.layout.grid[0])
-        return Mask.from_hidden(hidden, count=tokens.layout.grid[0] * int(self.ratio * draws.shape[1]))
+        return Mask.from_hidden(hidden, count=tokens.layout.grid[0] * cells)
 
     def tube(self, noise: Tensor, slots: int) -> Tensor:
         """Noise per cell (B, S) -> hidden (B, t · S): the cells with the highest noise, in every slot."""
@@ -87,6 +90,8 @@ def videomae_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     # Fine-tuned and distilled files name the encoder's tensors without prefix.
     state = {key.removeprefix("encoder."): value for key, value in state.items()}
     dim, channels, *patch = state["patch_embed.proj.weight"].shape
+    if len(patch) != 3:
+        raise UserError(f"patch_embed.proj cuts patches of {patch}: those of clips have three axes.")
     heads = settings.get("encoder_num_heads") or settings.get("num_heads")
     overrides = [
         f"modality.size={_clip_size(state, settings, patch)}",
@@ -172,9 +177,27 @@ VIDEOMAE_RULES = (
     Rule(r"decoder\.head\.(weight|bias)", (rf"{PIXELS}.head.\1",)),
 )
 
+_VIDEOMAE = r"(?:videomae\.)?"
+TRANSFORMERS = OtherNames(
+    "transformers",
+    mark=rf"{_VIDEOMAE}embeddings\.patch_embeddings\.projection\.weight",
+    options=model_options,
+    rules=(
+        Rule(rf"{_VIDEOMAE}embeddings\.patch_embeddings\.projection\.(weight|bias)", (r"encoder.patch_embed.proj.\1",)),
+        Rule(r"(?:.*\.)?position_embeddings", (), note="left out, they are the fixed sinusoids"),
+        *block_rules(rf"{_VIDEOMAE}(?:encoder\.layer|layers)", "encoder.blocks", key_bias=False),
+        Rule(rf"{_VIDEOMAE}layernorm\.(weight|bias)", (r"encoder.norm.\1",)),
+        Rule(r"(fc_norm\..*)", (r"\1",)),
+        Rule(r"classifier\.(weight|bias)", (r"head.\1",)),
+        Rule(r"(mask_token|encoder_to_decoder\.weight|decoder\.(?:norm|head)\.\w+)", (r"\1",)),
+        *block_rules(r"decoder\.decoder_layers", "decoder.blocks", key_bias=False),
+    ),
+)
+
 VIDEOMAE = Official(
     method="videomae",
     modality="video",
     overrides=videomae_overrides,
     rules=VIDEOMAE_RULES,
+    other_names=(TRANSFORMERS,),
 )

@@ -13,7 +13,7 @@ from core.errors import UserError
 from core.interop import IMAGENET, Official, State, raw_pixels
 from core.maskers import ViewMasker, uniform
 from core.tokens import Batch, ForwardContext, Mask, Query, Rows, Tokens
-from modalities.video.methods.videomae import VIDEOMAE_RULES, TubeMasker, videomae_overrides
+from modalities.video.methods.videomae import TRANSFORMERS, VIDEOMAE_RULES, TubeMasker, videomae_overrides
 
 
 class DualMasker(ViewMasker):
@@ -103,4 +103,5 @@ VIDEOMAE_V2 = Official(
     overrides=_overrides,
     replay=_replay,
     rules=VIDEOMAE_RULES,
+    other_names=(TRANSFORMERS,),
 )

@@ -72,6 +72,15 @@ def test_a_start_without_a_step_leaves_nothing(tmp_path):
     assert (tmp_path / "b" / "config.yaml").exists()
 
 
+def test_defaults_that_an_older_config_does_not_hold_are_no_difference(tmp_path):
+    """They were in force, written or not; another value than the default is another config."""
+    reader = {"_target_": "core.maskers.RandomMasker", "ratio": 0.5}
+    start(tmp_path, {**CONFIG, "masker": reader})
+    start(tmp_path, {**CONFIG, "masker": {**reader, "rounding": "down"}})
+    with pytest.raises(UserError, match=r"masker\.rounding: down -> nearest"):
+        start(tmp_path, {**CONFIG, "masker": {**reader, "rounding": "nearest"}})
+
+
 def test_a_file_in_the_way_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with (

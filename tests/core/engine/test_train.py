@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from core import load_encoder, training
+from core.config import compose
+from core.runs import open_config
 from core.train import main
 from tests.waiting import until
 
@@ -95,12 +97,74 @@ def test_a_run_that_lost_its_end_finishes_it(tmp_path, monkeypatch):
         (["init.from=/nowhere"], ["init.from=/nowhere", "core.convert"]),
         (["optim.betas=[1]"], ["optim.betas"]),
         (["batch_sise=8"], ["batch_size"]),
+        # Parts of another kind, and none
+        (["method._target_=core.maskers.RandomMasker"], ["method=<RandomMasker>", "MaskedAutoencoder"]),
+        (["method._partial_=true"], ["method=<partial>", "MaskedAutoencoder"]),
+        (["optim._target_=core.settings.Engine"], ["optim=<Engine>", "a Recipe"]),
+        (["optim._partial_=true"], ["optim=<partial>", "a Recipe"]),
+        (["engine._target_=core.settings.Plan"], ["engine=<Plan>", "an Engine"]),
+        (["modality.reader=null"], ["modality.reader=null", "_target_"]),
+        (["modality.reader=foo"], ["modality.reader=foo", "a Reader"]),
+        (["modality.reader._target_=core.data.folder.FolderSource"], ["modality.reader=<FolderSource>", "a Reader"]),
+        (["data.source._target_=torch.nn.Linear"], ["data.source=<Linear>", "a Source"]),
+        (["data.source._partial_=true"], ["data.source=<partial>", "a Source"]),
+        (["published=foo"], ["published=foo", "a Published"]),
+        (["published={_target_: core.settings.Engine}"], ["published=<Engine>", "a Published"]),
+        # Values out of range
+        (["method.masker.ratio=0"], ["method.masker.ratio=0", "above 0", "nothing to predict"]),
+        (["method.masker.ratio=0.999"], ["method.masker.ratio=0.999", "hides 16 of the 16 tokens"]),
+        (["size.depth=-1"], ["depth=-1", "size.depth"]),
+        (["size.heads=0"], ["heads=0", "size.heads"]),
+        (["size.heads=-2"], ["heads=-2", "size.heads"]),
+        (["size.heads=3"], ["dim=32", "heads=3", "size.heads"]),
+        (["size.dim=0"], ["dim=0", "size.dim"]),
+        (["modality.side=0"], ["modality.patch=[0, 0]", "modality.side"]),
+        (["modality.patch=[8,-8]"], ["modality.patch=[8, -8]"]),
+        (["modality.channels=4"], ["modality.channels=4", "data=world", "data=folder data.root="]),
+        # Choices
+        (["data=folder", "data.root=null"], ["data.root must be given"]),
+        (["data=graph_sampled", "data.root=x"], ["data=graph_sampled", "modality=graph", "data=folder|world"]),
+        (["experiment=mae"], ["experiment=mae", "There is method=mae."]),
+        (["size=mae"], ["size=mae", "There is method=mae."]),
+        (["config="], ["config= needs a file", "config.yaml"]),
     ],
 )
 def test_wrong_input_is_one_message(tmp_path, capsys, more, words):
     assert train(tmp_path, *more) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ") and all(word in message for word in words)
+
+
+def test_a_method_whose_settings_do_not_fit_names_an_experiment(tmp_path, capsys):
+    assert main(["modality=graph", "method=graphmae_chem", f"run_dir={tmp_path}/a"]) == 2
+    message = capsys.readouterr().err
+    assert "features=2" in message and "experiment=graphmae_zinc" in message
+
+
+def test_null_at_the_root_is_no_setting_at_all(tmp_path):
+    assert train(tmp_path, "init=null", "steps=1") == 0
+    assert OmegaConf.load(tmp_path / "config.yaml").init is None
+    assert open_config(tmp_path)["init"] is None
+
+
+@pytest.mark.parametrize(
+    "settings, size, patch",
+    [
+        (["modality=image", "modality.size=96"], [96, 96], [8, 8]),
+        (["modality=image", "modality.size=96", "modality.patch=12"], [96, 96], [12, 12]),
+        (["modality=image", "data=folder", "data.root=x", "modality.size=96"], [96, 96], [16, 16]),
+        (["modality=video", "modality.size=48"], [8, 48, 48], [2, 8, 8]),
+        (
+            ["modality=video", "data=folder", "data.root=x", "modality.size=96", "modality.patch=8"],
+            [16, 96, 96],
+            [2, 8, 8],
+        ),
+        (["modality=video", "modality.size=[4,32,48]"], [4, 32, 48], [2, 8, 8]),
+    ],
+)
+def test_one_number_is_the_size_of_the_spatial_axes(settings, size, patch):
+    tokenizer = compose(settings)["method"]["tokenizer"]
+    assert (tokenizer["size"], tokenizer["patch"]) == (size, patch)
 
 
 @pytest.mark.parametrize("start", ["", "checkpoints/step_00000006", "encoder"])

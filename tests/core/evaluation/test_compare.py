@@ -10,8 +10,6 @@ from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.compare import (
-    ABOVE,
-    SUPERVISED,
     chance_scores,
     constant_scores,
     raw_components,
@@ -31,6 +29,7 @@ from core.evaluation.probes import (
     svm_folds,
 )
 from core.evaluation.settings import LoaderSettings, ProtocolOptions
+from core.evaluation.verdicts import ABOVE, SUPERVISED
 
 PROBES = [NeighbourVote(), Logistic(), SupportVectors()]
 
@@ -112,7 +111,7 @@ def test_a_better_baseline_takes_the_win_away():
     found = verdict(
         ours["chosen"].units, {"pca": theirs["plain"].units, "majority": constant_scores(task)}, task, trainings=5
     )
-    assert found["result"] == "not resolvable at this size" and found["difference"]["value"] < 0
+    assert found["result"] == "worse than pca" and found["difference"]["high"] < 0
     assert not found["check"]
 
 
@@ -165,8 +164,15 @@ def test_folds_are_refused_or_switched_off():
         folds_of(is_test, y, groups, folds=5)
     (fold,) = folds_of(is_test, y, groups, folds=0)
     assert fold.test.tolist() == [8, 9, 10, 11]
+    (fold,) = folds_of(is_test, y, None)
+    assert fold.test.tolist() == [8, 9, 10, 11], "a marked split is kept"
+    assert len(folds_of(is_test, y, None, folds=4)) == 4, "unless folds are given"
+    with pytest.raises(UserError, match="choose 2 to that number, or 0 to keep the given split"):
+        folds_of(is_test, y, None, folds=1)
+    assert len(folds_of(is_test & False, y, None)) == 4, "no more folds than the largest class has samples"
+    assert len(folds_of(is_test, y, groups)) == 3, "no more folds than groups"
     for folds in (0, 5):
-        with pytest.raises(UserError, match=f"folds={folds}: the data set no samples aside.*has 4"):
+        with pytest.raises(UserError, match=f"folds={folds} does not fit: the largest class has 4.*mark no samples"):
             folds_of(is_test & False, y, None, folds=folds)
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from core.evaluation.finetune import LabelledNetwork, Output, fit, flops_per_sample, predict
+from core.evaluation.finetune import fit, flops_per_sample, predict
 from core.evaluation.labelled import Label
 from core.evaluation.metrics import METRICS
+from core.evaluation.network import LabelledNetwork, Output
 from core.evaluation.settings import LoaderSettings
 from core.export import SavedEncoder
 

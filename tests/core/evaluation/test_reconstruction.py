@@ -68,7 +68,7 @@ def test_zero_is_the_reference_where_the_filler_is_worse(make_method, evaluate, 
 def test_worse_than_the_filler_is_negative(make_method, evaluate, monkeypatch):
     method = answering(make_method(), monkeypatch, lambda *asked: truth(*asked) + 5)
     total = evaluate(method)["figures"]["pixels"]["total"]
-    assert total["skill"]["high"] < 0 and total["result"] == "not resolvable at this size"
+    assert total["skill"]["high"] < 0 and total["result"] == "worse than harmonic interpolation"
 
 
 def test_an_untrained_method_does_not_win(make_method, evaluate):

@@ -12,8 +12,9 @@ from core import evaluate, load_encoder, train
 from core.config import compose
 from core.config.build import build
 from core.config.files import choices
-from core.evaluation.compare import SUPERVISED
+from core.errors import UserError
 from core.evaluation.published import Published, spread
+from core.evaluation.verdicts import SUPERVISED
 from modalities.graph.evaluation import PooledVectors, features, node_accuracy
 from modalities.graph.formats.files import read
 from modalities.graph.graphs import Graphs, induced_subgraph, join
@@ -104,7 +105,8 @@ def test_graphs_without_a_split_are_tested_in_folds(place, capsys):
     code, err, out, record = run(capsys, f"run={place / 'many'}", "task=linear", "seeds=2", "folds=4")
     assert code == 0, err
     assert record["figures"]["label"]["tested"] == 40 and record["counts"]["train"] == 40
-    assert "split: 4 folds over all of them, by class" in out
+    assert "split: 4 folds over all 40 labelled samples, by class; the data mark none to test" in out
+    assert "has read 40 of them" in out
 
 
 def test_support_vectors_are_those_of_the_papers(place, capsys):
@@ -120,7 +122,8 @@ def test_published_figures_of_several_runs(place, capsys):
     given = f"run=[{place / 'nodes'},{place / 'nodes'}]"
     code, err, out, record = run(capsys, given, "task=published")
     assert code == 0, err
-    saved = json.loads((place / "nodes" / "evaluation" / "published.json").read_text())
+    (file,) = (place / "nodes" / "evaluation").glob("published-2runs-*.json")
+    saved = json.loads(file.read_text())
     assert record == saved and len(record["each"]) == 2 and record["each"][0] == record["each"][1]
     final = record["figures"]["final"]
     assert final == {"mean": record["each"][0]["final"], "deviation": 0.0, "half_interval": 0.0}
@@ -321,7 +324,7 @@ def test_a_run_that_leaves_no_room_for_skill_ends_well(tmp_path, capsys, monkeyp
     assert train.main([*TINY, *data, "method=graphmae2", "method.encoder.heads=2"]) == 0
     assert (tmp_path / "run" / "finished.json").exists()
     said = capsys.readouterr().out
-    assert "Held-out skill, features/main/0: a trivial answer has no error: no room" in said
+    assert "a trivial answer has no error: no room: features/main/0" in said
 
 
 def test_features_of_graphs_do_not_depend_on_their_batch(place):
@@ -348,3 +351,44 @@ def test_spread_of_figures():
 def test_a_config_of_a_run_keeps_its_protocol(place):
     saved = OmegaConf.to_container(OmegaConf.load(place / "nodes" / "config.yaml"))
     assert saved["published"]["_target_"].endswith("NodeProbe")
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"), [(50.0, "within the published figure"), (130.0, "worse than the published figure")]
+)
+def test_a_published_figure_stands_beside_ours(place, capsys, mean, verdict):
+    """Two runs that are alike have an interval of no width; 130 % is beyond any accuracy."""
+    reported = f"{{mean: {mean}, deviation: 0.5, seeds: 7, metric: accuracy, source: A. Paper (2020)}}"
+    given = [f"run=[{place / 'nodes'},{place / 'nodes'}]", f"published.reported={reported}"]
+    code, err, out, record = run(capsys, *given, "task=published")
+    assert code == 0, err
+    text = " ".join(out.split())
+    assert f"published: {mean:g} ± 0.5 % accuracy over 7 seeds. Source: A. Paper (2020)" in text
+    assert "A linear probe of frozen node features by Adam" in text
+    assert f"\n{verdict}: " in out and record["protocol"]["reported"]["seeds"] == 7
+
+
+def test_one_training_cannot_be_told_from_a_published_figure(place, capsys):
+    _, _, out, _ = run(capsys, f"run={place / 'nodes'}", "task=published", "published.reported={mean: 50.0}")
+    assert "\nnot resolvable: one training has no interval" in out
+
+
+def test_experiments_hold_their_published_figures():
+    """Every figure of a file's first line is in its config, for code to read."""
+    for name in choices("experiment"):
+        config = compose([f"experiment={name}", "data.root=none"])
+        if config["published"] is None or name in ("graphmae_zinc", "graphmae_photo", "graphmae_computers"):
+            continue
+        first = choices("experiment")[name].read_text().partition("\n")[0]
+        reported = config["published"]["reported"]
+        mean, _, deviation = first.partition(": ")[2].partition(" ± ")
+        assert reported["mean"] == float(mean) and reported["deviation"] == float(deviation.split()[0]), name
+        assert isinstance(build(dict(config["published"])), Published)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "place_of_data"), [("graphmae_cora", "planetoid"), ("mae_base_imagenet", "image-net.org")]
+)
+def test_without_data_an_experiment_says_where_they_are(experiment, place_of_data):
+    with pytest.raises(UserError, match=rf"data.root=<value>. The data of experiment={experiment} .*{place_of_data}"):
+        compose([f"experiment={experiment}"])

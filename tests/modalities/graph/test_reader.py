@@ -10,6 +10,7 @@ from core import train
 from core.config import compose
 from core.config.build import build
 from core.data.opening import open_source
+from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.graph.formats import files
 from modalities.graph.reader import GraphReader, GraphSource, collection
@@ -110,13 +111,15 @@ def test_a_damaged_zip_is_named(tmp_path):
         GraphSource(str(tmp_path / "bad.zip")).items("train")
 
 
-def test_a_file_of_several_graphs_among_others_is_a_bad_sample(many):
-    graph = {"x": torch.ones(1, 2), "edge_index": torch.zeros(2, 0, dtype=torch.long)}
-    torch.save([graph, graph], many / "a" / "pair.pt")
+def test_a_file_of_several_graphs_among_others_is_several_samples(many):
+    graph = {"x": torch.full((3, 2), 20.0), "edge_index": torch.zeros(2, 0, dtype=torch.long)}
+    torch.save([graph, graph | {"x": graph["x"] + 1}], many / "a" / "pair.pt")
     source = GraphSource(str(many), holdout=0.0)
-    item = next(item for item in source.items("train") if item.suffix == ".pt")
-    with pytest.raises(BadSample, match="holds 2 graphs"):
-        GraphReader().read(item, True)
+    assert features(source, "train") == [*range(10), 20, 21]
+    keys = [item.key for item in source.items("train") if "pair" in item.key]
+    assert keys == ["a/pair.pt#000000", "a/pair.pt#000001"]
+    with pytest.raises(BadSample, match="holds 2 graphs"):  # an item without a number
+        GraphReader().read(Item("pair.pt", str(many / "a" / "pair.pt")), True)
 
 
 def test_published_figures_need_one_place(many):
@@ -127,3 +130,73 @@ def test_published_figures_need_one_place(many):
 def test_the_name_of_before_leads_to_the_new_one():
     with pytest.raises(UserError, match=r"data=graph: there is no such data\. It is data=folder"):
         compose(["modality=graph", "data=graph", "data.root=x"])
+
+
+def write_edges(folder, text: str) -> str:
+    folder.mkdir()
+    (folder / "edges.csv").write_text(text)
+    return str(folder)
+
+
+def test_the_account_of_one_graph(tmp_path):
+    account = GraphSource(write_edges(tmp_path / "g", "ann,bea\nbea,ann\nann,bea\nbea,bea\n")).account()
+    assert account.samples == {"train": 1, "test": 1} and "the held-out graph is the training graph" in account.split_by
+    assert account.tables == {"node ids": ["ann", "bea"]} and not account.labels
+    assert {fault.reason: fault.count for fault in account.passed_over} == {
+        "an edge that is listed again": 1, "an edge from a node to itself, which every node has": 1
+    }  # fmt: skip
+    assert any("numbered" in note for note in account.notes) and any("degrees" in note for note in account.notes)
+
+
+def test_the_account_of_many_graphs(tmp_path):
+    graph = {"x": torch.rand(4, 3), "edge_index": torch.tensor([[0, 1], [1, 2]]), "y": torch.tensor([1])}
+    torch.save([graph] * 10, tmp_path / "ten.pt")
+    root = str(tmp_path / "ten.pt")
+    account = GraphSource(root).account()
+    assert (
+        account.samples == {"train": 10, "test": 10} and "held-out graphs are the training graphs" in account.split_by
+    )
+    assert account.labels == {"label": "`y` of the file"} and account.classes == {"label": ["0", "1"]}
+    account = GraphSource(root, holdout=0.2).account()
+    assert account.samples == {"train": 8, "test": 2} and "every 5th graph is held out" in account.split_by
+
+
+def test_the_account_of_labelled_nodes(tmp_path):
+    graph = {"x": torch.rand(3, 2), "edge_index": torch.tensor([[0], [1]]), "train_mask": torch.tensor([1, 0, 0])}
+    torch.save(graph | {"y": torch.tensor([0.5, 0.1, 2.0])}, tmp_path / "real.pt")
+    account = GraphSource(str(tmp_path / "real.pt")).account()
+    assert account.labels == {"node": "`y` of the file: real numbers"} and "train_mask" in account.split_by
+
+
+@pytest.mark.parametrize(
+    ("count", "nodes", "settings"),
+    [
+        (1, 5, {"modality.features": 3, "optim.lr": 1e-3, "batch_size": 1, "steps": 1000}),
+        (3, 5, {"modality.features": 3, "optim.lr": 1e-3, "batch_size": 1}),
+        (40, 5, {"modality.features": 3, "optim.lr": 1e-3, "batch_size": 8}),
+        (300, 5, {"modality.features": 3, "optim.lr": 1e-3}),  # 64, as everywhere
+        (16, 60_000, {"modality.features": 3, "optim.lr": 1e-3, "batch_size": 1}),
+    ],
+)
+def test_settings_follow_from_the_data(tmp_path, count, nodes, settings):
+    graph = {"x": torch.ones(nodes, 3), "edge_index": torch.tensor([[0], [1]])}
+    torch.save([graph] * count, tmp_path / "graphs.pt")
+    source = GraphSource(str(tmp_path / "graphs.pt"))
+    assert {setting.key: setting.value for setting in source.defaults()} == settings
+
+
+def test_settings_of_many_files(many):
+    source = GraphSource(str(many))
+    settings = {setting.key: setting.value for setting in source.defaults()}
+    assert settings["modality.features"] == 2 and settings["batch_size"] == 2
+
+
+def test_a_place_trains_without_a_setting(tmp_path, monkeypatch, capsys):
+    """No features, no batch, no name of a form: one list of friends."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    root = write_edges(tmp_path / "g", "ann,bea\nbea,cid\ncid,dan\n")
+    small = ["method.encoder.width=16", "engine.workers=0", "precision=fp32", "steps=2", f"run_dir={tmp_path / 'run'}"]
+    assert train.main(["modality=graph", "data=folder", f"data.root={root}", *small]) == 0
+    out = capsys.readouterr().out
+    assert "chosen: batch_size=1, as there is one graph" in out and "chosen: modality.features=2" in out
+    assert "steps=1000" not in out  # steps were given

@@ -108,6 +108,40 @@ def test_frame_rates():
     assert VideoClips((4, 8, 8)).augment(Counting(200, None), False).shape == (1, 3, 4, 8, 8)
 
 
+def test_frame_rates_that_vary():
+    """Frames by their time: every `stride` / `target_fps` seconds the one that is shown then."""
+    video = Counting(30, 8.0)
+    video.times = np.concatenate([np.arange(20) * 0.04, 0.8 + np.arange(10) * 0.4])
+    reader = VideoClips((8, 8, 8), stride=5, target_fps=25)
+    for position in (0.0, 0.3, 1.0):
+        frames = reader.indices(video, position)
+        start = video.times[frames[0]]
+        for number, frame in enumerate(frames):
+            assert video.times[frame] <= start + number * 0.2 + 0.4
+        if position == 0:  # 0, 0.2, …, 1.4 s
+            assert frames == [0, 5, 10, 15, 20, 20, 21, 21]
+    # The video lasts for 30 mean intervals; the last point lies a step of 0.2 s before its end.
+    end = 30 * video.times[-1] / 29 - 0.2
+    assert reader.indices(video, 1.0)[-1] == np.searchsorted(video.times, end, side="right") - 1
+    assert VideoClips((8, 8, 8), stride=2).indices(video, 0.0) == list(range(0, 16, 2))  # without a rate by number
+
+
+def test_any_number_of_channels(tmp_path):
+    for channels in (1, 2, 4, 13):
+        clip = np.random.default_rng(0).integers(0, 256, (6, 8, 8, channels), dtype=np.uint8)
+        np.save(tmp_path / "a.npy", clip)
+        item, reader = Item("a.npy", str(tmp_path / "a.npy")), VideoClips((4, 8, 8), stride=1, channels=channels)
+        expected = torch.from_numpy(clip[1:5]).permute(3, 0, 1, 2)
+        assert torch.equal(reader.read(item, False)[0], expected)
+        assert reader.read(item, True).shape == (1, channels, 4, 8, 8)
+        assert reader.measure(item).channels == channels
+
+
+def test_films_have_three_channels(item):
+    with pytest.raises(BadSample, match=r"has 3 channels, but 4 are wanted: set modality.channels=3"):
+        read(VideoClips((4, *WHOLE), channels=4), item)
+
+
 def test_short_videos():
     given, free = VideoClips((8, 8, 8), stride=4), VideoClips((8, 8, 8))
     assert frames_of(given.augment(Counting(9), False)) == [[0, 4, 8, 8, 8, 8, 8, 8]]
@@ -189,7 +223,7 @@ def test_arrays(tmp_path):
     assert clips.shape == (1, 3, 2, 1, 1) and clips[0, 2].flatten().tolist() == [12, 15]
     for wrong in (np.zeros((4, 4)), np.zeros((0, 2, 2), np.uint8), np.zeros((2, 3, 4, 4), np.uint8)):
         np.save(tmp_path / "wrong.npy", wrong)
-        with pytest.raises(BadSample, match="an array of"):
+        with pytest.raises(BadSample, match=r"an array of|has 4 channels, but 3 are wanted: set modality.channels=4"):
             reader.read(Item("wrong", str(tmp_path / "wrong.npy")), False)
 
 
@@ -219,10 +253,10 @@ def test_bad_files(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"size": (8, 8)}, {"size": (0, 8, 8)}, {"stride": 0}, {"target_fps": 0.0}, {"channels": 2}, {"repeats": 0}],
+    [{"size": (8, 8)}, {"size": (0, 8, 8)}, {"stride": 0}, {"target_fps": 0.0}, {"channels": 0}, {"repeats": 0}],
 )
 def test_settings_are_checked(settings):
-    with pytest.raises(UserError, match=r"modality\.reader"):
+    with pytest.raises(UserError, match=r"modality\.(size|channels|reader)"):
         VideoClips(**{"size": (4, 8, 8), **settings})
 
 

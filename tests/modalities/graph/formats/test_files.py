@@ -243,6 +243,100 @@ def test_tu_without_labels_uses_degrees(tmp_path):
     assert "one-hot degrees" in found.provenance.notes[0]
 
 
+ATTRIBUTES = "0.5, 1\n1.5, 2\n2.5, 3\n"
+
+
+def test_tu_attributes_are_the_features_where_there_are_no_labels(tmp_path):
+    data = files.read(tu(tmp_path / "TOY", node_labels=None, node_attributes=ATTRIBUTES))
+    assert [dense(graph).tolist() for graph in data.graphs] == [[[0.5, 1], [1.5, 2]], [[2.5, 3]]]
+    assert any("attributes" in note for note in data.provenance.notes)
+
+
+@pytest.mark.parametrize(
+    ("features", "columns"),
+    [
+        ("auto", [[1, 0], [0, 1], [0, 1]]),
+        ("labels", [[1, 0], [0, 1], [0, 1]]),
+        ("attributes", [[0.5, 1], [1.5, 2], [2.5, 3]]),
+        ("both", [[1, 0, 0.5, 1], [0, 1, 1.5, 2], [0, 1, 2.5, 3]]),
+        ("degrees", [[0, 1], [0, 1], [1, 0]]),
+    ],
+)
+def test_tu_features_by_setting(tmp_path, features, columns):
+    root = tu(tmp_path / "TOY", node_attributes=ATTRIBUTES)
+    data = files.read(root, features=features)
+    assert torch.cat([dense(graph) for graph in data.graphs]).tolist() == columns
+    assert any("both" in note for note in data.provenance.notes) == (features == "auto")
+    source, reader = GraphSource(root, features=features), GraphReader()
+    batch = reader.collate([reader.read(item, True) for item in source.items("train")])
+    assert dense(batch).tolist() == columns
+
+
+def test_tu_settings_that_do_not_fit(tmp_path):
+    with pytest.raises(UserError, match=r"features=attributes: .* has no TOY_node_attributes\.txt"):
+        files.read(tu(tmp_path / "TOY"), features="attributes")
+    with pytest.raises(UserError, match="is for TU data sets"):
+        files.read(write(tmp_path / "g", edges="0,1\n"), features="both")
+
+
+def test_tu_graphs_without_nodes_are_left_out_and_named(tmp_path):
+    """Graphs 2 and 4 of 4: the indicator skips a number, and ends before the last."""
+    root = tu(
+        tmp_path / "TOY",
+        graph_indicator="1\n1\n3\n",
+        graph_labels="7\n8\n9\n8\n",
+        node_labels=None,
+        node_attributes=ATTRIBUTES,
+    )
+    data = files.read(root)
+    assert [graph.counts for graph in data.graphs] == [(2,), (1,)] and data.labels.tolist() == [0, 2]
+    (fault,) = data.provenance.passed_over
+    assert (fault.reason, fault.count, fault.examples) == ("holds no node", 2, ["000001", "000003"])
+    source = GraphSource(root)
+    assert [item.key for item in source.items("train")] == ["TOY#000000", "TOY#000002"]
+    assert [item.labels for item in source.items("test")] == [{"label": 0}, {"label": 2}]
+    assert source.account().samples == {"train": 2, "test": 2}
+
+
+def test_tu_folds_follow_graphs_that_are_left_out(tmp_path):
+    root = tu(tmp_path / "TOY", graph_indicator="1\n1\n3\n", graph_labels="7\n8\n9\n")
+    (tmp_path / "TOY" / "10fold_idx").mkdir()
+    for number in range(1, 11):
+        (tmp_path / "TOY" / "10fold_idx" / f"train_idx-{number}.txt").write_text("0\n1\n")
+        (tmp_path / "TOY" / "10fold_idx" / f"test_idx-{number}.txt").write_text("2\n")
+    train, test = files.read(root).folds[0]
+    assert train.tolist() == [0] and test.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("files_of_labels", "targets"),
+    [
+        ({"graph_labels": "0.73\n1.2\n"}, {"label": [0.73, 1.2]}),
+        ({"graph_labels": None, "graph_attributes": "-1.5\n2\n"}, {"label": [-1.5, 2]}),
+        ({"graph_labels": None, "graph_attributes": "0.5,7\n1,8\n"}, {"label 0": [0.5, 1], "label 1": [7, 8]}),
+    ],
+)
+def test_tu_real_labels_are_kept(tmp_path, files_of_labels, targets):
+    root = tu(tmp_path / "TOY", **files_of_labels)
+    data = files.read(root)
+    assert data.labels is None and {name: row.tolist() for name, row in data.targets.items()} == targets
+    source = GraphSource(root)
+    for name, values in targets.items():
+        rows = [item.labels[name] for item in source.items("train")]
+        assert [float(source.classes[name][row]) for row in rows] == values
+    assert "real numbers" in source.account().labels[next(iter(targets))]
+
+
+def test_tu_readmes_in_latin_1(tmp_path):
+    root = tu(tmp_path / "TOY")
+    (tmp_path / "TOY" / "README.txt").write_bytes("Molécules de Müller\n".encode("latin-1"))
+    with zipfile.ZipFile(tmp_path / "TOY.zip", "w") as archive:
+        for path in (tmp_path / "TOY").iterdir():
+            archive.write(path, f"TOY/{path.name}")
+    for place in (root, str(tmp_path / "TOY.zip")):
+        assert files.read(place).labels.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -250,6 +344,8 @@ def test_tu_without_labels_uses_degrees(tmp_path):
         ({"A": "1, 3\n"}, "two different graphs"),
         ({"graph_indicator": None}, "lacks"),
         ({"graph_indicator": "2\n1\n1\n"}, "graph by graph"),
+        ({"graph_labels": "1\n"}, "has 1 lines for 2 graphs"),
+        ({"node_labels": "1\n"}, "has 1 lines for 3 nodes"),
     ],
 )
 def test_bad_tu_sets_are_refused(tmp_path, more, said):

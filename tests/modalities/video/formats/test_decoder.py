@@ -206,6 +206,64 @@ def test_missing_decoder(normal, monkeypatch):
         open_video(normal, "ffmpeg")
 
 
+@pytest.mark.parametrize("name", ["cover.mkv", "cover.mp4", "thumbnail.mov"])
+def test_the_film_is_not_its_cover(folder, name):
+    """A still picture is the first video stream of the file."""
+    with av.open(str(folder / name), "w") as file:
+        cover = file.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        if name.startswith("cover"):
+            cover.disposition = av.stream.Disposition.attached_pic
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+
+        file.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        file.mux(cover.encode())
+        for number in range(20):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        file.mux(stream.encode())
+
+    with open_video(folder / name) as video:
+        assert video.frames == 20 and numbers(video.get([3, 17])) == [3, 17]
+
+
+def test_a_cover_alone_is_no_film(folder):
+    with av.open(str(folder / "alone.mp4"), "w") as file:
+        cover = file.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        audio = file.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        file.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        file.mux(cover.encode())
+        file.mux(audio.encode(frame))
+        file.mux(audio.encode())
+    with pytest.raises(BadSample, match="a cover picture and no film"):
+        open_video(folder / "alone.mp4")
+
+
+def test_times_of_a_variable_rate(folder, normal):
+    times = [number * 40 if number < 10 else 400 + (number - 10) * 200 for number in range(20)]
+    for name in ("jump.mp4", "jump.mkv"):
+        with open_video(film(folder / name, 20, times=times)) as video:
+            assert video.times == pytest.approx(np.array(times) / 1000)
+    jitter = film(folder / "jitter.mkv", 20, times=[number * 40 + number % 3 for number in range(20)])
+    for path in (normal, jitter):
+        with open_video(path) as video:
+            assert video.times is None  # constant, but for rounding
+
+
+@pytest.mark.parametrize("name", ["cut.mkv", "cut.webm", "cut.avi", "cut.flv"])
+def test_recordings_that_were_cut_off_are_read_up_to_there(folder, name):
+    codec, options = ("libvpx-vp9", QUICK_VP9) if name.endswith("webm") else ("libx264", {"g": "12", "bf": "0"})
+    path = film(folder / name, 40, codec, options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with open_video(path) as video:
+        assert 10 < video.frames < 30
+        assert numbers(video.get(range(video.frames))) == list(range(video.frames))
+
+
 def test_memory_clip():
     pictures = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 2, 2, 3)
     with MemoryVideo(pictures, 8.0) as video:

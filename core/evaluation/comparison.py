@@ -1,0 +1,364 @@
+"""Runs in a table: a row for all runs that differ in their seed alone, with intervals over seeds."""
+
+import csv
+import io
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from core.engine.run_dir import CHANGEABLE, flatten
+from core.errors import UserError, show
+from core.evaluation.result import Result
+from core.evaluation.settings import Task
+from core.evaluation.tasks import run_task
+from core.runs import Run, expand_runs, read_run
+
+LEVEL = 0.95
+NAMES = ("modality.name", "method.name", "size.name", "data.name", "data.root")  # which name rows first
+CHOSEN_BY_NAME = ("modality", "method", "size", "data")  # groups whose name stands for all their settings
+INDIFFERENT = ("workers", "device")  # settings of an evaluation that change no figure
+MINUS, PLUS_MINUS = "\N{MINUS SIGN}", "\N{PLUS-MINUS SIGN}"
+NO_VALUE = "-"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the half width of its 95 % interval over seeds, None of one seed."""
+
+    mean: float
+    half: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """mean ± t(n − 1, 97.5 %) · s / √n, s with n − 1 in the denominator (Student)."""
+        count = len(values)
+        if count < 2:
+            return cls(float(np.mean(values)), None)
+        half = student.ppf((1 + LEVEL) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count)
+        return cls(float(np.mean(values)), float(half))
+
+    def text(self, signed: bool = False) -> str:
+        mean = f"{self.mean:+.3f}" if signed else f"{self.mean:.3f}"
+        mean = mean.replace("-", MINUS)
+        if self.half is None:
+            return mean
+        return f"{mean} {PLUS_MINUS} {self.half:.3f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Runs that differ in their seed alone.
+
+    `settings`: those that tell it from other rows, by short name. `values`: the figure by seed.
+    `difference`: to the first row, over the `pairs` seeds that both have; None in the first row, and
+    without such seeds.
+    """
+
+    settings: Mapping[str, str]
+    runs: Mapping[int, Path]
+    values: Mapping[int, float]
+    estimate: Estimate
+    difference: Estimate | None
+    pairs: int
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A table of runs. `metric`: of the label or objective `label`. `notes`: on how to read it."""
+
+    task: str
+    metric: str
+    label: str
+    rows: Sequence[Row]
+    notes: Sequence[str]
+
+    def markdown(self) -> str:
+        """A table, notes and the commands."""
+        header, *body = self._cells()
+        lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+        for cells in body:
+            escaped = [cell.replace("|", "\\|") for cell in cells]
+            lines.append(f"| {' | '.join(escaped)} |")
+        return "\n".join([*lines, "", *self.notes, "", "```bash", *self.commands, "```", ""])
+
+    def latex(self) -> str:
+        """A tabular for the package booktabs; notes and commands are comments."""
+        header, *body = self._cells()
+        names = len(self.rows[0].settings)
+        lines = [f"% {note}" for note in [*self.notes, *self.commands]]
+        lines += [f"\\begin{{tabular}}{{{'l' * names}{'r' * (len(header) - names)}}}", "\\toprule"]
+        lines += [_latex_line(header), "\\midrule", *map(_latex_line, body)]
+        lines += ["\\bottomrule", "\\end{tabular}", ""]
+        return "\n".join(lines)
+
+    def csv(self) -> str:
+        """A line a row with figures in full; the values by seed, runs and commands too."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        figures = ["mean", "half_interval", "difference", "difference_half_interval"]
+        further = ["pairs", "seeds", "values", "runs", "command"]
+        writer.writerow([*self.rows[0].settings, "n", *figures, *further])
+
+        for row in self.rows:
+            difference = row.difference or Estimate(float("nan"), None)
+            numbers = [row.estimate.mean, row.estimate.half, difference.mean, difference.half]
+            texts = ["" if number is None or np.isnan(number) else f"{number:.6g}" for number in numbers]
+            lists = [row.values, (f"{value:.6g}" for value in row.values.values()), row.runs.values()]
+            joined = [" ".join(map(str, values)) for values in lists]
+            count = len(row.values)
+            writer.writerow([*row.settings.values(), count, *texts, row.pairs, *joined, row.command])
+        return stream.getvalue()
+
+    @property
+    def commands(self) -> list[str]:
+        """The evaluation of each row's runs."""
+        return [row.command for row in self.rows]
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+    def _repr_html_(self) -> str:
+        header, *body = self._cells()
+        lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"]
+        for cells in body:
+            lines.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<table>{''.join(lines)}</table>{notes}<pre>{escape(chr(10).join(self.commands))}</pre>"
+
+    def _cells(self) -> Iterator[list[str]]:
+        """The header and the rows as text."""
+        figures = [f"{self.metric}, mean {PLUS_MINUS} 95 %", "difference to the first row"]
+        yield [*self.rows[0].settings, "n", *figures]
+        for row in self.rows:
+            difference = NO_VALUE if row.difference is None else row.difference.text(signed=True)
+            yield [*row.settings.values(), str(len(row.values)), row.estimate.text(), difference]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that differ in their seed alone; `settings`: all that can change a result, by dotted key."""
+
+    settings: Mapping[str, Any]
+    runs: dict[int, Run]
+
+
+def compare_runs(runs: Sequence[str | Path | Run], task: Task, *overrides: str, **settings: Any) -> Comparison:
+    """Compares runs, or folders of runs by `seeds=`, by an evaluation of each; what is not recorded yet is
+    measured.
+
+    `settings` are those of `python -m core.evaluate`, `overrides` those of its data.
+    Raises: UserError where two runs are the same, or were evaluated on different data or by different
+    metrics.
+    """
+    paths = [run.path if isinstance(run, Run) else run for run in runs]
+    groups = group_runs([read_run(path) for path in expand_runs(paths)])
+    members = [run for group in groups for run in group.runs.values()]
+
+    results: dict[Path, Result] = {}
+    stored = []
+    for run in members:
+        result = recorded(run, task, overrides, settings)
+        if result is not None:
+            stored.append(run.path)
+        results[run.path] = result or run_task(run.path, task, *overrides, **settings)
+
+    # A record may be older than a change of the data.
+    if len({result.record["data_hash"] for result in results.values()}) > 1:
+        for path in stored:
+            results[path] = run_task(path, task, *overrides, **settings)
+    return _tabulate(groups, results, task, overrides, settings)
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """In order of appearance. Raises: UserError for no runs, and where two differ in nothing."""
+    groups: list[Group] = []
+    for run in runs:
+        settings = {}
+        for key, value in flatten(run.config).items():
+            if key.partition(".")[0] not in (*CHANGEABLE, "seed"):
+                settings[key] = value
+
+        group = next((group for group in groups if group.settings == settings), None)
+        if group is None:
+            group = Group(settings=settings, runs={})
+            groups.append(group)
+
+        twin = group.runs.setdefault(run.config["seed"], run)
+        if twin.path != run.path:
+            pair = f"{twin.path} and {run.path}"
+            raise UserError(f"runs {pair} have the same settings and the same seed; leave one out.")
+    if not groups:
+        raise UserError("Give runs=[…], as in: python -m core.compare runs=[runs/a,runs/b] task=knn")
+    return groups
+
+
+def row_names(groups: Sequence[Group]) -> tuple[list[dict[str, str]], list[str]]:
+    """The fewest settings that tell the groups apart, by short name; and further ones that differ."""
+    differing = []
+    for key in {key: None for group in groups for key in group.settings}:
+        if len({show(group.settings.get(key)) for group in groups}) > 1:
+            differing.append(key)
+    differing.sort(key=_rank)
+
+    keys: list[str] = []
+    for key in differing:
+        if _distinct(groups, [*keys, key]) > _distinct(groups, keys):
+            keys.append(key)
+
+    # Of a method that was chosen by its name, all settings differ.
+    by_name = [group for group in CHOSEN_BY_NAME if f"{group}.name" in differing]
+    further = []
+    for key in differing:
+        if key not in keys and key.partition(".")[0] not in by_name:
+            further.append(key)
+
+    names = []
+    for group in groups:
+        names.append({_short(key): _shown(group.settings.get(key)) for key in keys or ["method.name"]})
+    return names, further
+
+
+def recorded(run: Run, task: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> Result | None:
+    """The record of this run alone, by the same settings and data; None where there is none."""
+    wanted = sorted([*(f"{name}={show(value)}" for name, value in settings.items()), *overrides])
+    for record in run.evaluations.values():
+        if record["task"] != task or not isinstance(record.get("run"), str) or not record.get("figures"):
+            continue
+
+        words = []
+        for word in shlex.split(record.get("command", ""))[3:]:  # after python -m core.evaluate
+            name = word.partition("=")[0]
+            if name not in ("run", "task", "--json"):
+                words.append(word)
+        if sorted(words) == wanted:
+            return Result.of_record(record)
+    return None
+
+
+def _tabulate(
+    groups: Sequence[Group],
+    results: Mapping[Path, Result],
+    task: Task,
+    overrides: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Comparison:
+    _check_comparable(results)
+    names, further = row_names(groups)
+    words = [f"{name}={show(value)}" for name, value in settings.items()]
+
+    rows: list[Row] = []
+    reference: dict[int, float] = {}
+    for group, name in zip(groups, names, strict=True):
+        values = {}
+        for seed, run in sorted(group.runs.items()):
+            values[seed] = _value(results[run.path], run.path)
+        reference = reference or values
+
+        gains = [values[seed] - reference[seed] for seed in values if seed in reference]
+        paths = [str(group.runs[seed].path) for seed in values]
+        rows.append(
+            Row(
+                settings=name,
+                runs={seed: group.runs[seed].path for seed in values},
+                values=values,
+                estimate=Estimate.of(list(values.values())),
+                difference=Estimate.of(gains) if rows and gains else None,
+                pairs=len(gains),
+                command=_command(paths, [f"task={task}", *words, *overrides]),
+            )
+        )
+
+    first = next(iter(results.values()))
+    label = next(iter(first.record["figures"]))
+    notes = _notes(rows, first, label, further)
+    return Comparison(task=task, metric=first.metric, label=label, rows=rows, notes=notes)
+
+
+def _command(paths: Sequence[str], words: Sequence[str]) -> str:
+    """The evaluation of every run by itself, as a line for the shell."""
+    if len(paths) == 1:
+        return f"python -m core.evaluate {shlex.join([f'run={paths[0]}', *words])}"
+    return f'for run in {shlex.join(paths)}; do python -m core.evaluate run="$run" {shlex.join(words)}; done'
+
+
+def _check_comparable(results: Mapping[Path, Result]) -> None:
+    """Raises: UserError where figures are of different data or metrics."""
+    (path, first), *others = results.items()
+    for other_path, other in others:
+        if other.record["data_hash"] != first.record["data_hash"]:
+            raise UserError(
+                f"runs {path} and {other_path} were evaluated on different data: those that each was trained on. Give "
+                "data= and data.root= of one data set for all."
+            )
+        if other.metric != first.metric:
+            metrics = f"{first.metric} and {other.metric}"
+            raise UserError(f"runs {path} and {other_path} have figures of {metrics}.")
+
+
+def _value(result: Result, path: Path) -> float:
+    if result.value is None:
+        raise UserError(f"run={path} has no figure: {result.record.get('reason', 'nothing was measured')}")
+    return result.value
+
+
+def _notes(rows: Sequence[Row], first: Result, label: str, further: Sequence[str]) -> list[str]:
+    seeds = sorted({seed for row in rows for seed in row.values})
+    notes = [
+        f"task={first.task}, {label}, data={first.record.get('data', 'of the runs')}; seeds "
+        f"{', '.join(map(str, seeds))}. Means with 95 % intervals over training seeds (Student's t); differences are "
+        "paired by seed."
+    ]
+    if any(len(row.values) < 2 for row in rows):
+        notes.append(
+            "A row of one seed has no interval over seeds: seeds=3 of core.train trains more. An interval over test "
+            "samples is in the run's own evaluation, of a difference by compare_to= of core.evaluate."
+        )
+    if any(row.pairs < len(row.values) for row in rows):
+        notes.append("Seeds that the first row lacks count in the mean and not in the difference.")
+    if first.metric == "rmse":
+        notes.append("Of rmse, lower is better.")
+    if further:
+        notes.append(f"Rows differ in these settings too: {', '.join(further)}.")
+    return notes
+
+
+def _rank(key: str) -> tuple[int, int]:
+    """`NAMES` first, then settings near the root and with short keys."""
+    if key in NAMES:
+        return -1, NAMES.index(key)
+    return key.count("."), len(key)
+
+
+def _distinct(groups: Sequence[Group], keys: Sequence[str]) -> int:
+    return len({tuple(show(group.settings.get(key)) for key in keys) for group in groups})
+
+
+def _short(key: str) -> str:
+    """`method.name` -> method, `method.masker.ratio` -> masker.ratio."""
+    return key.removesuffix(".name").removeprefix("method.")
+
+
+def _shown(value: Any) -> str:
+    """A class by its name; a setting that a group lacks as a dash."""
+    if value is None:
+        return NO_VALUE
+    text = show(value)
+    is_path = text.startswith(("core.", "modalities."))
+    return text.rpartition(".")[2] if is_path else text
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    """A line of a tabular."""
+    escaped = []
+    for cell in cells:
+        for character in "\\&%$#_{}":
+            cell = cell.replace(character, "\\textbackslash " if character == "\\" else f"\\{character}")
+        escaped.append(cell.replace(PLUS_MINUS, "$\\pm$").replace(MINUS, "$-$"))
+    return f"{' & '.join(escaped)} \\\\"

@@ -1,0 +1,161 @@
+"""A user's own samples as pictures: input, mask and reconstruction, with the skill of each sample."""
+
+import io
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import core
+from core import open_run, reconstruct
+from core.reconstruction.pictures import COVER, Panel, encode
+from core.reconstruction.sheet import SampleSkill, Sheet, draw_sheet
+from core.tokens import Batch
+from tests.core.test_encode import graphs, place  # noqa: F401 (fixtures)
+
+
+@pytest.fixture
+def files(place):  # noqa: F811
+    return sorted((place / "photos" / "test").rglob("*.png"))
+
+
+def read_picture(path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture).copy()
+
+
+def pixels_of(raster) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(raster.data)).convert("RGB"))
+
+
+def grey(raster) -> np.ndarray:
+    """(H, W) bool: pixels in the colour of hidden cells."""
+    return (pixels_of(raster) == round(255 * COVER[0])).all(-1)
+
+
+def test_a_file_is_shown_masked_and_reconstructed(place, files):  # noqa: F811
+    sheet = draw_sheet([place / "run"], [files[0]])
+    (panel,) = sheet.panels
+    assert [raster.label for raster in panel.rasters] == ["input", "masked", "interpolation", "reconstruction"]
+    assert panel.title == f"{files[0]} · skill {sheet.skills[0].skill:.3f}"
+
+    original = read_picture(files[0])
+    shown, masked, _, reconstruction = map(pixels_of, panel.rasters)
+    hidden = grey(panel.rasters[1])
+    assert (shown == original).all() and hidden.mean() == 0.75
+    assert (masked[~hidden] == original[~hidden]).all() and (reconstruction[~hidden] == original[~hidden]).all()
+    assert (reconstruction[hidden] != original[hidden]).any()
+
+
+def test_the_error_is_the_loss_of_the_sample(place, files):  # noqa: F811
+    """The method's own loss under the same mask; zero, as an answer to standardised patches, has the error 1 − 1/P."""
+    (skill,) = draw_sheet([place / "run"], [files[0]], seed=3).skills
+    method = open_run(place / "run").method().eval()
+    batch = Batch({"image": torch.from_numpy(read_picture(files[0])).permute(2, 0, 1)[None]})
+    with torch.no_grad():
+        ctx = method.context(batch, generator=torch.Generator().manual_seed(3))
+        loss = method(batch, masks=method.draw_mask(ctx)).loss
+    assert skill.error == pytest.approx(float(loss), rel=1e-5)
+    assert skill.skill <= 1 - skill.error / (1 - 1 / 48) + 1e-3 and skill.objective == "pixels"
+
+
+def test_a_picture_depends_on_its_file_and_seed_alone(place, files):  # noqa: F811
+    single = draw_sheet([place / "run"], [files[1]]).panels[0].rasters
+    assert draw_sheet([place / "run"], files[:3]).panels[1].rasters == single
+    assert draw_sheet([place / "run"], [files[1]], seed=1).panels[0].rasters[1] != single[1]
+
+
+def test_the_share_to_hide(place, files):  # noqa: F811
+    (panel,) = draw_sheet([place / "run"], [files[0]], ratio=0.5).panels
+    assert grey(panel.rasters[1]).mean() == 0.5
+
+
+def test_several_runs_share_what_is_equal(place, files, tmp_path):  # noqa: F811
+    other = shutil.copytree(place / "run", tmp_path / "other")
+    assert core.train(f"config={place / 'run' / 'config.yaml'}", seed=5, run_dir=str(tmp_path / "x"))
+    sheet = draw_sheet([place / "run", tmp_path / "x"], [files[0]])
+    labels = [raster.label for raster in sheet.panels[0].rasters]
+    assert labels[:3] == ["input", "masked", "interpolation"] and len(labels) == 5
+    assert labels[3].startswith("reconstruction, ") and labels[3].endswith("run") and labels[4].endswith("x")
+    assert sheet.panels[0].title.count(".") >= 3 and [skill.run[-3:] for skill in sheet.skills] == ["run", "0/x"]
+
+    assert len(draw_sheet([place / "run", other], [files[0]]).panels[0].rasters) == 4
+
+
+def test_the_command_writes_and_says_where(place, files, tmp_path, capsys):  # noqa: F811
+    bad = tmp_path / "[1] bad.png"
+    bad.write_bytes(b"no picture")
+    argv = [f"run={place / 'run'}", f"file=[{files[0]},'{bad}']"]
+    assert reconstruct.main(argv) == 0
+    lines = capsys.readouterr().out
+    path = place / "run" / "reconstructions" / f"{files[0].stem}.png"
+    assert f"Wrote {path}" in lines and f"skipped {bad}: " in lines and f"{files[0]}: pixels by " in lines
+    with Image.open(path) as page:
+        assert page.size[0] > 4 * 160
+
+    assert reconstruct.main([*argv, f"out={tmp_path / 'new' / 'a.png'}"]) == 0
+    assert (tmp_path / "new" / "a.png").exists()
+
+
+def test_a_folder_shows_a_few_of_its_samples(place):  # noqa: F811
+    sheet = draw_sheet([place / "run"], [place / "photos"], seed=1)
+    assert len(sheet.panels) + len(sheet.skipped) == 8
+    assert any("8 of 17 samples" in note for note in sheet.notes)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "Give run= and file="),
+        (["file=nowhere.png"], "nowhere.png does not exist"),
+        (["file={bad}"], "could not be used"),
+        (["file={good}", "ratio=1.5"], "ratio"),
+        (["file={good}", "out=x.jpg"], "written as .png"),
+        (["file={good}", "sed=1"], "Did you mean seed"),
+        (["file={good}", "device=gpu"], "device=gpu"),
+    ],
+)
+def test_mistakes_are_one_message(place, files, tmp_path, capsys, monkeypatch, argv, message):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    paths = {"good": files[0], "bad": place / "photos" / "train" / "class1" / "bad.png"}
+    words = [word.format(**paths) for word in argv]
+    assert reconstruct.main([f"run={place / 'run'}", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_runs_of_two_modalities_make_no_sheet(place, graphs, files, capsys):  # noqa: F811
+    assert reconstruct.main([f"run=[{place / 'run'},{graphs / 'run'}]", f"file={files[0]}"]) == 2
+    assert "one modality" in capsys.readouterr().err
+
+
+def test_graphs_are_line_drawings(graphs, tmp_path):  # noqa: F811
+    edges = np.array([[0, 1, 2, 3], [1, 2, 3, 0]])
+    for name in ("a<&>b", "c"):
+        np.savez(tmp_path / f"{name}.npz", x=np.eye(4, 3, dtype=np.float32), edge_index=edges)
+    names = sorted(tmp_path.glob("*.npz"))
+    sheet = core.reconstruct(open_run(graphs / "run"), names, ratio=0.5)
+
+    assert sheet.suffix == ".svg" and sheet._repr_png_() is None
+    (path,) = sheet.save(tmp_path / "sheet.svg")
+    page = ElementTree.parse(path).getroot()
+    texts = [element.text for element in page.iter("{http://www.w3.org/2000/svg}text")]
+    assert any("a<&>b.npz" in text for text in texts)
+    assert len(list(page.iter("{http://www.w3.org/2000/svg}circle"))) == 2 * 3 * 4  # samples, pictures, nodes
+
+
+def test_moving_pictures_lie_beside_the_sheet(tmp_path):
+    frames = torch.rand(3, 8, 8, 3)
+    rasters = [encode(frames[:1], "input", "a", exact=True), encode(frames, "moving", "b", exact=True, milliseconds=9)]
+    skill = SampleSkill(run="r", key="k", objective="pixels", skill=None)
+    sheet = Sheet(panels=[Panel("clip", rasters, "rows")], skills=[skill], notes=[], skipped=[])
+
+    paths = sheet.save(tmp_path / "clip.png")
+    assert [path.name for path in paths] == ["clip.png", "clip_1.webp"]
+    with Image.open(paths[1]) as moving, Image.open(paths[0]) as page:
+        assert moving.n_frames == 3
+        shown = np.asarray(page)
+    enlarged = np.kron(pixels_of(rasters[0]), np.ones((8, 8, 1), dtype=np.uint8))  # 8 pixels become 64
+    assert (shown[56:120, 12:76] == enlarged).all()
