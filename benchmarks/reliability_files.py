@@ -16,7 +16,8 @@ import av
 import numpy as np
 import torch
 from PIL import Image
-from torch_geometric.data import Data
+
+from modalities.graph.formats.geometric import geometric
 
 SIDE, FRAMES, CLASSES = 32, 8, ("cat", "dog")
 PER_FORMAT = 4  # samples of a format, made once
@@ -119,7 +120,7 @@ def graph(suffix: str, rng: Rng) -> Content:
     if suffix == ".npz":
         np.savez(buffer, x=x, edge_index=edges)
     else:
-        torch.save(Data(x=torch.from_numpy(x), edge_index=torch.from_numpy(edges)), buffer)
+        torch.save(geometric().data.Data(x=torch.from_numpy(x), edge_index=torch.from_numpy(edges)), buffer)
     return Content(suffix, buffer.getvalue(), values=x)
 
 
@@ -227,6 +228,8 @@ def draw_files(modality: str, count: int, rng: Rng, layout: str) -> list[File]:
     suffixes = MAKERS[modality][1]
     patterns = [*NAMES, DECOMPOSED, NOT_UTF8]
     pattern = NAMES[0] if rng.random() < 0.5 else patterns[int(rng.integers(len(patterns)))]
+    if layout == "text list":  # a name on one line
+        pattern = pattern.replace("\n", " ")
     if layout in ("zip", "zip with folders"):
         pattern = pattern.encode("utf-8", "replace").decode()
 

@@ -43,6 +43,7 @@ CONTAINERS = (
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".gif"),
 )
 ARRAYS = (".npy", ".npz")
+MOST_BANDS = 16  # of an array of three frames or fewer; a longer last axis is the width of pictures
 
 
 class VideoClips(WholeReader):
@@ -208,9 +209,25 @@ class VideoClips(WholeReader):
 
 
 def video_from_array(values: np.ndarray) -> MemoryVideo:
-    """Frames uint8 (T, H, W) or (T, H, W, C) as a video. Raises: BadSample for other arrays."""
+    """Frames uint8 (T, H, W) or (T, H, W, C) as a video; or channels first, one or three, (T, C, H, W) or (C, T, H, W).
+
+    Raises: BadSample for other arrays.
+    """
     if values.ndim == 3:
         values = values[..., None]
     if values.ndim != 4 or not values.size or values.dtype != np.uint8:
-        raise BadSample(f"an array of {values.dtype} {values.shape}: videos must be uint8 (T, H, W) or (T, H, W, C)")
-    return MemoryVideo(torch.from_numpy(values))
+        raise BadSample(
+            f"an array of {values.dtype} {values.shape}: videos must be uint8 (T, H, W), (T, H, W, C) or (T, C, H, W)"
+        )
+    return MemoryVideo(torch.from_numpy(_channels_last(values)))
+
+
+def _channels_last(values: np.ndarray) -> np.ndarray:
+    """(T, H, W, C) of four axes in any order that starts with T or C: no picture is one or three pixels high."""
+    if values.shape[-1] in (1, 3):
+        return values
+    if values.shape[1] in (1, 3):
+        return values.transpose(0, 2, 3, 1)
+    if values.shape[0] in (1, 3) and values.shape[-1] > MOST_BANDS:
+        return values.transpose(1, 2, 3, 0)
+    return values

@@ -25,6 +25,9 @@ def opened(modality, root, *settings):
         ("video", (8, 20, 24), 1),
         ("video", (5, 8, 20, 24, 3), 5),
         ("video", (5, 8, 20, 24), 5),
+        ("video", (5, 8, 3, 20, 24), 5),
+        ("video", (5, 3, 8, 20, 24), 5),
+        ("video", (3, 8, 20, 24), 1),
     ],
 )
 def test_one_sample_and_many(tmp_path, name, modality, shape, keys):
@@ -41,3 +44,12 @@ def test_rows_may_be_set(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((20, 24, 3), np.uint8))
     _, source = opened("image", tmp_path / "a.npy", "data.source.holdout=0", "data.source.rows=true")
     assert len(source.items("train")) == 20
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (3, 0, 1, 2)])
+def test_films_of_any_order_are_the_same(tmp_path, order):
+    frames = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", np.stack([frames.transpose(order)] * 2))
+    reader, source = opened("video", tmp_path / "a.npy", "data.source.holdout=0", "modality.size=[8,32,32]")
+    clip = reader.read(source.items("train")[0], train=False)[0]
+    assert (clip.numpy() == frames.transpose(3, 0, 1, 2)).all()

@@ -221,7 +221,7 @@ def test_arrays(tmp_path):
     np.save(path, np.arange(20, dtype=np.uint8).reshape(2, 10, 1, 1))
     clips = reader.read(Item("clips.npy#1", str(path), member="1"), False)
     assert clips.shape == (1, 3, 2, 1, 1) and clips[0, 2].flatten().tolist() == [12, 15]
-    for wrong in (np.zeros((4, 4)), np.zeros((0, 2, 2), np.uint8), np.zeros((2, 3, 4, 4), np.uint8)):
+    for wrong in (np.zeros((4, 4)), np.zeros((0, 2, 2), np.uint8), np.zeros((2, 5, 4, 4), np.uint8)):
         np.save(tmp_path / "wrong.npy", wrong)
         with pytest.raises(BadSample, match=r"an array of|has 4 channels, but 3 are wanted: set modality.channels=4"):
             reader.read(Item("wrong", str(tmp_path / "wrong.npy")), False)
