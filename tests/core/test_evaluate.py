@@ -278,7 +278,6 @@ def test_flat_pictures_have_no_labels(place, capsys):
         (["run={run}", "task=knn", "pool=axis9"], "axis0"),
         (["run={run}", "task=reconstruction", "samples=0"], "samples=0"),
         (["run={run}", "task=knn", "device=toaster"], "device=toaster"),
-        (["run=[{run},{run}]", "task=reconstruction"], "one run"),
         (["run={run}", "task=reconstruction", "compare_to={run}"], "compare_to"),
         (["run={run}", "task=knn", "compare_to=nowhere"], "nowhere"),
     ],
@@ -364,6 +363,11 @@ def test_runs_are_given_as_objects_paths_lists_and_tuples(place):
         assert result.value == alone.value and result.record["run"] == str(one.path)
         assert result.record["figures"]["label"]["beside"]["difference"]["value"] == 0
     assert evaluate((one, copy), task="knn", seeds=2).record["run"] == [str(one.path), str(copy)]
+
+
+def test_reconstruction_in_python_takes_one_run(place):
+    with pytest.raises(UserError, match="takes one run at a time"):
+        evaluate((place / "run", place / "run"), task="reconstruction")
 
 
 @pytest.mark.parametrize("device", ["meta", "xpu:7", "cuda:99" if torch.cuda.is_available() else "cuda"])
