@@ -15,6 +15,7 @@ from core.data.sources import Setting
 TOKENS, TOKENS_NANO = 14, 8  # along each side of a picture
 PATCH, PATCH_NANO = 16, 8  # sides at most
 FRAMES, FRAMES_NANO = 16, 8
+STRIDE = 8  # of convolutional networks, at least
 BATCH = 32
 BATCHES = 8  # in an epoch at least, by smaller batches
 RATE, WIDTH = 1e-3, 128  # of AdamW and LAMB at BATCH, for models so wide
@@ -28,7 +29,7 @@ RIVALS = {
     "optim.lr": ("optim", "optim.base_lr"),
     "modality.side": ("modality.patch", "method.encoder.stride"),
     "method.encoder.stride": ("modality.patch", "modality.side"),
-    "modality.channels": ("modality.normalise",),
+    "modality.channels": ("modality.normalise", "init.from"),  # loaded weights have theirs
 }
 
 
@@ -106,7 +107,7 @@ def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) 
 
     key = "modality.side"
     if "stride" in config["method"]["encoder"]:  # convolutions: patches are as large as their strides together
-        key, patch = "method.encoder.stride", max(4, 1 << (patch.bit_length() - 1))
+        key, patch = "method.encoder.stride", max(STRIDE, 1 << (patch.bit_length() - 1))
     return [*choices, Setting(key, patch, reason=reason)]
 
 
