@@ -15,7 +15,7 @@ from textwrap import shorten
 from types import ModuleType
 from typing import Any
 
-from core.config.files import describe_choices
+from core.catalogue import describe_choices
 from core.errors import UserError, suggestion
 
 COMMANDS = {

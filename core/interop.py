@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.config import compose, official_names
+from core.catalogue import official_names
+from core.config import compose
 from core.config.allowed import load_target
 from core.config.build import build_method
 from core.errors import UserError

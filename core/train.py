@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.catalogue import describe_choices
 from core.cli import CallableModule, command
-from core.config.files import describe_choices
 from core.engine.stopping import Interrupted
 
 if TYPE_CHECKING:

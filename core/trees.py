@@ -11,8 +11,10 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -137,6 +139,22 @@ def _translated(error: Exception, tree: Mapping) -> UserError:
     lack = f"which {group}={choice} does not have" if choice else "which does not exist"
     message = f"{key} takes its value from {match[1]}, {lack}.{question}"
     return IncompatibleError(message, groups=(group, key.partition(".")[0]))
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """A YAML file as plain data. Raises UserError when it cannot be read."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"The config {path} cannot be read: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"The config {path} holds no mapping.")
+    return cast(dict[str, Any], content)
+
+
+def dump(config: Mapping[str, Any], path: str | Path) -> None:
+    """Writes a config as YAML."""
+    OmegaConf.save(OmegaConf.create(dict(config)), path)
 
 
 with warnings.catch_warnings(action="ignore", category=UserWarning):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core.catalogue import fits
 from core.config import compose
-from core.config.files import choices, fits
+from core.config.files import choices
 from core.errors import UserError
 from core.saved import complete
 from core.settings import ROOT, Start

@@ -1,7 +1,7 @@
 """YAML files and overrides become one plain tree (`compose`), whose nodes become objects (`build`)."""
 
-from core.config.compose import compose, dump
-from core.config.files import describe_choices, load, official_names
+from core.config.compose import compose
 from core.settings import options
+from core.trees import dump, load
 
-__all__ = ["compose", "describe_choices", "dump", "load", "official_names", "options"]
+__all__ = ["compose", "dump", "load", "options"]

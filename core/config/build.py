@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from core import catalogue
 from core.annotations import accepts, describe, fit, item_hint
-from core.config import files, types
+from core.config import types
 from core.config.allowed import checked_targets
 from core.errors import IncompatibleError, UserError, join, one_line, show
 from core.trees import paths
@@ -49,7 +50,7 @@ def build_method(config: Mapping[str, Any], kind: Any = Any) -> Any:
     try:
         return build_at(config, "method", kind)
     except IncompatibleError as error:
-        experiments = files.experiments(config["method"].get("name"))
+        experiments = catalogue.experiments(config["method"].get("name"))
         if config.get("experiment") is not None or not experiments:
             raise
         remedy = f"Settings that fit this method: {' or '.join(experiments[:3])}."

@@ -1,11 +1,9 @@
 """Overrides become one resolved tree: files are merged, then typed values, then `${…}` is looked up."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from core import catalogue
 from core.config import files
 from core.config.allowed import checked_targets
 from core.config.files import SearchPath
@@ -13,7 +11,7 @@ from core.config.types import check
 from core.errors import IncompatibleError, UserError
 from core.saved import check_saved, compare_nodes
 from core.settings import ROOT, split, typed_value
-from core.trees import is_reference, merge, nest, paths, resolve, spatial
+from core.trees import is_reference, load, merge, nest, paths, resolve, spatial
 
 ORDER = ("size", "optim", "engine", "method", "data", "modality", "experiment")  # of merging
 FIXED_BY_RUN = ("modality", "method", "size", "experiment")  # a saved config has their traces all over it
@@ -37,8 +35,8 @@ def compose(overrides: Sequence[str] = (), searchpath: SearchPath = ()) -> dict[
     pair = config["modality"]["name"], config["method"]["name"]
     # A method whose parts are replaced may take more than its file lists.
     is_changed = any(text.startswith(("config=", "method.")) for text in overrides)
-    if not is_changed and not files.fits(*pair, searchpath):
-        raise files.refusal(*pair, ".", searchpath)
+    if not is_changed and not catalogue.fits(*pair, searchpath):
+        raise catalogue.refusal(*pair, ".", searchpath)
     return config
 
 
@@ -71,7 +69,7 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
     required = {path for path, value in paths(base) if value == "???"}
     if missing := [path for path, value in paths(tree) if value == "???" or (value is None and path in required)]:
         examples = " ".join(f"{path}=<value>" for path in missing)
-        origin = files.origin(tree.get("experiment"), searchpath)
+        origin = catalogue.origin(tree.get("experiment"), searchpath)
         raise UserError(f"{' and '.join(missing)} must be given: {examples}{'.' + origin if origin else ''}")
 
     try:
@@ -87,8 +85,8 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
 
 def _explained(error: IncompatibleError, tree: Mapping, searchpath: SearchPath) -> UserError:
     modality, method, data = (tree[group]["name"] for group in ("modality", "method", "data"))
-    if not files.fits(modality, method, searchpath):
-        return files.refusal(modality, method, f": {error}", searchpath)
+    if not catalogue.fits(modality, method, searchpath):
+        return catalogue.refusal(modality, method, f": {error}", searchpath)
     if "data" not in error.groups:
         return error
     remedy = f"modality={modality} takes data={files.picks('modality', modality, searchpath).get('data')}."
@@ -114,8 +112,8 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
             tree = merge(tree, {group: keys} if keys else {})
             tree = merge(tree, content.get("set", {}))
 
-    if not files.fits(modality, str(choice["data"]), searchpath, group="data"):
-        raise files.refusal(modality, str(choice["data"]), ".", searchpath, group="data")
+    if not catalogue.fits(modality, str(choice["data"]), searchpath, group="data"):
+        raise catalogue.refusal(modality, str(choice["data"]), ".", searchpath, group="data")
     for group in ORDER:
         tree[group] = {**tree[group], "name": choice[group]} if group in tree else choice[group]
     return tree
@@ -127,7 +125,7 @@ def _from_saved(
     """A run's config.yaml, for a folder of its own; other data, optim or engine may be chosen."""
     if not path:
         raise UserError("config= needs a file: config=<run>/config.yaml.")
-    tree: dict[str, Any] = {**files.load(path), "run_dir": None}
+    tree: dict[str, Any] = {**load(path), "run_dir": None}
     if "chosen" in files.read(files.choices("", searchpath)["train"]):
         tree.setdefault("chosen", {})  # of runs from before defaults followed from the data
     if not tree.keys() & {*files.GROUPS}:
@@ -162,8 +160,3 @@ def _hint(base: Mapping, key: str) -> Any:
     if node == "???":
         return str | None
     return ROOT.get(key, str if isinstance(node, str) and not is_reference(node) else Any)
-
-
-def dump(config: Mapping[str, Any], path: str | Path) -> None:
-    """Writes a config as YAML."""
-    OmegaConf.save(OmegaConf.create(dict(config)), path)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from core import catalogue
 from core.annotations import fit
-from core.config import files
 from core.data.opening import open_source
 from core.data.reader import CachedReader, WholeReader
 from core.data.sources import Source
@@ -222,7 +222,7 @@ def _measure_published(settings: EvaluationSettings, config: dict) -> tuple[str,
         root = config["data"].get("root")
         if root is None or os.path.exists(root):
             raise
-        raise UserError(f"{error}{files.origin(config.get('experiment'))}") from None
+        raise UserError(f"{error}{catalogue.origin(config.get('experiment'))}") from None
     return record.hash_items(open_source(config)[1].items("train")), figures
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from core.catalogue import fits
 from core.config import compose
 from core.config.allowed import checked_targets, load_target
 from core.config.build import build, build_method
 from core.config.compose import assemble
-from core.config.files import choices, fits
+from core.config.files import choices
 from core.errors import IncompatibleError, UserError
 from tests.core.config_fixture import TREE, install
 

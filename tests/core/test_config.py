@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from core.annotations import accepts, convert
-from core.config import compose, describe_choices, dump, load, official_names, options
+from core.catalogue import describe_choices, official_names
+from core.config import compose, dump, load, options
 from core.config import files as choices
 from core.errors import IncompatibleError, UserError, suggestion
 from core.renames import RENAMES

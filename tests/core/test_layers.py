@@ -12,7 +12,7 @@ errors renames plugins
 files seeding annotations trees inert_pickle
 checkpoint_files
 settings tokens
-config saved
+config saved catalogue
 cli
 tokenizers maskers embeddings encoder decoders teachers targets losses objectives sparse
 methods

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from core.catalogue import official_names
 from core.checkpoint_files import read_checkpoint
-from core.config import official_names
 from core.convert import main
 from core.errors import UserError
 from core.interop import load_official

@@ -5,9 +5,10 @@ from copy import deepcopy
 import pytest
 import torch
 
+from core.catalogue import fits
 from core.config import compose
 from core.config.build import build_method
-from core.config.files import choices, fits
+from core.config.files import choices
 from core.saved import complete
 
 PAIRS = [(m, name) for name in sorted(choices("method")) for m in sorted(choices("modality")) if fits(m, name)]

@@ -6,7 +6,7 @@ On the machine of the record (processor and torch) losses are equal to the bit. 
 
 import pytest
 
-from core.config import describe_choices
+from core.catalogue import describe_choices
 from tests.golden_curves.curves import Curve, machine, paths, train
 
 # On other machines, relative. Measured: two threads, or kernels without vector instructions

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.catalogue import official_names
 from core.config import compose
 from core.config.build import build_method
-from core.config.files import official_names
 from core.export import SavedEncoder, export_encoder, load_encoder
 from core.interop import open_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
