@@ -150,7 +150,7 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     check_parts(config)
     data = open_data(config)
 
-    choices = choose_defaults(overrides, config, data, run_dir)
+    choices = choose_defaults(overrides, config, data, run_dir, distributed)
     if choices:
         config = compose([*(choice.override for choice in choices), *overrides])
         config["chosen"] = {choice.key: {"value": choice.value, "reason": choice.reason} for choice in choices}
@@ -182,6 +182,9 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
             log_main(distributed, text)
 
         log_main(distributed, summary(config, settings, data, method, clock, distributed))
+        warning = defaults.warn_of_length(clock.steps, {split(text)[0] for text in overrides})
+        if warning is not None and config["data"]["name"] == "folder":
+            log_main(distributed, f"note: {warning}")
         for change in resume.changes:
             log_main(distributed, f"note: {change}")
         train_steps(
@@ -214,7 +217,9 @@ def begin(run_dir: Path, data: Data, write_config: Callable[[], None]) -> None:
     write_json(run_dir / ACCOUNT, asdict(data.source.account()))
 
 
-def choose_defaults(overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path) -> list[Setting]:
+def choose_defaults(
+    overrides: Sequence[str], config: Mapping[str, Any], data: Data, run_dir: Path, distributed: Distributed
+) -> list[Setting]:
     """Settings that follow from people's own data: those that the run began with, else chosen anew.
 
     None for an experiment or a saved config, which settle everything.
@@ -225,6 +230,8 @@ def choose_defaults(overrides: Sequence[str], config: Mapping[str, Any], data: D
     if has_steps(run_dir):
         return defaults.saved(load(run_dir / "config.yaml"), given)
     facts = data.reader.peek(data.train)
+    for sentence in facts.sentences():
+        log_main(distributed, f"note: {sentence}")
     return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
 
 
