@@ -367,7 +367,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         remedy = "Pass a run folder or its encoder/."
         if (path / "config.yaml").exists():
-            remedy = f"The run has not come to its end: python -m core.train config={path / 'config.yaml'} goes on."
+            command = f"python -m core.train config={path / 'config.yaml'} run_dir={path}"
+            remedy = f"The run has not come to its end: {command} goes on."
         raise UserError(f"{path} holds no saved encoder (no config.json). {remedy}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path / 'config.json'} cannot be read: {error}") from None

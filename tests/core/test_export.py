@@ -88,7 +88,7 @@ def test_a_view_that_an_encoder_does_not_have(trained):
 
 def test_a_run_without_its_encoder_says_how_to_go_on(tmp_path):
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(UserError, match=f"python -m core.train config={tmp_path}/config.yaml"):
+    with pytest.raises(UserError, match=f"config={tmp_path}/config.yaml run_dir={tmp_path} goes on"):
         load_encoder(tmp_path)
 
 
