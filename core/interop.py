@@ -310,7 +310,8 @@ HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 def trunk_overrides(
     state: State, node: str, blocks: str, dim: int, heads: int | None, published: Mapping[int, int]
 ) -> list[str]:
-    """Overrides of depth, heads, MLP and attention of the trunk at `node`; official blocks are `{blocks}.<i>.…`.
+    """Overrides of depth, heads, MLP and attention of the trunk at `node`; official
+    blocks are `{blocks}.<i>.…`.
 
     Heads come from cosine attention's scales, else from `heads`, else from the table of published widths,
     else they are one for every 64 channels, with a warning.

@@ -1,8 +1,8 @@
 """The data types that every part passes on. Read this page first.
 
-A tokenizer turns a raw `Batch` into `Tokens` (content and layout). A masker turns tokens into a `Mask`. Together they
-give an `EncoderInput`, the only type an encoder accepts, so that nothing hidden can reach it. An encoder returns a
-`Latent`, and a decoder features for each `Query`.
+A tokenizer turns a raw `Batch` into `Tokens` (content and layout). A masker turns tokens into a `Mask`.
+Together they give an `EncoderInput`, the only type an encoder accepts, so that nothing hidden can reach it.
+An encoder returns a `Latent`, and a decoder features for each `Query`.
 
 One mask convention everywhere: True = hidden. Shape letters: B batch, N tokens, K rows of a set, V visible,
 M predicted, D width, C channels, A coordinate axes, E edges, S samples of a packed batch.
@@ -22,8 +22,8 @@ from core.errors import UserError
 class Rows:
     """A set of token rows per sample.
 
-    Shapes: `index` (B, K) long; `valid` (B, K) bool, or None when every entry counts. Padding has index 0 and is zeroed
-    by `gather`.
+    Shapes: `index` (B, K) long; `valid` (B, K) bool, or None when every entry counts. Padding has index 0 and
+    is zeroed by `gather`.
     """
 
     index: Tensor
@@ -111,7 +111,8 @@ class Layout:
     def gather(self, rows: Rows) -> "Layout":
         """The layout of these rows alone. A full grid stays implicit: its cells are `rows.index`.
 
-        Edges between two of the rows are renumbered, all other edges dropped; packed samples keep their numbers.
+        Edges between two of the rows are renumbered, all other edges dropped; packed
+        samples keep their numbers.
         """
         layout = replace(self, count=rows.count, valid=rows.valid)
 
@@ -222,7 +223,8 @@ class Mask:
         return cls(hidden, visible, queries=queries, **more)
 
     def query(self, name: str) -> Query:
-        """A query by name: one of `queries`, or `visible` or `grid`; `name@1` is that of the next finer level.
+        """A query by name: one of `queries`, or `visible` or `grid`; `name@1` is that
+        of the next finer level.
 
         Raises: UserError for a name that this mask does not have.
         """
@@ -412,7 +414,8 @@ class TargetValues(NamedTuple):
 
 @dataclass
 class ForwardContext:
-    """The values that the parts of one forward share. Teachers run at most once each, for masker and targets together.
+    """The values that the parts of one forward share. Teachers run at most once each, for
+    masker and targets together.
 
     Made by `MaskedAutoencoder.context`.
     """

@@ -43,11 +43,12 @@ class FolderSource(Source):
     Labels: a table's column, an array's or tar's labels, else the folder's name; never needed. Integer
     labels keep their values; names are numbered in their order.
 
-    `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files hold
-    one sample per row (True) or are one sample (False); None tells them apart by names and labels. `reads_parts`:
-    whether the reader cuts samples to parts that a list names by start and end. `sample_axes`: of a sample in an array
-    file, channels apart, so that a file of one sample is not read as rows; None: any number. `frame_extensions`: of
-    pictures; where no file is a sample, folders of numbered ones are (`clips`).
+    `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files
+    hold one sample per row (True) or are one sample (False); None tells them apart by names and labels.
+    `reads_parts`: whether the reader cuts samples to parts that a list names by start and end.
+    `sample_axes`: of a sample in an array file, channels apart, so that a file of one sample is not read
+    as rows; None: any number. `frame_extensions`: of pictures; where no file is a sample, folders of
+    numbered ones are (`clips`).
     Raises: UserError where a setting is missing or out of range.
     """
 

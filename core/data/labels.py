@@ -23,8 +23,8 @@ class Numbering(NamedTuple):
 
 
 def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, Name]]:
-    """Class names (or answers) by label for each sample: of a table or file, else the first folder that not all
-    share.
+    """Class names (or answers) by label for each sample: of a table or file, else the first
+    folder that not all share.
 
     `without_split`: folders also tell the split, and those that do are no classes.
     """
@@ -47,8 +47,8 @@ def numbers(names: Sequence[Mapping[str, Name]]) -> Numbering:
     """Numbers or answers by label for each sample, with the names of classes or questions.
 
     Integers keep their values (an official numbering survives in a part of the classes); -1 means unknown.
-    Other names are sorted. Answers with one yes in every row (one-hot) are classes. Answers to unlike questions,
-    or beside class names, are left out, with a note.
+    Other names are sorted. Answers with one yes in every row (one-hot) are classes. Answers to unlike
+    questions, or beside class names, are left out, with a note.
     """
     names_by_label: dict[str, set[Name]] = {}
     for sample in names:

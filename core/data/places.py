@@ -41,8 +41,8 @@ class Places:
     (annotations/train.csv) the folders beside that; "\\" counts as "/", and accents match in every encoding.
     Leading folders (of the machine that wrote the list) and a missing extension are looked past.
 
-    `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack. `clips`: folders
-    that count as files.
+    `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack. `clips`:
+    folders that count as files.
     """
 
     def __init__(self, folder: Path, top: Path | None, extensions: Sequence[str], clips: Container[str] = frozenset()):

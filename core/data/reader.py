@@ -27,8 +27,9 @@ class TokenLabels:
 class Reader(ABC):
     """Reads one item. The config node `modality.reader`.
 
-    Written for one view (a modality, a crop, a frame of a sample); readers that make several override `read_views`.
-    All randomness comes from torch's global CPU generator, which the dataset seeds for every sample.
+    Written for one view (a modality, a crop, a frame of a sample); readers that make several
+    override `read_views`. All randomness comes from torch's global CPU generator, which the dataset
+    seeds for every sample.
     """
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone

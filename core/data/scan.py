@@ -53,9 +53,9 @@ class Scan:
     """One look through a root for files with one of `extensions`.
 
     `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many
-    samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts of files.
-    `sample_axes`: of a sample in an array file, channels apart; None: any number. `frame_extensions`: of pictures, of
-    which folders of numbered ones are samples where no file is one.
+    samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts
+    of files. `sample_axes`: of a sample in an array file, channels apart; None: any number.
+    `frame_extensions`: of pictures, of which folders of numbered ones are samples where no file is one.
     """
 
     def __init__(

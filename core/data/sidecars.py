@@ -35,8 +35,8 @@ def read_labels(members: Mapping[str, Member], samples: Sequence[str]) -> Sideca
     """Labels of the samples (paths among `members`) out of files of the same stem.
 
     .cls: a class number or name. .json: a number, a name or a list of 0 and 1, alone or under one of
-    `JSON_LABELS`. .txt: a class name where no more than half of them differ, else they are captions. A file that
-    cannot be read as a label leaves it unknown, with a note.
+    `JSON_LABELS`. .txt: a class name where no more than half of them differ, else they are captions. A file
+    that cannot be read as a label leaves it unknown, with a note.
     """
     paths = _by_sample(members, samples)
     names: dict[str, Mapping[str, Name]] = {}

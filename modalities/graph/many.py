@@ -36,9 +36,9 @@ class Entry:
 class GraphFiles(Source):
     """The graphs of many files, split as `source` splits the files.
 
-    Files that hold no graph and graphs without a node are left out and named. Labels: those of `source` (folders, a
-    list), else of a table labels.csv beside the files, else `y` of each file. Graphs without features get one-hot
-    degrees of as many columns as the largest needs.
+    Files that hold no graph and graphs without a node are left out and named. Labels: those of `source`
+    (folders, a list), else of a table labels.csv beside the files, else `y` of each file. Graphs without
+    features get one-hot degrees of as many columns as the largest needs.
     """
 
     def __init__(self, source: FolderSource):

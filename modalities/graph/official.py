@@ -1,6 +1,8 @@
-"""Encoders and decoders of official graph checkpoints: THUDM/GraphMAE's and GraphMAE2's GNNs, options and key map.
+"""Encoders and decoders of official graph checkpoints: THUDM/GraphMAE's and GraphMAE2's
+GNNs, options and key map.
 
-Options of the official constructors. T: read from the tensors; M: from `meta`, else the official default counts.
+Options of the official constructors. T: read from the tensors; M: from `meta`, else the
+official default counts.
 
 | option | read | loaded |
 |---|---|---|

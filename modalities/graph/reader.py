@@ -34,12 +34,13 @@ class GraphSource(Source):
     One place (`formats.files.find_form`): all its graphs are for training, and the same ones for testing,
     unless `holdout` sets a share of them aside (every k-th): as published, pre-training reads every graph, or
     the whole of the only one, and no label. Data that split whole graphs (PPI) keep their split. `directed`,
-    `scaling`, `features`: as in `formats.files.read`. `inductive`: pre-training reads only the training nodes of one
-    graph and the edges between them (Reddit); testing, all. `keep_last`: the last, smaller batch of an epoch
-    counts too, as published.
+    `scaling`, `features`: as in `formats.files.read`. `inductive`: pre-training reads only the training nodes
+    of one graph and the edges between them (Reddit); testing, all. `keep_last`: the last, smaller batch of an
+    epoch counts too, as published.
 
-    Many files (.npz, .pt, …; a folder, glob, list or archive): split as in `FolderSource`, which gets
-    `split_seed`, `labels`, `group` and `holdout`, 0.1 by default; graphs are taken as they are (`GraphFiles`).
+    Many files (.npz, .pt, …; a folder, glob, list or archive): split as in `FolderSource`,
+    which gets `split_seed`, `labels`, `group` and `holdout`, 0.1 by default; graphs are taken
+    as they are (`GraphFiles`).
     """
 
     def __init__(
@@ -136,7 +137,8 @@ class GraphSource(Source):
     def account(self) -> Account:
         """Graphs of each split, nodes and edges that are left out, and where split and labels come from.
 
-        The table of node ids, where these were numbered anew, is `tables["node ids"]`: in the order of the numbers.
+        The table of node ids, where these were numbered anew, is `tables["node ids"]`: in
+        the order of the numbers.
         """
         if self.many_files is not None:
             return self.many_files.account()

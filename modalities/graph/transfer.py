@@ -107,8 +107,8 @@ def scaffold_split(
 ) -> tuple[list[int], list[int], list[int]]:
     """Numbers of training, validation and test molecules; those of one scaffold stay together.
 
-    `shares`: of training and validation; the rest is for testing. The largest groups come first, of equal ones that
-    whose first molecule comes last; a group goes to the first part that has room for it.
+    `shares`: of training and validation; the rest is for testing. The largest groups come first, of equal
+    ones that whose first molecule comes last; a group goes to the first part that has room for it.
     Source: the published deterministic scaffold split (Hu et al., 2020).
     """
     groups = defaultdict(list)

@@ -34,9 +34,9 @@ class ImageReader(WholeReader):
     one band each. Anything else does not fit and is a BadSample. Of an animation (GIF, WebP, APNG) and of a
     TIFF with pages in colour the first frame is read.
 
-    Formats are those of the installed Pillow, TIFF by tifffile, HEIC with the extra `heic`. Arrays are (H, W),
-    (H, W, C) or (C, H, W). 16-bit values are scaled by 255 / `white` (4095 for 12-bit images), floats from
-    [0, 1].
+    Formats are those of the installed Pillow, TIFF by tifffile, HEIC with the extra `heic`. Arrays
+    are (H, W), (H, W, C) or (C, H, W). 16-bit values are scaled by 255 / `white` (4095 for 12-bit
+    images), floats from [0, 1].
 
     Source: facebookresearch/mae (pre-training and evaluation transforms; resizing is torchvision's).
     """

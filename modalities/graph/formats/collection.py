@@ -45,8 +45,8 @@ class Collection:
 
     `labels` (S,) classes of graphs, -1 unknown; or (S, T) answers to T questions: 1 yes, -1 no, 0 unknown.
     `targets`: real numbers of graphs (S,) by name, NaN unknown.
-    `nodes` (N,) whole numbers: classes of nodes, -1 unknown; (N,) real numbers, NaN unknown; or (N, T) classes of
-    which several may hold, 0 or 1.
+    `nodes` (N,) whole numbers: classes of nodes, -1 unknown; (N,) real numbers, NaN unknown; or (N, T)
+    classes of which several may hold, 0 or 1.
     `splits`: (N,) bool by "train", "validation", "test".
     `folds`: (train, test) graph numbers that came with the data.
     `scaffolds`: one name a graph; molecules with the same name share a frame.
@@ -203,7 +203,8 @@ def degree_columns(edges: Tensor) -> int:
 
 
 def degree_features(edges: Tensor, count: int, columns: int | None = None) -> Tensor:
-    """One-hot in-degree (N, `columns`), by default min(largest, 400) + 1; counted before self-loops are added.
+    """One-hot in-degree (N, `columns`), by default min(largest, 400) + 1; counted
+    before self-loops are added.
 
     Source: THUDM/GraphMAE.
     """

@@ -42,8 +42,8 @@ def parse(
 ) -> Collection:
     """The graphs in a file of this content.
 
-    `suffix`: ".npz", ".pt" or ".pth". `where`: the file's name, for messages. The other arguments are those of
-    `files.read`.
+    `suffix`: ".npz", ".pt" or ".pth". `where`: the file's name, for messages. The other arguments are
+    those of `files.read`.
     Raises: UserError naming `where`.
     """
     try:

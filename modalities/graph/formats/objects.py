@@ -25,8 +25,8 @@ LARGEST_DENSE = 2**30  # values of a sparse matrix that is made dense
 def graph_values(content: Any, where: str) -> list[dict[str, Any]]:
     """The parts of each graph by name, as tensors: x, edge_index, edge_attr, y, num_nodes, masks and others.
 
-    `content`: a dict, a Data, a Batch, a list of these, (data, slices, …) as data sets of torch_geometric are stored,
-    or {"graphs": list, "labels": (S, …)} as OGB's.
+    `content`: a dict, a Data, a Batch, a list of these, (data, slices, …) as data sets of torch_geometric are
+    stored, or {"graphs": list, "labels": (S, …)} as OGB's.
     Raises: UserError naming the fault and the way out.
     """
     if _is_collated(content):

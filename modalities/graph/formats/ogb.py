@@ -33,8 +33,8 @@ def is_here(path: Path) -> bool:
 def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
     """The graphs in `folder` or its `raw`, with the split in `split/<name>`.
 
-    Files: edge, num-node-list, num-edge-list, and optional node-feat, node-label, graph-label. Features of edges and
-    years are not read. `directed`: False adds the reverse of every edge.
+    Files: edge, num-node-list, num-edge-list, and optional node-feat, node-label, graph-label. Features of
+    edges and years are not read. `directed`: False adds the reverse of every edge.
     Raises: UserError naming a file that is missing or damaged.
     """
     counts = _table(folder, COUNTS)[:, 0].astype(np.int64)

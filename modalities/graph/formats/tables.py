@@ -126,10 +126,11 @@ def is_edge_list(path: Path) -> bool:
 def read(place: Path, directed: bool, scaling: Scaling) -> Collection:
     """The graph of a table of edges, in a file or in a folder with other tables, all but edges optional.
 
-    Edges: the columns source and target (src, dst; from, to; …), else the first two. Nodes: nodes.csv or features.csv
-    (features, and columns id, label, split), features.npy; labels.csv (id, class or number), split.csv (id, split).
-    Tables without a column of ids list nodes in the order of their numbers. Ids are words or whole numbers, of any
-    size. Classes are numbers, -1 unknown, or names. `directed`: False adds the reverse of every edge.
+    Edges: the columns source and target (src, dst; from, to; …), else the first two. Nodes: nodes.csv or
+    features.csv (features, and columns id, label, split), features.npy; labels.csv (id, class or number),
+    split.csv (id, split). Tables without a column of ids list nodes in the order of their numbers. Ids are
+    words or whole numbers, of any size. Classes are numbers, -1 unknown, or names. `directed`: False adds the
+    reverse of every edge.
     Raises: UserError naming the file and its fault.
     """
     path = edge_file(place)
@@ -342,7 +343,8 @@ def _ids_by_content(table: Table, edge_ids: set[str]) -> int | None:
 
 
 def _without_missing(links: Tensor, edges: EdgeTable, has_table: bool, where: str) -> tuple[Tensor, list[PassedOver]]:
-    """Edges (2, E) without those that name a node that the table of nodes does not have, and an entry for these.
+    """Edges (2, E) without those that name a node that the table of nodes does not have,
+    and an entry for these.
 
     Raises: UserError where most are such edges: the ids of the two tables are not the same.
     """

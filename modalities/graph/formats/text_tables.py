@@ -60,8 +60,8 @@ class Table:
 def read_table(path: Path, most: int | None = None, *, of_edges: bool = False) -> Table:
     """A table; lines that begin with `#` or `%` are remarks.
 
-    `most`: lines that are read, None: all. `of_edges`: words in a first line may be ids, as in "label,y", unless they
-    are names of both ends of an edge or stand over two columns of numbers.
+    `most`: lines that are read, None: all. `of_edges`: words in a first line may be ids, as in "label,y",
+    unless they are names of both ends of an edge or stand over two columns of numbers.
     Raises: UserError where the file is no text.
     """
     rows, delimiter = [], None

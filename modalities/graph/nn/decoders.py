@@ -49,10 +49,11 @@ def into(edges: EdgeIndex, nodes: Tensor) -> tuple[EdgeIndex, Tensor]:
 
 
 class GraphDecoder(Decoder):
-    """Linear bridge without bias; codes at `query.remask` erased again; then `decode`, over the layout's own edges.
+    """Linear bridge without bias; codes at `query.remask` erased again; then `decode`, over
+    the layout's own edges.
 
-    The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token` "learned",
-    GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
+    The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token`
+    "learned", GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
     `gain`: of the bridge's and the vector's Xavier-normal start; None: a linear layer's usual one, and zero.
     `width`: of the latent, `inner`: of codes. `input_layers`: the bridge reads the outputs of so many encoder
     layers side by side, all of that width (the official `concat_hidden`); 1: the latent alone.
@@ -116,8 +117,8 @@ class GraphDecoder(Decoder):
 class GATDecoder(GraphDecoder):
     """GAT layers. The last has no norm, activation or residual, and sums codes before it projects them.
 
-    Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide projection is
-    computed once for every node of the query, and nothing at all for erased ones.
+    Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide
+    projection is computed once for every node of the query, and nothing at all for erased ones.
     `depth` > 1: layers of `hidden` width and `hidden_heads` come first, over all nodes, with residual, norm
     and activation as in the encoder.
     Source: THUDM/GraphMAE (depth 1), THUDM/GraphMAE2.
@@ -228,7 +229,8 @@ class GCNDecoder(GraphDecoder):
 
 
 class GINDecoder(GraphDecoder):
-    """One GIN layer without outer norm and activation; the norm inside its MLP is over all nodes, of the query or not.
+    """One GIN layer without outer norm and activation; the norm inside its MLP is over all
+    nodes, of the query or not.
 
     The MLP's first layer, being linear, is applied to the codes before they are summed.
     Source: THUDM/GraphMAE (graph level).

@@ -25,9 +25,9 @@ from modalities.graph.nn.message_passing import EdgeIndex
 class GNNEncoder(Encoder):
     """Layers one after another over every node, hidden ones as a learned vector.
 
-    The latent is the last layer's output, which is probed and exported. Decoders that read several layers (the
-    official `concat_hidden`) get the others as taps: the official `embed`, too, returns the last layer alone.
-    `token`: the learned vector's start.
+    The latent is the last layer's output, which is probed and exported. Decoders that read several layers
+    (the official `concat_hidden`) get the others as taps: the official `embed`, too, returns the last layer
+    alone. `token`: the learned vector's start.
     Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Taps: "layer0", ….
     """
 
@@ -61,7 +61,8 @@ class GNNEncoder(Encoder):
 class GAT(GNNEncoder):
     """`depth` GAT layers, all of one width split over `heads`.
 
-    The last layer has heads, norm and activation like the others; a single layer has no activation (as published).
+    The last layer has heads, norm and activation like the others; a single layer has no
+    activation (as published).
     Source: THUDM/GraphMAE; residual="unequal", token="xavier": THUDM/GraphMAE2.
     """
 
@@ -164,7 +165,8 @@ class GIN(GNNEncoder):
 
 
 class PyGEncoder(Encoder):
-    """Any module with forward(x, edge_index), of torch_geometric say, as it is; it gets one self-loop per node.
+    """Any module with forward(x, edge_index), of torch_geometric say, as it is; it gets
+    one self-loop per node.
 
     `module` maps (N, features) to (N, width). Modules that add self-loops themselves should be told not to.
     """

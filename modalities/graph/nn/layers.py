@@ -65,8 +65,8 @@ class MaskedInput(nn.Module):
 class GraphLayer(nn.Module, ABC):
     """f = W h, passed along the links by `aggregate`: out = activation(norm(aggregate(f) + residual)).
 
-    `residual`: "identity", h itself or a linear map of it where widths differ (GraphMAE); "unequal", that linear
-    map alone (GraphMAE2).
+    `residual`: "identity", h itself or a linear map of it where widths differ (GraphMAE); "unequal", that
+    linear map alone (GraphMAE2).
     Shapes: h (N, C) -> (N, width).
     """
 
@@ -112,10 +112,11 @@ class GraphLayer(nn.Module, ABC):
 
 
 class GATLayer(GraphLayer):
-    """Attention over a node's incoming edges: softmax of LeakyReLU(s·f_from + r·f_to), f = W h; heads side by side.
+    """Attention over a node's incoming edges: softmax of LeakyReLU(s·f_from + r·f_to), f = W
+    h; heads side by side.
 
-    out = activation(norm(Σ a f + bias + residual)); feature dropout comes before W and the residual, attention dropout
-    after the softmax. Initialised Xavier normal with gain √2.
+    out = activation(norm(Σ a f + bias + residual)); feature dropout comes before W and the residual,
+    attention dropout after the softmax. Initialised Xavier normal with gain √2.
     Shapes: h (N, C) -> (N, heads · D). Source: THUDM/GraphMAE (own layer; torch_geometric's differs).
     """
 
@@ -223,7 +224,8 @@ class Mlp(nn.Module):
 
 
 class GINLayer(nn.Module):
-    """MLP((1 + ε) h + Σ over incoming edges h), then norm, activation, residual; ε is a constant, zero as published.
+    """MLP((1 + ε) h + Σ over incoming edges h), then norm, activation, residual; ε is a
+    constant, zero as published.
 
     A node's self-loop is one of its edges: it counts twice, as published. `bare`: neither norm nor activation
     follow the MLP, which keeps its inner ones.

@@ -47,9 +47,10 @@ class BondConv(nn.Module):
 class MoleculeGIN(Encoder):
     """Atom type and chirality embeddings, then `depth` convolutions with batch norm, ReLU between them.
 
-    A hidden atom is type 119, chirality 0. `jump`: the latent is the last layer's output, or the sum or maximum
-    over the embedding and all layers' outputs (the official `JK`).
-    Shapes: EncoderInput (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source: THUDM/GraphMAE, folder chem.
+    A hidden atom is type 119, chirality 0. `jump`: the latent is the last layer's output, or the sum or
+    maximum over the embedding and all layers' outputs (the official `JK`).
+    Shapes: EncoderInput (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source:
+    THUDM/GraphMAE, folder chem.
     """
 
     masking = "replace"

@@ -39,9 +39,9 @@ class Region:
 class LayerMasking(nn.Module):
     """A classifier whose logits do not depend on hidden pixels, nor (much) on the shape of the hidden region.
 
-    `rule`: the values that a convolution reads at removed positions: "fill" (the method), "zero", or "coverage"
-    (zeros, divided by the share of the window that stays). The network must be in eval mode; its weights are
-    shared, not copied.
+    `rule`: the values that a convolution reads at removed positions: "fill" (the method), "zero", or
+    "coverage" (zeros, divided by the share of the window that stays). The network must be in eval mode; its
+    weights are shared, not copied.
 
     Shapes: images (B, C, H, W), normalised for the network, hidden (B, H, W) bool -> the network's output.
     Raises: UserError where the network cannot be traced or has a layer without a rule.

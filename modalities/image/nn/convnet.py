@@ -19,15 +19,15 @@ class ConvNet(Encoder):
     """A network of timm, `backbone`, with its own names and weights, run on visible patches alone.
 
     `stride`: its total stride, which divides the tokenizer's `patch`; 8 and 16 by dilation, where the network
-    can. `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on, of
-    each stride the last; layers behind them are exported and not trained.
-    `hidden`: hidden patches are "absent", or "zeroed", which is the paper's ablation, for comparison: zeros in an
-    ordinary network, which sees their edges, its biases there, and counts them in its statistics.
+    can. `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on,
+    of each stride the last; layers behind them are exported and not trained.
+    `hidden`: hidden patches are "absent", or "zeroed", which is the paper's ablation, for comparison: zeros
+    in an ordinary network, which sees their edges, its biases there, and counts them in its statistics.
 
     Shapes: (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
     Of all rows (`unmasked`, `replace_masked`) it makes maps of all positions, zero at hidden ones.
-    Raises: UserError for unsuitable networks, and where samples differ in the number of visible patches or have
-    none.
+    Raises: UserError for unsuitable networks, and where samples differ in the number of
+    visible patches or have none.
     Source: keyu-tian/SparK (masked dense maps; equal numbers).
     """
 

@@ -77,9 +77,10 @@ class PyAVVideo(Video):
 
     Decodes in one thread and applies quarter turns and mirroring.
 
-    A frame is identified by its time stamp; where that frame is not decoded, no other takes its place. Where
-    time stamps or key frames cannot be trusted (AVI, MPEG-TS, …) decoded frames are counted from the first
-    one on. Behind a gap in an MPEG-TS decoding starts anew, and what cannot be decoded exactly is a lost frame.
+    A frame is identified by its time stamp; where that frame is not decoded, no other takes its place.
+    Where time stamps or key frames cannot be trusted (AVI, MPEG-TS, …) decoded frames are counted from
+    the first one on. Behind a gap in an MPEG-TS decoding starts anew, and what cannot be decoded
+    exactly is a lost frame.
 
     The film is the stream that has most frames: pictures of a cover and the like are passed over.
     """

@@ -82,8 +82,8 @@ def _breaks(heads: np.ndarray, streams: np.ndarray, stream: int) -> list[int]:
 def pieces(packets: Iterable[Packet], gaps: Sequence[Gap], notices_loss: bool) -> Iterator[tuple[list[Packet], bool]]:
     """The frames between gaps, as packets, without those that a gap cut; whether a piece begins at a join.
 
-    `notices_loss`: the decoder notices that the end of a frame is missing. Where it does not, the frame before a
-    gap is left out too.
+    `notices_loss`: the decoder notices that the end of a frame is missing. Where it does not, the frame
+    before a gap is left out too.
     """
     piece: list[Packet] = []
     position, number, is_joined = 0, 0, False
@@ -108,7 +108,8 @@ def pieces(packets: Iterable[Packet], gaps: Sequence[Gap], notices_loss: bool) -
 
 
 def decode_exactly(codec: VideoCodecContext, packets: Sequence[Packet]) -> Iterator[VideoFrame | None]:
-    """The frames of a piece that are decoded without error, as are those they refer to; None where any is lost.
+    """The frames of a piece that are decoded without error, as are those they refer to;
+    None where any is lost.
 
     `codec` must treat errors as such (`err_detect=explode`); it is flushed at the end.
     """
