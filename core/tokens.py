@@ -255,7 +255,7 @@ class Mask:
         return content if self.corrupt is None else self.corrupt(content, rows)
 
     def propagate(self, layout: Layout) -> "Mask":
-        """Fills `finer`: a finer token is visible iff some visible parent lists it (or hidden iff none does)."""
+        """Fills `finer`: a finer token is visible where some visible parent lists it, else hidden."""
         if layout.finer is None or self.finer is not None:
             return self
 
@@ -295,7 +295,10 @@ class EncoderInput:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Content and layout. `content` (B, N, *C) is raw: before normalisation and any learned layer, channel fastest."""
+    """Content and layout.
+
+    `content` (B, N, *C) is raw: before normalisation and any learned layer, channel fastest.
+    """
 
     content: Tensor
     layout: Layout
@@ -321,7 +324,10 @@ class Tokens:
         return EncoderInput(content=content, layout=layout, rows=rows, finer=finer, condition=mask.condition)
 
     def replace_masked(self, mask: Mask) -> EncoderInput:
-        """All rows, hidden content erased or replaced by `content_from`: for encoders that need the structure."""
+        """All rows, hidden content erased or replaced by `content_from`.
+
+        For encoders that need the structure.
+        """
         source = mask.content_from
         if source is None:
             source = torch.arange(self.layout.count, device=mask.hidden.device).expand_as(mask.hidden)
@@ -348,7 +354,10 @@ class Tokens:
         return EncoderInput(content=self.content, layout=self.layout, finer=finer)
 
     def leak_masked(self, mask: Mask) -> EncoderInput:
-        """All rows and the mask. Leaks by design: parity with official code whose embedding sees hidden tokens."""
+        """All rows and the mask.
+
+        Leaks by design: parity with official code whose embedding sees hidden tokens.
+        """
         finer = None
         if self.finer is not None:
             assert mask.finer is not None, "masks are propagated to finer levels"
@@ -366,7 +375,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Latent:
-    """An encoder's output. `rows`: which tokens the features belong to; None: all, or no input rows (strided)."""
+    """An encoder's output.
+
+    `rows`: which tokens the features belong to; None: all, or no input rows (strided).
+    """
 
     features: Tensor  # (B, V, D)
     layout: Layout
@@ -389,7 +401,7 @@ class Batch:
     skipped: Sequence[tuple[str, str]] = ()  # (key, reason) of bad samples replaced while this batch was made
 
     def to(self, device) -> "Batch":
-        """Moves every tensor; raw data of other kinds must offer `.to` as well (lists are moved item by item)."""
+        """Moves every tensor, lists item by item; raw data of other kinds must offer `.to` as well."""
         views = {name: _move(data, device) for name, data in self.views.items()}
         labels = {name: _move(label, device) for name, label in self.labels.items()}
         return replace(self, views=views, labels=labels)
@@ -406,7 +418,7 @@ class Progress:
 
 
 class TargetValues(NamedTuple):
-    """A target's values: `values` (B, M, …) and one `weight` per unit of loss, or None when all count alike."""
+    """`values` (B, M, …) of a target, and one `weight` per unit of loss, or None when all count alike."""
 
     values: Tensor
     weight: Tensor | None = None
@@ -442,7 +454,7 @@ class ForwardContext:
 
 
 def levels(pyramid) -> tuple:
-    """A pyramid (Tokens, Mask, EncoderInput, Latent or Layout linked by `finer`) as a tuple, coarsest first."""
+    """A pyramid as a tuple, coarsest first: Tokens, Mask, EncoderInput, Latent or Layout, linked by `finer`."""
     members = []
     while pyramid is not None:
         members.append(pyramid)

@@ -58,7 +58,11 @@ def fingerprint(splits: Sequence[Sequence[Item]], root: str) -> Fingerprint:
             _add_folder(contents, Path(path), most)
         else:
             _add_file(contents, path, span or (0, _size(path)), most)
-    return Fingerprint(samples=sum(map(len, splits)), names=names.hexdigest()[:16], contents=contents.hexdigest()[:16])
+    return Fingerprint(
+        samples=sum(map(len, splits)),
+        names=names.hexdigest()[:16],
+        contents=contents.hexdigest()[:16],
+    )
 
 
 def _without_root(key: str, root: str) -> str:

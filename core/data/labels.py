@@ -33,13 +33,19 @@ def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, Na
 
     paths = []
     for entry in entries:
-        paths.append(_without_split(entry.folders) if without_split else entry.folders)
+        folders = entry.folders
+        if without_split:
+            folders = _without_split(folders)
+        paths.append(folders)
 
     # Folders above all samples are no class.
     depth = _shared_depth(paths)
     names: list[Mapping[str, Name]] = []
     for path in paths:
-        names.append({"label": path[depth]} if len(path) > depth else {})
+        name = {}
+        if len(path) > depth:
+            name = {"label": path[depth]}
+        names.append(name)
     return names
 
 
@@ -91,7 +97,10 @@ def numbers(names: Sequence[Mapping[str, Name]]) -> Numbering:
 
 
 def _class_names(distinct: set[Name]) -> tuple[dict[Name, str], list[Answers]]:
-    """The class name of every name of a label, and the answers that are no classes: all, or none if all are one-hot."""
+    """The class name of every name of a label, and the answers that are no classes.
+
+    These are all answers, or none where all are one-hot.
+    """
     class_of: dict[Name, str] = {}
     answers: list[Answers] = []
     for name in distinct:
@@ -103,7 +112,9 @@ def _class_names(distinct: set[Name]) -> tuple[dict[Name, str], list[Answers]]:
         return class_of, sorted(answers)
 
     for row in answers:
-        class_of[row] = UNKNOWN if _is_unknown(row) else row.questions[row.values.index(1)]
+        class_of[row] = UNKNOWN
+        if not _is_unknown(row):
+            class_of[row] = row.questions[row.values.index(1)]
     return class_of, []
 
 

@@ -102,7 +102,8 @@ def join(parts: Sequence[Graphs]) -> Graphs:
         return parts[0]
     widths = {part.features for part in parts}
     if len(widths) > 1:
-        raise UserError(f"Graphs of one batch have {sorted(widths)} features per node; all must have as many.")
+        fault = f"Graphs of one batch have {sorted(widths)} features per node"
+        raise UserError(f"{fault}; all must have as many.")
 
     # Nodes are numbered anew: those of a part begin behind the parts before it.
     edges, roots, start = [], [], 0
@@ -157,7 +158,8 @@ def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
     counts = None
     if data.batch is not None:
         if bool((data.batch.diff() < 0).any()):
-            raise UserError("The nodes of a batch of graphs must be sorted by graph (`batch` must not decrease).")
+            rule = "The nodes of a batch of graphs must be sorted by graph"
+            raise UserError(f"{rule} (`batch` must not decrease).")
         counts = torch.bincount(data.batch, minlength=data.num_graphs).tolist()
 
     x = data.x
@@ -168,7 +170,10 @@ def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
 
 
 def to_sparse(x: Tensor, width: int | None = None) -> Tensor:
-    """Dense (N, C) -> sparse (N, 2, K): up to K = `width` values other than zero, and their columns, as floats."""
+    """Dense (N, C) -> sparse (N, 2, K), as floats.
+
+    Up to K = `width` values other than zero, and their columns.
+    """
     if width is None:
         width = _most_nonzero(x)
     width = max(width, 1)
@@ -214,7 +219,8 @@ def check(x: Tensor, edge_index: Tensor, counts: Sequence[int]) -> None:
     if x.dim() != 2:
         raise UserError(f"Node features must be a table (nodes, features), not of shape {tuple(x.shape)}.")
     if sum(counts) != len(x):
-        raise UserError(f"The graphs are said to have {sum(counts)} nodes, but there are features of {len(x)}.")
+        fault = f"The graphs are said to have {sum(counts)} nodes"
+        raise UserError(f"{fault}, but there are features of {len(x)}.")
     if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.is_floating_point():
         raise UserError(
             f"Edges must be whole numbers of shape (2, E), not {edge_index.dtype} {tuple(edge_index.shape)}."

@@ -131,8 +131,7 @@ class GraphSource(Source):
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
         groups = data.scaffolds or [None] * len(data.graphs)
-        names = data.names or [f"{number:06d}" for number in range(len(data.graphs))]
-        return [self._item(names[n], str(n), labels=labels[n], group=groups[n]) for n in numbers]
+        return [self._item(data.name_of(n), str(n), labels=labels[n], group=groups[n]) for n in numbers]
 
     def account(self) -> Account:
         """Graphs of each split, nodes and edges that are left out, and where split and labels come from.
@@ -221,7 +220,8 @@ class GraphSource(Source):
         if self.is_split:
             return data.provenance.split
         if self.holdout:
-            return f"every {round(1 / self.holdout)}th graph is held out (data.source.holdout={self.holdout}){by_nodes}"
+            share = f"data.source.holdout={self.holdout}"
+            return f"every {round(1 / self.holdout)}th graph is held out ({share}){by_nodes}"
         if len(data.graphs) == 1:
             return f"none: the held-out graph is the training graph, under other masks{by_nodes}"
         return (
@@ -268,7 +268,8 @@ def collection(reader: Reader, source: Source) -> Collection:
     """All graphs of a source with their labels. Raises UserError where they do not come from one place."""
     if isinstance(source, GraphSource) and isinstance(reader, GraphReader) and source.many_files is None:
         return source.collection(reader.loop)
-    raise UserError("Published figures of graphs need one place that holds them all: give data=folder data.root=….")
+    remedy = "give data=folder data.root=…"
+    raise UserError(f"Published figures of graphs need one place that holds them all: {remedy}.")
 
 
 class GraphReader(Reader):
@@ -301,8 +302,8 @@ class GraphReader(Reader):
             nodes, names = number_values(nodes)
         if len(names) and item.member is None:
             raise UserError(
-                f"data.root: {item.key}: real numbers as labels of nodes are not compared over several files: save the "
-                "graphs as one list in a .pt file."
+                f"data.root: {item.key}: real numbers as labels of nodes are not compared over several files: "
+                "save the graphs as one list in a .pt file."
             )
         if part == "train":
             return TokenLabels(nodes[data.splits["train"]].long(), names=names)

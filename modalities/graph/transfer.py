@@ -71,7 +71,8 @@ def molecule_transfer(
     """
     settings = settings or FineTuning()
     if not isinstance(encoder.encoder, MoleculeGIN):
-        raise UserError(f"Fine-tuning on molecules is for method=graphmae_chem, not {type(encoder.encoder).__name__}.")
+        kind = type(encoder.encoder).__name__
+        raise UserError(f"Fine-tuning on molecules is for method=graphmae_chem, not {kind}.")
     if data.labels is None or not data.scaffolds:
         raise UserError("Fine-tuning needs answers (1, T) as `y` and a `scaffold` for every molecule.")
 

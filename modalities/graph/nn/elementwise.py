@@ -42,7 +42,7 @@ class PReLU(nn.PReLU):
 
 
 class _PReLU(torch.autograd.Function):
-    """The weight's gradient Σ grad · min(x, 0) is summed at once: torch writes its terms down first, slowly."""
+    """The weight's gradient Σ grad · min(x, 0) is summed at once; torch, slower, writes its terms down first."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ class BondConv(nn.Module):
     def _count(kind: Tensor, edges: EdgeIndex, kinds: int) -> Tensor:
         """(R, kinds): how many edges of each kind a row has."""
         counts = torch.zeros(edges.rows * kinds, device=kind.device)
-        return counts.index_add(0, edges.row * kinds + kind, torch.ones_like(kind, dtype=counts.dtype)).view(-1, kinds)
+        ones = torch.ones_like(kind, dtype=counts.dtype)
+        return counts.index_add(0, edges.row * kinds + kind, ones).view(-1, kinds)
 
 
 class MoleculeGIN(Encoder):
