@@ -95,10 +95,10 @@ class Layout:
     """How many tokens there are, where they are and how they are linked; no content."""
 
     count: int
-    grid: tuple[int, ...] | None = None  # shape of the grid the tokens lie on; without coords: row-major over all of it
+    grid: tuple[int, ...] | None = None  # that the tokens lie on; without coords: row-major over all of it
     _: KW_ONLY
     coords: Tensor | None = None  # (B, N, A): grid index, metric xyz, or encodings computed in data
-    cell: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # origin and size: turns a grid index into metres
+    cell: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # origin and size: grid index -> metres
     valid: Tensor | None = None  # (B, N) bool, False at padding
     sample: Tensor | None = None  # (N,) long: packed ragged data is B = 1 with rows sorted by sample
     samples: int | None = None  # number of packed samples, empty ones too
@@ -190,7 +190,8 @@ class Query:
         if self.rows is not None:
             return self.rows
         if layout.coords is not None:
-            raise UserError("These tokens do not fill their grid: `queries: [grid]` needs a dense decoder and target.")
+            remedy = "`queries: [grid]` needs a dense decoder and target"
+            raise UserError(f"These tokens do not fill their grid: {remedy}.")
         return Rows.all(x.shape[0], layout.count, x.device)
 
 
@@ -207,8 +208,8 @@ class Mask:
     )
     layout: Layout | None = None  # the encoder's, where it differs (dropped edges)
     finer: "Mask | None" = None
-    corrupt: Callable[[Tensor, Rows | None], Tensor] | None = None  # adds noise to the visible content (diffusion)
-    condition: Mapping[str, Any] = field(default_factory=dict)  # further inputs of the encoder: time, class, keys
+    corrupt: Callable[[Tensor, Rows | None], Tensor] | None = None  # adds noise to visible content (diffusion)
+    condition: Mapping[str, Any] = field(default_factory=dict)  # of the encoder: time, class, keys
 
     @classmethod
     def from_hidden(cls, hidden: Tensor, count: int | None = None, valid: Tensor | None = None, **more) -> "Mask":
@@ -262,7 +263,9 @@ class Mask:
         assert layout.children is not None, "a pyramid lists the children of every token"
         count = layout.finer.count
         members = self.visible.gather(layout.children)
-        valid = None if self.visible.valid is None else self.visible.valid.repeat_interleave(members.shape[2], 1)
+        valid = None
+        if self.visible.valid is not None:
+            valid = self.visible.valid.repeat_interleave(members.shape[2], 1)
         visible = Rows(members.flatten(1), valid).to_mask(count)
 
         exists = torch.ones_like(visible) if layout.finer.valid is None else layout.finer.valid
@@ -303,7 +306,7 @@ class Tokens:
     content: Tensor
     layout: Layout
     _: KW_ONLY
-    side: Mapping[str, Any] = field(default_factory=dict)  # for masker and target only; never reaches an encoder
+    side: Mapping[str, Any] = field(default_factory=dict)  # for masker and target; never reaches an encoder
     finer: "Tokens | None" = None
 
     def drop_masked(self, mask: Mask) -> EncoderInput:
@@ -316,7 +319,8 @@ class Tokens:
         if self.finer is not None:
             assert mask.finer is not None and layout.children is not None, "masks are propagated to finer levels"
             finer = self.finer.drop_masked(mask.finer)
-            number = _renumber(mask.finer.visible, self.finer.layout.count).clamp(min=0)  # below 0 at padding alone
+            number = _renumber(mask.finer.visible, self.finer.layout.count)
+            number = number.clamp(min=0)  # below 0 at padding alone
             children = number.gather(1, layout.children.flatten(1)).view_as(layout.children)
             layout = replace(layout, children=children, finer=finer.layout)
 

@@ -138,10 +138,16 @@ def induced_subgraph(graph: Graphs, nodes: Tensor) -> Graphs:
         x=graph.x[nodes],
         edge_index=number[graph.edge_index[:, flags]],
         counts=(int(nodes.sum()),),
-        edge_attr=None if graph.edge_attr is None else graph.edge_attr[flags],
-        position=None if graph.position is None else graph.position[nodes],
+        edge_attr=_rows(graph.edge_attr, flags),
+        position=_rows(graph.position, nodes),
         roots=None,
     )
+
+
+def _rows(values: Tensor | None, flags: Tensor) -> Tensor | None:
+    if values is None:
+        return None
+    return values[flags]
 
 
 def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
@@ -234,7 +240,9 @@ def check(x: Tensor, edge_index: Tensor, counts: Sequence[int]) -> None:
 
     smallest, largest = int(edge_index.min()), int(edge_index.max())
     if smallest < 0 or largest >= len(x):
-        node = smallest if smallest < 0 else largest
+        node = largest
+        if smallest < 0:
+            node = smallest
         raise UserError(f"An edge names node {node}, but nodes are 0 to {len(x) - 1}. Edges count nodes from 0.")
     if len(counts) > 1:
         graph = torch.repeat_interleave(torch.tensor(counts, device=x.device), output_size=len(x))

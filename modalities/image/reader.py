@@ -104,8 +104,10 @@ class ImageReader(WholeReader):
         if picture.values.dtype == np.uint16:
             notes.append(self._depth(int(picture.values.max())))
 
-        count -= picture.alpha
-        return SampleFacts(channels=1 if picture.is_grey else count, size=tuple(size), notes=tuple(notes))
+        channels = count - picture.alpha
+        if picture.is_grey:
+            channels = 1
+        return SampleFacts(channels=channels, size=tuple(size), notes=tuple(notes))
 
     def objects(self, item: Item) -> Tensor | None:
         """Object pixels (H, W) out of the .npy (h, w) beside the image."""

@@ -110,7 +110,9 @@ class VideoClips(WholeReader):
             return FileVideo(partial(self._open, item), video)
 
     def augment(self, raw: Video, train: bool) -> Tensor:
-        views = self.repeats if train else 1
+        views = 1
+        if train:
+            views = self.repeats
 
         # Where the clips start, from 0 to 1: one start per view, or one that the views share.
         positions = [0.5]
@@ -182,11 +184,15 @@ class VideoClips(WholeReader):
 
     def _open(self, item: Item) -> Video:
         if item.member is None and Path(item.path).is_dir():
-            video: Video = FrameFolder(Path(item.path), self.frame_extensions, keeps_alpha=self.channels in (2, 4))
+            keeps_alpha = self.channels in (2, 4)
+            video: Video = FrameFolder(Path(item.path), self.frame_extensions, keeps_alpha=keeps_alpha)
         elif item.suffix in ARRAYS:
             video = video_from_array(item.array())
         else:
-            video = open_video(item.path if item.member is None else item.open(), self.decoder)
+            source: str | bytes = item.path
+            if item.member is not None:
+                source = item.open()
+            video = open_video(source, self.decoder)
         if item.part is None:
             return video
 

@@ -70,8 +70,10 @@ def number_nodes(
         text = f"The {len(order)} node ids are words ({words[0]}, …): {RENUMBERED}"
         return _table_of(order, [text])
     values = sorted(map(int, distinct))
-    if not values or values[0] < 0:
-        return NodeIds(count=values[-1] + 1 if values else 1)
+    if not values:
+        return NodeIds(count=1)
+    if values[0] < 0:
+        return NodeIds(count=values[-1] + 1)
 
     largest = values[-1]
     is_sparse = largest > SPARSE * len(values) + FEW

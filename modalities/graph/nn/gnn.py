@@ -81,7 +81,8 @@ class GAT(GNNEncoder):
         token: TokenStart = "zero",
     ):
         super().__init__(features, width, depth, feat_drop, token)
-        activation = "none" if depth == 1 else activation
+        if depth == 1:
+            activation = "none"
         self.layers = nn.ModuleList(
             GATLayer(size, width, heads, attn_drop, slope, residual, norm, activation)
             for size in input_sizes(features, width, depth)
@@ -108,7 +109,8 @@ class DotGAT(GNNEncoder):
         token: TokenStart = "zero",
     ):
         super().__init__(features, width, depth, feat_drop, token)
-        activation = "none" if depth == 1 else activation
+        if depth == 1:
+            activation = "none"
         self.layers = nn.ModuleList(
             DotGATLayer(size, width, heads, attn_drop, residual, norm, activation)
             for size in input_sizes(features, width, depth)

@@ -31,7 +31,8 @@ class MaskedInput(nn.Module):
     def forward(self, inputs: EncoderInput, drop: float = 0.0) -> Tensor:
         """(N, C), dense."""
         x = inputs.content[0]
-        x = to_dense(x, self.features) if x.dim() == 3 else x
+        if x.dim() == 3:
+            x = to_dense(x, self.features)
         if inputs.erased is not None:
             x = torch.where(inputs.erased[0][:, None], self.mask_token, x)
         return dropout(x, drop, self.training)
@@ -80,8 +81,9 @@ class GraphLayer(nn.Module, ABC):
     ):
         super().__init__()
         self.linear = nn.Linear(features, width, bias=False)
-        needs_linear = residual != "none" and features != width
-        self.residual = nn.Linear(features, width, bias=False) if needs_linear else None
+        self.residual = None
+        if residual != "none" and features != width:
+            self.residual = nn.Linear(features, width, bias=False)
         self.is_identity = residual == "identity" and features == width
         self.norm, self.activation = make_norm(norm, width), make_activation(activation)
 
@@ -137,8 +139,10 @@ class GATLayer(GraphLayer):
         self.receiver = nn.Parameter(torch.empty(1, heads, width // heads))
         self.bias = nn.Parameter(torch.zeros(width))
 
-        maps = () if self.residual is None else (self.residual.weight,)
-        for weight in (self.linear.weight, self.sender, self.receiver, *maps):
+        weights = [self.linear.weight, self.sender, self.receiver]
+        if self.residual is not None:
+            weights.append(self.residual.weight)
+        for weight in weights:
             nn.init.xavier_normal_(weight, gain=2**0.5)
 
     def aggregate(self, f: Tensor, edges: EdgeIndex) -> Tensor:
@@ -243,16 +247,21 @@ class GINLayer(nn.Module):
         super().__init__()
         self.register_buffer("eps", torch.zeros(1))
         self.mlp = Mlp(features, width, width, norm, activation)
-        self.norm = make_norm("none" if bare else norm, width)
-        self.activation = make_activation("none" if bare else activation)
-        self.residual = nn.Linear(features, width, bias=False) if residual and features != width else None
+        if bare:
+            norm, activation = "none", "none"
+        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
+        self.residual = None
+        if residual and features != width:
+            self.residual = nn.Linear(features, width, bias=False)
         self.is_identity = residual and features == width
 
     def forward(self, h: Tensor, edges: EdgeIndex) -> Tensor:
         out = self.activation(self.norm(self.mlp((1 + self.eps) * h + neighbour_sum(h, edges))))
         if self.residual is not None:
             return out + self.residual(h)
-        return out + h if self.is_identity else out
+        if self.is_identity:
+            return out + h
+        return out
 
 
 NORMS = {"none": nn.Identity, "identity": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}

@@ -81,7 +81,9 @@ class MoleculeGIN(Encoder):
 
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             h = norm(conv(neighbour_sum(outs[-1], links), inputs.layout.edge_content, links))
-            outs.append(F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training))
+            if i < self.depth - 1:
+                h = F.relu(h)
+            outs.append(F.dropout(h, self.drop, self.training))
 
         tapped = {f"layer{i}": out[None] for i, out in enumerate(outs[1:]) if f"layer{i}" in taps}
         return Latent(self._joined(outs)[None], inputs.layout, rows=inputs.rows, taps=tapped)
@@ -90,4 +92,6 @@ class MoleculeGIN(Encoder):
         if self.jump == "last":
             return outs[-1]
         stacked = torch.stack(outs)
-        return stacked.sum(0) if self.jump == "sum" else stacked.max(0).values
+        if self.jump == "sum":
+            return stacked.sum(0)
+        return stacked.max(0).values

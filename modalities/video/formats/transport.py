@@ -32,7 +32,7 @@ class Gap(NamedTuple):
 
 def gaps(source: str | Path | bytes, stream: int) -> list[Gap]:
     """The gaps of one stream by its number (PID), in order; none where the file is no transport stream."""
-    content = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(source, np.uint8, "r")
+    content = _content(source)
     length, start = _framing(content)
     if length == 0:
         return []
@@ -55,6 +55,12 @@ def gaps(source: str | Path | bytes, stream: int) -> list[Gap]:
         is_join = is_start and any(previous < table <= row for table in table_breaks)
         result.append(Gap(start + int(row) * length, in_frame=not is_start, is_join=is_join))
     return result
+
+
+def _content(source: str | Path | bytes) -> np.ndarray:
+    if isinstance(source, bytes):
+        return np.frombuffer(source, np.uint8)
+    return np.memmap(source, np.uint8, "r")
 
 
 def _framing(content: np.ndarray) -> tuple[int, int]:
