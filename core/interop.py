@@ -102,7 +102,9 @@ class Official:
             if not rule.names:
                 continue
 
-            values = (value,) if rule.split is None else rule.split(value)
+            values: Sequence[Tensor] = (value,)
+            if rule.split is not None:
+                values = rule.split(value)
             for name, part in zip(rule.names, values, strict=True):
                 parts[match.expand(name)] = part
 
@@ -155,7 +157,10 @@ def open_official(
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialMethod:
-    """An official checkpoint as our method, with the config that was built; `has_decoder`: the file held it."""
+    """An official checkpoint as our method, with the config that was built.
+
+    `has_decoder`: the file held the decoder too.
+    """
 
     method: MaskedAutoencoder
     config: dict[str, Any]
@@ -233,9 +238,11 @@ def arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
     options: dict[str, Any] = {}
     for part in (args, config):
-        if isinstance(part, Mapping):
-            plain = int | float | str | list | tuple
-            options |= {key: value for key, value in part.items() if isinstance(value, plain)}
+        if not isinstance(part, Mapping):
+            continue
+        for key, value in part.items():
+            if isinstance(value, int | float | str | list | tuple):
+                options[key] = value
     return options
 
 
@@ -288,7 +295,7 @@ def settings(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and spread of RGB, with which most are trained
 
-# Of fine-tuned ViTs. Official classifiers put fc_norm behind the mean of all tokens, an encoder has it before.
+# Of fine-tuned ViTs. Official classifiers put fc_norm behind the mean of all tokens, an encoder before.
 CLASSIFIER_RULES = (
     Rule(r"head\..*", (), note="the classifier, left out"),
     Rule(
@@ -311,7 +318,8 @@ HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 def trunk_overrides(
     state: State, node: str, blocks: str, dim: int, heads: int | None, published: Mapping[int, int]
 ) -> list[str]:
-    """Overrides of depth, heads, MLP and attention of the trunk at `node`; official blocks are `{blocks}.<i>.…`.
+    """Overrides of depth, heads, MLP and attention of the trunk at `node`; official
+    blocks are `{blocks}.<i>.…`.
 
     Heads come from cosine attention's scales, else from `heads`, else from the table of published widths,
     else they are one for every 64 channels, with a warning.
@@ -366,7 +374,8 @@ def block_overrides(settings: Mapping[str, Any], *trunks: str) -> list[str]:
     Raises: UserError for `qk_scale`, other norms and dropout, which are not offered.
     """
     if settings.get("qk_scale") is not None:
-        raise UserError(f"qk_scale={settings['qk_scale']}: only attention scaled by head width ** -0.5 is offered.")
+        scale = settings["qk_scale"]
+        raise UserError(f"qk_scale={scale}: only attention scaled by head width ** -0.5 is offered.")
     for name in ("drop_rate", "attn_drop_rate"):
         if settings.get(name):
             raise UserError(
@@ -390,7 +399,9 @@ def _norm_eps(norm_layer: str) -> float:
     if "LayerNorm" not in norm_layer:
         raise UserError(f"norm_layer={norm_layer}: only blocks with LayerNorm are offered.")
     eps = re.search(r"eps\s*=\s*([\d.e+-]+)", norm_layer)
-    return float(eps[1]) if eps else 1e-5
+    if eps is None:
+        return 1e-5
+    return float(eps[1])
 
 
 def image_size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -480,7 +491,8 @@ def _translate(
     except KeyError as error:
         reason = UserError(f"Official {name} checkpoints hold {error.args[0]!r}, this one does not.")
     except (ValueError, TypeError, IndexError, AttributeError, RuntimeError, ArithmeticError) as error:
-        reason = UserError(f"Its tensors have other shapes than those of official {name} checkpoints ({error}).")
+        text = f"Its tensors have other shapes than those of official {name} checkpoints"
+        reason = UserError(f"{text} ({error}).")
     else:
         notes += official.notes(named)
         notes += [str(doubt.message) for doubt in doubts]
@@ -495,7 +507,10 @@ NETWORKS = (
         r"(?:.*\.)?encoder\.trunk\.blocks\.0\..*|readouts\..*",
         "Lacuna's own weights: pass the run's folder, not a file of it",
     ),
-    (r"lora_\w+\..*|.*\.lora_[AB]\..*", "LoRA adapters, without the weights that they adapt: merge them first"),
+    (
+        r"lora_\w+\..*|.*\.lora_[AB]\..*",
+        "LoRA adapters, without the weights that they adapt: merge them first",
+    ),
     (r".*\.register_tokens|register_tokens|reg_token", "a ViT with register tokens (DINOv2 and later)"),
     (r"blocks\.0\.ls1\.gamma|.*layer\.0\.layer_scale1\..*", "a DINOv2 ViT, with a scale on every branch"),
     (r"dist_token|.*distillation_token", "a DeiT with a distillation token"),
@@ -518,7 +533,10 @@ def description(name: str, state: State) -> str:
             names.append(candidate)
     fits = f"official={' or '.join(names)}"
     if _reads(find_official(name), state):
-        return f"All its tensors have names of this method{f', and of {fits}' if names else ''}."
+        text = "All its tensors have names of this method"
+        if names:
+            text += f", and of {fits}"
+        return f"{text}."
     if names:
         return f"It looks like a checkpoint of another method: all its tensors fit {fits}."
 
@@ -550,4 +568,7 @@ def _mismatch(name: str, missing: Set[str], unexpected: Set[str], misshapen: Set
 
 
 def _shortened(keys: list[str]) -> str:
-    return f"{', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}"
+    text = ", ".join(keys[:4])
+    if len(keys) > 4:
+        text += " …"
+    return text

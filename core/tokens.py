@@ -1,8 +1,8 @@
 """The data types that every part passes on. Read this page first.
 
-A tokenizer turns a raw `Batch` into `Tokens` (content and layout). A masker turns tokens into a `Mask`. Together they
-give an `EncoderInput`, the only type an encoder accepts, so that nothing hidden can reach it. An encoder returns a
-`Latent`, and a decoder features for each `Query`.
+A tokenizer turns a raw `Batch` into `Tokens` (content and layout). A masker turns tokens into a `Mask`.
+Together they give an `EncoderInput`, the only type an encoder accepts, so that nothing hidden can reach it.
+An encoder returns a `Latent`, and a decoder features for each `Query`.
 
 One mask convention everywhere: True = hidden. Shape letters: B batch, N tokens, K rows of a set, V visible,
 M predicted, D width, C channels, A coordinate axes, E edges, S samples of a packed batch.
@@ -22,8 +22,8 @@ from core.errors import UserError
 class Rows:
     """A set of token rows per sample.
 
-    Shapes: `index` (B, K) long; `valid` (B, K) bool, or None when every entry counts. Padding has index 0 and is zeroed
-    by `gather`.
+    Shapes: `index` (B, K) long; `valid` (B, K) bool, or None when every entry counts. Padding has index 0 and
+    is zeroed by `gather`.
     """
 
     index: Tensor
@@ -95,10 +95,10 @@ class Layout:
     """How many tokens there are, where they are and how they are linked; no content."""
 
     count: int
-    grid: tuple[int, ...] | None = None  # shape of the grid the tokens lie on; without coords: row-major over all of it
+    grid: tuple[int, ...] | None = None  # that the tokens lie on; without coords: row-major over all of it
     _: KW_ONLY
     coords: Tensor | None = None  # (B, N, A): grid index, metric xyz, or encodings computed in data
-    cell: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # origin and size: turns a grid index into metres
+    cell: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # origin and size: grid index -> metres
     valid: Tensor | None = None  # (B, N) bool, False at padding
     sample: Tensor | None = None  # (N,) long: packed ragged data is B = 1 with rows sorted by sample
     samples: int | None = None  # number of packed samples, empty ones too
@@ -111,7 +111,8 @@ class Layout:
     def gather(self, rows: Rows) -> "Layout":
         """The layout of these rows alone. A full grid stays implicit: its cells are `rows.index`.
 
-        Edges between two of the rows are renumbered, all other edges dropped; packed samples keep their numbers.
+        Edges between two of the rows are renumbered, all other edges dropped; packed
+        samples keep their numbers.
         """
         layout = replace(self, count=rows.count, valid=rows.valid)
 
@@ -189,7 +190,8 @@ class Query:
         if self.rows is not None:
             return self.rows
         if layout.coords is not None:
-            raise UserError("These tokens do not fill their grid: `queries: [grid]` needs a dense decoder and target.")
+            remedy = "`queries: [grid]` needs a dense decoder and target"
+            raise UserError(f"These tokens do not fill their grid: {remedy}.")
         return Rows.all(x.shape[0], layout.count, x.device)
 
 
@@ -206,8 +208,8 @@ class Mask:
     )
     layout: Layout | None = None  # the encoder's, where it differs (dropped edges)
     finer: "Mask | None" = None
-    corrupt: Callable[[Tensor, Rows | None], Tensor] | None = None  # adds noise to the visible content (diffusion)
-    condition: Mapping[str, Any] = field(default_factory=dict)  # further inputs of the encoder: time, class, keys
+    corrupt: Callable[[Tensor, Rows | None], Tensor] | None = None  # adds noise to visible content (diffusion)
+    condition: Mapping[str, Any] = field(default_factory=dict)  # of the encoder: time, class, keys
 
     @classmethod
     def from_hidden(cls, hidden: Tensor, count: int | None = None, valid: Tensor | None = None, **more) -> "Mask":
@@ -222,7 +224,8 @@ class Mask:
         return cls(hidden, visible, queries=queries, **more)
 
     def query(self, name: str) -> Query:
-        """A query by name: one of `queries`, or `visible` or `grid`; `name@1` is that of the next finer level.
+        """A query by name: one of `queries`, or `visible` or `grid`; `name@1` is that
+        of the next finer level.
 
         Raises: UserError for a name that this mask does not have.
         """
@@ -253,14 +256,16 @@ class Mask:
         return content if self.corrupt is None else self.corrupt(content, rows)
 
     def propagate(self, layout: Layout) -> "Mask":
-        """Fills `finer`: a finer token is visible iff some visible parent lists it (or hidden iff none does)."""
+        """Fills `finer`: a finer token is visible where some visible parent lists it, else hidden."""
         if layout.finer is None or self.finer is not None:
             return self
 
         assert layout.children is not None, "a pyramid lists the children of every token"
         count = layout.finer.count
         members = self.visible.gather(layout.children)
-        valid = None if self.visible.valid is None else self.visible.valid.repeat_interleave(members.shape[2], 1)
+        valid = None
+        if self.visible.valid is not None:
+            valid = self.visible.valid.repeat_interleave(members.shape[2], 1)
         visible = Rows(members.flatten(1), valid).to_mask(count)
 
         exists = torch.ones_like(visible) if layout.finer.valid is None else layout.finer.valid
@@ -293,12 +298,15 @@ class EncoderInput:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Content and layout. `content` (B, N, *C) is raw: before normalisation and any learned layer, channel fastest."""
+    """Content and layout.
+
+    `content` (B, N, *C) is raw: before normalisation and any learned layer, channel fastest.
+    """
 
     content: Tensor
     layout: Layout
     _: KW_ONLY
-    side: Mapping[str, Any] = field(default_factory=dict)  # for masker and target only; never reaches an encoder
+    side: Mapping[str, Any] = field(default_factory=dict)  # for masker and target; never reaches an encoder
     finer: "Tokens | None" = None
 
     def drop_masked(self, mask: Mask) -> EncoderInput:
@@ -311,7 +319,8 @@ class Tokens:
         if self.finer is not None:
             assert mask.finer is not None and layout.children is not None, "masks are propagated to finer levels"
             finer = self.finer.drop_masked(mask.finer)
-            number = _renumber(mask.finer.visible, self.finer.layout.count).clamp(min=0)  # below 0 at padding alone
+            number = _renumber(mask.finer.visible, self.finer.layout.count)
+            number = number.clamp(min=0)  # below 0 at padding alone
             children = number.gather(1, layout.children.flatten(1)).view_as(layout.children)
             layout = replace(layout, children=children, finer=finer.layout)
 
@@ -319,7 +328,10 @@ class Tokens:
         return EncoderInput(content=content, layout=layout, rows=rows, finer=finer, condition=mask.condition)
 
     def replace_masked(self, mask: Mask) -> EncoderInput:
-        """All rows, hidden content erased or replaced by `content_from`: for encoders that need the structure."""
+        """All rows, hidden content erased or replaced by `content_from`.
+
+        For encoders that need the structure.
+        """
         source = mask.content_from
         if source is None:
             source = torch.arange(self.layout.count, device=mask.hidden.device).expand_as(mask.hidden)
@@ -346,7 +358,10 @@ class Tokens:
         return EncoderInput(content=self.content, layout=self.layout, finer=finer)
 
     def leak_masked(self, mask: Mask) -> EncoderInput:
-        """All rows and the mask. Leaks by design: parity with official code whose embedding sees hidden tokens."""
+        """All rows and the mask.
+
+        Leaks by design: parity with official code whose embedding sees hidden tokens.
+        """
         finer = None
         if self.finer is not None:
             assert mask.finer is not None, "masks are propagated to finer levels"
@@ -364,7 +379,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Latent:
-    """An encoder's output. `rows`: which tokens the features belong to; None: all, or no input rows (strided)."""
+    """An encoder's output.
+
+    `rows`: which tokens the features belong to; None: all, or no input rows (strided).
+    """
 
     features: Tensor  # (B, V, D)
     layout: Layout
@@ -387,7 +405,7 @@ class Batch:
     skipped: Sequence[tuple[str, str]] = ()  # (key, reason) of bad samples replaced while this batch was made
 
     def to(self, device) -> "Batch":
-        """Moves every tensor; raw data of other kinds must offer `.to` as well (lists are moved item by item)."""
+        """Moves every tensor, lists item by item; raw data of other kinds must offer `.to` as well."""
         views = {name: _move(data, device) for name, data in self.views.items()}
         labels = {name: _move(label, device) for name, label in self.labels.items()}
         return replace(self, views=views, labels=labels)
@@ -404,7 +422,7 @@ class Progress:
 
 
 class TargetValues(NamedTuple):
-    """A target's values: `values` (B, M, …) and one `weight` per unit of loss, or None when all count alike."""
+    """`values` (B, M, …) of a target, and one `weight` per unit of loss, or None when all count alike."""
 
     values: Tensor
     weight: Tensor | None = None
@@ -412,7 +430,8 @@ class TargetValues(NamedTuple):
 
 @dataclass
 class ForwardContext:
-    """The values that the parts of one forward share. Teachers run at most once each, for masker and targets together.
+    """The values that the parts of one forward share. Teachers run at most once each, for
+    masker and targets together.
 
     Made by `MaskedAutoencoder.context`.
     """
@@ -439,7 +458,7 @@ class ForwardContext:
 
 
 def levels(pyramid) -> tuple:
-    """A pyramid (Tokens, Mask, EncoderInput, Latent or Layout linked by `finer`) as a tuple, coarsest first."""
+    """A pyramid as a tuple, coarsest first: Tokens, Mask, EncoderInput, Latent or Layout, linked by `finer`."""
     members = []
     while pyramid is not None:
         members.append(pyramid)

@@ -216,7 +216,10 @@ def _tar_contents(path: str, start: bytes) -> Contents:
 
 
 def _end_of(entry: tarfile.TarInfo) -> int | None:
-    """The byte after a member's content, at whole blocks; None for sparse files, whose size in the tar is smaller."""
+    """The byte after a member's content, at whole blocks.
+
+    None for sparse files, whose size in the tar is smaller.
+    """
     if entry.issparse():
         return None
     if entry.isreg() or entry.type not in tarfile.SUPPORTED_TYPES:

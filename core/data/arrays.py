@@ -158,7 +158,8 @@ def are_one_sample_each(paths: Iterable[str], axes: int | None) -> bool:
 
 
 def is_one_sample(path: str, axes: int) -> bool:
-    """Whether the array of a file is one sample: it has a sample's `axes`, channels apart, and no labels of rows.
+    """Whether the array of a file is one sample: it has a sample's `axes`, channels apart,
+    and no labels of rows.
 
     A further axis, the first or last, counts channels where it has as few entries.
     """

@@ -10,7 +10,8 @@ NUMBER = re.compile(r"\d+(?=\D*$)")  # the last one in a name
 
 
 class ClipFolders:
-    """Which folders are clips: those that hold pictures, at least two, each with a number of its own in its name.
+    """Which folders are clips: those that hold pictures, at least two, each with a number
+    of its own in its name.
 
     `extensions`: of pictures; without any no folder is a clip.
     """

@@ -79,7 +79,9 @@ def _one_column(label: str, values: np.ndarray, classes: np.ndarray | None = Non
 
     texts = []
     for value, is_label in zip(values, is_known, strict=True):
-        text = as_text(value) if is_label else ""
+        text = ""
+        if is_label:
+            text = as_text(value)
         texts.append(text or UNKNOWN)
 
     notes = []
@@ -88,7 +90,10 @@ def _one_column(label: str, values: np.ndarray, classes: np.ndarray | None = Non
 
     names: list[Mapping[str, Name]] = []
     for text in texts:
-        names.append({label: text} if text != UNKNOWN else {})
+        name = {}
+        if text != UNKNOWN:
+            name = {label: text}
+        names.append(name)
     return Labels(names, notes)
 
 
@@ -98,7 +103,13 @@ def _with_names(texts: list[str], classes: np.ndarray) -> tuple[list[str], list[
     numbers = {text for text in texts if text != UNKNOWN}
     if not all(text.isdecimal() and int(text) < len(names) for text in numbers):
         return texts, [f"the {len(names)} class names are left out: they do not fit the labels"]
-    return [names[int(text)] if text != UNKNOWN else UNKNOWN for text in texts], []
+
+    result = []
+    for text in texts:
+        if text != UNKNOWN:
+            text = names[int(text)]
+        result.append(text)
+    return result, []
 
 
 def _answers(key: str, rows: np.ndarray, classes: np.ndarray | None) -> Labels:
@@ -106,7 +117,9 @@ def _answers(key: str, rows: np.ndarray, classes: np.ndarray | None) -> Labels:
 
     Else -1, and NaN anywhere, are unknown.
     """
-    values = np.where(np.isfinite(rows), rows, -1) if rows.dtype.kind == "f" else rows
+    values = rows
+    if rows.dtype.kind == "f":
+        values = np.where(np.isfinite(rows), rows, -1)
     values = values.astype(np.int64)
     notes = [f"{key!r}: {rows.shape[1]} yes/no answers a sample"]
     if (values == 1).any() and not (values == 0).any():

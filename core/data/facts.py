@@ -15,8 +15,8 @@ class SampleFacts:
     """One sample as its file holds it.
 
     `channels`: the fewest that keep its content, 1 for grey that a file repeats as red, green and blue.
-    `size`: along the axes of `modality.size`. `notes`: changes and omissions by the reader, in the same words for
-    all such samples.
+    `size`: along the axes of `modality.size`. `notes`: changes and omissions by the reader, in the same
+    words for all such samples.
     """
 
     channels: int
@@ -28,8 +28,8 @@ class SampleFacts:
 class DataFacts:
     """Facts of `samples` of a data set, spread evenly over it.
 
-    `channels`: the fewest that keep the content of all, 3 where some are grey and some in colour; None where no
-    number of channels suits all, or none could be read. `sizes`: of each sample. `notes`: samples by note.
+    `channels`: the fewest that keep the content of all, 3 where some are grey and some in colour; None where
+    no number of channels suits all, or none could be read. `sizes`: of each sample. `notes`: samples by note.
     `bad`: (key, reason) of those that cannot be read.
     """
 

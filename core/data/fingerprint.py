@@ -37,8 +37,8 @@ class Fingerprint:
 def fingerprint(splits: Sequence[Sequence[Item]], root: str) -> Fingerprint:
     """Of the samples of all splits under `root`, whose own name is no part of it.
 
-    Up to `PIECES` files of all are read, evenly spread, and up to `READ` bytes of them: small data sets whole, of
-    large ones enough to see other contents of the same sizes almost everywhere.
+    Up to `PIECES` files of all are read, evenly spread, and up to `READ` bytes of them: small data sets
+    whole, of large ones enough to see other contents of the same sizes almost everywhere.
     """
     names = hashlib.sha256()
     pieces: dict[tuple[str, tuple[int, int] | None], None] = {}
@@ -58,7 +58,11 @@ def fingerprint(splits: Sequence[Sequence[Item]], root: str) -> Fingerprint:
             _add_folder(contents, Path(path), most)
         else:
             _add_file(contents, path, span or (0, _size(path)), most)
-    return Fingerprint(samples=sum(map(len, splits)), names=names.hexdigest()[:16], contents=contents.hexdigest()[:16])
+    return Fingerprint(
+        samples=sum(map(len, splits)),
+        names=names.hexdigest()[:16],
+        contents=contents.hexdigest()[:16],
+    )
 
 
 def _without_root(key: str, root: str) -> str:

@@ -43,11 +43,12 @@ class FolderSource(Source):
     Labels: a table's column, an array's or tar's labels, else the folder's name; never needed. Integer
     labels keep their values; names are numbered in their order.
 
-    `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files hold
-    one sample per row (True) or are one sample (False); None tells them apart by names and labels. `reads_parts`:
-    whether the reader cuts samples to parts that a list names by start and end. `sample_axes`: of a sample in an array
-    file, channels apart, so that a file of one sample is not read as rows; None: any number. `frame_extensions`: of
-    pictures; where no file is a sample, folders of numbered ones are (`clips`).
+    `labels`, `group`: a table's columns to use, None for the usual names. `rows`: whether array files
+    hold one sample per row (True) or are one sample (False); None tells them apart by names and labels.
+    `reads_parts`: whether the reader cuts samples to parts that a list names by start and end.
+    `sample_axes`: of a sample in an array file, channels apart, so that a file of one sample is not read
+    as rows; None: any number. `frame_extensions`: of pictures; where no file is a sample, folders of
+    numbered ones are (`clips`).
     Raises: UserError where a setting is missing or out of range.
     """
 
@@ -65,7 +66,8 @@ class FolderSource(Source):
         frame_extensions: Sequence[str] = (),
     ):
         if not str(root or "").strip():
-            raise UserError("data.root is not set: give data.root=<folder, glob, list file, archive or array file>.")
+            remedy = "give data.root=<folder, glob, list file, archive or array file>"
+            raise UserError(f"data.root is not set: {remedy}.")
         if not 0 <= holdout < 1:
             raise UserError(
                 f"data.source.holdout is {holdout}: it must be at least 0 and below 1, a fraction of the samples."
@@ -85,8 +87,9 @@ class FolderSource(Source):
     def items(self, split: str) -> list[Item]:
         if split not in self._contents.items:
             raise UserError(
-                f"data.root: {self.root} has no sample for {split!r} (split by {self.split_by}). Mark some by "
-                "folders named train and test or by a split column, set data.source.holdout above 0, or add samples."
+                f"data.root: {self.root} has no sample for {split!r} (split by {self.split_by}). "
+                "Mark some by folders named train and test or by a split column, "
+                "set data.source.holdout above 0, or add samples."
             )
         return self._contents.items[split]
 
@@ -156,7 +159,8 @@ class FolderSource(Source):
         for entry in entries:
             earlier = unique.setdefault(entry.key, entry)
             if (earlier.split, earlier.containers) != (entry.split, entry.containers):
-                raise UserError(f"data.root: {self.root} lists {entry.key} twice, for different splits. Keep one line.")
+                fault = f"lists {entry.key} twice, for different splits"
+                raise UserError(f"data.root: {self.root} {fault}. Keep one line.")
         return sorted(unique.values(), key=lambda entry: entry.key)
 
     def _split(self, entries: list[Entry]) -> tuple[list[str], str]:

@@ -176,7 +176,9 @@ def _text_cells(line: str, form: Form, places: Places | None) -> Cells:
 
     end = _path_end(line, places)
     path, rest = line[:end].strip().strip("\"'"), line[end:].strip(" \t,;")
-    words = re.split(BREAK, rest) if rest else []
+    words = []
+    if rest:
+        words = re.split(BREAK, rest)
     if not all(map(is_number, words)):
         words = [rest]
     return [*before, path, *words]
@@ -269,8 +271,12 @@ def _likely_forms(path: Path, lines: list[str]) -> list[Form]:
     for delimiter in sorted(",;\t", key=first.count, reverse=True):
         counts = {line.count(delimiter) for line in sample}
         is_regular = path.suffix.lower() != ".txt" or (len(counts) == 1 and len(sample) > 1)
-        if delimiter in first:
-            (regular if is_regular else irregular).append(Form(delimiter))
+        if delimiter not in first:
+            continue
+        if is_regular:
+            regular.append(Form(delimiter))
+        else:
+            irregular.append(Form(delimiter))
 
     forms = [*regular, Form(None), *irregular]
     if all(re.match(r"\s*-?\d+\s+\S", line) for line in sample):

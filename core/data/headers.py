@@ -39,7 +39,9 @@ class Column:
     values: list[str] = field(repr=False)
 
     def __str__(self) -> str:
-        return f"column {self.title!r}" if self.title else f"column {self.position + 1}"
+        if self.title:
+            return f"column {self.title!r}"
+        return f"column {self.position + 1}"
 
     @property
     def name(self) -> str:
@@ -163,7 +165,8 @@ def find_uses(path: Path, sheet: Sheet, *, labels: Sequence[str] | None, group: 
     if group is not None:
         uses.group = _require(path, sheet.header, columns, group, setting="group")
     if labels is not None:
-        uses.labels = {name: _require(path, sheet.header, columns, name, setting="labels") for name in labels}
+        for name in labels:
+            uses.labels[name] = _require(path, sheet.header, columns, name, setting="labels")
         return uses
 
     rest = _without(rest, uses.group)
@@ -187,9 +190,14 @@ def _columns(sheet: Sheet) -> list[Column]:
     """All columns but that of paths."""
     columns = []
     for position in range(sheet.width):
-        if position != sheet.path_column:
-            title = sheet.header[position] if sheet.header else ""
-            columns.append(Column(position, title, [cells[position].strip() for cells in sheet.records]))
+        if position == sheet.path_column:
+            continue
+
+        title = ""
+        if sheet.header:
+            title = sheet.header[position]
+        values = [cells[position].strip() for cells in sheet.records]
+        columns.append(Column(position, title, values))
     return columns
 
 
@@ -252,15 +260,16 @@ def _find_numbers(uses: Uses, rest: list[Column]) -> None:
         meaning = "start and count of frames, and the label"
         uses.notes.append(f"three numbers after each path are read as {meaning}")
     else:
-        uses.labels = {f"{LABEL}_{number}": column for number, column in enumerate(rest)}
+        for number, column in enumerate(rest):
+            uses.labels[f"{LABEL}_{number}"] = column
         uses.notes.append(f"{len(rest)} numbers after each path are read as labels {', '.join(uses.labels)}")
 
 
 def _are_offsets(starts: Column, counts: Column, labels: Column) -> bool:
     """Whether three columns are the start and count of frames, and the label."""
-    pairs = zip(map(int, starts.values), map(int, counts.values), strict=True)
-    if not all(start < count for start, count in pairs):
-        return False
+    for start, count in zip(map(int, starts.values), map(int, counts.values), strict=True):
+        if start >= count:
+            return False
     return min(map(int, counts.values)) > max(map(int, labels.values))
 
 
@@ -317,15 +326,22 @@ def _part_columns(columns: list[Column]) -> PartColumns | None:
 
 
 def _named_parts(columns: list[Column]) -> PartColumns | None:
-    starts, ends, lengths = (_naming_time(columns, words) for words in (STARTS, ENDS, LENGTHS))
+    """Columns of parts under a header; None where no name tells a start, or none an end or length."""
+    starts = _naming_time(columns, STARTS)
+    ends = _naming_time(columns, ENDS)
+    lengths = _naming_time(columns, LENGTHS)
     if _named(columns, CUT_FILES) is not None or not starts or not (ends or lengths):
         return None
 
-    # Of several, those with the same unit.
     start, candidates = starts[0], ends or lengths
-    end = next((column for column in candidates if _unit(column) == _unit(start)), candidates[0])
-    times = [to_time(value) for value in (start.distinct | end.distinct) - {""}]
-    if None in times or not times:
+    end = candidates[0]
+    for column in candidates:  # of several, the first with the unit of the start
+        if _unit(column) == _unit(start):
+            end = column
+            break
+
+    values = (start.distinct | end.distinct) - {""}
+    if not values or None in map(to_time, values):
         return None
     return PartColumns(start=start, end=end, unit=_unit(end), is_length=not ends)
 

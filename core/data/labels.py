@@ -23,8 +23,8 @@ class Numbering(NamedTuple):
 
 
 def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, Name]]:
-    """Class names (or answers) by label for each sample: of a table or file, else the first folder that not all
-    share.
+    """Class names (or answers) by label for each sample: of a table or file, else the first
+    folder that not all share.
 
     `without_split`: folders also tell the split, and those that do are no classes.
     """
@@ -33,13 +33,19 @@ def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, Na
 
     paths = []
     for entry in entries:
-        paths.append(_without_split(entry.folders) if without_split else entry.folders)
+        folders = entry.folders
+        if without_split:
+            folders = _without_split(folders)
+        paths.append(folders)
 
     # Folders above all samples are no class.
     depth = _shared_depth(paths)
     names: list[Mapping[str, Name]] = []
     for path in paths:
-        names.append({"label": path[depth]} if len(path) > depth else {})
+        name = {}
+        if len(path) > depth:
+            name = {"label": path[depth]}
+        names.append(name)
     return names
 
 
@@ -47,8 +53,8 @@ def numbers(names: Sequence[Mapping[str, Name]]) -> Numbering:
     """Numbers or answers by label for each sample, with the names of classes or questions.
 
     Integers keep their values (an official numbering survives in a part of the classes); -1 means unknown.
-    Other names are sorted. Answers with one yes in every row (one-hot) are classes. Answers to unlike questions,
-    or beside class names, are left out, with a note.
+    Other names are sorted. Answers with one yes in every row (one-hot) are classes. Answers to unlike
+    questions, or beside class names, are left out, with a note.
     """
     names_by_label: dict[str, set[Name]] = {}
     for sample in names:
@@ -91,7 +97,10 @@ def numbers(names: Sequence[Mapping[str, Name]]) -> Numbering:
 
 
 def _class_names(distinct: set[Name]) -> tuple[dict[Name, str], list[Answers]]:
-    """The class name of every name of a label, and the answers that are no classes: all, or none if all are one-hot."""
+    """The class name of every name of a label, and the answers that are no classes.
+
+    These are all answers, or none where all are one-hot.
+    """
     class_of: dict[Name, str] = {}
     answers: list[Answers] = []
     for name in distinct:
@@ -103,7 +112,9 @@ def _class_names(distinct: set[Name]) -> tuple[dict[Name, str], list[Answers]]:
         return class_of, sorted(answers)
 
     for row in answers:
-        class_of[row] = UNKNOWN if _is_unknown(row) else row.questions[row.values.index(1)]
+        class_of[row] = UNKNOWN
+        if not _is_unknown(row):
+            class_of[row] = row.questions[row.values.index(1)]
     return class_of, []
 
 

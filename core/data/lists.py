@@ -93,7 +93,8 @@ class ListReader:
 
     def open(self, path: Path) -> ListFile:
         """A list that the user names. Raises: UserError where it is none, or names no file that exists."""
-        table = tables.read(path, self.labels, self.group, Places(path.parent, None, self.extensions, self.clips))
+        places = Places(path.parent, None, self.extensions, self.clips)
+        table = tables.read(path, self.labels, self.group, places)
         if all(row.file is None for row in table.rows):
             first = path.parent / table.rows[0].path
             raise UserError(
@@ -118,7 +119,7 @@ class ListReader:
                 self.notes.append(f"{name} names no sample that exists, and is not read as a list")
 
         have_splits = any(listing.split for listing in candidates)
-        lists, scopes = [], set()
+        lists, scopes, passed_over = [], set(), set()
         for listing in candidates:
             scope = _scope(listing, root)
             reason = self._reason_against(listing, scope, samples, have_splits=have_splits)
@@ -126,9 +127,8 @@ class ListReader:
                 lists.append(listing)
                 scopes.add(scope)
             else:
+                passed_over.add(listing.path)
                 self.leftovers.add(reason, listing.path.suffix.lower(), str(listing.path.relative_to(root)))
-
-        passed_over = {listing.path for listing in candidates} - {listing.path for listing in lists}
         return Listing(lists=lists, scopes=scopes, passed_over=passed_over)
 
     def _reason_against(
@@ -305,7 +305,10 @@ def _differing_columns(earlier: Listed, listed: Listed) -> list[str]:
     columns = []
     for column, (before, after) in enumerate(zip(earlier.row.cells, listed.row.cells, strict=False)):
         if before.strip() != after.strip():
-            columns.append(header[column] if header else f"column {column + 1}")
+            title = f"column {column + 1}"
+            if header:
+                title = header[column]
+            columns.append(title)
     return columns
 
 

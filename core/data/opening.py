@@ -13,8 +13,8 @@ from core.data.sources import Source
 def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     """The run's reader and source.
 
-    The source also takes the plain settings of `data`, the reader's extensions and, where it has parameters of these
-    names, `reads_parts`, `sample_axes` and `frame_extensions` of the reader.
+    The source also takes the plain settings of `data`, the reader's extensions and, where it has parameters
+    of these names, `reads_parts`, `sample_axes` and `frame_extensions` of the reader.
     Raises: UserError for settings that do not fit.
     """
     reader: Reader = build_at(config, "modality.reader", Reader)

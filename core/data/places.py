@@ -41,11 +41,17 @@ class Places:
     (annotations/train.csv) the folders beside that; "\\" counts as "/", and accents match in every encoding.
     Leading folders (of the machine that wrote the list) and a missing extension are looked past.
 
-    `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack. `clips`: folders
-    that count as files.
+    `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack. `clips`:
+    folders that count as files.
     """
 
-    def __init__(self, folder: Path, top: Path | None, extensions: Sequence[str], clips: Container[str] = frozenset()):
+    def __init__(
+        self,
+        folder: Path,
+        top: Path | None,
+        extensions: Sequence[str],
+        clips: Container[str] = frozenset(),
+    ):
         self.extensions, self.clips = tuple(extensions), clips
         self.bases = _bases(folder, top)
         self.ways: list[Way] = []  # that led to files, the most frequent first
@@ -60,8 +66,8 @@ class Places:
 
     def restrict_to(self, texts: Iterable[str]) -> None:
         """From now on `find` takes only the ways that lead some of these paths to files."""
-        ways = [way for way in map(self.search, texts) if way is not None]
-        self.ways = [way for way, _ in Counter(ways).most_common()]
+        counts = Counter(filter(None, map(self.search, texts)))
+        self.ways = [way for way, _ in counts.most_common()]
 
     def find(self, text: str) -> str | None:
         """The file that a path leads to."""
@@ -122,7 +128,9 @@ class Places:
 
         spelled = listing.folders.get(name) or listing.folders.get(canonical(name))
         clip = spelled and os.path.join(real, spelled)
-        return clip if clip in self.clips else None
+        if clip in self.clips:
+            return clip
+        return None
 
     def _folder(self, path: str) -> str | None:
         """The folder of that name; every part may be spelled in another way."""
@@ -136,8 +144,13 @@ class Places:
         if real is None:
             return None
         listing = self._list(real)
-        name = listing.folders.get(canonical(name), "") if listing else ""
-        return os.path.join(real, name) if name else None
+        if listing is None:
+            return None
+
+        spelled = listing.folders.get(canonical(name))
+        if not spelled:
+            return None
+        return os.path.join(real, spelled)
 
     def _list(self, folder: str) -> Names | None:
         """Names in a folder; None where there is no such folder."""
@@ -154,27 +167,41 @@ def canonical(name: str) -> str:
 
 
 def _list(folder: str) -> Names | None:
-    listing = Names({}, {})
+    """Names in a folder; None where it cannot be read."""
+    files, folders = [], []
     try:
         with os.scandir(folder or ".") as entries:
-            names = [(entry.name, entry.is_dir()) for entry in entries]
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    files.append(entry.name)
     except (OSError, ValueError):
         return None
+    return Names(_by_spelling(files), _by_spelling(folders))
 
-    # An exact name goes before another one's canonical spelling.
-    for name, is_folder in names:
-        (listing.folders if is_folder else listing.files).setdefault(canonical(name), name)
-    for name, is_folder in names:
-        (listing.folders if is_folder else listing.files)[name] = name
-    return listing
+
+def _by_spelling(names: list[str]) -> dict[str, str]:
+    """Names by themselves and by `canonical` spelling; an exact name goes before another one's spelling."""
+    by_spelling: dict[str, str] = {}
+    for name in names:
+        by_spelling.setdefault(canonical(name), name)
+    for name in names:
+        by_spelling[name] = name
+    return by_spelling
 
 
 def _bases(folder: Path, top: Path | None) -> list[str]:
     """Folders that paths may be relative to, the likeliest first."""
     holds_lists = folder.absolute().name.lower() in LIST_FOLDERS
+    levels = 1
+    if holds_lists:
+        levels = 2
+
     parents: list[Path] = []
-    for _ in range(2 if holds_lists else 1):
-        parent = Path(os.path.normpath(os.path.join(parents[-1] if parents else folder, "..")))
+    parent = folder
+    for _ in range(levels):
+        parent = Path(os.path.normpath(os.path.join(parent, "..")))
         if top is None or Path(os.path.abspath(parent)).is_relative_to(os.path.abspath(top)):
             parents.append(parent)
 

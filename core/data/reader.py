@@ -27,8 +27,9 @@ class TokenLabels:
 class Reader(ABC):
     """Reads one item. The config node `modality.reader`.
 
-    Written for one view (a modality, a crop, a frame of a sample); readers that make several override `read_views`.
-    All randomness comes from torch's global CPU generator, which the dataset seeds for every sample.
+    Written for one view (a modality, a crop, a frame of a sample); readers that make several
+    override `read_views`. All randomness comes from torch's global CPU generator, which the dataset
+    seeds for every sample.
     """
 
     view: str  # the sample's own view: "image", "video", …; evaluations read it alone
@@ -57,7 +58,7 @@ class Reader(ABC):
 
     @property
     def views(self) -> tuple[str, ...] | None:
-        """The views that it makes: its own; None for a reader that makes several (it overrides `read_views`)."""
+        """The views that it makes: its own; None for a reader that makes several."""
         if type(self).read_views in (Reader.read_views, WholeReader.read_views):
             return (self.view,)
         return None
@@ -67,11 +68,17 @@ class Reader(ABC):
         return {view: self.collate([sample[view] for sample in samples]) for view in samples[0]}
 
     def measure(self, item: Item) -> SampleFacts | None:
-        """Channels and size of one item as its file holds it; None for modalities without. Raises: BadSample."""
+        """Channels and size of one item as its file holds it; None for modalities without.
+
+        Raises: BadSample.
+        """
         return None
 
     def peek(self, items: Sequence[Item], count: int = LOOKED_AT) -> DataFacts:
-        """Facts of the data from at most `count` of the items, spread evenly; a function of the items alone."""
+        """Facts of the data from at most `count` of the items, spread evenly.
+
+        A function of the items alone.
+        """
         return look_at(self.measure, items, count)
 
     def objects(self, item: Item) -> Tensor | None:

@@ -53,9 +53,9 @@ class Scan:
     """One look through a root for files with one of `extensions`.
 
     `labels`, `group`: columns of tables, None for the usual names. `rows`: whether array files hold many
-    samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts of files.
-    `sample_axes`: of a sample in an array file, channels apart; None: any number. `frame_extensions`: of pictures, of
-    which folders of numbered ones are samples where no file is one.
+    samples along their first axis; None decides (`_hold_rows`). `reads_parts`: whether samples may be parts
+    of files. `sample_axes`: of a sample in an array file, channels apart; None: any number.
+    `frame_extensions`: of pictures, of which folders of numbered ones are samples where no file is one.
     """
 
     def __init__(
@@ -170,11 +170,15 @@ class Scan:
             name = _name(path, base)
             above = folders_of[file.path]
 
-            entries = self._archive(path, name) if archives.is_archive(name) else self._loose(path, name)
+            entries = self._loose(path, name)
+            if archives.is_archive(name):
+                entries = self._archive(path, name)
             for entry in entries:
                 entry.containers = (*map(class_name, above), file.path.stem, *entry.containers)
-                for label, name in row.names.items():
-                    entry.names[label] = class_name(name) if isinstance(name, str) else name
+                for label, value in row.names.items():
+                    if isinstance(value, str):
+                        value = class_name(value)
+                    entry.names[label] = value
                 entry.split, entry.group = row.split, row.group and class_name(row.group)
                 if row.part is not None:
                     entry.key, entry.part = f"{entry.key}@{row.part}", row.part
@@ -228,7 +232,8 @@ class Scan:
         if arrays.are_one_sample_each(map(str, files), self.sample_axes):
             if len(files) == 1:
                 name = printable(files[0].name)
-                self.notes.append(f"{name} is read as one sample; data.source.rows=true reads its rows as samples")
+                remedy = "data.source.rows=true reads its rows as samples"
+                self.notes.append(f"{name} is read as one sample; {remedy}")
             return False
 
         # One file alone does, files named by split do, and files with a label for each row.
@@ -252,7 +257,8 @@ class Scan:
             self.notes.append(f"folders of numbered pictures are read as one clip each: {len(folders)}")
         with_gaps = [folder for folder in folders if has_gaps(self._clips.numbers(folder) or [])]
         if with_gaps:
-            self.notes.append(f"of these, {len(with_gaps)} lack pictures by their numbers, such as {with_gaps[0]}")
+            fault = "lack pictures by their numbers"
+            self.notes.append(f"of these, {len(with_gaps)} {fault}, such as {with_gaps[0]}")
         return result
 
     def _is_table(self, name: str) -> bool:
@@ -327,7 +333,9 @@ class Scan:
                 self._label_from(label, f"{stack.label_array!r} in {printable(name)}")
 
             for row in range(stack.count):
-                names = dict(stack.labels[row]) if stack.labels is not None else {}
+                names = {}
+                if stack.labels is not None:
+                    names = dict(stack.labels[row])
                 yield Entry(
                     f"{key}{row}",
                     str(file),
@@ -344,8 +352,7 @@ class Scan:
         kinds = self.leftovers.by_kind()
         if not kinds:
             return f"It is empty. {readable}."
-        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_KINDS))
-        return " ".join([f"{readable}; found: {counts}.", *self.notes])
+        return " ".join([f"{readable}; found: {_counts(kinds)}.", *self.notes])
 
     def _walk(self, path: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
         """All files under `path` (or itself), in order of names; follows links, but not in circles."""
@@ -422,8 +429,12 @@ def _kinds(folder: Path) -> str:
     if not folder.is_dir():
         return f" There is no folder {folder}."
     counts = Counter(file.suffix or file.name for file in folder.iterdir() if file.is_file())
-    files = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
-    return f" {folder} holds {files or 'no files'}; ** stands for folders of any depth."
+    return f" {folder} holds {_counts(counts) or 'no files'}; ** stands for folders of any depth."
+
+
+def _counts(kinds: Counter[str]) -> str:
+    """For messages: the most frequent kinds with their counts."""
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(MOST_KINDS))
 
 
 def _similar(path: Path) -> str:

@@ -35,8 +35,8 @@ def read_labels(members: Mapping[str, Member], samples: Sequence[str]) -> Sideca
     """Labels of the samples (paths among `members`) out of files of the same stem.
 
     .cls: a class number or name. .json: a number, a name or a list of 0 and 1, alone or under one of
-    `JSON_LABELS`. .txt: a class name where no more than half of them differ, else they are captions. A file that
-    cannot be read as a label leaves it unknown, with a note.
+    `JSON_LABELS`. .txt: a class name where no more than half of them differ, else they are captions. A file
+    that cannot be read as a label leaves it unknown, with a note.
     """
     paths = _by_sample(members, samples)
     names: dict[str, Mapping[str, Name]] = {}
@@ -55,7 +55,8 @@ def read_labels(members: Mapping[str, Member], samples: Sequence[str]) -> Sideca
                 labels[sample] = label
 
         if ending == ".txt" and _are_captions(labels):
-            notes.append(f"{len(labels)} texts beside samples (.txt) are captions, no labels: most of them differ")
+            reason = "are captions, no labels: most of them differ"
+            notes.append(f"{len(labels)} texts beside samples (.txt) {reason}")
             continue
         for label in dict.fromkeys(chain.from_iterable(labels.values())):
             sources.append((label, f"{ending} files"))
@@ -63,7 +64,8 @@ def read_labels(members: Mapping[str, Member], samples: Sequence[str]) -> Sideca
 
     for ending, examples in unknown.items():
         text = ", ".join(examples[:MOST_EXAMPLES])
-        notes.append(f"{len(examples)} {ending} files hold no label that can be read; it stays unknown: {text}")
+        fault = "hold no label that can be read; it stays unknown"
+        notes.append(f"{len(examples)} {ending} files {fault}: {text}")
     return Sidecars(names, used, sources, notes)
 
 

@@ -115,10 +115,10 @@ class Source(ABC):
     """Where items come from; the config group `data`.
 
     `classes`: names of the classes of each label ({"label": ["cat", "dog"]}), the same for every split;
-    available after the first call of `items`. `questions`: names of the yes/no questions of each label that has
-    several, likewise. `held_out`: how the items of "test" are new to a method, for reports. `keep_last`: the
-    last, smaller batch of an epoch counts too. `split_is_drawn`: whether the items of "test" are drawn at random,
-    because the data mark none.
+    available after the first call of `items`. `questions`: names of the yes/no questions of each label that
+    has several, likewise. `held_out`: how the items of "test" are new to a method, for reports. `keep_last`:
+    the last, smaller batch of an epoch counts too. `split_is_drawn`: whether the items of "test" are drawn at
+    random, because the data mark none.
     """
 
     classes: dict[str, list[str]]

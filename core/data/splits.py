@@ -26,7 +26,8 @@ def parse(value: str, where: str) -> str:
 def from_name(name: str) -> str | None:
     """The split that is one of the words of a name: "cifar10-train-000", "val2017", "Testing"."""
     for word in re.split(r"[^a-z0-9]+", name.lower()):
-        word = word.rstrip("0123456789").removesuffix("list") if word not in WORDS else word  # trainlist01
+        if word not in WORDS:
+            word = word.rstrip("0123456789").removesuffix("list")  # trainlist01
         split = WORDS.get(word)
         if split is not None:
             return split
@@ -48,11 +49,16 @@ def by_folders(paths: Sequence[Sequence[str]]) -> list[str] | None:
         if split is not None:
             by_pattern.setdefault(_pattern(name), set()).add(split)
 
+    patterns = set()
+    for pattern, splits_of_pattern in by_pattern.items():
+        if len(splits_of_pattern) > 1 and "train" in splits_of_pattern:
+            patterns.add(pattern)
+
     # A folder "test" beside nothing but loose files needs no "train".
-    patterns = {pattern for pattern, splits in by_pattern.items() if len(splits) > 1 and "train" in splits}
-    if not patterns and set(by_pattern) == {PLAIN} and {len(path) > 0 for path in paths} == {True, False}:
-        tops = {path[0] for path in paths if path}
-        patterns = {PLAIN} if len(tops) == 1 and from_name(tops.pop()) else set()
+    if not patterns and set(by_pattern) == {PLAIN}:
+        tops = {next(iter(path), "") for path in paths}  # "" for loose files
+        if "" in tops and len(tops) == 2 and any(map(from_name, tops)):
+            patterns.add(PLAIN)
 
     splits = [_first_split(path, patterns) or "train" for path in paths]
     if len(set(splits)) > 1:
@@ -62,7 +68,7 @@ def by_folders(paths: Sequence[Sequence[str]]) -> list[str] | None:
 
 def by_files(names: Sequence[str]) -> list[str] | None:
     """Splits by the names of the files, where every one has a split word, some for training; else None."""
-    splits = [split for split in map(from_name, names) if split is not None]
+    splits = list(filter(None, map(from_name, names)))
     if len(splits) < len(names) or len(set(splits)) < 2 or "train" not in splits:
         return None
     return splits

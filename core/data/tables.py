@@ -145,11 +145,16 @@ def _row(path: Path, sheet: Sheet, uses: Uses, places: Places, position: int) ->
 
 def _add_answers(rows: list[Row], uses: Uses) -> list[str]:
     """Gives rows their answers to the yes/no questions that are columns. Returns notes."""
-    columns = []
+    columns, titles = [], []
     for column in uses.answers:
-        columns.append([_answer(value) for value in column.values])
-    questions = list(filter(None, (column.title for column in uses.answers)))
-    return _add_labels(rows, np.array(columns).T, np.array(questions) if questions else None)
+        columns.append(list(map(_answer, column.values)))
+        if column.title:
+            titles.append(column.title)
+
+    questions = None
+    if titles:
+        questions = np.array(titles)
+    return _add_labels(rows, np.array(columns).T, questions)
 
 
 def _add_class_numbers(rows: list[Row], path_column: int) -> list[str]:
@@ -180,4 +185,6 @@ def _add_labels(rows: list[Row], answers: np.ndarray, questions: np.ndarray | No
 def _answer(text: str) -> float:
     """1 yes, 0 no, -1 unknown."""
     text = text.lower()
-    return ANSWERS[text] if text in ANSWERS else float(text)
+    if text in ANSWERS:
+        return ANSWERS[text]
+    return float(text)

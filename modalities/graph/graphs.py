@@ -102,7 +102,8 @@ def join(parts: Sequence[Graphs]) -> Graphs:
         return parts[0]
     widths = {part.features for part in parts}
     if len(widths) > 1:
-        raise UserError(f"Graphs of one batch have {sorted(widths)} features per node; all must have as many.")
+        fault = f"Graphs of one batch have {sorted(widths)} features per node"
+        raise UserError(f"{fault}; all must have as many.")
 
     # Nodes are numbered anew: those of a part begin behind the parts before it.
     edges, roots, start = [], [], 0
@@ -137,10 +138,16 @@ def induced_subgraph(graph: Graphs, nodes: Tensor) -> Graphs:
         x=graph.x[nodes],
         edge_index=number[graph.edge_index[:, flags]],
         counts=(int(nodes.sum()),),
-        edge_attr=None if graph.edge_attr is None else graph.edge_attr[flags],
-        position=None if graph.position is None else graph.position[nodes],
+        edge_attr=_rows(graph.edge_attr, flags),
+        position=_rows(graph.position, nodes),
         roots=None,
     )
+
+
+def _rows(values: Tensor | None, flags: Tensor) -> Tensor | None:
+    if values is None:
+        return None
+    return values[flags]
 
 
 def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
@@ -157,7 +164,8 @@ def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
     counts = None
     if data.batch is not None:
         if bool((data.batch.diff() < 0).any()):
-            raise UserError("The nodes of a batch of graphs must be sorted by graph (`batch` must not decrease).")
+            rule = "The nodes of a batch of graphs must be sorted by graph"
+            raise UserError(f"{rule} (`batch` must not decrease).")
         counts = torch.bincount(data.batch, minlength=data.num_graphs).tolist()
 
     x = data.x
@@ -168,7 +176,10 @@ def from_pyg(data: Any, loop: Sequence[int] | None = None) -> Graphs:
 
 
 def to_sparse(x: Tensor, width: int | None = None) -> Tensor:
-    """Dense (N, C) -> sparse (N, 2, K): up to K = `width` values other than zero, and their columns, as floats."""
+    """Dense (N, C) -> sparse (N, 2, K), as floats.
+
+    Up to K = `width` values other than zero, and their columns.
+    """
     if width is None:
         width = _most_nonzero(x)
     width = max(width, 1)
@@ -214,7 +225,8 @@ def check(x: Tensor, edge_index: Tensor, counts: Sequence[int]) -> None:
     if x.dim() != 2:
         raise UserError(f"Node features must be a table (nodes, features), not of shape {tuple(x.shape)}.")
     if sum(counts) != len(x):
-        raise UserError(f"The graphs are said to have {sum(counts)} nodes, but there are features of {len(x)}.")
+        fault = f"The graphs are said to have {sum(counts)} nodes"
+        raise UserError(f"{fault}, but there are features of {len(x)}.")
     if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.is_floating_point():
         raise UserError(
             f"Edges must be whole numbers of shape (2, E), not {edge_index.dtype} {tuple(edge_index.shape)}."
@@ -228,7 +240,9 @@ def check(x: Tensor, edge_index: Tensor, counts: Sequence[int]) -> None:
 
     smallest, largest = int(edge_index.min()), int(edge_index.max())
     if smallest < 0 or largest >= len(x):
-        node = smallest if smallest < 0 else largest
+        node = largest
+        if smallest < 0:
+            node = smallest
         raise UserError(f"An edge names node {node}, but nodes are 0 to {len(x) - 1}. Edges count nodes from 0.")
     if len(counts) > 1:
         graph = torch.repeat_interleave(torch.tensor(counts, device=x.device), output_size=len(x))

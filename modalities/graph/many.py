@@ -1,5 +1,6 @@
 """Many files of graphs, mostly of one graph each: read once, for labels and to leave out those without a graph."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,9 +37,9 @@ class Entry:
 class GraphFiles(Source):
     """The graphs of many files, split as `source` splits the files.
 
-    Files that hold no graph and graphs without a node are left out and named. Labels: those of `source` (folders, a
-    list), else of a table labels.csv beside the files, else `y` of each file. Graphs without features get one-hot
-    degrees of as many columns as the largest needs.
+    Files that hold no graph and graphs without a node are left out and named. Labels: those of `source`
+    (folders, a list), else of a table labels.csv beside the files, else `y` of each file. Graphs without
+    features get one-hot degrees of as many columns as the largest needs.
     """
 
     def __init__(self, source: FolderSource):
@@ -77,13 +78,15 @@ class GraphFiles(Source):
                 for item in self.source.items(split):
                     try:
                         data = _parse(item)
-                        entries += [_entry(data, number, item, split) for number in range(len(data.graphs))]
-                        faults += data.provenance.passed_over
-                        self.notes |= dict.fromkeys(data.provenance.notes)
                     except BadSample as error:
-                        faults.append(
-                            PassedOver(reason=str(error), kind=item.suffix or "file", count=1, examples=[item.key])
-                        )
+                        kind = item.suffix or "file"
+                        faults.append(PassedOver(reason=str(error), kind=kind, count=1, examples=[item.key]))
+                        continue
+
+                    for number in range(len(data.graphs)):
+                        entries.append(_entry(data, number, item, split))
+                    faults += data.provenance.passed_over
+                    self.notes |= dict.fromkeys(data.provenance.notes)
 
         self.passed_over = join_faults(faults)
         if not entries:
@@ -94,7 +97,12 @@ class GraphFiles(Source):
     @property
     def columns(self) -> int:
         """Features of a node."""
-        return max(entry.degrees for entry in self.entries) or self.entries[0].features
+        return self._degrees or self.entries[0].features
+
+    @cached_property
+    def _degrees(self) -> int:
+        """Columns of one-hot degrees that suit all graphs without features; 0 where there is no such graph."""
+        return max(entry.degrees for entry in self.entries)
 
     def account(self) -> Account:
         samples = {split: len(items) for split, items in self._by_split.items()}
@@ -102,14 +110,23 @@ class GraphFiles(Source):
         labels, classes = account.labels, account.classes
         if self._labels.rows:
             labels = dict.fromkeys([*self._labels.classes, *self._labels.questions], self._label_source)
-            classes = {name: names for name, names in self.classes.items() if name not in self._labels.is_real}
+            classes = {}
+            for name, names in self.classes.items():
+                if name not in self._labels.is_real:
+                    classes[name] = names
 
         notes = [*account.notes, *self.notes]
-        degrees = max(entry.degrees for entry in self.entries)
-        if degrees:
-            notes.append(f"Graphs without node features have one-hot degrees ({degrees} of them), as published.")
-        passed_over = [*account.passed_over, *self.passed_over]
-        return replace(account, samples=samples, labels=labels, classes=classes, passed_over=passed_over, notes=notes)
+        if self._degrees:
+            columns = f"one-hot degrees ({self._degrees} of them)"
+            notes.append(f"Graphs without node features have {columns}, as published.")
+        return replace(
+            account,
+            samples=samples,
+            labels=labels,
+            classes=classes,
+            passed_over=[*account.passed_over, *self.passed_over],
+            notes=notes,
+        )
 
     @cached_property
     def _labels(self) -> GraphLabels:
@@ -123,20 +140,26 @@ class GraphFiles(Source):
         widths = {len(entry.raw) for entry in self.entries if entry.raw is not None}
         if len(widths) != 1:
             return GraphLabels(rows=[])
-        unknown = torch.full((widths.pop(),), torch.nan, dtype=torch.float64)
-        raw = [unknown if entry.raw is None else entry.raw.double() for entry in self.entries]
-        labels = graph_labels(torch.stack(raw))
+        raw = torch.full((len(self.entries), widths.pop()), torch.nan, dtype=torch.float64)
+        for row, entry in zip(raw, self.entries, strict=True):
+            if entry.raw is not None:
+                row.copy_(entry.raw)
+        labels = graph_labels(raw)
         return label_graphs(labels.graphs, labels.targets, len(raw), classes=labels.classes)
 
     @property
     def _label_source(self) -> str:
-        return "the files' own `y`" if self._table is None else self._table.name
+        if self._table is None:
+            return "the files' own `y`"
+        return self._table.name
 
     @cached_property
     def _table(self) -> Path | None:
         """A table of labels beside the files."""
         folder = Path(self.source.root)
-        return tables.table_named(folder, LABEL_STEMS) if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        return tables.table_named(folder, LABEL_STEMS)
 
     def _labels_beside(self) -> GraphLabels | None:
         """Labels by the files' names, with or without their endings; None where no name is in the table."""
@@ -145,7 +168,7 @@ class GraphFiles(Source):
         for entry in self.entries:
             path = PurePosixPath(entry.item.key)
             names = (entry.item.key, path.name, path.stem, str(path.with_suffix("")))
-            texts.append(next((values[name] for name in names if name in values), ""))
+            texts.append(_first_value(values, names))
         if not any(texts):
             return None
 
@@ -156,16 +179,23 @@ class GraphFiles(Source):
 
     @cached_property
     def _by_split(self) -> dict[str, list[Item]]:
-        degrees = max(entry.degrees for entry in self.entries)
         rows = self._labels.rows or [entry.item.labels for entry in self.entries]
 
         items: dict[str, list[Item]] = {}
         for entry, labels in zip(self.entries, rows, strict=True):
             item = replace(entry.item, labels=labels)
-            if degrees:
-                item = replace(item, member=f"{item.member or 'd:none:0'}:degrees={degrees}")
+            if self._degrees:
+                item = replace(item, member=f"{item.member or 'd:none:0'}:degrees={self._degrees}")
             items.setdefault(entry.split, []).append(item)
         return items
+
+
+def _first_value(values: Mapping[str, str], names: Sequence[str]) -> str:
+    """The value of the first of these names that has one, else ""."""
+    for name in names:
+        if name in values:
+            return values[name]
+    return ""
 
 
 def _parse(item: Item) -> Collection:
@@ -190,13 +220,16 @@ def _parse(item: Item) -> Collection:
 
 def _entry(data: Collection, number: int, item: Item, split: str) -> Entry:
     if len(data.graphs) > 1:  # read as those of one place
-        name = data.names[number] if data.names else f"{number:06d}"
-        item = replace(item, key=f"{item.key}#{name}", member=f"d:none:{number}")
+        item = replace(item, key=f"{item.key}#{data.name_of(number)}", member=f"d:none:{number}")
+
+    raw = None
+    if data.raw_labels is not None:
+        raw = data.raw_labels[number]
     graph = data.graphs[number]
     return Entry(
         item=item,
         split=split,
-        raw=None if data.raw_labels is None else data.raw_labels[number],
+        raw=raw,
         nodes=len(graph.x),
         features=graph.features,
         degrees=data.provenance.degrees,

@@ -1,6 +1,8 @@
-"""Encoders and decoders of official graph checkpoints: THUDM/GraphMAE's and GraphMAE2's GNNs, options and key map.
+"""Encoders and decoders of official graph checkpoints: THUDM/GraphMAE's and GraphMAE2's
+GNNs, options and key map.
 
-Options of the official constructors. T: read from the tensors; M: from `meta`, else the official default counts.
+Options of the official constructors. T: read from the tensors; M: from `meta`, else the
+official default counts.
 
 | option | read | loaded |
 |---|---|---|
@@ -70,9 +72,11 @@ def _encoder(state: State, settings: Settings, kind: str, activation: str) -> li
         last = f"encoder.layers.{depth - 1}.apply_func"
         # Without a norm the last layer is its MLP alone.
         is_bare = f"{last}.linears.0.weight" in state
-        mlp = last if is_bare else f"{last}.mlp"
+        mlp, norm = last, "none"
+        if not is_bare:
+            mlp, norm = f"{last}.mlp", _norm(state, f"{last}.norm", absent="identity")
         options["width"] = tensor_of(state, f"{mlp}.linears.1.weight").shape[0]
-        options["norm"] = "none" if is_bare else _norm(state, f"{last}.norm", absent="identity")
+        options["norm"] = norm
     else:
         options["width"] = tensor_of(state, f"{layer}.fc.weight").shape[0]
         options["norm"] = _norm(state, f"{layer}.norm")
@@ -124,8 +128,9 @@ def kind_of(state: State, part: str) -> str:
 
     if has_tensor(state, rf"{part}\.(gat_layers\.0\.(lin|att)_src|layers\.0\.nn\.).*"):
         raise UserError(
-            f"The checkpoint's {part} comes from the branch 'pyg' of THUDM/GraphMAE, which computes something "
-            "else (it decodes over dropped edges, among others); only checkpoints of its branch 'main' are read."
+            f"The checkpoint's {part} comes from the branch 'pyg' of THUDM/GraphMAE, "
+            "which computes something else (it decodes over dropped edges, among others); "
+            "only checkpoints of its branch 'main' are read."
         )
     names = sorted(key for key in state if key.startswith(f"{part}."))
     shown = ", ".join(names[:4]) or f"no tensor starts with '{part}.'"
@@ -136,8 +141,8 @@ def refuse_unbuildable(state: State, settings: Settings, encoder: str, decoder: 
     """Raises UserError for options that the official constructor takes but cannot build or run."""
     if encoder in ("mlp", "linear"):
         raise UserError(
-            f"encoder_type={encoder!r} is refused: the official code builds such an encoder but cannot run it "
-            "on a graph. Encoders that are read: gat, dotgat, gcn, gin."
+            f"encoder_type={encoder!r} is refused: the official code builds such an encoder "
+            "but cannot run it on a graph. Encoders that are read: gat, dotgat, gcn, gin."
         )
     if settings.get("norm") == "graphnorm" or has_tensor(state, r".*norms?(\.\d+)?\.mean_scale"):
         raise UserError(
@@ -151,8 +156,9 @@ def refuse_unbuildable(state: State, settings: Settings, encoder: str, decoder: 
         width = tensor_of(state, last).shape[0]
         if width > features and width % features == 0:
             raise UserError(
-                f"nhead_out={width // features} is refused: predictions of {width} values cannot be compared "
-                f"with {features} features, in the official code neither. Decoders that are read have nhead_out=1."
+                f"nhead_out={width // features} is refused: predictions of {width} values cannot be "
+                f"compared with {features} features, in the official code neither. "
+                "Decoders that are read have nhead_out=1."
             )
 
 
@@ -162,9 +168,9 @@ def _input_layers(state: State, settings: Settings) -> int:
     layers = width // inner
     if layers > 1 and "concat_hidden" not in settings:
         _warn(
-            f"The checkpoint was trained with concat_hidden: its decoder reads the outputs of all {layers} layers "
-            f"side by side. The encoder's latent is the last layer's output alone, of width {inner}, as the "
-            "official `embed` returns it for probing; the other layers are its taps."
+            "The checkpoint was trained with concat_hidden: its decoder reads the outputs of all "
+            f"{layers} layers side by side. The encoder's latent is the last layer's output alone, "
+            f"of width {inner}, as the official `embed` returns it for probing; the other layers are its taps."
         )
     return layers
 
@@ -186,7 +192,8 @@ def _activation(state: State, settings: Settings, encoder: str, decoder: str) ->
         return "relu"
     name = settings["activation"] or "none"
     if name not in ACTIVATIONS:
-        raise UserError(f"activation={name!r} is refused. Activations that are read: {', '.join(ACTIVATIONS)}.")
+        names = ", ".join(ACTIVATIONS)
+        raise UserError(f"activation={name!r} is refused. Activations that are read: {names}.")
     if name == "prelu":
         raise UserError("activation='prelu' does not fit: the checkpoint has no weight of a PReLU.")
     return name
@@ -202,10 +209,13 @@ def residual_of(state: State, settings: Settings, encoder: str) -> str:
     if tensor_of(state, "enc_mask_token").shape[1] == width:
         is_residual = bool(settings.get("residual", False))
         if "residual" not in settings:
-            _assume("residual", False, "There are as many features as channels: tensors do not show a residual.")
+            reason = "There are as many features as channels: tensors do not show a residual."
+            _assume("residual", False, reason)
     if encoder == "gin":
         return str(is_residual).lower()
-    return "identity" if is_residual else "none"
+    if is_residual:
+        return "identity"
+    return "none"
 
 
 def _heads(state: State, settings: Settings, kind: str, width: int) -> int:
@@ -221,7 +231,9 @@ def _heads(state: State, settings: Settings, kind: str, width: int) -> int:
 def _norm(state: State, name: str, absent: str = "none") -> str:
     if f"{name}.weight" not in state:
         return absent
-    return "batch" if f"{name}.running_mean" in state else "layer"
+    if f"{name}.running_mean" in state:
+        return "batch"
+    return "layer"
 
 
 def _loss(settings: Settings) -> list[str]:
@@ -230,7 +242,9 @@ def _loss(settings: Settings) -> list[str]:
         raise UserError(f"loss_fn={name!r} is refused: the official code has 'sce' and 'mse'.")
     if name == "mse":
         return [f"{loss}={{_target_: core.losses.mse, _partial_: true}}"]
-    return [f"{loss}.gamma={float(settings['alpha_l'])}"] if "alpha_l" in settings else []
+    if "alpha_l" not in settings:
+        return []
+    return [f"{loss}.gamma={float(settings['alpha_l'])}"]
 
 
 # Pieces -------------------------------------------------------------------------------------------

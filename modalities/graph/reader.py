@@ -34,12 +34,13 @@ class GraphSource(Source):
     One place (`formats.files.find_form`): all its graphs are for training, and the same ones for testing,
     unless `holdout` sets a share of them aside (every k-th): as published, pre-training reads every graph, or
     the whole of the only one, and no label. Data that split whole graphs (PPI) keep their split. `directed`,
-    `scaling`, `features`: as in `formats.files.read`. `inductive`: pre-training reads only the training nodes of one
-    graph and the edges between them (Reddit); testing, all. `keep_last`: the last, smaller batch of an epoch
-    counts too, as published.
+    `scaling`, `features`: as in `formats.files.read`. `inductive`: pre-training reads only the training nodes
+    of one graph and the edges between them (Reddit); testing, all. `keep_last`: the last, smaller batch of an
+    epoch counts too, as published.
 
-    Many files (.npz, .pt, …; a folder, glob, list or archive): split as in `FolderSource`, which gets
-    `split_seed`, `labels`, `group` and `holdout`, 0.1 by default; graphs are taken as they are (`GraphFiles`).
+    Many files (.npz, .pt, …; a folder, glob, list or archive): split as in `FolderSource`,
+    which gets `split_seed`, `labels`, `group` and `holdout`, 0.1 by default; graphs are taken
+    as they are (`GraphFiles`).
     """
 
     def __init__(
@@ -130,13 +131,13 @@ class GraphSource(Source):
                 f"data.root: {self.root} has no graph for {split!r}. Lower data.source.holdout, or add graphs."
             )
         groups = data.scaffolds or [None] * len(data.graphs)
-        names = data.names or [f"{number:06d}" for number in range(len(data.graphs))]
-        return [self._item(names[n], str(n), labels=labels[n], group=groups[n]) for n in numbers]
+        return [self._item(data.name_of(n), str(n), labels=labels[n], group=groups[n]) for n in numbers]
 
     def account(self) -> Account:
         """Graphs of each split, nodes and edges that are left out, and where split and labels come from.
 
-        The table of node ids, where these were numbered anew, is `tables["node ids"]`: in the order of the numbers.
+        The table of node ids, where these were numbered anew, is `tables["node ids"]`: in
+        the order of the numbers.
         """
         if self.many_files is not None:
             return self.many_files.account()
@@ -219,7 +220,8 @@ class GraphSource(Source):
         if self.is_split:
             return data.provenance.split
         if self.holdout:
-            return f"every {round(1 / self.holdout)}th graph is held out (data.source.holdout={self.holdout}){by_nodes}"
+            share = f"data.source.holdout={self.holdout}"
+            return f"every {round(1 / self.holdout)}th graph is held out ({share}){by_nodes}"
         if len(data.graphs) == 1:
             return f"none: the held-out graph is the training graph, under other masks{by_nodes}"
         return (
@@ -266,7 +268,8 @@ def collection(reader: Reader, source: Source) -> Collection:
     """All graphs of a source with their labels. Raises UserError where they do not come from one place."""
     if isinstance(source, GraphSource) and isinstance(reader, GraphReader) and source.many_files is None:
         return source.collection(reader.loop)
-    raise UserError("Published figures of graphs need one place that holds them all: give data=folder data.root=….")
+    remedy = "give data=folder data.root=…"
+    raise UserError(f"Published figures of graphs need one place that holds them all: {remedy}.")
 
 
 class GraphReader(Reader):
@@ -299,8 +302,8 @@ class GraphReader(Reader):
             nodes, names = number_values(nodes)
         if len(names) and item.member is None:
             raise UserError(
-                f"data.root: {item.key}: real numbers as labels of nodes are not compared over several files: save the "
-                "graphs as one list in a .pt file."
+                f"data.root: {item.key}: real numbers as labels of nodes are not compared over several files: "
+                "save the graphs as one list in a .pt file."
             )
         if part == "train":
             return TokenLabels(nodes[data.splits["train"]].long(), names=names)

@@ -10,7 +10,8 @@ from modalities.graph.graphs import Graphs, from_pyg
 
 
 class Nodes(Tokenizer):
-    """Every node is a token with its raw features as content: packed, (1, N, C), or (1, N, 2, K) where sparse.
+    """Every node is a token with its raw features as content: packed, (1, N, C), or (1,
+    N, 2, K) where sparse.
 
     Takes `Graphs` and torch_geometric's Data or Batch. `features`: C. `loop`: edge attributes of self-loops
     (molecules), for graphs of torch_geometric. Side: `roots`, the nodes that sampled subgraphs grew from.

@@ -71,7 +71,8 @@ def molecule_transfer(
     """
     settings = settings or FineTuning()
     if not isinstance(encoder.encoder, MoleculeGIN):
-        raise UserError(f"Fine-tuning on molecules is for method=graphmae_chem, not {type(encoder.encoder).__name__}.")
+        kind = type(encoder.encoder).__name__
+        raise UserError(f"Fine-tuning on molecules is for method=graphmae_chem, not {kind}.")
     if data.labels is None or not data.scaffolds:
         raise UserError("Fine-tuning needs answers (1, T) as `y` and a `scaffold` for every molecule.")
 
@@ -107,8 +108,8 @@ def scaffold_split(
 ) -> tuple[list[int], list[int], list[int]]:
     """Numbers of training, validation and test molecules; those of one scaffold stay together.
 
-    `shares`: of training and validation; the rest is for testing. The largest groups come first, of equal ones that
-    whose first molecule comes last; a group goes to the first part that has room for it.
+    `shares`: of training and validation; the rest is for testing. The largest groups come first, of equal
+    ones that whose first molecule comes last; a group goes to the first part that has room for it.
     Source: the published deterministic scaffold split (Hu et al., 2020).
     """
     groups = defaultdict(list)

@@ -28,7 +28,8 @@ SIDE = 224  # pixels of the longer side; larger images are shown smaller
 class ImagePictures(Pictures):
     """Draws images (B, C, H, W) of any number of channels.
 
-    `shown`: the channels drawn as red, green and blue, or one as grey; by default the first three, of fewer the first.
+    `shown`: the channels drawn as red, green and blue, or one as grey; by default the first
+    three, of fewer the first.
     """
 
     def __init__(self, shown: Sequence[int] | None = None, baseline: Baseline | None = None):

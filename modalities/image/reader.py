@@ -34,9 +34,9 @@ class ImageReader(WholeReader):
     one band each. Anything else does not fit and is a BadSample. Of an animation (GIF, WebP, APNG) and of a
     TIFF with pages in colour the first frame is read.
 
-    Formats are those of the installed Pillow, TIFF by tifffile, HEIC with the extra `heic`. Arrays are (H, W),
-    (H, W, C) or (C, H, W). 16-bit values are scaled by 255 / `white` (4095 for 12-bit images), floats from
-    [0, 1].
+    Formats are those of the installed Pillow, TIFF by tifffile, HEIC with the extra `heic`. Arrays
+    are (H, W), (H, W, C) or (C, H, W). 16-bit values are scaled by 255 / `white` (4095 for 12-bit
+    images), floats from [0, 1].
 
     Source: facebookresearch/mae (pre-training and evaluation transforms; resizing is torchvision's).
     """
@@ -104,8 +104,10 @@ class ImageReader(WholeReader):
         if picture.values.dtype == np.uint16:
             notes.append(self._depth(int(picture.values.max())))
 
-        count -= picture.alpha
-        return SampleFacts(channels=1 if picture.is_grey else count, size=tuple(size), notes=tuple(notes))
+        channels = count - picture.alpha
+        if picture.is_grey:
+            channels = 1
+        return SampleFacts(channels=channels, size=tuple(size), notes=tuple(notes))
 
     def objects(self, item: Item) -> Tensor | None:
         """Object pixels (H, W) out of the .npy (h, w) beside the image."""

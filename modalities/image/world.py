@@ -14,8 +14,8 @@ from core.world.source import WorldSource, npy, require_channels, require_intege
 class ImageWorld(WorldSource):
     """Square pictures of `size` pixels of solids at rest; the label is the solid's shape.
 
-    Test samples have `aux["object"]`: the pixels that show the solid, bool (H, W). Cost: 2 ms a sample on one core at
-    64 x 64. `train` and `test` are the numbers of samples, `root` and `seed` as in `WorldSource`,
+    Test samples have `aux["object"]`: the pixels that show the solid, bool (H, W). Cost: 2 ms a sample on one
+    core at 64 x 64. `train` and `test` are the numbers of samples, `root` and `seed` as in `WorldSource`,
     `channels` those that the reader makes of them.
     """
 

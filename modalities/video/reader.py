@@ -55,12 +55,12 @@ class VideoClips(WholeReader):
     then fits the result to `size`. Evaluation has R = 1: the clip in the middle and its centre crop.
 
     Frames are `stride` apart; with `target_fps`, as far apart as `stride` frames are at that rate (st-MAE: 4
-    and 30; V-JEPA 2: 1 and 4), by time stamps where the rate is not constant. A video that is too short repeats
-    its last frame. `stride` None is 4, or for short videos as much less as makes the clip fit.
+    and 30; V-JEPA 2: 1 and 4), by time stamps where the rate is not constant. A video that is too short
+    repeats its last frame. `stride` None is 4, or for short videos as much less as makes the clip fit.
 
     `channels` is the number that every clip gets: films have 3, which become luma (ITU-R 601) for 1; grey is
-    repeated to 3. Arrays are videos too: uint8 (T, H, W), or (T, H, W, C). So is a folder of numbered pictures.
-    Only the frames of a clip are decoded; `decode` reads short videos whole, to be cached.
+    repeated to 3. Arrays are videos too: uint8 (T, H, W), or (T, H, W, C). So is a folder of numbered
+    pictures. Only the frames of a clip are decoded; `decode` reads short videos whole, to be cached.
     """
 
     view = "video"
@@ -110,7 +110,9 @@ class VideoClips(WholeReader):
             return FileVideo(partial(self._open, item), video)
 
     def augment(self, raw: Video, train: bool) -> Tensor:
-        views = self.repeats if train else 1
+        views = 1
+        if train:
+            views = self.repeats
 
         # Where the clips start, from 0 to 1: one start per view, or one that the views share.
         positions = [0.5]
@@ -182,11 +184,15 @@ class VideoClips(WholeReader):
 
     def _open(self, item: Item) -> Video:
         if item.member is None and Path(item.path).is_dir():
-            video: Video = FrameFolder(Path(item.path), self.frame_extensions, keeps_alpha=self.channels in (2, 4))
+            keeps_alpha = self.channels in (2, 4)
+            video: Video = FrameFolder(Path(item.path), self.frame_extensions, keeps_alpha=keeps_alpha)
         elif item.suffix in ARRAYS:
             video = video_from_array(item.array())
         else:
-            video = open_video(item.path if item.member is None else item.open(), self.decoder)
+            source: str | bytes = item.path
+            if item.member is not None:
+                source = item.open()
+            video = open_video(source, self.decoder)
         if item.part is None:
             return video
 
@@ -209,7 +215,8 @@ class VideoClips(WholeReader):
 
 
 def video_from_array(values: np.ndarray) -> MemoryVideo:
-    """Frames uint8 (T, H, W) or (T, H, W, C) as a video; or channels first, one or three, (T, C, H, W) or (C, T, H, W).
+    """Frames uint8 (T, H, W) or (T, H, W, C) as a video; or channels first, one or three, (T, C,
+    H, W) or (C, T, H, W).
 
     Raises: BadSample for other arrays.
     """

@@ -40,10 +40,11 @@ def timed(frames: int, length: int, span: float, start: float) -> list[int]:
 
 
 def timed_by(times: np.ndarray, length: int, span: float, position: float) -> list[int]:
-    """`length` frames, `span` / `length` seconds apart, of a video whose frames are shown at `times` (ascending).
+    """`length` frames, `span` / `length` seconds apart, of a video whose frames are shown
+    at `times` (ascending).
 
-    At each point the frame that is shown there. `position`: from 0, the first possible start, to 1, the last; the last
-    frame is shown for as long as the frames are on average.
+    At each point the frame that is shown there. `position`: from 0, the first possible start, to 1, the last;
+    the last frame is shown for as long as the frames are on average.
     """
     _check(len(times), length, span)
     duration = times[-1] - times[0] + mean_interval(times)

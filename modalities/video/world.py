@@ -70,7 +70,8 @@ class VideoWorld(WorldSource):
 
 
 def encode(clip: np.ndarray) -> bytes:
-    """An MP4 file with exactly these frames, uint8 (T, H, W, 3), at 8 a second; the only key frame is frame 0.
+    """An MP4 file with exactly these frames, uint8 (T, H, W, 3), at 8 a second; the
+    only key frame is frame 0.
 
     Raises: UserError where PyAV was built without x264.
     """

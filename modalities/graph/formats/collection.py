@@ -45,8 +45,8 @@ class Collection:
 
     `labels` (S,) classes of graphs, -1 unknown; or (S, T) answers to T questions: 1 yes, -1 no, 0 unknown.
     `targets`: real numbers of graphs (S,) by name, NaN unknown.
-    `nodes` (N,) whole numbers: classes of nodes, -1 unknown; (N,) real numbers, NaN unknown; or (N, T) classes of
-    which several may hold, 0 or 1.
+    `nodes` (N,) whole numbers: classes of nodes, -1 unknown; (N,) real numbers, NaN unknown; or (N, T)
+    classes of which several may hold, 0 or 1.
     `splits`: (N,) bool by "train", "validation", "test".
     `folds`: (train, test) graph numbers that came with the data.
     `scaffolds`: one name a graph; molecules with the same name share a frame.
@@ -77,6 +77,12 @@ class Collection:
     def training(self) -> Graphs:
         """The part of a single graph between its training nodes, for inductive training."""
         return induced_subgraph(self.graphs[0], self.splits["train"])
+
+    def name_of(self, number: int) -> str:
+        """The name of a graph, else its number in six digits."""
+        if self.names:
+            return self.names[number]
+        return f"{number:06d}"
 
     def of_graph(self, number: int, values: Tensor) -> Tensor:
         """The rows of `values` (N, …) that are of one graph's nodes."""
@@ -110,11 +116,16 @@ def make_graph(
 
 
 def edge_faults(edges: Tensor) -> list[PassedOver]:
-    """Edges (2, E) that are listed again, and edges from a node to itself; a graph has each once, and a loop a node."""
+    """Edges (2, E) that are listed again, and edges from a node to itself.
+
+    A graph has every edge once, and a loop at every node.
+    """
     is_loop = edges[0] == edges[1]
     loops, (source, target) = edges[:, is_loop], edges[:, ~is_loop]
 
-    size = int(edges.max()) + 1 if edges.numel() else 1
+    size = 1
+    if edges.numel():
+        size = int(edges.max()) + 1
     keys, counts = (source * size + target).unique(return_counts=True)
     repeated = keys[counts > 1]
 
@@ -122,9 +133,8 @@ def edge_faults(edges: Tensor) -> list[PassedOver]:
     if len(repeated):
         pairs = torch.stack([repeated // size, repeated % size])
         count = len(source) - len(keys)
-        faults.append(
-            PassedOver(reason="an edge that is listed again", kind="edge", count=count, examples=_pairs(pairs))
-        )
+        reason = "an edge that is listed again"
+        faults.append(PassedOver(reason=reason, kind="edge", count=count, examples=_pairs(pairs)))
     if loops.shape[1]:
         reason = "an edge from a node to itself, which every node has"
         faults.append(PassedOver(reason=reason, kind="edge", count=loops.shape[1], examples=_pairs(loops)))
@@ -151,9 +161,8 @@ def drop_empty(data: Collection) -> Collection:
     if not numbers:
         raise UserError("none of the graphs has a node.")
 
-    names = data.names or [f"{number:06d}" for number in range(len(data.graphs))]
     empty = sorted(set(range(len(data.graphs))) - set(numbers))
-    examples = [names[number] for number in empty[:MOST_EXAMPLES]]
+    examples = list(map(data.name_of, empty[:MOST_EXAMPLES]))
     fault = PassedOver(reason=EMPTY, kind="graph", count=len(empty), examples=examples)
 
     # Published folds list graphs by number.
@@ -161,19 +170,27 @@ def drop_empty(data: Collection) -> Collection:
     folds = []
     for train, test in data.folds:
         folds.append((_renumber(train, position), _renumber(test, position)))
-    scaffolds = [data.scaffolds[number] for number in numbers] if data.scaffolds else ()
+    scaffolds: Sequence[str] = ()
+    if data.scaffolds:
+        scaffolds = [data.scaffolds[number] for number in numbers]
 
     return replace(
         data,
         graphs=[data.graphs[number] for number in numbers],
-        labels=None if data.labels is None else data.labels[numbers],
-        raw_labels=None if data.raw_labels is None else data.raw_labels[numbers],
+        labels=_rows(data.labels, numbers),
+        raw_labels=_rows(data.raw_labels, numbers),
         targets={name: values[numbers] for name, values in data.targets.items()},
         folds=folds,
         scaffolds=scaffolds,
-        names=[names[number] for number in numbers],
+        names=list(map(data.name_of, numbers)),
         provenance=replace(data.provenance, passed_over=[*data.provenance.passed_over, fault]),
     )
+
+
+def _rows(values: Tensor | None, numbers: list[int]) -> Tensor | None:
+    if values is None:
+        return None
+    return values[numbers]
 
 
 def scale_features(x: Tensor, scaling: Scaling) -> Tensor:
@@ -203,7 +220,8 @@ def degree_columns(edges: Tensor) -> int:
 
 
 def degree_features(edges: Tensor, count: int, columns: int | None = None) -> Tensor:
-    """One-hot in-degree (N, `columns`), by default min(largest, 400) + 1; counted before self-loops are added.
+    """One-hot in-degree (N, `columns`), by default min(largest, 400) + 1; counted
+    before self-loops are added.
 
     Source: THUDM/GraphMAE.
     """
@@ -215,7 +233,8 @@ def degree_features(edges: Tensor, count: int, columns: int | None = None) -> Te
 def default_features(edges: Tensor, count: int, where: str, columns: int | None = None) -> Tensor:
     """`degree_features` of the `count` nodes of a file without features; `degree_note` says so."""
     if edges.numel() and int(edges.min()) < 0:
-        raise UserError(f"data.root: {where}: An edge names node {int(edges.min())}; edges count nodes from 0.")
+        node = int(edges.min())
+        raise UserError(f"data.root: {where}: An edge names node {node}; edges count nodes from 0.")
     return degree_features(edges, count, columns)
 
 

@@ -72,8 +72,8 @@ def read(
 ) -> Collection:
     """The graphs at `root`, in whatever form `find_form` finds; those without a node are left out and named.
 
-    `directed`: False adds the reverse of every edge of tables, of JSON, GraphML, GML and GEXF, of OGB's and of npz
-    files in CSR form.
+    `directed`: False adds the reverse of every edge of tables, of JSON, GraphML, GML and GEXF, of OGB's and
+    of npz files in CSR form.
     `scaling`: of features, see `collection.scale_features`; "auto": "sum" for Planetoid, "none" for the other
     forms.
     `loop`: edge attributes of self-loops.

@@ -42,11 +42,12 @@ class NodeIds:
 def number_nodes(
     ids: Sequence[str], rows: Sequence[str], *, count: int | None, others: Iterable[str], where: str
 ) -> NodeIds:
-    """Numbers for the nodes that `ids` (of edges), `rows` (of a table of nodes) and `others` (of labels) name.
+    """Numbers for the nodes that `ids` (of edges), `rows` (of a table of nodes) and
+    `others` (of labels) name.
 
-    With a table of ids a node's number is its row. Else ids are the numbers themselves, where they are whole numbers;
-    without features (`count` None), where they are words, from 1 to N, or few against their largest, they are numbered
-    anew in their order.
+    With a table of ids a node's number is its row. Else ids are the numbers themselves, where they are whole
+    numbers; without features (`count` None), where they are words, from 1 to N, or few against their largest,
+    they are numbered anew in their order.
     Raises: UserError where features have no ids to join them by.
     """
     if rows:
@@ -69,8 +70,10 @@ def number_nodes(
         text = f"The {len(order)} node ids are words ({words[0]}, …): {RENUMBERED}"
         return _table_of(order, [text])
     values = sorted(map(int, distinct))
-    if not values or values[0] < 0:
-        return NodeIds(count=values[-1] + 1 if values else 1)
+    if not values:
+        return NodeIds(count=1)
+    if values[0] < 0:
+        return NodeIds(count=values[-1] + 1)
 
     largest = values[-1]
     is_sparse = largest > SPARSE * len(values) + FEW

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,8 @@ def parse(
 ) -> Collection:
     """The graphs in a file of this content.
 
-    `suffix`: ".npz", ".pt" or ".pth". `where`: the file's name, for messages. The other arguments are those of
-    `files.read`.
+    `suffix`: ".npz", ".pt" or ".pth". `where`: the file's name, for messages. The other arguments are
+    those of `files.read`.
     Raises: UserError naming `where`.
     """
     try:
@@ -53,7 +54,8 @@ def parse(
             if "adj_indptr" in arrays:
                 return _from_csr(arrays, where, directed, scaling)
             if "edge_index" not in arrays:
-                raise UserError(f"{where} holds {', '.join(arrays)}; needed are edge_index and x, or adj_* and attr_*.")
+                names = ", ".join(arrays)
+                raise UserError(f"{where} holds {names}; needed are edge_index and x, or adj_* and attr_*.")
             graphs = objects.graph_values(arrays, where)  # as torch_geometric's, both directions are listed
         else:
             graphs = objects.graph_values(pickled.load(content), where)
@@ -68,7 +70,10 @@ def _reason(error: Exception) -> str:
     """Another library's error without the advice that follows."""
     text = one_line(error)
     _, _, cause = text.partition("WeightsUnpickler error: ")
-    return (cause or text).partition("Please ")[0].partition("Check the documentation")[0].strip()[:MOST_LETTERS]
+    cause = cause or text
+    for advice in ("Please ", "Check the documentation"):
+        cause = cause.partition(advice)[0]
+    return cause.strip()[:MOST_LETTERS]
 
 
 def _from_csr(arrays: Mapping[str, np.ndarray], where: str, directed: bool, scaling: Scaling) -> Collection:
@@ -93,7 +98,11 @@ def _from_csr(arrays: Mapping[str, np.ndarray], where: str, directed: bool, scal
 
 
 def _from_values(
-    graphs: Sequence[Mapping[str, Any]], where: str, scaling: Scaling, loop: Sequence[int] | None, degrees: int | None
+    graphs: Sequence[Mapping[str, Any]],
+    where: str,
+    scaling: Scaling,
+    loop: Sequence[int] | None,
+    degrees: int | None,
 ) -> Collection:
     """Graphs of x, edge_index, edge_attr, y, <split>_mask, scaffold, num_nodes."""
     notes = []
@@ -101,14 +110,16 @@ def _from_values(
         notes.append(f"Parts of graphs that are not read: {', '.join(names)}.")
 
     # Graphs without features share the columns of their degrees.
-    bare = [graph["edge_index"] for graph in graphs if graph.get("x") is None]
+    bare = [graph["edge_index"].long() for graph in graphs if graph.get("x") is None]
     if bare:
-        degrees = degrees or max(degree_columns(edges.long()) for edges in bare)
+        degrees = degrees or max(map(degree_columns, bare))
         notes.append(degree_note(where, degrees))
 
     made, labels, faults = [], [], []
     for number, values in enumerate(graphs):
-        place = where if len(graphs) == 1 else f"{where}, graph {number}"
+        place = where
+        if len(graphs) > 1:
+            place = f"{where}, graph {number}"
         made.append(_make(values, place, scaling, loop, degrees))
         labels.append(values.get("y"))
         if made[-1].edge_index.shape[1] - len(made[-1].x) < values["edge_index"].shape[1]:
@@ -121,13 +132,14 @@ def _from_values(
         scaffolds = []
     read = read_labels(labels, counts, where, as_answers=bool(scaffolds))
 
-    provenance = Provenance(
-        split=f"masks in the file ({', '.join(MASKS[name] for name in splits)})" if splits else "",
-        labels="`y` of the file" if any(label is not None for label in labels) else "",
-        notes=[*notes, *read.notes],
-        passed_over=join_faults(faults),
-        degrees=degrees if bare and degrees else 0,
-    )
+    provenance = Provenance(notes=[*notes, *read.notes], passed_over=join_faults(faults))
+    if splits:
+        masks = ", ".join(MASKS[name] for name in splits)
+        provenance = replace(provenance, split=f"masks in the file ({masks})")
+    if any(label is not None for label in labels):
+        provenance = replace(provenance, labels="`y` of the file")
+    if bare and degrees:
+        provenance = replace(provenance, degrees=degrees)
     return Collection(
         made,
         read.graphs,
@@ -153,7 +165,8 @@ def _make(
     if x is None:
         x = default_features(edges, _node_count(values, edges), where, degrees)
     elif values["num_nodes"] is not None and len(x) != values["num_nodes"]:
-        raise UserError(f"{where}: num_nodes is {values['num_nodes']}, but there are features of {len(x)} nodes.")
+        count = values["num_nodes"]
+        raise UserError(f"{where}: num_nodes is {count}, but there are features of {len(x)} nodes.")
 
     if x.dim() == 1:  # one number per node
         x = x[:, None]

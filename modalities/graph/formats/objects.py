@@ -25,16 +25,15 @@ LARGEST_DENSE = 2**30  # values of a sparse matrix that is made dense
 def graph_values(content: Any, where: str) -> list[dict[str, Any]]:
     """The parts of each graph by name, as tensors: x, edge_index, edge_attr, y, num_nodes, masks and others.
 
-    `content`: a dict, a Data, a Batch, a list of these, (data, slices, …) as data sets of torch_geometric are stored,
-    or {"graphs": list, "labels": (S, …)} as OGB's.
+    `content`: a dict, a Data, a Batch, a list of these, (data, slices, …) as data sets of torch_geometric are
+    stored, or {"graphs": list, "labels": (S, …)} as OGB's.
     Raises: UserError naming the fault and the way out.
     """
     if _is_collated(content):
         values, slices = _attributes(content[0], where), content[1]
         if slices is None:
             return [_one_graph(values, where)]
-        parts = _cut(values, slices, {}, where)
-        return [_one_graph(part, f"{where}, graph {number}") for number, part in enumerate(parts)]
+        return _graphs(_cut(values, slices, {}, where), where)
 
     if isinstance(content, list | tuple):
         graphs = []
@@ -46,7 +45,8 @@ def graph_values(content: Any, where: str) -> list[dict[str, Any]]:
         graphs = graph_values(content["graphs"], where)
         labels = content.get("labels")
         if labels is not None and len(labels) == len(graphs):
-            graphs = [graph | {"y": _tensor(label)[None]} for graph, label in zip(graphs, labels, strict=True)]
+            for graph, label in zip(graphs, labels, strict=True):
+                graph["y"] = _tensor(label)[None]
         return graphs
 
     values = _attributes(content, where)
@@ -55,8 +55,7 @@ def graph_values(content: Any, where: str) -> list[dict[str, Any]]:
     slices, offsets = values.get("_slice_dict"), values.get("_inc_dict", {})
     if slices is None:
         slices, offsets = _slices_by_batch(values, where)
-    parts = _cut(values, slices, offsets, where)
-    return [_one_graph(part, f"{where}, graph {number}") for number, part in enumerate(parts)]
+    return _graphs(_cut(values, slices, offsets, where), where)
 
 
 def unread(graphs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -67,7 +66,9 @@ def unread(graphs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _is_collated(content: Any) -> bool:
     """Whether the content is (data, slices, …): a graph of all graphs, and the bounds of each one's parts."""
-    if not isinstance(content, list | tuple) or not 2 <= len(content) <= 4 or isinstance(content[0], list | tuple):
+    if not isinstance(content, list | tuple) or not 2 <= len(content) <= 4:
+        return False
+    if isinstance(content[0], list | tuple):
         return False
     slices = content[1]
     if not isinstance(slices, Mapping):
@@ -90,7 +91,8 @@ def _attributes(content: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where} holds no graph but {type(content).__name__}: {_remedy([])}")
 
     if "edge_index" not in values and not {"adj_t", "adj"} & values.keys():
-        raise UserError(f"{where} holds no graph: there is no edge_index in it. {_remedy(opaque_names(content))}")
+        remedy = _remedy(opaque_names(content))
+        raise UserError(f"{where} holds no graph: there is no edge_index in it. {remedy}")
     return values
 
 
@@ -115,9 +117,10 @@ def _remedy(names: Sequence[str]) -> str:
 
 
 def _cut(values: Mapping[str, Any], slices: Mapping, offsets: Mapping, where: str) -> list[dict[str, Any]]:
-    """One dict a graph, from the parts of all of them, the bounds of each graph's and what was added to its indices."""
+    """One dict a graph, from the parts of all of them, the bounds of each graph's, and offsets of its indices."""
     if not slices or any(isinstance(bounds, Mapping) for bounds in slices.values()):
-        raise UserError(f"{where} holds several kinds of nodes and edges: save data.to_homogeneous() of each graph.")
+        remedy = "save data.to_homogeneous() of each graph"
+        raise UserError(f"{where} holds several kinds of nodes and edges: {remedy}.")
 
     count = len(next(iter(slices.values()))) - 1
     counts = values.get("_num_nodes")
@@ -140,16 +143,21 @@ def _cut(values: Mapping[str, Any], slices: Mapping, offsets: Mapping, where: st
 def _slice(value: Any, name: str, start: int, end: int, where: str) -> Any:
     """Rows of a value; of index tensors (2, E) the columns."""
     if isinstance(value, Opaque):
-        raise UserError(f"{where}: {name} is {value.path}: save the list data.to_data_list() with edge_index instead.")
+        remedy = "save the list data.to_data_list() with edge_index instead"
+        raise UserError(f"{where}: {name} is {value.path}: {remedy}.")
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
         part = value[start:end]
-        return part[0] if len(part) == 1 else part
+        if len(part) == 1:
+            return part[0]
+        return part
 
     if value.layout != torch.strided:
         value = _dense(value, name, where)
-    dim = value.dim() - 1 if "index" in name or name == "face" else 0
+    dim = 0
+    if "index" in name or name == "face":
+        dim = value.dim() - 1
     return value.narrow(dim, start, end - start)
 
 
@@ -169,18 +177,31 @@ def _slices_by_batch(values: Mapping[str, Any], where: str) -> tuple[dict[str, T
 
     slices = {}
     for name, value in values.items():
-        if isinstance(value, Tensor | np.ndarray) and value.ndim and name != "ptr":
-            rows = value.shape[-1] if "index" in name else value.shape[0]
-            per_graph = links if name.startswith("edge_") else counts.get(rows)
-            if per_graph is not None:
-                slices[name] = torch.cat([torch.zeros(1, dtype=torch.long), per_graph.cumsum(0)])
+        if not isinstance(value, Tensor | np.ndarray) or not value.ndim or name == "ptr":
+            continue
+
+        rows = value.shape[0]
+        if "index" in name:
+            rows = value.shape[-1]
+        per_graph = counts.get(rows)
+        if name.startswith("edge_"):
+            per_graph = links
+        if per_graph is not None:
+            slices[name] = torch.cat([torch.zeros(1, dtype=torch.long), per_graph.cumsum(0)])
     return slices, {"edge_index": nodes.cumsum(0) - nodes}
+
+
+def _graphs(parts: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
+    graphs = []
+    for number, part in enumerate(parts):
+        graphs.append(_one_graph(part, f"{where}, graph {number}"))
+    return graphs
 
 
 def _one_graph(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The parts under this platform's names, as tensors."""
     graph = {}
-    aliased = {alias for aliases in ALIASES.values() for alias in aliases}
+    aliased = set().union(*ALIASES.values())
     for name, value in values.items():
         if name not in aliased and not name.startswith("_"):
             graph[name] = value
@@ -198,7 +219,11 @@ def _one_graph(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not graph["edge_index"].numel():  # however the empty list was written
         graph["edge_index"] = torch.zeros(2, 0, dtype=torch.long)
 
-    graph["num_nodes"] = next((int(values[name]) for name in COUNTS if isinstance(values.get(name), int)), None)
+    graph["num_nodes"] = None
+    for name in COUNTS:
+        if isinstance(values.get(name), int):
+            graph["num_nodes"] = int(values[name])
+            break
     for name in SINGLE[:3]:
         if graph.get(name) is not None:
             graph[name] = _tensor(graph[name], name, where)
@@ -208,9 +233,13 @@ def _one_graph(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _tensor(value: Any, name: str = "", where: str = "") -> Tensor:
     """A tensor from an array, number or list. Raises UserError where it holds other things."""
     try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        tensor = value
+        if not isinstance(value, Tensor):
+            tensor = torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError):
-        kind = value.path if isinstance(value, Opaque) else type(value).__name__
+        kind = type(value).__name__
+        if isinstance(value, Opaque):
+            kind = value.path
         raise UserError(f"{where}: {name} is {kind}, not numbers: save it as a tensor.") from None
     if tensor.layout != torch.strided:
         tensor = _dense(tensor, name, where)
@@ -238,14 +267,17 @@ def _edges_of(adjacency: Any, where: str, *, transposed: bool) -> Tensor:
 
 def _rows_and_columns(adjacency: Any, where: str) -> tuple[Tensor, Tensor]:
     """Of torch_sparse's SparseTensor: its rows, or the bounds of each row, and its columns."""
-    values = adjacency.values if isinstance(adjacency, Opaque) else {}
+    values: Mapping[str, Any] = {}
+    if isinstance(adjacency, Opaque):
+        values = adjacency.values
     storage = values.get("storage")
     if isinstance(storage, Opaque):
         values = storage.values
     rows, bounds, columns = values.get("_row"), values.get("_rowptr"), values.get("_col")
 
     if columns is None or (rows is None and bounds is None):
-        raise UserError(f"{where} holds no edge_index, and its adjacency cannot be read: save data with edge_index.")
+        fault = "holds no edge_index, and its adjacency cannot be read"
+        raise UserError(f"{where} {fault}: save data with edge_index.")
     if rows is None:
         rows = torch.repeat_interleave(bounds.diff())
     return rows, columns

@@ -33,15 +33,16 @@ def is_here(path: Path) -> bool:
 def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
     """The graphs in `folder` or its `raw`, with the split in `split/<name>`.
 
-    Files: edge, num-node-list, num-edge-list, and optional node-feat, node-label, graph-label. Features of edges and
-    years are not read. `directed`: False adds the reverse of every edge.
+    Files: edge, num-node-list, num-edge-list, and optional node-feat, node-label, graph-label. Features of
+    edges and years are not read. `directed`: False adds the reverse of every edge.
     Raises: UserError naming a file that is missing or damaged.
     """
     counts = _table(folder, COUNTS)[:, 0].astype(np.int64)
     links = _table(folder, "num-edge-list")[:, 0].astype(np.int64)
     edges = torch.from_numpy(_table(folder, "edge")[:, :2].astype(np.int64).reshape(-1, 2).T)
     if edges.shape[1] != links.sum():
-        raise UserError(f"data.root: {folder}: edge has {edges.shape[1]} lines, num-edge-list counts {links.sum()}.")
+        fault = f"edge has {edges.shape[1]} lines, num-edge-list counts {links.sum()}"
+        raise UserError(f"data.root: {folder}: {fault}.")
 
     # Edges count the nodes of their own graph.
     starts = np.cumsum(counts) - counts
@@ -58,14 +59,21 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
         notes.append("Features of edges (edge-feat) are not read.")
 
     try:
-        both_ways = edges if directed else to_undirected(edges)
+        both_ways = edges
+        if not directed:
+            both_ways = to_undirected(edges)
         batch = Graphs.of(scale_features(x, scaling), both_ways, counts.tolist())
     except UserError as error:
         raise UserError(f"data.root: {folder}: {error}") from None
 
     labels, label_source = _labels(folder)
     splits, split_source = _splits(folder, counts, by_graph=len(counts) > 1)
-    provenance = Provenance(split=split_source, labels=label_source, notes=[*notes, *labels.notes], passed_over=faults)
+    provenance = Provenance(
+        split=split_source,
+        labels=label_source,
+        notes=[*notes, *labels.notes],
+        passed_over=faults,
+    )
     return Collection(
         unbatch(batch),
         labels.graphs,
@@ -86,7 +94,9 @@ def _labels(folder: Path) -> tuple[Labels, str]:
 
 def _splits(folder: Path, counts: np.ndarray, *, by_graph: bool) -> tuple[dict[str, Tensor], str]:
     """(N,) bool by split, from lists of nodes or of whole graphs."""
-    root = folder.parent if folder.name == "raw" else folder
+    root = folder
+    if folder.name == "raw":
+        root = folder.parent
     folders = sorted(path for path in (root / "split").glob("*") if path.is_dir())
     if not folders:
         return {}, ""
@@ -94,11 +104,16 @@ def _splits(folder: Path, counts: np.ndarray, *, by_graph: bool) -> tuple[dict[s
         names = ", ".join(path.name for path in folders)
         raise UserError(f"data.root: {root / 'split'} holds several splits ({names}); keep one.")
 
+    total = int(counts.sum())
+    if by_graph:
+        total = len(counts)
     splits = {}
     for name, part in PARTS.items():
-        flags = np.zeros(len(counts) if by_graph else int(counts.sum()), dtype=bool)
+        flags = np.zeros(total, dtype=bool)
         flags[_table(folders[0], part)[:, 0].astype(np.int64)] = True
-        splits[name] = torch.from_numpy(np.repeat(flags, counts) if by_graph else flags)
+        if by_graph:
+            flags = np.repeat(flags, counts)
+        splits[name] = torch.from_numpy(flags)
     return splits, f"split/{folders[0].name}"
 
 
@@ -117,8 +132,11 @@ def _table(folder: Path, name: str) -> np.ndarray:
     path = _file(folder, name)
     if path is None:
         raise UserError(f"data.root: {folder} lacks {name}.csv.gz of a data set of the Open Graph Benchmark.")
+    converter = None
+    if name.endswith("label"):
+        converter = _number
     try:
-        return load_numbers(path, _number if name.endswith("label") else None)
+        return load_numbers(path, converter)
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"data.root: {path} is not a table of numbers: {error}") from None
 

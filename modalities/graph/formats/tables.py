@@ -72,7 +72,10 @@ class EdgeTable:
 
 @dataclass(frozen=True)
 class NodeValues:
-    """Labels or splits of nodes by their ids. `source`: the file that they are from, "" where there are none."""
+    """Labels or splits of nodes by their ids.
+
+    `source`: the file that they are from, "" where there are none.
+    """
 
     by_id: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
@@ -92,8 +95,8 @@ def edge_file(place: Path) -> Path | None:
 
     Raises: UserError where a folder holds several.
     """
-    if place.is_file():
-        return place if is_edge_list(place) else None
+    if place.is_file() and is_edge_list(place):
+        return place
     if not place.is_dir():
         return None
 
@@ -105,11 +108,14 @@ def edge_file(place: Path) -> Path | None:
         raise UserError(
             f"data.root: {place} holds several tables of edges ({_names(by_content)}); give each graph a folder."
         )
-    return by_content[0] if by_content else None
+    return next(iter(by_content), None)
 
 
 def is_edge_list(path: Path) -> bool:
-    """Whether a file is a table of edges: by its ending, the names of its columns, or two ids in every line."""
+    """Whether a file is a table of edges.
+
+    Its ending tells it, the names of its columns, or two ids in every line.
+    """
     if _holds_edges(path) or _stem(path) in EDGE_STEMS:
         return True
     if _suffix(path) not in SUFFIXES:
@@ -126,10 +132,11 @@ def is_edge_list(path: Path) -> bool:
 def read(place: Path, directed: bool, scaling: Scaling) -> Collection:
     """The graph of a table of edges, in a file or in a folder with other tables, all but edges optional.
 
-    Edges: the columns source and target (src, dst; from, to; …), else the first two. Nodes: nodes.csv or features.csv
-    (features, and columns id, label, split), features.npy; labels.csv (id, class or number), split.csv (id, split).
-    Tables without a column of ids list nodes in the order of their numbers. Ids are words or whole numbers, of any
-    size. Classes are numbers, -1 unknown, or names. `directed`: False adds the reverse of every edge.
+    Edges: the columns source and target (src, dst; from, to; …), else the first two. Nodes: nodes.csv or
+    features.csv (features, and columns id, label, split), features.npy; labels.csv (id, class or number),
+    split.csv (id, split). Tables without a column of ids list nodes in the order of their numbers. Ids are
+    words or whole numbers, of any size. Classes are numbers, -1 unknown, or names. `directed`: False adds the
+    reverse of every edge.
     Raises: UserError naming the file and its fault.
     """
     path = edge_file(place)
@@ -171,16 +178,20 @@ def assemble(
     Those of a table of their own go before those in a column of the table of nodes.
     Raises: UserError for ids that no node has.
     """
-    count = None if nodes.x is None else len(nodes.x)
+    count = None
+    if nodes.x is not None:
+        count = len(nodes.x)
     others = [*labels.by_id, *splits.by_id]
     ids = number_nodes([*edges.sources, *edges.targets], nodes.ids, count=count, others=others, where=where)
     links = torch.tensor([ids.numbers_of(edges.sources), ids.numbers_of(edges.targets)], dtype=torch.long)
     links, faults = _without_missing(links.reshape(2, -1), edges, bool(nodes.ids), where)
 
     x, notes = nodes.x, [*edges.notes, *nodes.notes, *ids.notes]
+    degree_columns = 0
     if x is None:
         x = default_features(links, ids.count, where, degrees)
-        notes.append(degree_note(where, x.shape[1]))
+        degree_columns = x.shape[1]
+        notes.append(degree_note(where, degree_columns))
     both_ways = links if directed else to_undirected(links)
     graph = make_graph(x, both_ways, where, scaling)
 
@@ -194,7 +205,7 @@ def assemble(
         notes=notes,
         passed_over=[*faults, *edge_faults(links)],
         node_ids=ids.names,
-        degrees=x.shape[1] if nodes.x is None else 0,
+        degrees=degree_columns,
     )
     return Collection(
         [graph], nodes=node_labels, splits=_splits(splits, ids, where), classes=classes, provenance=provenance
@@ -223,8 +234,12 @@ def node_table(columns: Mapping[str, Sequence[Any]], ids: Sequence[str], where: 
         notes.append(f"Columns of {where} that are no numbers are not read: {', '.join(text)}.")
     if label is not None:
         notes.append(f"The column {label} of {where} is the label, and no feature.")
+
+    x = None
+    if parts:
+        x = torch.cat(parts, 1)
     return NodeTable(
-        x=torch.cat(parts, 1) if parts else None,
+        x=x,
         ids=ids,
         labels=list(map(_text, columns.get(label, ()))),
         splits=list(map(_text, columns.get(split, ()))),
@@ -242,7 +257,9 @@ def _column_named(columns: Mapping[str, Any], names: Sequence[str]) -> str | Non
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    if value is None:
+        return ""
+    return str(value)
 
 
 def _edges(path: Path) -> EdgeTable:
@@ -299,7 +316,7 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
         return NodeTable(x=x)
 
     contents = sorted(folder.glob(f"*{CITATIONS[1]}"))
-    path = table_named(folder, NODE_STEMS) or (contents[0] if contents else None)
+    path = table_named(folder, NODE_STEMS) or next(iter(contents), None)
     if path is None:
         return NodeTable()
     table = read_table(path)
@@ -310,14 +327,15 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
         table = Table(path, table.rows, header)
     for number, cells in table.rows:
         if len(cells) != table.columns:
-            raise UserError(
-                f"data.root: {path} is not a table of numbers: line {number} has {len(cells)} cells of {table.columns}."
-            )
+            fault = f"line {number} has {len(cells)} cells of {table.columns}"
+            raise UserError(f"data.root: {path} is not a table of numbers: {fault}.")
 
     id_column = table.position(IDS)
     if id_column is None and not table.header:
         id_column = _ids_by_content(table, edge_ids)
-    ids = [] if id_column is None else table.cells(id_column)
+    ids = []
+    if id_column is not None:
+        ids = table.cells(id_column)
     for name, count in Counter(ids).items():
         if count > 1:
             raise UserError(f"data.root: {path} lists the id {name} {count} times. Each node has one row.")
@@ -335,14 +353,23 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
 def _ids_by_content(table: Table, edge_ids: set[str]) -> int | None:
     """The first column where it holds the ids of all edges, each once, and these are no numbers of rows."""
     cells = table.cells(0)
+    distinct = set(cells)
     rows = set(map(str, range(len(cells))))
-    if table.columns > 1 and not edge_ids <= rows and edge_ids <= set(cells) and len(set(cells)) == len(cells):
+    if table.columns == 1 or edge_ids <= rows:
+        return None
+    if edge_ids <= distinct and len(distinct) == len(cells):
         return 0
     return None
 
 
-def _without_missing(links: Tensor, edges: EdgeTable, has_table: bool, where: str) -> tuple[Tensor, list[PassedOver]]:
-    """Edges (2, E) without those that name a node that the table of nodes does not have, and an entry for these.
+def _without_missing(
+    links: Tensor,
+    edges: EdgeTable,
+    has_table: bool,
+    where: str,
+) -> tuple[Tensor, list[PassedOver]]:
+    """Edges (2, E) without those that name a node that the table of nodes does not have,
+    and an entry for these.
 
     Raises: UserError where most are such edges: the ids of the two tables are not the same.
     """
@@ -354,22 +381,26 @@ def _without_missing(links: Tensor, edges: EdgeTable, has_table: bool, where: st
     examples = [f"{edges.sources[row]}-{edges.targets[row]}" for row in rows[:MOST_EXAMPLES]]
     if len(rows) > links.shape[1] / 2:
         raise UserError(
-            f"data.root: {where}: {len(rows)} of {links.shape[1]} edges name a node that the table of nodes does not "
-            f"have ({', '.join(examples)}): its ids and those of the edges must be the same."
+            f"data.root: {where}: {len(rows)} of {links.shape[1]} edges name a node that the table of nodes "
+            f"does not have ({', '.join(examples)}): its ids and those of the edges must be the same."
         )
     reason = "an edge to a node that the table of nodes does not have"
     return links[:, ~is_missing], [PassedOver(reason=reason, kind="edge", count=len(rows), examples=examples)]
 
 
 def _labels(values: NodeValues, ids: NodeIds, where: str) -> tuple[Tensor | None, Sequence[str]]:
-    """Labels (N,) of nodes: classes, -1 unknown, and their names; or real numbers, NaN unknown. None: no labels."""
+    """Labels (N,) of nodes: classes, -1 unknown, and their names; or real numbers, NaN unknown.
+
+    None: no labels.
+    """
     if not values.source:
         return None, ()
     place = str(Path(where) / values.source)
     rows, classes = label_values(list(values.by_id.values()))
 
-    unknown = torch.nan if rows.is_floating_point() else -1
-    labels = torch.full((ids.count,), unknown, dtype=rows.dtype)
+    labels = torch.full((ids.count,), -1, dtype=rows.dtype)
+    if rows.is_floating_point():
+        labels.fill_(torch.nan)
     for node, label in zip(values.by_id, rows, strict=True):
         labels[ids.number_of(node, place)] = label
     return labels, classes
@@ -381,7 +412,9 @@ def label_values(texts: Sequence[str]) -> tuple[Tensor, Sequence[str]]:
     Whole numbers are classes that keep their values, however they are written.
     """
     present = list(filter(None, texts))
-    numeric = list(map(float, present)) if all(map(is_number, present)) else []
+    numeric = []
+    if all(map(is_number, present)):
+        numeric = list(map(float, present))
     if any(number == number and not number.is_integer() for number in numeric):
         return torch.tensor([float(text or "nan") for text in texts], dtype=torch.float64), ()
 
@@ -389,7 +422,10 @@ def label_values(texts: Sequence[str]) -> tuple[Tensor, Sequence[str]]:
     for text in texts:
         if numeric and text and float(text).is_integer():
             text = str(int(float(text)))
-        names.append({"class": text} if text else {})
+        name = {}
+        if text:
+            name = {"class": text}
+        names.append(name)
     numbering = numbers(names)
     classes = [row.get("class", -1) for row in numbering.numbers]
     return torch.tensor(classes), numbering.classes.get("class", [])
@@ -452,7 +488,7 @@ def table_named(folder: Path, stems: Sequence[str], suffixes: Sequence[str] = SU
     paths = exact or similar
     if len(paths) > 1:
         raise UserError(f"data.root: {folder} holds several tables of one kind ({_names(paths)}); keep one.")
-    return paths[0] if paths else None
+    return next(iter(paths), None)
 
 
 def _holds_edges(path: Path) -> bool:

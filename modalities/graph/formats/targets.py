@@ -12,7 +12,10 @@ from core.errors import UserError
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a collection's S graphs or N nodes; fields as in `Collection`, empty where there are none."""
+    """The labels of a collection's S graphs or N nodes.
+
+    Fields as in `Collection`, empty where there are none.
+    """
 
     graphs: Tensor | None = None
     nodes: Tensor | None = None
@@ -44,7 +47,9 @@ def read_labels(
     for number, (value, count) in enumerate(zip(values, counts, strict=True)):
         is_row = value is None or value.dim() < 2 or len(value) == 1
         if value is not None and (value.numel() != width or not is_row):
-            place = where if len(values) == 1 else f"{where}, graph {number}"
+            place = where
+            if len(values) > 1:
+                place = f"{where}, graph {number}"
             raise UserError(
                 f"{place}: {len(value)} labels for a graph of {count} nodes; give one a node or one in all."
             )
@@ -88,7 +93,10 @@ def graph_labels(values: Tensor, *, as_answers: bool = False) -> Labels:
 
 
 def node_labels(values: Tensor) -> Labels:
-    """Labels (N,) or (N, 1) of nodes: classes or real numbers; (N, T) of zeros and ones: several that may hold."""
+    """Labels (N,) or (N, 1) of nodes: classes or real numbers.
+
+    (N, T) of zeros and ones: several classes that may hold.
+    """
     if values.dim() == 2 and values.shape[1] == 1:
         values = values.squeeze(1)
     if values.dim() == 1 and not is_whole(values):
@@ -99,8 +107,8 @@ def node_labels(values: Tensor) -> Labels:
 
     if values.dim() == 2 and bool(((values == 0) | (values == 1)).all()):
         return Labels(nodes=values.float())
-    shape = tuple(values.shape)
-    return Labels(notes=[f"Labels of nodes of shape {shape} that are not 0 or 1 are left out: give one a node."])
+    fault = f"Labels of nodes of shape {tuple(values.shape)} that are not 0 or 1 are left out"
+    return Labels(notes=[f"{fault}: give one a node."])
 
 
 def as_classes(values: Tensor) -> tuple[Tensor, Sequence[str], list[str]]:
@@ -120,7 +128,8 @@ def as_classes(values: Tensor) -> tuple[Tensor, Sequence[str], list[str]]:
         return values, (), []
     distinct, numbers = values.unique(return_inverse=True)
     names = list(map(str, distinct.tolist()))
-    return numbers, names, [f"Labels from {smallest} to {largest} are numbered 0 to {len(names) - 1} in their order."]
+    change = f"are numbered 0 to {len(names) - 1} in their order"
+    return numbers, names, [f"Labels from {smallest} to {largest} {change}."]
 
 
 def is_whole(values: Tensor) -> bool:
@@ -139,5 +148,7 @@ def _of_nodes(values: Sequence[Tensor | None], counts: Sequence[int], where: str
 
     shape, rows = shapes.pop(), []
     for value, count in zip(values, counts, strict=True):
-        rows.append(torch.full((count, *shape), -1) if value is None else value)
+        if value is None:
+            value = torch.full((count, *shape), -1)
+        rows.append(value)
     return node_labels(torch.cat(rows))

@@ -51,7 +51,9 @@ class Table:
 
     def name(self, column: int) -> str:
         """A column's name, or its number."""
-        return self.header[column] if self.header else str(column)
+        if self.header:
+            return self.header[column]
+        return str(column)
 
     def cells(self, column: int) -> list[str]:
         return [cells[column] for _, cells in self.rows]
@@ -60,8 +62,8 @@ class Table:
 def read_table(path: Path, most: int | None = None, *, of_edges: bool = False) -> Table:
     """A table; lines that begin with `#` or `%` are remarks.
 
-    `most`: lines that are read, None: all. `of_edges`: words in a first line may be ids, as in "label,y", unless they
-    are names of both ends of an edge or stand over two columns of numbers.
+    `most`: lines that are read, None: all. `of_edges`: words in a first line may be ids, as in "label,y",
+    unless they are names of both ends of an edge or stand over two columns of numbers.
     Raises: UserError where the file is no text.
     """
     rows, delimiter = [], None
@@ -124,7 +126,9 @@ def _lines(path: Path) -> list[str]:
 def _delimiter(line: str) -> str:
     """The mark between cells: the most frequent comma, tab or semicolon of the first line, else blanks."""
     mark = max(DELIMITERS, key=line.count)
-    return mark if mark in line else " "
+    if mark in line:
+        return mark
+    return " "
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

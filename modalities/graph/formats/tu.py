@@ -43,8 +43,8 @@ def is_here(path: Path) -> bool:
 def read(path: Path, features: NodeFeatures = "auto", scaling: Scaling = "none") -> Collection:
     """The graphs of a TU data set.
 
-    `features`: "labels" (one-hot node labels), "attributes", or "both" side by side; "auto": labels where there are
-    some, as published, else attributes. Without either, one-hot degrees.
+    `features`: "labels" (one-hot node labels), "attributes", or "both" side by side; "auto": labels where
+    there are some, as published, else attributes. Without either, one-hot degrees.
     Labels: <name>_graph_labels.txt, else <name>_graph_attributes.txt, which are real numbers mostly.
     Raises: UserError naming the file and its fault.
     """

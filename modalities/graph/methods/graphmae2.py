@@ -1,8 +1,9 @@
-"""GraphMAE2: its latent prediction, official checkpoints (THUDM/GraphMAE2). Masks and features are GraphMAE's.
+"""GraphMAE2: its latent prediction, official checkpoints (THUDM/GraphMAE2). Masks and
+features are GraphMAE's.
 
-The latent's teacher is a running mean of the encoder, fed with every node. Options of official
-checkpoints are those of `modalities/graph/official.py`, and any remask_method, remask_rate, num_remasking, lam,
-momentum, delayed_ema_epoch (of `meta`, else the official default).
+The latent's teacher is a running mean of the encoder, fed with every node. Options of official checkpoints
+are those of `modalities/graph/official.py`, and any remask_method, remask_rate, num_remasking, lam, momentum,
+delayed_ema_epoch (of `meta`, else the official default).
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """GraphMAE of molecules: masks, targets, official checkpoints (THUDM/GraphMAE, folder chem).
 
-Options of the official constructors. T: read from the tensors; M: from `meta`, else the official default counts.
+Options of the official constructors. T: read from the tensors; M: from `meta`, else the
+official default counts.
 
 | option | read | loaded |
 |---|---|---|

@@ -21,7 +21,10 @@ MaskToken = Literal["none", "learned", "idle"]
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes for a decoder: `values` (n, H) of the nodes `rows` (n,), ascending; the codes of all others are zero."""
+    """Codes for a decoder: `values` (n, H) of the nodes `rows` (n,), ascending.
+
+    The codes of all other nodes are zero.
+    """
 
     values: Tensor
     rows: Tensor
@@ -32,7 +35,10 @@ class Codes:
         return x.new_zeros(self.nodes, *x.shape[1:]).index_copy(0, self.rows, x)
 
     def readable(self, edges: EdgeIndex) -> tuple[EdgeIndex, Tensor]:
-        """The edges that start at these nodes, sources numbered in their order, and a flag for each edge (E,)."""
+        """The edges that start at these nodes, and a flag for each edge (E,).
+
+        Sources are numbered in the order of `rows`.
+        """
         number = torch.full((self.nodes,), -1, device=self.rows.device)
         number = number.index_copy(0, self.rows, torch.arange(len(self.rows), device=self.rows.device))
         source = number[edges.source]
@@ -49,10 +55,11 @@ def into(edges: EdgeIndex, nodes: Tensor) -> tuple[EdgeIndex, Tensor]:
 
 
 class GraphDecoder(Decoder):
-    """Linear bridge without bias; codes at `query.remask` erased again; then `decode`, over the layout's own edges.
+    """Linear bridge without bias; codes at `query.remask` erased again; then `decode`, over
+    the layout's own edges.
 
-    The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token` "learned",
-    GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
+    The bridge is computed for nodes that stay, unless erased codes are a learned vector (`mask_token`
+    "learned", GraphMAE2; "idle": it is there, but codes are erased to zero, GraphMAE2's "fixed").
     `gain`: of the bridge's and the vector's Xavier-normal start; None: a linear layer's usual one, and zero.
     `width`: of the latent, `inner`: of codes. `input_layers`: the bridge reads the outputs of so many encoder
     layers side by side, all of that width (the official `concat_hidden`); 1: the latent alone.
@@ -69,9 +76,13 @@ class GraphDecoder(Decoder):
     ):
         super().__init__()
         self.dim, self.has_token = out, mask_token == "learned"
-        self.taps = tuple(f"layer{i}" for i in range(input_layers)) if input_layers > 1 else ()
+        self.taps: tuple[str, ...] = ()
+        if input_layers > 1:
+            self.taps = tuple(f"layer{i}" for i in range(input_layers))
         self.bridge = nn.Linear(width * input_layers, inner, bias=False)
-        self.mask_token = None if mask_token == "none" else nn.Parameter(torch.zeros(1, inner))
+        self.mask_token = None
+        if mask_token != "none":
+            self.mask_token = nn.Parameter(torch.zeros(1, inner))
         if gain is not None:
             nn.init.xavier_normal_(self.bridge.weight, gain=gain)
             if self.mask_token is not None:
@@ -81,7 +92,10 @@ class GraphDecoder(Decoder):
         self, latent: Latent, layout: Layout, queries: Mapping[str, Query], context: Mapping[str, Latent]
     ) -> dict[str, Tensor]:
         # The latent is read once per query: a shared read would add up its gradients in another order.
-        return {name: self.predict(self.read(latent), layout, query)[None] for name, query in queries.items()}
+        features = {}
+        for name, query in queries.items():
+            features[name] = self.predict(self.read(latent), layout, query)[None]
+        return features
 
     def read(self, latent: Latent) -> Tensor:
         """The input of the bridge, (N, width · input_layers)."""
@@ -92,7 +106,9 @@ class GraphDecoder(Decoder):
     def predict(self, latent: Tensor, layout: Layout, query: Query) -> Tensor:
         """latent (N, W) -> features (M, D) at the nodes of the query."""
         everywhere = torch.arange(layout.count, device=latent.device)
-        nodes = everywhere if query.rows is None else query.rows.index[0]
+        nodes = everywhere
+        if query.rows is not None:
+            nodes = query.rows.index[0]
         if query.remask is None:
             return self.decode(Codes(self.codes(latent), everywhere, layout.count), layout, nodes)
 
@@ -116,8 +132,8 @@ class GraphDecoder(Decoder):
 class GATDecoder(GraphDecoder):
     """GAT layers. The last has no norm, activation or residual, and sums codes before it projects them.
 
-    Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide projection is
-    computed once for every node of the query, and nothing at all for erased ones.
+    Attention needs of a code only its product with two vectors; Σ a (W h) = W Σ a h, so that the wide
+    projection is computed once for every node of the query, and nothing at all for erased ones.
     `depth` > 1: layers of `hidden` width and `hidden_heads` come first, over all nodes, with residual, norm
     and activation as in the encoder.
     Source: THUDM/GraphMAE (depth 1), THUDM/GraphMAE2.
@@ -155,7 +171,8 @@ class GATDecoder(GraphDecoder):
 
     def decode(self, codes: Codes, layout: Layout, nodes: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            h = layer(dropout(codes.spread(codes.values), self.feat_drop, self.training), EdgeIndex.of(layout))
+            h = dropout(codes.spread(codes.values), self.feat_drop, self.training)
+            h = layer(h, EdgeIndex.of(layout))
             codes = Codes(h, torch.arange(layout.count, device=h.device), layout.count)
 
         last = self.layers[-1]
@@ -176,7 +193,9 @@ class GATDecoder(GraphDecoder):
         """(E, heads) of the last layer, before dropout."""
         last = self.layers[-1]
         weight = last.linear.weight.unflatten(0, (last.heads, -1))  # (K, D, H)
-        both = torch.cat([(a[0, :, :, None] * weight).sum(1) for a in (last.sender, last.receiver)])  # (2K, H)
+        sender = (last.sender[0, :, :, None] * weight).sum(1)
+        receiver = (last.receiver[0, :, :, None] * weight).sum(1)
+        both = torch.cat([sender, receiver])  # (2K, H)
         sent, received = codes.spread(F.linear(codes.values, both)).split(last.heads, 1)
         logits = sent[edges.source] + received[nodes][edges.row]
         return edge_softmax(F.leaky_relu(logits, last.slope), edges)
@@ -228,7 +247,8 @@ class GCNDecoder(GraphDecoder):
 
 
 class GINDecoder(GraphDecoder):
-    """One GIN layer without outer norm and activation; the norm inside its MLP is over all nodes, of the query or not.
+    """One GIN layer without outer norm and activation; the norm inside its MLP is over all
+    nodes, of the query or not.
 
     The MLP's first layer, being linear, is applied to the codes before they are summed.
     Source: THUDM/GraphMAE (graph level).
@@ -262,11 +282,16 @@ class GINDecoder(GraphDecoder):
         summed = neighbour_sum(mapped, codes.readable(edges)[0])
         summed = (1 + self.eps) * self_codes + summed + self.mlp.linear1.bias
         hidden = self.mlp.activation(self.mlp.norm(summed))
-        return self.mlp.linear2(hidden[nodes] if self.all_rows else hidden)
+        if self.all_rows:
+            hidden = hidden[nodes]
+        return self.mlp.linear2(hidden)
 
 
 class MLPDecoder(GraphDecoder):
-    """Linear, PReLU, dropout, linear, of each node's code. Goes with masker.remask=none. Source: THUDM/GraphMAE."""
+    """Linear, PReLU, dropout, linear, of each node's code. Goes with masker.remask=none.
+
+    Source: THUDM/GraphMAE.
+    """
 
     def __init__(self, width: int, features: int, inner: int, drop: float = 0.2, input_layers: int = 1):
         super().__init__(width, inner, features, input_layers=input_layers)
@@ -293,7 +318,10 @@ class LinearDecoder(GraphDecoder):
 
 
 class BondDecoder(GraphDecoder):
-    """Activation, bridge, erased again, one molecule convolution to atom types. Source: THUDM/GraphMAE (chem)."""
+    """Activation, bridge, erased again, one molecule convolution to atom types.
+
+    Source: THUDM/GraphMAE (chem).
+    """
 
     def __init__(self, width: int, inner: int):
         super().__init__(width, inner, ATOM_TYPES)

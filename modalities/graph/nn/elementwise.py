@@ -17,8 +17,8 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
 def kept(shape: tuple[int, ...], share: float, dtype: torch.dtype) -> Tensor:
     """The factors of dropout: 0 at `share` of the entries, 1 / (1 − share) elsewhere. On the CPU.
 
-    One whole random word serves four elements: a Bernoulli draw each takes ten times as long. `share` is rounded to
-    2⁻¹⁶, and the mean is kept for the rounded one.
+    One whole random word serves four elements: a Bernoulli draw each takes ten times as long. `share` is
+    rounded to 2⁻¹⁶, and the mean is kept for the rounded one.
     """
     count, level = torch.Size(shape).numel(), _level(share)
     words = torch.empty(-(-count * BITS // 64), dtype=torch.long).random_(-(2**63), None)
@@ -42,7 +42,7 @@ class PReLU(nn.PReLU):
 
 
 class _PReLU(torch.autograd.Function):
-    """The weight's gradient Σ grad · min(x, 0) is summed at once: torch writes its terms down first, slowly."""
+    """The weight's gradient Σ grad · min(x, 0) is summed at once; torch, slower, writes its terms down first."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:

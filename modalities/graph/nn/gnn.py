@@ -25,9 +25,9 @@ from modalities.graph.nn.message_passing import EdgeIndex
 class GNNEncoder(Encoder):
     """Layers one after another over every node, hidden ones as a learned vector.
 
-    The latent is the last layer's output, which is probed and exported. Decoders that read several layers (the
-    official `concat_hidden`) get the others as taps: the official `embed`, too, returns the last layer alone.
-    `token`: the learned vector's start.
+    The latent is the last layer's output, which is probed and exported. Decoders that read several layers
+    (the official `concat_hidden`) get the others as taps: the official `embed`, too, returns the last layer
+    alone. `token`: the learned vector's start.
     Shapes: EncoderInput (1, N, C) -> Latent (1, N, D). Taps: "layer0", ….
     """
 
@@ -61,7 +61,8 @@ class GNNEncoder(Encoder):
 class GAT(GNNEncoder):
     """`depth` GAT layers, all of one width split over `heads`.
 
-    The last layer has heads, norm and activation like the others; a single layer has no activation (as published).
+    The last layer has heads, norm and activation like the others; a single layer has no
+    activation (as published).
     Source: THUDM/GraphMAE; residual="unequal", token="xavier": THUDM/GraphMAE2.
     """
 
@@ -80,7 +81,8 @@ class GAT(GNNEncoder):
         token: TokenStart = "zero",
     ):
         super().__init__(features, width, depth, feat_drop, token)
-        activation = "none" if depth == 1 else activation
+        if depth == 1:
+            activation = "none"
         self.layers = nn.ModuleList(
             GATLayer(size, width, heads, attn_drop, slope, residual, norm, activation)
             for size in input_sizes(features, width, depth)
@@ -107,7 +109,8 @@ class DotGAT(GNNEncoder):
         token: TokenStart = "zero",
     ):
         super().__init__(features, width, depth, feat_drop, token)
-        activation = "none" if depth == 1 else activation
+        if depth == 1:
+            activation = "none"
         self.layers = nn.ModuleList(
             DotGATLayer(size, width, heads, attn_drop, residual, norm, activation)
             for size in input_sizes(features, width, depth)
@@ -164,7 +167,8 @@ class GIN(GNNEncoder):
 
 
 class PyGEncoder(Encoder):
-    """Any module with forward(x, edge_index), of torch_geometric say, as it is; it gets one self-loop per node.
+    """Any module with forward(x, edge_index), of torch_geometric say, as it is; it gets
+    one self-loop per node.
 
     `module` maps (N, features) to (N, width). Modules that add self-loops themselves should be told not to.
     """

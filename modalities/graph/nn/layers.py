@@ -31,7 +31,8 @@ class MaskedInput(nn.Module):
     def forward(self, inputs: EncoderInput, drop: float = 0.0) -> Tensor:
         """(N, C), dense."""
         x = inputs.content[0]
-        x = to_dense(x, self.features) if x.dim() == 3 else x
+        if x.dim() == 3:
+            x = to_dense(x, self.features)
         if inputs.erased is not None:
             x = torch.where(inputs.erased[0][:, None], self.mask_token, x)
         return dropout(x, drop, self.training)
@@ -65,8 +66,8 @@ class MaskedInput(nn.Module):
 class GraphLayer(nn.Module, ABC):
     """f = W h, passed along the links by `aggregate`: out = activation(norm(aggregate(f) + residual)).
 
-    `residual`: "identity", h itself or a linear map of it where widths differ (GraphMAE); "unequal", that linear
-    map alone (GraphMAE2).
+    `residual`: "identity", h itself or a linear map of it where widths differ (GraphMAE); "unequal", that
+    linear map alone (GraphMAE2).
     Shapes: h (N, C) -> (N, width).
     """
 
@@ -80,8 +81,9 @@ class GraphLayer(nn.Module, ABC):
     ):
         super().__init__()
         self.linear = nn.Linear(features, width, bias=False)
-        needs_linear = residual != "none" and features != width
-        self.residual = nn.Linear(features, width, bias=False) if needs_linear else None
+        self.residual = None
+        if residual != "none" and features != width:
+            self.residual = nn.Linear(features, width, bias=False)
         self.is_identity = residual == "identity" and features == width
         self.norm, self.activation = make_norm(norm, width), make_activation(activation)
 
@@ -112,10 +114,11 @@ class GraphLayer(nn.Module, ABC):
 
 
 class GATLayer(GraphLayer):
-    """Attention over a node's incoming edges: softmax of LeakyReLU(s·f_from + r·f_to), f = W h; heads side by side.
+    """Attention over a node's incoming edges: softmax of LeakyReLU(s·f_from + r·f_to), f = W
+    h; heads side by side.
 
-    out = activation(norm(Σ a f + bias + residual)); feature dropout comes before W and the residual, attention dropout
-    after the softmax. Initialised Xavier normal with gain √2.
+    out = activation(norm(Σ a f + bias + residual)); feature dropout comes before W and the residual,
+    attention dropout after the softmax. Initialised Xavier normal with gain √2.
     Shapes: h (N, C) -> (N, heads · D). Source: THUDM/GraphMAE (own layer; torch_geometric's differs).
     """
 
@@ -136,8 +139,10 @@ class GATLayer(GraphLayer):
         self.receiver = nn.Parameter(torch.empty(1, heads, width // heads))
         self.bias = nn.Parameter(torch.zeros(width))
 
-        maps = () if self.residual is None else (self.residual.weight,)
-        for weight in (self.linear.weight, self.sender, self.receiver, *maps):
+        weights = [self.linear.weight, self.sender, self.receiver]
+        if self.residual is not None:
+            weights.append(self.residual.weight)
+        for weight in weights:
             nn.init.xavier_normal_(weight, gain=2**0.5)
 
     def aggregate(self, f: Tensor, edges: EdgeIndex) -> Tensor:
@@ -223,7 +228,8 @@ class Mlp(nn.Module):
 
 
 class GINLayer(nn.Module):
-    """MLP((1 + ε) h + Σ over incoming edges h), then norm, activation, residual; ε is a constant, zero as published.
+    """MLP((1 + ε) h + Σ over incoming edges h), then norm, activation, residual; ε is a
+    constant, zero as published.
 
     A node's self-loop is one of its edges: it counts twice, as published. `bare`: neither norm nor activation
     follow the MLP, which keeps its inner ones.
@@ -241,16 +247,21 @@ class GINLayer(nn.Module):
         super().__init__()
         self.register_buffer("eps", torch.zeros(1))
         self.mlp = Mlp(features, width, width, norm, activation)
-        self.norm = make_norm("none" if bare else norm, width)
-        self.activation = make_activation("none" if bare else activation)
-        self.residual = nn.Linear(features, width, bias=False) if residual and features != width else None
+        if bare:
+            norm, activation = "none", "none"
+        self.norm, self.activation = make_norm(norm, width), make_activation(activation)
+        self.residual = None
+        if residual and features != width:
+            self.residual = nn.Linear(features, width, bias=False)
         self.is_identity = residual and features == width
 
     def forward(self, h: Tensor, edges: EdgeIndex) -> Tensor:
         out = self.activation(self.norm(self.mlp((1 + self.eps) * h + neighbour_sum(h, edges))))
         if self.residual is not None:
             return out + self.residual(h)
-        return out + h if self.is_identity else out
+        if self.is_identity:
+            return out + h
+        return out
 
 
 NORMS = {"none": nn.Identity, "identity": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}

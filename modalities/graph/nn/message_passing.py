@@ -1,7 +1,7 @@
 """Message passing: softmax over a node's incoming edges, weighted sums of its neighbours.
 
-On a CPU sums run through `embedding_bag`, which multiplies and adds without ever holding one message per edge; four
-to six times faster than gather and `index_add`, which is what other devices do.
+On a CPU sums run through `embedding_bag`, which multiplies and adds without ever holding one message per
+edge; four to six times faster than gather and `index_add`, which is what other devices do.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from core.tokens import Layout
 class EdgeIndex:
     """Edges into `rows` of all nodes: `source` (E,), `row` (E,) ascending: which row an edge ends in.
 
-    `nodes`: how many nodes messages come from; `rows`: how many rows receive. Sources and rows may be numbered apart.
+    `nodes`: how many nodes messages come from; `rows`: how many rows receive. Sources and rows
+    may be numbered apart.
     """
 
     source: Tensor

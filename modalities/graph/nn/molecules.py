@@ -41,15 +41,17 @@ class BondConv(nn.Module):
     def _count(kind: Tensor, edges: EdgeIndex, kinds: int) -> Tensor:
         """(R, kinds): how many edges of each kind a row has."""
         counts = torch.zeros(edges.rows * kinds, device=kind.device)
-        return counts.index_add(0, edges.row * kinds + kind, torch.ones_like(kind, dtype=counts.dtype)).view(-1, kinds)
+        ones = torch.ones_like(kind, dtype=counts.dtype)
+        return counts.index_add(0, edges.row * kinds + kind, ones).view(-1, kinds)
 
 
 class MoleculeGIN(Encoder):
     """Atom type and chirality embeddings, then `depth` convolutions with batch norm, ReLU between them.
 
-    A hidden atom is type 119, chirality 0. `jump`: the latent is the last layer's output, or the sum or maximum
-    over the embedding and all layers' outputs (the official `JK`).
-    Shapes: EncoderInput (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source: THUDM/GraphMAE, folder chem.
+    A hidden atom is type 119, chirality 0. `jump`: the latent is the last layer's output, or the sum or
+    maximum over the embedding and all layers' outputs (the official `JK`).
+    Shapes: EncoderInput (1, N, 2) long -> Latent (1, N, D). Taps: "layer0", …. Source:
+    THUDM/GraphMAE, folder chem.
     """
 
     masking = "replace"
@@ -79,7 +81,9 @@ class MoleculeGIN(Encoder):
 
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             h = norm(conv(neighbour_sum(outs[-1], links), inputs.layout.edge_content, links))
-            outs.append(F.dropout(h if i == self.depth - 1 else F.relu(h), self.drop, self.training))
+            if i < self.depth - 1:
+                h = F.relu(h)
+            outs.append(F.dropout(h, self.drop, self.training))
 
         tapped = {f"layer{i}": out[None] for i, out in enumerate(outs[1:]) if f"layer{i}" in taps}
         return Latent(self._joined(outs)[None], inputs.layout, rows=inputs.rows, taps=tapped)
@@ -88,4 +92,6 @@ class MoleculeGIN(Encoder):
         if self.jump == "last":
             return outs[-1]
         stacked = torch.stack(outs)
-        return stacked.sum(0) if self.jump == "sum" else stacked.max(0).values
+        if self.jump == "sum":
+            return stacked.sum(0)
+        return stacked.max(0).values

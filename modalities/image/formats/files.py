@@ -35,8 +35,8 @@ def extensions() -> tuple[str, ...]:
 def read_picture(content: bytes, suffix: str) -> Picture:
     """The first picture of a file, upright, in its own number of channels; `suffix` is for messages.
 
-    The pages of a TIFF are channels (`tiff`). Of an animation it is the first frame. Palettes, CMYK and the like
-    become red, green and blue. Raises: BadSample.
+    The pages of a TIFF are channels (`tiff`). Of an animation it is the first frame. Palettes, CMYK and the
+    like become red, green and blue. Raises: BadSample.
     """
     try:
         with warnings.catch_warnings():

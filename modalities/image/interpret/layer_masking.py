@@ -39,9 +39,9 @@ class Region:
 class LayerMasking(nn.Module):
     """A classifier whose logits do not depend on hidden pixels, nor (much) on the shape of the hidden region.
 
-    `rule`: the values that a convolution reads at removed positions: "fill" (the method), "zero", or "coverage"
-    (zeros, divided by the share of the window that stays). The network must be in eval mode; its weights are
-    shared, not copied.
+    `rule`: the values that a convolution reads at removed positions: "fill" (the method), "zero", or
+    "coverage" (zeros, divided by the share of the window that stays). The network must be in eval mode; its
+    weights are shared, not copied.
 
     Shapes: images (B, C, H, W), normalised for the network, hidden (B, H, W) bool -> the network's output.
     Raises: UserError where the network cannot be traced or has a layer without a rule.
@@ -106,11 +106,14 @@ class _Interpreter(fx.Interpreter):
         self.outputs: dict[str, Any] = {}
 
     def call_module(self, target: str, args: tuple, kwargs: dict) -> Any:
-        layer = self.fetch_attr(target)
-        output = _apply(layer, args[0], self.rule, target) if _has_region(args) else layer(*args, **kwargs)
+        self.outputs[target] = self._output(target, args, kwargs)
+        return self.outputs[target]
 
-        self.outputs[target] = output
-        return output
+    def _output(self, target: str, args: tuple, kwargs: dict) -> Any:
+        layer = self.fetch_attr(target)
+        if _has_region(args):
+            return _apply(layer, args[0], self.rule, target)
+        return layer(*args, **kwargs)
 
     def call_function(self, target: Callable, args: tuple, kwargs: dict) -> Any:
         if not _has_region(args):
@@ -182,7 +185,9 @@ def _convolve(layer: nn.Conv2d, x: Region, rule: str) -> Region:
     keep = F.max_pool2d(x.keep, layer.kernel_size, **window)
 
     if rule != "coverage":
-        times = layer.kernel_size[-1] if rule == "fill" else 0
+        times = 0
+        if rule == "fill":
+            times = layer.kernel_size[-1]
         return Region(layer(fill(x.values, x.keep, times)) * keep, keep)
 
     height, width = layer.kernel_size
@@ -210,13 +215,19 @@ def _add(a: Any, b: Any) -> Region:
         keep = a.keep * b.keep
         return Region((a.values + b.values) * keep, keep)
 
-    region, term = (a, b) if isinstance(a, Region) else (b, a)
+    region, term = _region_first(a, b)
     return Region(region.values + term, region.keep)
+
+
+def _region_first(a: Any, b: Any) -> tuple[Region, Any]:
+    if isinstance(a, Region):
+        return a, b
+    return b, a
 
 
 def _scale(a: Any, b: Any) -> Region:
     """Squeeze-excite: a region times factors that hold for all of it."""
-    region, factor = (a, b) if isinstance(a, Region) else (b, a)
+    region, factor = _region_first(a, b)
     if isinstance(factor, Region):
         raise _no_rule("a product of two maps")
     return Region(region.values * factor, region.keep)

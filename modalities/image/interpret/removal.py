@@ -1,7 +1,7 @@
 """The parts of pictures that a trained classifier relies on: removal curves and LIME.
 
-A classifier is any `classify(images, hidden) -> logits`: a `LayerMasking`, or a network with the removed parts
-painted over (`paint_over`), for comparison. Parts are segments: a map (H, W) of numbers 0 … S − 1.
+A classifier is any `classify(images, hidden) -> logits`: a `LayerMasking`, or a network with the removed
+parts painted over (`paint_over`), for comparison. Parts are segments: a map (H, W) of numbers 0 … S − 1.
 
     network = timm.create_model("resnet50", pretrained=True).eval()
     segments = square_segments((224, 224), 16)

@@ -1,4 +1,5 @@
-"""MAE: official checkpoints (facebookresearch/mae), pre-trained or fine-tuned. Its parts are the generic ones.
+"""MAE: official checkpoints (facebookresearch/mae), pre-trained or fine-tuned. Its
+parts are the generic ones.
 
 Options of its `MaskedAutoencoderViT` and of its classifier `VisionTransformer`:
 - of the tensors: patch_size, in_chans, embed_dim, depth, mlp_ratio, qkv_bias, decoder_embed_dim, decoder_depth,

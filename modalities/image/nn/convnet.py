@@ -19,15 +19,15 @@ class ConvNet(Encoder):
     """A network of timm, `backbone`, with its own names and weights, run on visible patches alone.
 
     `stride`: its total stride, which divides the tokenizer's `patch`; 8 and 16 by dilation, where the network
-    can. `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on, of
-    each stride the last; layers behind them are exported and not trained.
-    `hidden`: hidden patches are "absent", or "zeroed", which is the paper's ablation, for comparison: zeros in an
-    ordinary network, which sees their edges, its biases there, and counts them in its statistics.
+    can. `options`: its further arguments ({"drop_path_rate": 0.2}). Used are the maps of strides from 4 on,
+    of each stride the last; layers behind them are exported and not trained.
+    `hidden`: hidden patches are "absent", or "zeroed", which is the paper's ablation, for comparison: zeros
+    in an ordinary network, which sees their edges, its biases there, and counts them in its statistics.
 
     Shapes: (B, V, h, w, C) of V visible patches -> Latent pyramid, coarsest first, features (B, V·s², width).
     Of all rows (`unmasked`, `replace_masked`) it makes maps of all positions, zero at hidden ones.
-    Raises: UserError for unsuitable networks, and where samples differ in the number of visible patches or have
-    none.
+    Raises: UserError for unsuitable networks, and where samples differ in the number of
+    visible patches or have none.
     Source: keyu-tian/SparK (masked dense maps; equal numbers).
     """
 
@@ -47,11 +47,13 @@ class ConvNet(Encoder):
         if hidden not in ("absent", "zeroed"):
             raise UserError(f"method.encoder.hidden={hidden} is unknown; choose absent or zeroed.")
         if len(patch) != 2:
-            raise IncompatibleError(f"method.encoder (ConvNet) needs tokens with axes=2; these have axes={len(patch)}.")
+            axes = len(patch)
+            raise IncompatibleError(f"method.encoder (ConvNet) needs tokens with axes=2; these have axes={axes}.")
         if any(side % stride for side in patch):
             raise UserError(
                 f"method.encoder.stride={stride} does not divide the patches {list(patch)} that are hidden: "
-                f"set modality.patch={[stride, stride]}, or method.encoder.stride to 8 or 16 where the network can."
+                f"set modality.patch={[stride, stride]}, "
+                "or method.encoder.stride to 8 or 16 where the network can."
             )
 
         self.normalise, self.patch, self.channels, self.hidden = normalise, tuple(patch), channels, hidden
@@ -64,13 +66,15 @@ class ConvNet(Encoder):
 
     @property
     def provides(self) -> dict:
-        norms = {type(layer).__name__ for layer in self.network.modules() if "Norm" in type(layer).__name__}
-        batch = any(name.startswith(("BatchNorm", "SyncBatchNorm", "FrozenBatchNorm")) for name in norms)
+        norm = "layer"
+        for layer in self.network.modules():
+            if type(layer).__name__.startswith(("BatchNorm", "SyncBatchNorm", "FrozenBatchNorm")):
+                norm = "batch"
         return {
             "width": self.embed_dim,
             "widths": list(self.scales.widths),
             "stride": self.scales.strides[0],
-            "norm": "batch" if batch else "layer",
+            "norm": norm,
         }
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -82,7 +86,9 @@ class ConvNet(Encoder):
 
     def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
         rows, grid = self._visible_rows(inputs), inputs.layout.grid
-        content = inputs.content if inputs.erased is None else rows.gather(inputs.content)
+        content = inputs.content
+        if inputs.erased is not None:
+            content = rows.gather(content)
         x = self.normalise(content).to(next(self.network.parameters()).dtype)
 
         latent = None
@@ -119,18 +125,21 @@ class ConvNet(Encoder):
 
     def _visible_rows(self, inputs: EncoderInput) -> Rows | None:
         """The visible patches; None where nothing is hidden."""
-        rows = inputs.rows if inputs.erased is None else Rows.from_mask(~inputs.erased)
+        rows = inputs.rows
+        if inputs.erased is not None:
+            rows = Rows.from_mask(~inputs.erased)
         if rows is None:
             return None
 
         if rows.valid is not None:
             raise UserError(
-                "method.encoder (ConvNet) needs the same number of visible patches in every image of a batch, "
-                "and at least one: choose a masker that hides an exact number (core.maskers.RandomMasker)."
+                "method.encoder (ConvNet) needs the same number of visible patches in every image "
+                "of a batch, and at least one: choose a masker that hides an exact number (core.maskers.RandomMasker)."
             )
         if not rows.count:
+            rows_of_grid, columns = inputs.layout.grid
             raise UserError(
-                f"method.masker leaves nothing visible of {inputs.layout.grid[0]}x{inputs.layout.grid[1]} patches: "
+                f"method.masker leaves nothing visible of {rows_of_grid}x{columns} patches: "
                 "lower method.masker.ratio, or take larger images (modality.size) or smaller patches."
             )
         return rows

@@ -51,7 +51,9 @@ class Scales:
 
 
 def unsupported(backbone: str, layer: str, reason: str) -> UserError:
-    place = f"layer {layer}: " if layer else ""
+    place = ""
+    if layer:
+        place = f"layer {layer}: "
     return UserError(
         f"method.encoder.backbone={backbone} cannot be trained on visible patches alone: {place}{reason}\n"
         f"Suitable ones, among others: {SUITABLE}."

@@ -77,9 +77,10 @@ class PyAVVideo(Video):
 
     Decodes in one thread and applies quarter turns and mirroring.
 
-    A frame is identified by its time stamp; where that frame is not decoded, no other takes its place. Where
-    time stamps or key frames cannot be trusted (AVI, MPEG-TS, …) decoded frames are counted from the first
-    one on. Behind a gap in an MPEG-TS decoding starts anew, and what cannot be decoded exactly is a lost frame.
+    A frame is identified by its time stamp; where that frame is not decoded, no other takes its place.
+    Where time stamps or key frames cannot be trusted (AVI, MPEG-TS, …) decoded frames are counted from
+    the first one on. Behind a gap in an MPEG-TS decoding starts anew, and what cannot be decoded
+    exactly is a lost frame.
 
     The film is the stream that has most frames: pictures of a cover and the like are passed over.
     """
@@ -215,7 +216,9 @@ class PyAVVideo(Video):
 
         self._reopen()
         for number, frame in enumerate(self._decode_all()):
-            yield (frame.pts if stamped else number), frame
+            if stamped:
+                number = frame.pts
+            yield number, frame
 
     def _walk_transport(self, gaps: Sequence[Gap]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames of an MPEG-TS by number, from its start, as far as they are decoded exactly.
@@ -247,7 +250,7 @@ class PyAVVideo(Video):
                 yield number, frame
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
-        """Frames from the container's position on, without the incomplete last one of a file that was cut off."""
+        """Frames from the container's position on, without the incomplete last one of a file cut off."""
         for packet in self._container.demux(self._stream):
             if not packet.is_corrupt:
                 yield from packet.decode()
@@ -262,7 +265,9 @@ class PyAVVideo(Video):
             if packet.is_corrupt:
                 continue
             if codec.name in MARKED:
-                codec.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
+                codec.skip_frame = "NONREF"
+                if packet.pts in times:
+                    codec.skip_frame = "DEFAULT"
             for frame in packet.decode():
                 yield frame.pts, frame
 
@@ -291,7 +296,9 @@ class PyAVVideo(Video):
 
         picture = frame.to_ndarray()
         matrix = frame.side_data.get("DISPLAYMATRIX")
-        return picture if matrix is None else _upright(picture, np.frombuffer(matrix, np.int32))
+        if matrix is None:
+            return picture
+        return _upright(picture, np.frombuffer(matrix, np.int32))
 
 
 class DecordVideo(Video):
@@ -361,7 +368,9 @@ def _decoder_errors(decoder: str, *kinds: type[Exception]) -> Iterator[None]:
 def _container(source: str | Path | bytes) -> InputContainer:
     """The file opened by FFmpeg. Raises BadSample where it cannot, or where nothing in it can be decoded."""
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        file: io.BytesIO | str = str(source)
+        if isinstance(source, bytes):
+            file = io.BytesIO(source)
         container = av.open(file, **LENIENT)
     except av.error.InvalidDataError as error:
         raise BadSample(f"FFmpeg cannot open it ({error.strerror}): {diagnosis(source)}") from error
@@ -415,4 +424,9 @@ def _upright(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     if abs(matrix[1]) > abs(matrix[0]):  # a quarter turn
         picture = picture.swapaxes(0, 1)
         x, y = matrix[3], matrix[1]
-    return picture[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+    if y < 0:
+        picture = picture[::-1]
+    if x < 0:
+        picture = picture[:, ::-1]
+    return picture

@@ -32,7 +32,7 @@ class Gap(NamedTuple):
 
 def gaps(source: str | Path | bytes, stream: int) -> list[Gap]:
     """The gaps of one stream by its number (PID), in order; none where the file is no transport stream."""
-    content = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(source, np.uint8, "r")
+    content = _content(source)
     length, start = _framing(content)
     if length == 0:
         return []
@@ -55,6 +55,12 @@ def gaps(source: str | Path | bytes, stream: int) -> list[Gap]:
         is_join = is_start and any(previous < table <= row for table in table_breaks)
         result.append(Gap(start + int(row) * length, in_frame=not is_start, is_join=is_join))
     return result
+
+
+def _content(source: str | Path | bytes) -> np.ndarray:
+    if isinstance(source, bytes):
+        return np.frombuffer(source, np.uint8)
+    return np.memmap(source, np.uint8, "r")
 
 
 def _framing(content: np.ndarray) -> tuple[int, int]:
@@ -82,8 +88,8 @@ def _breaks(heads: np.ndarray, streams: np.ndarray, stream: int) -> list[int]:
 def pieces(packets: Iterable[Packet], gaps: Sequence[Gap], notices_loss: bool) -> Iterator[tuple[list[Packet], bool]]:
     """The frames between gaps, as packets, without those that a gap cut; whether a piece begins at a join.
 
-    `notices_loss`: the decoder notices that the end of a frame is missing. Where it does not, the frame before a
-    gap is left out too.
+    `notices_loss`: the decoder notices that the end of a frame is missing. Where it does not, the frame
+    before a gap is left out too.
     """
     piece: list[Packet] = []
     position, number, is_joined = 0, 0, False
@@ -108,7 +114,8 @@ def pieces(packets: Iterable[Packet], gaps: Sequence[Gap], notices_loss: bool) -
 
 
 def decode_exactly(codec: VideoCodecContext, packets: Sequence[Packet]) -> Iterator[VideoFrame | None]:
-    """The frames of a piece that are decoded without error, as are those they refer to; None where any is lost.
+    """The frames of a piece that are decoded without error, as are those they refer to;
+    None where any is lost.
 
     `codec` must treat errors as such (`err_detect=explode`); it is flushed at the end.
     """

@@ -146,11 +146,13 @@ def _clip_size(state: State, settings: Mapping[str, Any], patch: list[int]) -> l
     rows, slots = state["pos_embed"].shape[1], frames // patch[0]
     if rows == 1 + prod(n // p for n, p in zip(size, patch, strict=True)):
         raise UserError(
-            "encoder.pos_embed: learned positions of the pre-training class (use_learnable_pos_emb) have a row "
-            "more than there are patches, with which the official code itself does not run: they are not read."
+            "encoder.pos_embed: learned positions of the pre-training class (use_learnable_pos_emb) have "
+            "a row more than there are patches, with which the official code itself does not run: "
+            "they are not read."
         )
     if rows % slots:
-        raise UserError(f"pos_embed has {rows} rows, which are not {slots} slots in time: pass meta={{all_frames: …}}.")
+        fault = f"pos_embed has {rows} rows, which are not {slots} slots in time"
+        raise UserError(f"{fault}: pass meta={{all_frames: …}}.")
 
     h, w = table_grid(rows // slots, patch[1:], settings, "pos_embed")
     return [frames, h * patch[1], w * patch[2]]
