@@ -18,8 +18,9 @@ from core.tokens import EncoderInput, Latent, Layout, Rows, view_of
 class Encoder(nn.Module, ABC):
     """`EncoderInput -> Latent`, written for one view; encoders that join views override `encode_views`.
 
-    `masking`: what becomes of hidden tokens. "drop": they are left out; "replace": their content is erased or replaced
-    and their rows stay; "leak" (parity with official embeddings that see hidden tokens only): they stay as they are.
+    `masking`: what becomes of hidden tokens. "drop": they are left out; "replace": their content is erased or
+    replaced and their rows stay; "leak" (parity with official embeddings that see hidden tokens only): they
+    stay as they are.
     `trunk`: the part that carries over between modalities, None for encoders that are no ViT.
     """
 
@@ -182,8 +183,8 @@ class Block(nn.Module):
 class Trunk(nn.Module):
     """`depth` pre-norm blocks and a final norm: (B, N, D) -> (B, N, D).
 
-    Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier uniform,
-    biases zero. `taps`: names of the block outputs to return, "block0" first.
+    Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier
+    uniform, biases zero. `taps`: names of the block outputs to return, "block0" first.
     `layer_scale`: start value of the branches' scales, 0 for none; `bias`, `cosine`: as in `Attention`.
     """
 
@@ -274,10 +275,11 @@ class EncoderByView(Encoder):
 class ViT(Encoder):
     """Vision transformer over any tokens: embed the rows, put cls in front, run the trunk.
 
-    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a mask token
-    (SimMIM).
+    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a
+    mask token (SimMIM).
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
-    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
+    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is
+    one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """
 

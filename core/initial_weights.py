@@ -42,10 +42,11 @@ def load_weights(
 ) -> str:
     """Copies weights of a run, a checkpoint folder or a saved encoder into `method`; returns lines that list them.
 
-    Without `part`: of a run or checkpoint, and of a converted official file with its decoder, the whole method; of
-    any other saved encoder the encoder. `part`: the path of one module that both have ("encoder.trunk",
-    `init.part=`); everything else stays fresh. Positions of another grid are computed anew where they are fixed, and
-    resampled where they are learned. `config`: the run's, whose options are compared with the source's.
+    Without `part`: of a run or checkpoint, and of a converted official file with its decoder, the whole
+    method; of any other saved encoder the encoder. `part`: the path of one module that both have
+    ("encoder.trunk", `init.part=`); everything else stays fresh. Positions of another grid are computed anew
+    where they are fixed, and resampled where they are learned. `config`: the run's, whose options are
+    compared with the source's.
     Teachers that follow the method's weights, and were not loaded themselves, begin with the loaded ones.
     Raises: UserError where there is no such source or part, or where shapes or options differ.
     """
@@ -97,7 +98,8 @@ def open_weights(path: Path) -> Source:
 def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) -> str:
     """The settings that give this method the source's sizes, as a remedy; empty where they agree or are not known.
 
-    Raises: UserError naming options that differ and that no shape shows: heads, a norm's eps, the kind of positions.
+    Raises: UserError naming options that differ and that no shape shows: heads, a norm's eps, the kind of
+    positions.
     """
     if not nodes or not source.nodes:
         return ""

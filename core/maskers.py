@@ -51,9 +51,9 @@ class ViewMasker(Masker):
 class RandomMasker(ViewMasker):
     """Hides tokens at random: per sample, noise ~ U[0, 1), the first int(n · (1 − ratio)) in ascending order are kept.
 
-    n is the number of tokens, or of valid ones where samples are padded. The float product is truncated as published
-    (100 tokens at 0.9 keep 9), or, `rounding="nearest"`, rounded, halves to even (SparK). Visible rows are in noise
-    order.
+    n is the number of tokens, or of valid ones where samples are padded. The float product is truncated as
+    published (100 tokens at 0.9 keep 9), or, `rounding="nearest"`, rounded, halves to even (SparK). Visible
+    rows are in noise order.
     Shapes: tokens of N rows -> Mask with visible (B, V), query `main` (B, N − V).
     Source: facebookresearch/mae, facebookresearch/mae_st, keyu-tian/SparK.
     """
@@ -76,10 +76,12 @@ class RandomMasker(ViewMasker):
 class BlockMasker(ViewMasker):
     """Hides whole boxes of a grid until int(N · ratio) tokens are hidden, exactly.
 
-    Boxes have random places and sides between `smallest` cells and `largest` (a share of each axis); tokens are ranked
-    by the first box that covers them, ties and the rest at random, so that the count is exact for every sample.
+    Boxes have random places and sides between `smallest` cells and `largest` (a share of each axis); tokens
+    are ranked by the first box that covers them, ties and the rest at random, so that the count is exact for
+    every sample.
     `boxes`: how many are drawn; where they cover too little, the rest is hidden at random.
-    Shapes: tokens on a grid of N cells -> Mask with visible (B, N − int(N · ratio)), query `main` (B, int(N · ratio)).
+    Shapes: tokens on a grid of N cells -> Mask with visible (B, N − int(N · ratio)), query `main` (B, int(N ·
+    ratio)).
     Raises: UserError for tokens that do not fill a grid.
     """
 
@@ -128,7 +130,8 @@ class BlockMasker(ViewMasker):
 class CellMasker(ViewMasker):
     """Hides whole cells of a coarser grid, each `side` tokens long on every axis: ⌈cells · ratio⌉ of them, at random.
 
-    Per sample, noise ~ U[0, 1) for every cell; those with the lowest are hidden. Visible rows are in ascending order.
+    Per sample, noise ~ U[0, 1) for every cell; those with the lowest are hidden. Visible rows are in
+    ascending order.
     Shapes: tokens on a grid of A axes and C cells -> Mask with query `main` (B, ⌈C · ratio⌉ · side^A).
     Raises: UserError for tokens that do not fill a grid, or whose grid `side` does not divide.
     Source: microsoft/SimMIM (32-pixel cells, which are 2 × 2 tokens of 16 pixels).
@@ -163,9 +166,9 @@ class CellMasker(ViewMasker):
 class ScoreMasker(ViewMasker):
     """Hides the tokens that a teacher scores highest, with some chance mixed in.
 
-    `scores`: name of the teacher, whose output is (B, N); `randomness` 0 hides strictly by score, 1 at random; scores
-    are compared by rank within their sample: with r = rank / (N − 1), the int(N · (1 − ratio)) rows with the lowest
-    (1 − randomness) · r + randomness · noise are kept.
+    `scores`: name of the teacher, whose output is (B, N); `randomness` 0 hides strictly by score, 1 at
+    random; scores are compared by rank within their sample: with r = rank / (N − 1), the int(N · (1 − ratio))
+    rows with the lowest (1 − randomness) · r + randomness · noise are kept.
     Shapes: scores (B, N) -> Mask with visible (B, V), query `main` (B, N − V).
     """
 

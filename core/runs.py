@@ -265,7 +265,8 @@ def _seed_runs(folder: Path) -> list[Path]:
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A run's config with overrides of its data; `data.root=` alone, after training on generated data, means a folder.
 
-    Of a saved encoder, such as a converted official one, the config of its modality with the encoder's reader.
+    Of a saved encoder, such as a converted official one, the config of its modality with the encoder's
+    reader.
     Raises: UserError where there is neither, or for overrides of anything but the data.
     """
     file = run / "config.yaml"

@@ -14,8 +14,8 @@ RUNS = 2  # timed forward and backward passes
 def estimate(trial: DryRun, precision: Precision, reading: float, parts: int, method: nn.Module, recipe: Recipe) -> str:
     """One line: the time of `parts` forward and backward passes to come, and the memory of one with the optimiser.
 
-    `reading`: seconds that each waits for its data. Left out: the update itself, and data that are slower to read
-    than to compute where workers read them.
+    `reading`: seconds that each waits for its data. Left out: the update itself, and data that are slower to
+    read than to compute where workers read them.
     """
     computing = best_of(trial, precision, RUNS)
     seconds = parts * (computing + reading)

@@ -26,9 +26,9 @@ class Trainable(Protocol):
 class Recipe(ABC):
     """The recipe of the updates: the rate's course, decay, clipping, accumulation, averaging.
 
-    Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from `warmup_start` of it, then half a cosine down
-    to `min_lr` (an absolute rate), read before every step. Source of the defaults: MAE, pre-training (40 warm-up epochs
-    of 800).
+    Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from `warmup_start` of it, then half a
+    cosine down to `min_lr` (an absolute rate), read before every step. Source of the defaults: MAE,
+    pre-training (40 warm-up epochs of 800).
     """
 
     base_lr: float = 1.5e-4  # peak rate for a batch of 256 samples

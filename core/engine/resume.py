@@ -52,8 +52,8 @@ def check_resume(
 ) -> Resume:
     """Compares a start, whose end is after `steps` steps, with the run in its directory, if there is one.
 
-    Raises UserError for another config, for other samples without `data.changed=accept`, and for another length where
-    the rate depends on it.
+    Raises UserError for another config, for other samples without `data.changed=accept`, and for another
+    length where the rate depends on it.
     """
     saved = read_json(run_dir / DATA)
     free, remedies = [], {}

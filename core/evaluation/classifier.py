@@ -1,7 +1,7 @@
 """A fine-tuned network as people use it: opened with one call, it gives probabilities and class names.
 
-A folder: config.json (classes, kind of label, pooling, reader), head.safetensors, encoder/ (a saved encoder, which
-opens by itself), predictions.csv of the samples that were tested, confusion.csv of classes.
+A folder: config.json (classes, kind of label, pooling, reader), head.safetensors, encoder/ (a saved encoder,
+which opens by itself), predictions.csv of the samples that were tested, confusion.csv of classes.
 """
 
 import csv
@@ -37,8 +37,8 @@ PREDICTIONS, CONFUSION = "predictions.csv", "confusion.csv"
 class Predictions:
     """Of a batch. `labels`: the name of each sample's most probable class; of questions, those answered yes.
 
-    `probabilities`: (B, classes), summing to 1; of questions (B, questions), of a yes to each; else the values (B, L),
-    and `labels` are those.
+    `probabilities`: (B, classes), summing to 1; of questions (B, questions), of a yes to each; else the
+    values (B, L), and `labels` are those.
     """
 
     labels: list
@@ -48,8 +48,9 @@ class Predictions:
 class Classifier(nn.Module):
     """An encoder with a trained head: `classifier(images)` gives `Predictions`, without gradients.
 
-    It takes raw batches as the encoder does (images uint8 or [0, 1] (B, C, H, W), …), arrays of such, or paths of
-    files, which its reader prepares as in evaluation. `classes`: names of classes, questions or values.
+    It takes raw batches as the encoder does (images uint8 or [0, 1] (B, C, H, W), …), arrays of such, or
+    paths of files, which its reader prepares as in evaluation. `classes`: names of classes, questions or
+    values.
     `config`: the content of its config.json.
     """
 

@@ -35,8 +35,8 @@ class Reported:
 class Published(ABC):
     """A paper's protocol; its constructor takes the settings that the paper gives for the data set.
 
-    `reported`: the paper's figure for it, None where there is none. The first sentence of its docstring describes the
-    protocol to users.
+    `reported`: the paper's figure for it, None where there is none. The first sentence of its docstring
+    describes the protocol to users.
     """
 
     reported: Reported | None = None

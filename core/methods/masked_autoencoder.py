@@ -53,9 +53,10 @@ class MaskedAutoencoder(nn.Module):
     """Hides part of every sample and learns by predicting it.
 
     `readouts`: by name, a decoder and the objectives that read it; no two objectives share a name.
-    `teachers`: by name, anything that maps a `ForwardContext` to targets or scores; never trained, nor saved with the
-    method unless they follow its weights.
-    `no_weight_decay`: endings of parameter names that are not decayed although they have more than one dimension.
+    `teachers`: by name, anything that maps a `ForwardContext` to targets or scores; never trained, nor saved
+    with the method unless they follow its weights.
+    `no_weight_decay`: endings of parameter names that are not decayed although they have more than one
+    dimension.
     """
 
     def __init__(
@@ -219,8 +220,8 @@ class MaskedAutoencoder(nn.Module):
     def check_readouts(self, views: Collection[str]) -> None:
         """Compares the names that readouts have for views and latents with those that there can be.
 
-        `views`: of the reader. Tokenizers, maskers and encoders that make views, parts or latents of their own are left
-        alone. Raises: UserError for a name of none.
+        `views`: of the reader. Tokenizers, maskers and encoders that make views, parts or latents of their
+        own are left alone. Raises: UserError for a name of none.
         """
         if isinstance(self.tokenizer, TokenizerByView):
             views = [view for view in views if view in self.tokenizer.views]

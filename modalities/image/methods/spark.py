@@ -2,15 +2,17 @@
 
 Decoder: every scale is filled up with its own mask embedding, then a light U-Net up to the pixels.
 
-Checkpoints: ResNets and ConvNeXts, with or without the decoder. ConvNeXts have their first authors' names or timm's.
+Checkpoints: ResNets and ConvNeXts, with or without the decoder. ConvNeXts have their first authors' names or
+timm's.
 Options of `SparK`, `SparseEncoder`, `MAEDecoder`, the networks:
-- of the tensors: layers, channels, block (basic, bottleneck), cardinality, base_width, stem_type, stem_width, avg_down;
-  depths, dims, layer_scale_init_value (0: no gamma); in_chans of encoders alone; the decoder's width, from 32 on;
-  densify_norm (bn, ln, none); input_size, by a buffer of whole models;
-- of `meta`, the saved `config` or the published recipe: input_size of encoders alone (224), mask_ratio (0.6, or 0.75 at
-  384 pixels);
+- of the tensors: layers, channels, block (basic, bottleneck), cardinality, base_width, stem_type, stem_width,
+  avg_down; depths, dims, layer_scale_init_value (0: no gamma); in_chans of encoders alone; the decoder's
+  width, from 32 on; densify_norm (bn, ln, none); input_size, by a buffer of whole models;
+- of `meta`, the saved `config` or the published recipe: input_size of encoders alone (224), mask_ratio (0.6,
+  or 0.75 at 384 pixels);
 - no number of one process changes by sbn;
-- left out with a note: num_classes (fc, head). The norm before it stays in the network, which does not use it;
+- left out with a note: num_classes (fc, head). The norm before it stays in the network, which does not use
+  it;
 - refused: squeeze-and-excitation, in_chans with a decoder (it predicts three), other networks.
 """
 
@@ -94,8 +96,8 @@ class UpBlock(nn.Module):
 class SparKDecoder(Decoder):
     """Sums the densified scales on the way up, `stride` times larger in all; the queries' patches are cut out last.
 
-    `dim`: width of the coarsest map, halved by every block and rounded down (80, 40, 20, 10, 5, 2). `norm`: of the
-    encoder's maps, that of its kind of network where a config does not say.
+    `dim`: width of the coarsest map, halved by every block and rounded down (80, 40, 20, 10, 5, 2). `norm`:
+    of the encoder's maps, that of its kind of network where a config does not say.
     Raises: UserError for a `dim` of which nothing is left.
     Shapes: Latent pyramid, coarsest first -> dict of (B, M, values), channel fastest.
     Source: keyu-tian/SparK (densify, MAEDecoder).
