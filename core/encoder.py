@@ -1,4 +1,4 @@
-"""The ViT: embedding plus trunk. The trunk maps D to D, whatever the modality, so that trunks can be exchanged."""
+"""The ViT: embedding plus trunk. Trunks map D to D in every modality, so that they can be exchanged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]  # public, re-exported without `as`
+from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]  # public
 from torch import Tensor, nn
 
 from core.embeddings import ClsToken
@@ -40,7 +40,7 @@ class Encoder(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """The pairs of rows that attend to each other: all, the valid ones, or those of one sample; one per layout."""
+    """The pairs of rows that attend to each other: all, the valid ones, or those of one sample."""
 
     valid: Tensor | None = None  # (B, N) bool
     counts: tuple[int, ...] | None = None  # rows of each packed sample
@@ -62,7 +62,9 @@ class AttentionPlan:
         if self.counts is not None:
             return self._attend_by_sample(q, k, v, scale)
 
-        keys = None if self.valid is None else self.valid[:, None, None]
+        keys = None
+        if self.valid is not None:
+            keys = self.valid[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, scale=scale)
 
     def _attend_by_sample(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
@@ -72,7 +74,9 @@ class AttentionPlan:
         for query, key, value in zip(queries, keys, values, strict=True):
             if query.shape[2]:  # empty samples have nothing to attend to
                 outputs.append(F.scaled_dot_product_attention(query, key, value, scale=scale))
-        return torch.cat(outputs, 2) if outputs else torch.zeros_like(q)
+        if not outputs:
+            return torch.zeros_like(q)
+        return torch.cat(outputs, 2)
 
 
 class Attention(nn.Module):
@@ -82,7 +86,13 @@ class Attention(nn.Module):
     `cosine`: normalised queries and keys with a learned scale per head (OpenGVLab/VideoMAEv2, cos_attn).
     """
 
-    def __init__(self, dim: int, heads: int, bias: Literal["full", "qv", "none"] = "full", cosine: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        bias: Literal["full", "qv", "none"] = "full",
+        cosine: bool = False,
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"width {dim} is not divisible by {heads} heads")
@@ -150,6 +160,13 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+def _scale(dim: int, start: float) -> nn.Module:
+    """The scale of a branch; none where it starts at 0."""
+    if not start:
+        return nn.Identity()
+    return LayerScale(dim, start)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: x += attention(LN x); x += mlp(LN x). With `read`, for these rows alone."""
 
@@ -166,10 +183,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, **attention)
-        self.scale1 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
+        self.scale1 = _scale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden)
-        self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
+        self.scale2 = _scale(dim, layer_scale)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
@@ -205,7 +222,8 @@ class Trunk(nn.Module):
             if value < least:
                 raise ValueError(f"{name}={value} must be at least {least} (the encoder's is size.{name})")
         if dim % heads:
-            raise ValueError(f"dim={dim} is no multiple of heads={heads} (the encoder's are size.dim and size.heads)")
+            settings = "the encoder's are size.dim and size.heads"
+            raise ValueError(f"dim={dim} is no multiple of heads={heads} ({settings})")
 
         self.dim = dim
         self.blocks = nn.ModuleList()
@@ -224,10 +242,13 @@ class Trunk(nn.Module):
     def forward(
         self, x: Tensor, plan: AttentionPlan, taps: Sequence[str] = (), read: Rows | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone; and the tapped block outputs."""
+        """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read`; and the tapped block outputs."""
         outputs, last = {}, len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block(x, plan, read if i == last else None)
+            if i < last:
+                x = block(x, plan)
+            else:
+                x = block(x, plan, read)
             if f"block{i}" in taps:
                 outputs[f"block{i}"] = x
 

@@ -27,6 +27,6 @@ def estimate(trial: DryRun, precision: Precision, reading: float, parts: int, me
 
     place = "of the GPU" if trial.device.type == "cuda" else "in this process"
     return (
-        f"estimate: {timedelta(seconds=round(seconds))} to the end ({computing:.2g} s computing and {reading:.2g} s "
-        f"reading a batch), {memory:.0f} MB of memory {place}"
+        f"estimate: {timedelta(seconds=round(seconds))} to the end ({computing:.2g} s computing and "
+        f"{reading:.2g} s reading a batch), {memory:.0f} MB of memory {place}"
     )

@@ -329,8 +329,8 @@ def _check_comparable(results: Mapping[Path, Result]) -> None:
     for other_path, other in others:
         if other.record["data_hash"] != first.record["data_hash"]:
             raise UserError(
-                f"runs {path} and {other_path} were evaluated on different data: those that each was trained on. "
-                "Give data= and data.root= of one data set for all."
+                f"runs {path} and {other_path} were evaluated on different data: those that each was trained "
+                "on. Give data= and data.root= of one data set for all."
             )
         if other.metric != first.metric:
             metrics = f"{first.metric} and {other.metric}"
@@ -350,8 +350,8 @@ def _notes(rows: Sequence[Row], first: Result, label: str, further: Sequence[str
     seeds_text = ", ".join(map(str, sorted(seeds)))
     data = first.record.get("data", "of the runs")
     notes = [
-        f"task={first.task}, {label}, data={data}; seeds {seeds_text}. Means with 95 % intervals over training "
-        "seeds (Student's t); differences are paired by seed."
+        f"task={first.task}, {label}, data={data}; seeds {seeds_text}. Means with 95 % intervals over "
+        "training seeds (Student's t); differences are paired by seed."
     ]
 
     if min(len(row.values) for row in rows) < 2:

@@ -63,8 +63,8 @@ def evaluate_published(
     if config.get("published") is None:
         raise UserError(
             "task=published: the run's config does not say how a paper measured it. Experiments do, such as "
-            "experiment=graphmae_cora; to another run give published={_target_: …, …} as an experiment has it, or "
-            "choose task=knn or linear."
+            "experiment=graphmae_cora; to another run give published={_target_: …, …} as an experiment has "
+            "it, or choose task=knn or linear."
         )
 
     protocol = build(dict(config["published"]), key="published", kind=Published)
