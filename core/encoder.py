@@ -245,10 +245,10 @@ class Trunk(nn.Module):
         """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read`; and the tapped block outputs."""
         outputs, last = {}, len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            if i < last:
-                x = block(x, plan)
-            else:
-                x = block(x, plan, read)
+            rows = None
+            if i == last:
+                rows = read
+            x = block(x, plan, rows)
             if f"block{i}" in taps:
                 outputs[f"block{i}"] = x
 

@@ -215,10 +215,10 @@ class MaskedAutoencoder(nn.Module):
         for readout_name, part in readouts.items():
             latent_name = part.latent_name(masks)
             view = part.view or view_of(latent_name)
-            mask = masks.get(part.view or latent_name)
+            mask_name = part.view or latent_name
+            mask = masks.get(mask_name)
             if mask is None:  # normal in joint training; a typing error elsewhere
-                view = part.view or latent_name
-                text = f"Readout {readout_name!r} is skipped in batches without a mask of {view!r}."
+                text = f"Readout {readout_name!r} is skipped in batches without a mask of {mask_name!r}."
                 warnings.warn(text, stacklevel=2)  # shown once
                 continue
 
