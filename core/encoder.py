@@ -1,4 +1,4 @@
-"""The ViT: embedding plus trunk. The trunk maps D to D, whatever the modality, so that trunks can be exchanged."""
+"""The ViT: embedding plus trunk. Trunks map D to D in every modality, so that they can be exchanged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]  # public, re-exported without `as`
+from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]  # public
 from torch import Tensor, nn
 
 from core.embeddings import ClsToken
@@ -18,8 +18,9 @@ from core.tokens import EncoderInput, Latent, Layout, Rows, view_of
 class Encoder(nn.Module, ABC):
     """`EncoderInput -> Latent`, written for one view; encoders that join views override `encode_views`.
 
-    `masking`: what becomes of hidden tokens. "drop": they are left out; "replace": their content is erased or replaced
-    and their rows stay; "leak" (parity with official embeddings that see hidden tokens only): they stay as they are.
+    `masking`: what becomes of hidden tokens. "drop": they are left out; "replace": their content is erased or
+    replaced and their rows stay; "leak" (parity with official embeddings that see hidden tokens only): they
+    stay as they are.
     `trunk`: the part that carries over between modalities, None for encoders that are no ViT.
     """
 
@@ -39,7 +40,7 @@ class Encoder(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """The pairs of rows that attend to each other: all, the valid ones, or those of one sample; one per layout."""
+    """The pairs of rows that attend to each other: all, the valid ones, or those of one sample."""
 
     valid: Tensor | None = None  # (B, N) bool
     counts: tuple[int, ...] | None = None  # rows of each packed sample
@@ -61,7 +62,9 @@ class AttentionPlan:
         if self.counts is not None:
             return self._attend_by_sample(q, k, v, scale)
 
-        keys = None if self.valid is None else self.valid[:, None, None]
+        keys = None
+        if self.valid is not None:
+            keys = self.valid[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, scale=scale)
 
     def _attend_by_sample(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
@@ -71,7 +74,9 @@ class AttentionPlan:
         for query, key, value in zip(queries, keys, values, strict=True):
             if query.shape[2]:  # empty samples have nothing to attend to
                 outputs.append(F.scaled_dot_product_attention(query, key, value, scale=scale))
-        return torch.cat(outputs, 2) if outputs else torch.zeros_like(q)
+        if not outputs:
+            return torch.zeros_like(q)
+        return torch.cat(outputs, 2)
 
 
 class Attention(nn.Module):
@@ -81,7 +86,13 @@ class Attention(nn.Module):
     `cosine`: normalised queries and keys with a learned scale per head (OpenGVLab/VideoMAEv2, cos_attn).
     """
 
-    def __init__(self, dim: int, heads: int, bias: Literal["full", "qv", "none"] = "full", cosine: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        bias: Literal["full", "qv", "none"] = "full",
+        cosine: bool = False,
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"width {dim} is not divisible by {heads} heads")
@@ -149,6 +160,13 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+def _scale(dim: int, start: float) -> nn.Module:
+    """The scale of a branch; none where it starts at 0."""
+    if not start:
+        return nn.Identity()
+    return LayerScale(dim, start)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: x += attention(LN x); x += mlp(LN x). With `read`, for these rows alone."""
 
@@ -165,10 +183,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, **attention)
-        self.scale1 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
+        self.scale1 = _scale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden)
-        self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
+        self.scale2 = _scale(dim, layer_scale)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
@@ -182,8 +200,8 @@ class Block(nn.Module):
 class Trunk(nn.Module):
     """`depth` pre-norm blocks and a final norm: (B, N, D) -> (B, N, D).
 
-    Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier uniform,
-    biases zero. `taps`: names of the block outputs to return, "block0" first.
+    Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier
+    uniform, biases zero. `taps`: names of the block outputs to return, "block0" first.
     `layer_scale`: start value of the branches' scales, 0 for none; `bias`, `cosine`: as in `Attention`.
     """
 
@@ -204,7 +222,8 @@ class Trunk(nn.Module):
             if value < least:
                 raise ValueError(f"{name}={value} must be at least {least} (the encoder's is size.{name})")
         if dim % heads:
-            raise ValueError(f"dim={dim} is no multiple of heads={heads} (the encoder's are size.dim and size.heads)")
+            settings = "the encoder's are size.dim and size.heads"
+            raise ValueError(f"dim={dim} is no multiple of heads={heads} ({settings})")
 
         self.dim = dim
         self.blocks = nn.ModuleList()
@@ -223,10 +242,13 @@ class Trunk(nn.Module):
     def forward(
         self, x: Tensor, plan: AttentionPlan, taps: Sequence[str] = (), read: Rows | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone; and the tapped block outputs."""
+        """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read`; and the tapped block outputs."""
         outputs, last = {}, len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block(x, plan, read if i == last else None)
+            rows = None
+            if i == last:
+                rows = read
+            x = block(x, plan, rows)
             if f"block{i}" in taps:
                 outputs[f"block{i}"] = x
 
@@ -274,10 +296,11 @@ class EncoderByView(Encoder):
 class ViT(Encoder):
     """Vision transformer over any tokens: embed the rows, put cls in front, run the trunk.
 
-    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a mask token
-    (SimMIM).
+    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a
+    mask token (SimMIM).
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
-    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
+    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is
+    one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """
 

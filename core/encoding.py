@@ -1,4 +1,4 @@
-"""Features of all samples of a source, batch by batch: into memory, or into a file, which a kill leaves resumable."""
+"""Features of all samples, batch by batch: into memory, or into a file, which a kill leaves resumable."""
 
 import csv
 import fcntl
@@ -29,6 +29,7 @@ from core.files import explain_write_errors, open_atomic, read_json, write_atomi
 ALL, BOTH = "all", "train and test"  # every split; the split of samples that are in several
 KEY, SPLIT, TOKEN, FEATURES = "key", "split", "token", "features"  # columns beside those of labels
 LABEL = "label"  # the column of labels that tokens carry
+NINE_DIGITS = "{:.9g}"  # they give every float32 back
 Columns = Mapping[str, Sequence[str | int | float | None]]
 
 
@@ -45,6 +46,10 @@ class Chunk:
     _: KW_ONLY
     samples: int
     skipped: Sequence[tuple[str, str]]
+
+    def column(self, name: str) -> Sequence[str | int | float | None]:
+        """The values of a column, unknown where the batch lacks it."""
+        return self.columns.get(name, [None] * len(self.features))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +157,8 @@ class Encoding:
         samples, weights = hashlib.sha256(), hashlib.sha256()
         for key, item in self.items.items():
             samples.update(f"{key}\0{self.splits[key]}\0{sorted(item.labels.items())}\n".encode())
-        for path in sorted({item.path for item in self.items.values()}):
+        files = {item.path for item in self.items.values()}
+        for path in sorted(files):
             if os.path.exists(path):
                 state = os.stat(path)
                 samples.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
@@ -170,11 +176,11 @@ class Encoding:
     def _columns(self, keys: Sequence[str], owners: Sequence[int], numbers: Sequence[int] | None) -> Columns:
         """Columns of rows: the sample of each in the batch, and the number of its token there."""
         row_keys = [keys[owner] for owner in owners]
-        columns: dict[str, list] = {KEY: row_keys, SPLIT: [self.splits[key] for key in row_keys]}
+        columns: dict[str, list] = {KEY: row_keys, SPLIT: _pick(self.splits, row_keys)}
         if numbers is not None:
             columns[TOKEN] = list(numbers)
         for name, values in self.labels.items():
-            columns[name] = [values[key] for key in row_keys]
+            columns[name] = _pick(values, row_keys)
 
         if numbers is not None and not self.labels:
             counts = np.bincount(np.array(owners, dtype=int), minlength=len(keys))
@@ -203,7 +209,10 @@ def choose_device(name: str | None) -> torch.device:
     Raises: UserError where `name` is none, or one that this machine or this torch does not have.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cpu"
+        if torch.cuda.is_available():
+            name = "cuda"
+        return torch.device(name)
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -225,13 +234,15 @@ def read_splits(source: Source, split: str = ALL) -> tuple[dict[str, Item], dict
     """
     names = [split]
     if split == ALL:
-        names = [name for name, count in source.account().samples.items() if count] or ["train"]
+        names = [name for name, count in source.account().samples.items() if count]
 
     items: dict[str, Item] = {}
     splits: dict[str, str] = {}
-    for name in names:
+    for name in names or ["train"]:
         for item in source.items(name):
-            splits[item.key] = BOTH if item.key in items else name
+            splits[item.key] = name
+            if item.key in items:
+                splits[item.key] = BOTH
             items[item.key] = item
     return items, splits
 
@@ -307,6 +318,10 @@ class _Rows:
             yield Chunk(features[start:end], line["columns"], samples=line["samples"], skipped=skipped)
             start = end
 
+    def columns(self) -> Iterator[Columns]:
+        for chunk in self.chunks():
+            yield chunk.columns
+
     def features(self) -> np.ndarray:
         """(R, D), read from the disk where it is looked at."""
         if not self.count:  # an empty file has no map
@@ -321,12 +336,14 @@ class _Rows:
             columns |= chunk.columns
             skipped += chunk.skipped
 
-        labels = [name for name in columns if name not in (KEY, SPLIT, TOKEN)]
+        labels = dict(columns)
+        for name in (KEY, SPLIT, TOKEN):
+            labels.pop(name, None)
         return Summary(
             rows=self.count,
             width=self.width,
             splits=splits,
-            labels=labels,
+            labels=list(labels),
             by_token=TOKEN in columns,
             skipped=skipped,
         )
@@ -344,7 +361,9 @@ class _Rows:
         The newest batch is encoded again: so there is a sample to be read, whichever of the rest are bad.
         """
         texts, size = [], 0
-        available = os.fstat(self._features.fileno()).st_size if is_same else -1
+        available = -1
+        if is_same:
+            available = os.fstat(self._features.fileno()).st_size
         for text in self._texts():
             line = json.loads(text)
             size += 4 * line["rows"] * line["width"]
@@ -378,23 +397,22 @@ def _writer(path: Path) -> Callable[[BinaryIO, _Rows], None]:
 
 def _write_npz(stream: BinaryIO, rows: _Rows) -> None:
     """Arrays `features` (R, D) and a column each (R,)."""
-    columns = _join_columns(chunk.columns for chunk in rows.chunks())
+    columns = _join_columns(rows.columns())
     arrays = {FEATURES: rows.features(), **columns}
     np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]  # (allow_pickle)
 
 
 def _write_csv(stream: BinaryIO, rows: _Rows) -> None:
-    """A header, then a line a row; nine digits give every float32 back."""
+    """A header, then a line a row."""
     # File names that are not UTF-8 keep their bytes.
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    writer, names = csv.writer(text), _column_names(rows)
+    writer, names = csv.writer(text), list(_kinds(rows.columns()))
     writer.writerow([*names, *_names(rows.features())])
 
     for chunk in rows.chunks():
-        columns = [chunk.columns.get(name, [None] * len(chunk.features)) for name in names]
-        for number, row in enumerate(chunk.features.tolist()):
-            values = [f"{value:.9g}" for value in row]
-            writer.writerow([column[number] for column in columns] + values)
+        columns = [chunk.column(name) for name in names]
+        for cells, row in zip(zip(*columns, strict=True), chunk.features.tolist(), strict=True):
+            writer.writerow([*cells, *map(NINE_DIGITS.format, row)])
     text.flush()
     text.detach()
 
@@ -405,15 +423,19 @@ def _write_parquet(stream: BinaryIO, rows: _Rows) -> None:
     import pyarrow.parquet as pq
 
     arrow_types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    kinds = _kinds(chunk.columns for chunk in rows.chunks())
-    fields = [(name, arrow_types[kind]) for name, kind in kinds.items()]
-    schema = pa.schema([*fields, *((name, pa.float32()) for name in _names(rows.features()))])
+    kinds = _kinds(rows.columns())
+    fields = []
+    for name, kind in kinds.items():
+        fields.append((name, arrow_types[kind]))
+    for name in _names(rows.features()):
+        fields.append((name, pa.float32()))
+    schema = pa.schema(fields)
 
     with pq.ParquetWriter(stream, schema) as writer:
         for chunk in rows.chunks():
             columns = []
             for name in kinds:
-                columns.append(list(map(_as_utf8, chunk.columns.get(name, [None] * len(chunk.features)))))
+                columns.append(list(map(_as_utf8, chunk.column(name))))
             writer.write_table(pa.table([*columns, *np.ascontiguousarray(chunk.features.T)], schema=schema))
 
 
@@ -425,12 +447,15 @@ def _as_utf8(value: str | int | float | None) -> str | int | float | None:
 
 
 def _join(chunks: Sequence[Chunk]) -> Encoded:
-    columns = _join_columns(chunk.columns for chunk in chunks)
-    skipped = []
+    features, parts, skipped = [], [], []
     for chunk in chunks:
+        features.append(chunk.features)
+        parts.append(chunk.columns)
         skipped += chunk.skipped
+
+    columns = _join_columns(parts)
     return Encoded(
-        features=np.concatenate([chunk.features for chunk in chunks]),
+        features=np.concatenate(features),
         keys=columns.pop(KEY),
         splits=columns.pop(SPLIT),
         tokens=columns.pop(TOKEN, None),
@@ -462,8 +487,8 @@ def _kinds(parts: Iterable[Columns]) -> dict[str, type]:
     return kinds
 
 
-def _column_names(rows: _Rows) -> list[str]:
-    return list(_kinds(chunk.columns for chunk in rows.chunks()))
+def _pick(values: Mapping[str, Any], keys: Sequence[str]) -> list:
+    return [values[key] for key in keys]
 
 
 def _names(features: np.ndarray) -> list[str]:
@@ -476,16 +501,17 @@ def _label_columns(items: Sequence[Item], source: Source) -> dict[str, dict[str,
     for item in items:
         for name, value in item.labels.items():
             if isinstance(value, int):
-                classes = source.classes.get(name, [])
-                text = classes[value] if value < len(classes) else str(value)
-                columns.setdefault(_free(name), {})[item.key] = text if value >= 0 else None
+                columns.setdefault(_free(name), {})[item.key] = _class_name(source.classes.get(name, []), value)
                 continue
 
             parts = source.questions.get(name, list(map(str, range(len(value)))))
             for part, number in zip(parts, value, strict=True):
-                column = name if len(value) == 1 else f"{name}.{part}"
-                is_unknown = name in source.questions and number < 0
-                columns.setdefault(_free(column), {})[item.key] = None if is_unknown else number
+                column = name
+                if len(value) > 1:
+                    column = f"{name}.{part}"
+                if name in source.questions and number < 0:
+                    number = None
+                columns.setdefault(_free(column), {})[item.key] = number
 
     for values in columns.values():
         for item in items:
@@ -495,8 +521,18 @@ def _label_columns(items: Sequence[Item], source: Source) -> dict[str, dict[str,
 
 def _free(name: str) -> str:
     """A label's column, apart from those that every table has, and from parameters of `numpy.savez`."""
-    is_taken = name in (KEY, SPLIT, TOKEN, FEATURES, "file", "allow_pickle") or re.fullmatch(r"f\d+", name)
-    return f"{LABEL}.{name}" if is_taken else name
+    if name in (KEY, SPLIT, TOKEN, FEATURES, "file", "allow_pickle") or re.fullmatch(r"f\d+", name):
+        return f"{LABEL}.{name}"
+    return name
+
+
+def _class_name(names: Sequence[str], number: int) -> str | None:
+    """The name of a class, or its number where it has none; None for -1, which is unknown."""
+    if number < 0:
+        return None
+    if number < len(names):
+        return names[number]
+    return str(number)
 
 
 def _token_rows(features: Features) -> tuple[Tensor, list[int], list[int]]:
@@ -527,11 +563,17 @@ def _token_values(labels: TokenLabels, numbers: Tensor) -> dict[str, list[str | 
     """Columns of the tokens' labels: names of classes, or a number for each of several; None: unknown."""
     classes = labels.classes.cpu()[numbers]
     if classes.dim() == 1:
-        names = list(labels.names) or list(map(str, range(int(classes.max()) + 1)))
-        return {LABEL: [names[value] if value >= 0 else None for value in classes.tolist()]}
+        return {LABEL: [_class_name(labels.names, value) for value in classes.tolist()]}
 
     columns: dict[str, list[str | float | None]] = {}
     for number, values in enumerate(classes.T.tolist()):
-        name = labels.names[number] if labels.names else number
-        columns[f"{LABEL}.{name}"] = [float(value) if value >= 0 else None for value in values]
+        name = _class_name(labels.names, number)
+        columns[f"{LABEL}.{name}"] = list(map(_answer, values))
     return columns
+
+
+def _answer(value: float) -> float | None:
+    """A number of a token's label; None for a negative one, which is unknown."""
+    if value < 0:
+        return None
+    return float(value)

@@ -1,9 +1,9 @@
-"""`init.from=`: the weights that a run starts from. What differs is refused by its setting, what fits is listed."""
+"""`init.from=`: the weights that a run starts from. Differences are refused by setting, the rest is listed."""
 
 import inspect
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ MODALITY = ("normalise", "channels", "patch", "features")  # settings that a met
 
 @dataclass(frozen=True)
 class Source:
-    """Weights by the method's names, and the nodes of a method's config; `nodes` is empty where none was kept."""
+    """Weights by the method's names, and the nodes of a method's config, empty where none was saved."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -40,12 +40,13 @@ class Source:
 def load_weights(
     method: MaskedAutoencoder, path: Path, part: str | None = None, config: Mapping[str, Any] | None = None
 ) -> str:
-    """Copies weights of a run, a checkpoint folder or a saved encoder into `method`; returns lines that list them.
+    """Copies weights of a run, a checkpoint folder or a saved encoder into `method`; returns a list as text.
 
-    Without `part`: of a run or checkpoint, and of a converted official file with its decoder, the whole method; of
-    any other saved encoder the encoder. `part`: the path of one module that both have ("encoder.trunk",
-    `init.part=`); everything else stays fresh. Positions of another grid are computed anew where they are fixed, and
-    resampled where they are learned. `config`: the run's, whose options are compared with the source's.
+    Without `part`: of a run or checkpoint, and of a converted official file with its decoder, the whole
+    method; of any other saved encoder the encoder. `part`: the path of one module that both have
+    ("encoder.trunk", `init.part=`); everything else stays fresh. Positions of another grid are computed anew
+    where they are fixed, and resampled where they are learned. `config`: the run's, whose options are
+    compared with the source's.
     Teachers that follow the method's weights, and were not loaded themselves, begin with the loaded ones.
     Raises: UserError where there is no such source or part, or where shapes or options differ.
     """
@@ -53,17 +54,22 @@ def load_weights(
     if part is None and all(name.startswith("encoder.") for name in source.weights):
         part = "encoder"
 
-    nodes = {} if config is None else config["method"]
-    remedy = compare_options(source, nodes, part)
+    remedy = ""
+    if config is not None:
+        remedy = compare_options(source, config["method"], part)
     weights, notes = fit_positions(source, method)
 
     target: nn.Module = method
     if part is not None:
         weights, target = _part_of(weights, method, path, part)
 
-    compare_shapes(weights, target, path, remedy or "Choose the source's method and size, or a smaller init.part=.")
+    remedy = remedy or "Choose the source's method and size, or a smaller init.part=."
+    compare_shapes(weights, target, path, remedy)
     target.load_state_dict(weights, strict=False)
-    method.follow(weights if target is method else ())
+    if target is method:
+        method.follow(weights)
+    else:
+        method.follow(())
     return "\n".join([f"init.from={path}: {_summary(weights, method, part)}", *notes])
 
 
@@ -72,39 +78,51 @@ def open_weights(path: Path) -> Source:
 
     Raises: UserError where `path` is none of these.
     """
-    newest = Checkpoints(path / "checkpoints", keep=1).newest()
-    checkpoint = newest or (path if (path / META).exists() else None)
+    checkpoint = Checkpoints(path / "checkpoints", keep=1).newest()
+    if checkpoint is None and (path / META).exists():
+        checkpoint = path
     if checkpoint is not None:
         file = checkpoint.parent.parent / "config.yaml"
-        nodes = load(file)["method"] if file.exists() else {}
+        nodes = {}
+        if file.exists():
+            nodes = load(file)["method"]
         return Source(path, load_file(checkpoint / MODEL), nodes=nodes)
 
     if (path / "config.json").exists() or (path / "encoder" / "config.json").exists():
         saved = load_encoder(path)
-        weights = {f"encoder.{name}": value for name, value in saved.encoder.state_dict().items()}
-        nodes = {name: saved.config[name] for name in ("tokenizer", "encoder") if name in saved.config}
+        weights, nodes = {}, {}
+        for name, value in saved.encoder.state_dict().items():
+            weights[f"encoder.{name}"] = value
+        for name in ("tokenizer", "encoder"):
+            if name in saved.config:
+                nodes[name] = saved.config[name]
         if (path / DECODER).exists():
             weights |= load_file(path / DECODER)
             nodes = json.loads((path / METHOD).read_text(encoding="utf-8"))
         return Source(path, weights, nodes=nodes)
 
     raise UserError(
-        f"init.from={path} is neither a run, nor a checkpoint folder, nor a saved encoder. Convert official files: "
-        "python -m core.convert official=<method> path=<file> out=<folder>."
+        f"init.from={path} is neither a run, nor a checkpoint folder, nor a saved encoder. Convert official "
+        "files: python -m core.convert official=<method> path=<file> out=<folder>."
     )
 
 
 def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) -> str:
-    """The settings that give this method the source's sizes, as a remedy; empty where they agree or are not known.
+    """The settings that give this method the source's sizes, as a remedy; empty where they agree.
 
-    Raises: UserError naming options that differ and that no shape shows: heads, a norm's eps, the kind of positions.
+    Empty too where there is no config to compare.
+
+    Raises: UserError naming options that differ and that no shape shows: heads, a norm's eps, the kind of
+    positions.
     """
     if not nodes or not source.nodes:
         return ""
 
-    places = ("encoder", "readouts", "tokenizer")
-    if part is not None:
-        places = ("encoder", "tokenizer") if part == "encoder" else (part,)
+    places: tuple[str, ...] = ("encoder", "readouts", "tokenizer")
+    if part == "encoder":
+        places = ("encoder", "tokenizer")
+    elif part is not None:
+        places = (part,)
 
     theirs, ours = options_of(source.nodes), options_of(nodes)
     differing, sizes = [], []
@@ -112,24 +130,29 @@ def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) 
         name = key.rpartition(".")[2]
         # Targets, losses and their weights may be others: no weight depends on them.
         is_training = key.startswith("readouts.") and ".decoder." not in key
-        is_loaded = not is_training and any(key == place or key.startswith(f"{place}.") for place in places)
+        is_loaded = not is_training and any(f"{key}.".startswith(f"{place}.") for place in places)
         if not is_loaded or theirs[key] == ours[key] or name in (*START, *FROM_SCOPE):
             continue
-        (sizes if name in SHAPES else differing).append(key)
+        if name in SHAPES:
+            sizes.append(key)
+        else:
+            differing.append(key)
 
-    remedy = " ".join(f"{_setting(key)}={_typed(theirs[key])}" for key in dict.fromkeys([*sizes, *differing]))
+    words = [f"{_setting(key)}={_typed(theirs[key])}" for key in [*sizes, *differing]]
+    remedy = " ".join(words)
     if differing:
-        lines = [f"{key}: {show(theirs[key])} there, {show(ours[key])} here" for key in differing[:6]]
-        raise UserError(
-            f"init.from={source.path} was trained with other options, which the shapes of weights do not show:\n  "
-            + "\n  ".join(lines)
-            + f"\nGive {remedy}, or load less by init.part=encoder.trunk."
-        )
-    return f"Its sizes: {remedy}. Or load less by init.part=." if sizes else ""
+        lines = [f"init.from={source.path} was trained with other options, which the shapes of weights do not show:"]
+        for key in differing[:6]:
+            lines.append(f"  {key}: {show(theirs[key])} there, {show(ours[key])} here")
+        lines.append(f"Give {remedy}, or load less by init.part=encoder.trunk.")
+        raise UserError("\n".join(lines))
+    if sizes:
+        return f"Its sizes: {remedy}. Or load less by init.part=."
+    return ""
 
 
 def options_of(node: Any, key: str = "") -> dict[str, Any]:
-    """Every option of a config's nodes by its path, with the defaults of constructors that a node leaves out."""
+    """Every option of a config's nodes by its path, with the constructors' defaults of those left out."""
     options, defaults, lists = {}, {}, set()
     for path, value in paths(node, key):
         if path.rpartition(".")[0] in lists:  # an item of a list, which is compared whole
@@ -139,14 +162,15 @@ def options_of(node: Any, key: str = "") -> dict[str, Any]:
         if not isinstance(value, Mapping):
             options[path] = value
         elif "_target_" in value:
-            for name, parameter in inspect.signature(load_target(value["_target_"])).parameters.items():
+            parameters = inspect.signature(load_target(value["_target_"])).parameters
+            for name, parameter in parameters.items():
                 if parameter.default is not parameter.empty and not isinstance(value.get(name), Mapping):
                     defaults[f"{path}.{name}"] = parameter.default
     return defaults | options
 
 
 def fit_positions(source: Source, method: MaskedAutoencoder) -> tuple[dict[str, Tensor], list[str]]:
-    """The source's weights with the tables of positions for this method's grids, and a note for each change."""
+    """The source's weights with tables of positions for this method's grids, and a note for each change."""
     weights, notes = dict(source.weights), []
     theirs = options_of(source.nodes)
     for name, module in method.named_modules():
@@ -179,24 +203,36 @@ def _part_of(
 ) -> tuple[dict[str, Tensor], nn.Module]:
     """The weights below `part` by the names there, and that module of the method."""
     prefix = f"{part}."
-    inner = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    inner = {}
+    for name, value in weights.items():
+        if name.startswith(prefix):
+            inner[name.removeprefix(prefix)] = value
+
     modules = dict(method.named_modules())
     if not inner or part not in modules:
-        place = f"init.from={path}" if not inner else "the method"
-        names = sorted(name for name in modules if name.startswith("encoder") and name.count(".") < 2)
-        raise UserError(f"init.part={part}: {place} has no weights there. Parts of the method: {', '.join(names)}.")
+        place = "the method"
+        if not inner:
+            place = f"init.from={path}"
+        names = [name for name in modules if name.startswith("encoder") and name.count(".") < 2]
+        parts = ", ".join(sorted(names))
+        raise UserError(f"init.part={part}: {place} has no weights there. Parts of the method: {parts}.")
     return inner, modules[part]
 
 
 def _summary(weights: Mapping[str, Tensor], method: MaskedAutoencoder, part: str | None) -> str:
     """Numbers of tensors, loaded and fresh, by the parts of the method."""
-    loaded = {name if part is None else f"{part}.{name}" for name in weights}
+    loaded = set(weights)
+    if part is not None:
+        loaded = {f"{part}.{name}" for name in weights}
     fresh = method.state_dict().keys() - loaded
-    texts = []
-    for word, names in (("loaded", loaded), ("fresh", fresh)):
-        counts = Counter(".".join(name.split(".")[:2]) for name in names)
-        texts.append(f"{word}: {', '.join(f'{name} ({n} tensors)' for name, n in sorted(counts.items())) or 'nothing'}")
-    return "; ".join(texts)
+    return f"loaded: {_count_tensors(loaded)}; fresh: {_count_tensors(fresh)}"
+
+
+def _count_tensors(names: Iterable[str]) -> str:
+    """Numbers of tensors by the first two parts of their names."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
+    texts = [f"{name} ({count} tensors)" for name, count in sorted(counts.items())]
+    return ", ".join(texts) or "nothing"
 
 
 def _setting(key: str) -> str:
@@ -210,4 +246,6 @@ def _setting(key: str) -> str:
 
 def _typed(value: Any) -> str:
     """A value as it is typed, numbers in full."""
-    return show(value) if isinstance(value, str | bool | list | tuple) or value is None else repr(value)
+    if value is None or isinstance(value, str | bool | list | tuple):
+        return show(value)
+    return repr(value)

@@ -1,4 +1,4 @@
-"""Maskers decide which tokens are hidden. `draw` makes every random number; a masker is a pure function of them."""
+"""Maskers decide which tokens are hidden: pure functions of the random numbers that `draw` makes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,10 @@ class ViewMasker(Masker):
     def draw(
         self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext
     ) -> dict[str, Any]:
-        return {view: self.draw_view(content, generator, ctx) for view, content in tokens.items()}
+        draws = {}
+        for view, content in tokens.items():
+            draws[view] = self.draw_view(content, generator, ctx)
+        return draws
 
     def __call__(self, tokens: Mapping[str, Tokens], draws: Mapping[str, Any], ctx: ForwardContext) -> dict[str, Mask]:
         return {view: self.mask_view(tokens[view], draw, ctx) for view, draw in draws.items()}
@@ -49,11 +52,11 @@ class ViewMasker(Masker):
 
 
 class RandomMasker(ViewMasker):
-    """Hides tokens at random: per sample, noise ~ U[0, 1), the first int(n · (1 − ratio)) in ascending order are kept.
+    """Hides tokens at random: noise ~ U[0, 1) per sample, the lowest int(n · (1 − ratio)) stay visible.
 
-    n is the number of tokens, or of valid ones where samples are padded. The float product is truncated as published
-    (100 tokens at 0.9 keep 9), or, `rounding="nearest"`, rounded, halves to even (SparK). Visible rows are in noise
-    order.
+    n is the number of tokens, or of valid ones where samples are padded. The float product is truncated as
+    published (100 tokens at 0.9 keep 9), or, `rounding="nearest"`, rounded, halves to even (SparK). Visible
+    rows are in noise order.
     Shapes: tokens of N rows -> Mask with visible (B, V), query `main` (B, N − V).
     Source: facebookresearch/mae, facebookresearch/mae_st, keyu-tian/SparK.
     """
@@ -69,17 +72,21 @@ class RandomMasker(ViewMasker):
             return keep_lowest(draws, tokens, self.ratio)
 
         count, keep = tokens.layout.count, tokens.layout.count * (1 - self.ratio)
-        keep = round(keep) if self.rounding == "nearest" else int(keep)
+        if self.rounding == "nearest":
+            keep = round(keep)
+        keep = int(keep)
         return keep_lowest(draws, tokens, keep=count - checked_hidden(count - keep, count, self.ratio))
 
 
 class BlockMasker(ViewMasker):
     """Hides whole boxes of a grid until int(N · ratio) tokens are hidden, exactly.
 
-    Boxes have random places and sides between `smallest` cells and `largest` (a share of each axis); tokens are ranked
-    by the first box that covers them, ties and the rest at random, so that the count is exact for every sample.
+    Boxes have random places and sides between `smallest` cells and `largest` (a share of each axis); tokens
+    are ranked by the first box that covers them, ties and the rest at random, so that the count is exact for
+    every sample.
     `boxes`: how many are drawn; where they cover too little, the rest is hidden at random.
-    Shapes: tokens on a grid of N cells -> Mask with visible (B, N − int(N · ratio)), query `main` (B, int(N · ratio)).
+    Shapes: tokens on a grid of N cells -> Mask with visible (B, N − int(N · ratio)), query `main`
+    (B, int(N · ratio)).
     Raises: UserError for tokens that do not fill a grid.
     """
 
@@ -126,9 +133,10 @@ class BlockMasker(ViewMasker):
 
 
 class CellMasker(ViewMasker):
-    """Hides whole cells of a coarser grid, each `side` tokens long on every axis: ⌈cells · ratio⌉ of them, at random.
+    """Hides ⌈cells · ratio⌉ cells of a coarser grid, `side` tokens long on every axis, at random.
 
-    Per sample, noise ~ U[0, 1) for every cell; those with the lowest are hidden. Visible rows are in ascending order.
+    Per sample, noise ~ U[0, 1) for every cell; those with the lowest are hidden. Visible rows are in
+    ascending order.
     Shapes: tokens on a grid of A axes and C cells -> Mask with query `main` (B, ⌈C · ratio⌉ · side^A).
     Raises: UserError for tokens that do not fill a grid, or whose grid `side` does not divide.
     Source: microsoft/SimMIM (32-pixel cells, which are 2 × 2 tokens of 16 pixels).
@@ -163,9 +171,9 @@ class CellMasker(ViewMasker):
 class ScoreMasker(ViewMasker):
     """Hides the tokens that a teacher scores highest, with some chance mixed in.
 
-    `scores`: name of the teacher, whose output is (B, N); `randomness` 0 hides strictly by score, 1 at random; scores
-    are compared by rank within their sample: with r = rank / (N − 1), the int(N · (1 − ratio)) rows with the lowest
-    (1 − randomness) · r + randomness · noise are kept.
+    `scores`: name of the teacher, whose output is (B, N); `randomness` 0 hides strictly by score, 1 at
+    random; scores are compared by rank within their sample: with r = rank / (N − 1), the int(N · (1 − ratio))
+    rows with the lowest (1 − randomness) · r + randomness · noise are kept.
     Shapes: scores (B, N) -> Mask with visible (B, V), query `main` (B, N − V).
     """
 
@@ -219,8 +227,8 @@ def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generat
 def checked_ratio(ratio: float) -> float:
     if not 0 < ratio < 1:
         raise UserError(
-            f"method.masker.ratio={ratio} is the share of tokens that is hidden: it must be above 0 (else there is "
-            "nothing to predict) and below 1 (else there is nothing to see), such as 0.75."
+            f"method.masker.ratio={ratio} is the share of tokens that is hidden: it must be above 0 (else "
+            "there is nothing to predict) and below 1 (else there is nothing to see), such as 0.75."
         )
     return ratio
 
@@ -229,7 +237,7 @@ def checked_hidden(hidden: int, count: int, ratio: float) -> int:
     """Raises UserError where a ratio, rounded, hides none or all of `count` tokens (or cells)."""
     if not 0 < hidden < count:
         raise UserError(
-            f"method.masker.ratio={ratio} hides {hidden} of the {count} tokens (or cells) of a sample: choose another "
-            "ratio, or more tokens by a smaller modality.patch or a larger modality.size."
+            f"method.masker.ratio={ratio} hides {hidden} of the {count} tokens (or cells) of a sample: "
+            "choose another ratio, or more tokens by a smaller modality.patch or a larger modality.size."
         )
     return hidden

@@ -38,7 +38,7 @@ CHANGEABLE = ("data", "modality.reader", "published")  # what an evaluation may 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: its config, the lines of metrics.jsonl by kind, its evaluations by task, its newest checkpoint."""
+    """One run: its config, lines of metrics.jsonl by kind, evaluations by task, the newest checkpoint."""
 
     path: Path
     config: dict[str, Any]
@@ -93,15 +93,15 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, list[float | None]]:
-        """The log as a table, one list of values per column ("step", "loss", "lr", …); pandas takes it as it is."""
+        """The log as a table, which pandas takes: a list of values per column ("step", "loss", "lr", …)."""
         if not self.train:
             return {}
 
-        names = [name for name in self.train[-1] if name != "kind"]
-        return {name: self._column(name) for name in names}
-
-    def _column(self, name: str) -> list[float | None]:
-        return [line.get(name) for line in self.train]
+        columns = {}
+        for name in self.train[-1]:
+            columns[name] = [line.get(name) for line in self.train]
+        del columns["kind"]
+        return columns
 
     def encoder(self, view: str | None = None) -> SavedEncoder:
         """The trained encoder, in eval mode; `view`: which one, where the method has one for each.
@@ -152,6 +152,10 @@ class Run:
         elif self.stops:
             state = f"stopped: {self.stops[-1]['reason']}"
 
+        loss = None
+        if self.train:
+            loss = self.train[-1]["loss"]
+
         data = self.config["data"]
         tasks = dict.fromkeys(record["task"] for record in self.evaluations.values())
         return {
@@ -163,7 +167,7 @@ class Run:
             "seed": self.config["seed"],
             "steps": self.done,
             "planned": self.steps,
-            "loss": self.train[-1]["loss"] if self.train else None,
+            "loss": loss,
             "skill": self.skill,
             "evaluations": list(tasks),
             "state": state,
@@ -202,9 +206,8 @@ def open_run(folder: str | Path) -> Run:
     if run.checkpoint is not None:
         damage = find_damage(run.checkpoint)
         if damage:
-            raise UserError(
-                f"The newest checkpoint of run={folder}, {run.checkpoint.name}, is damaged ({damage}); remove it."
-            )
+            name = run.checkpoint.name
+            raise UserError(f"The newest checkpoint of run={folder}, {name}, is damaged ({damage}); remove it.")
     return run
 
 
@@ -259,13 +262,15 @@ def _seed_runs(folder: Path) -> list[Path]:
         number = file.parent.name.removeprefix("seed")
         if number.isdecimal():
             by_number[int(number)] = file.parent
-    return [by_number[number] for number in sorted(by_number)]
+    return list(dict(sorted(by_number.items())).values())
 
 
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A run's config with overrides of its data; `data.root=` alone, after training on generated data, means a folder.
+    """A run's config with overrides of its data.
 
-    Of a saved encoder, such as a converted official one, the config of its modality with the encoder's reader.
+    After training on generated data, `data.root=` alone means a folder.
+    Of a saved encoder, such as a converted official one, the config of its modality with the encoder's
+    reader.
     Raises: UserError where there is neither, or for overrides of anything but the data.
     """
     file = run / "config.yaml"
@@ -281,7 +286,7 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     for text in overrides:
         key = text.partition("=")[0]
-        if not any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+        if not any(f"{key}.".startswith(f"{name}.") for name in CHANGEABLE):
             raise UserError(
                 f"{text}: an evaluation takes its run as it is; it may set {' and '.join(CHANGEABLE)} only."
             )
@@ -303,16 +308,18 @@ def _encoder_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The config by which samples are read for a saved encoder. Raises: UserError where no data are named."""
     encoder = load_encoder(path, pretrained=False)
     if not any(text.startswith(("data=", "data.root=")) for text in overrides):
-        raise UserError(f"run={path} is a saved encoder, which has no data of its own: give data.root=<your files>.")
+        reason = "a saved encoder, which has no data of its own: give data.root=<your files>"
+        raise UserError(f"run={path} is {reason}.")
     if "reader" not in encoder.config:
-        raise UserError(f"run={path} was saved by an earlier version, without its reader: convert or train it again.")
+        reason = "saved by an earlier version, without its reader: convert or train it again"
+        raise UserError(f"run={path} was {reason}.")
 
     reader = json.dumps(encoder.config["reader"])  # JSON is YAML
     return compose([f"modality={encoder.view}", "data=folder", f"modality.reader={reader}", *overrides])
 
 
 def open_method(run: Path, config: Mapping[str, Any]) -> MaskedAutoencoder:
-    """The method with the weights of the run's newest checkpoint; the running mean of them where one was kept.
+    """The method with the weights of the run's newest checkpoint, or the running mean saved with them.
 
     Raises: UserError where there is no checkpoint.
     """
@@ -372,7 +379,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def print_runs(argv: Sequence[str]) -> None:
     """Prints the runs as a table or as JSON. Raises: UserError where there are none."""
-    settings, _ = options([word for word in argv if word != JSON_FLAG], {"folder": str}, strict=True)
+    words = [word for word in argv if word != JSON_FLAG]
+    settings, _ = options(words, {"folder": str}, strict=True)
     folder = Path(settings.get("folder", "runs"))
     if not folder.is_dir():
         raise UserError(f"folder={folder} does not exist; give the folder that holds your runs.")
@@ -405,24 +413,30 @@ def print_runs(argv: Sequence[str]) -> None:
 
 def shown(summary: Mapping[str, Any]) -> dict[str, str]:
     """The key figures of a run as text."""
-    loss, skill = summary["loss"], summary["skill"]
-    return {
-        **{name: str(summary[name]) for name in ("run", "modality", "method", "size", "data", "seed")},
-        "steps": f"{summary['steps']} of {summary['planned'] or '?'}",
-        "loss": "-" if loss is None else f"{loss:.4f}",
-        "skill": "-" if skill is None else f"{skill:.3f}",
-        "evaluations": ", ".join(summary["evaluations"]) or "-",
-        "state": summary["state"],
-        "last activity": summary["last activity"],
-    }
+    texts = {}
+    for name in ("run", "modality", "method", "size", "data", "seed"):
+        texts[name] = str(summary[name])
+    texts["steps"] = f"{summary['steps']} of {summary['planned'] or '?'}"
+
+    for name, digits in (("loss", 4), ("skill", 3)):
+        texts[name] = "-"
+        if summary[name] is not None:
+            texts[name] = f"{summary[name]:.{digits}f}"
+
+    texts["evaluations"] = ", ".join(summary["evaluations"]) or "-"
+    texts["state"] = summary["state"]
+    texts["last activity"] = summary["last activity"]
+    return texts
 
 
 def _table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     rows = list(map(shown, summaries))
     for name in rows[0]:
-        is_number = name in ("seed", "steps", "loss", "skill")
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+        side = "left"
+        if name in ("seed", "steps", "loss", "skill"):
+            side = "right"
+        table.add_column(name, justify=side, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row.values()))
     return table

@@ -51,7 +51,13 @@ class Checkpoints:
     def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step_*"))
 
-    def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, average: WeightEMA, at: Position) -> Path:
+    def save(
+        self,
+        method: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: WeightEMA,
+        at: Position,
+    ) -> Path:
         """Writes, flushes, renames, and only then removes what is too old.
 
         Raises UserError where the disk is full (what was there stays) or a weight is not finite.
@@ -77,7 +83,7 @@ class Checkpoints:
         return final
 
     def clean(self) -> list[str]:
-        """Sets damaged checkpoints aside and removes half-written ones; notes on the former. For one rank alone.
+        """Sets damaged checkpoints aside, with notes, and removes half-written ones. For one rank alone.
 
         Raises UserError when one holds pickled code.
         """
@@ -106,7 +112,8 @@ class Checkpoints:
 
         weights = load_file(folder / MODEL)
         compare_shapes(weights, method, folder)
-        method.load_state_dict(weights, strict=False)  # compared above; frozen teachers may keep out of state_dict()
+        # Shapes agree; frozen teachers may keep out of state_dict().
+        method.load_state_dict(weights, strict=False)
         restore(load_file(folder / STATE), method, optimizer, average)
         return Position(**json.loads((folder / META).read_text())["position"])
 
@@ -209,8 +216,8 @@ def refuse_pickles(folder: Path) -> None:
         is_safe = head[8:9] == b"{"  # safetensors: eight bytes of length, then JSON
         if not is_safe and (head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5")):
             raise UserError(
-                f"{file} contains pickled code, which could run anything when read, and is refused. Checkpoints hold "
-                f"safetensors and JSON only; remove {folder} or choose another run_dir=."
+                f"{file} contains pickled code, which could run anything when read, and is refused. "
+                f"Checkpoints hold safetensors and JSON only; remove {folder} or choose another run_dir=."
             )
 
 
@@ -226,12 +233,17 @@ def check_finite(weights: dict[str, Tensor], path: Path) -> None:
     if not finite.all():
         bad = [name for name, flag in zip(names, finite.tolist(), strict=True) if not flag]
         raise UserError(
-            f"{len(bad)} weights became NaN or infinite, {bad[0]} among them; {path} is not written. Lower the "
-            "learning rate or set optim.clip, in another run_dir=."
+            f"{len(bad)} weights became NaN or infinite, {bad[0]} among them; {path} is not written. Lower "
+            "the learning rate or set optim.clip, in another run_dir=."
         )
 
 
-def compare_shapes(saved: dict[str, Tensor], method: nn.Module, folder: Path, remedy: str = OTHER_RUN) -> None:
+def compare_shapes(
+    saved: dict[str, Tensor],
+    method: nn.Module,
+    folder: Path,
+    remedy: str = OTHER_RUN,
+) -> None:
     """Raises UserError naming the tensors whose shapes differ, and the remedy."""
     before = {name: tuple(value.shape) for name, value in saved.items()}
     after = {name: tuple(value.shape) for name, value in method.state_dict().items()}
@@ -246,4 +258,5 @@ def compare_shapes(saved: dict[str, Tensor], method: nn.Module, folder: Path, re
         shown = lines[:8]
         if len(lines) > 8:
             shown.append(f"and {len(lines) - 8} more")
-        raise UserError(f"{folder} is a checkpoint of another architecture:\n  " + "\n  ".join(shown) + f"\n{remedy}")
+        differences = "\n  ".join(shown)
+        raise UserError(f"{folder} is a checkpoint of another architecture:\n  {differences}\n{remedy}")

@@ -14,8 +14,8 @@ RUNS = 2  # timed forward and backward passes
 def estimate(trial: DryRun, precision: Precision, reading: float, parts: int, method: nn.Module, recipe: Recipe) -> str:
     """One line: the time of `parts` forward and backward passes to come, and the memory of one with the optimiser.
 
-    `reading`: seconds that each waits for its data. Left out: the update itself, and data that are slower to read
-    than to compute where workers read them.
+    `reading`: seconds that each waits for its data. Left out: the update itself, and data that are slower to
+    read than to compute where workers read them.
     """
     computing = best_of(trial, precision, RUNS)
     seconds = parts * (computing + reading)
@@ -27,6 +27,6 @@ def estimate(trial: DryRun, precision: Precision, reading: float, parts: int, me
 
     place = "of the GPU" if trial.device.type == "cuda" else "in this process"
     return (
-        f"estimate: {timedelta(seconds=round(seconds))} to the end ({computing:.2g} s computing and {reading:.2g} s "
-        f"reading a batch), {memory:.0f} MB of memory {place}"
+        f"estimate: {timedelta(seconds=round(seconds))} to the end ({computing:.2g} s computing and "
+        f"{reading:.2g} s reading a batch), {memory:.0f} MB of memory {place}"
     )

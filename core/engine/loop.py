@@ -61,15 +61,16 @@ def train_steps(
 ) -> int:
     """Trains `method` in place to the end of `plan`, on from the newest checkpoint in `run_dir`; returns the steps.
 
-    `batches_from(k)` gives the stream from its k-th batch on; a step reads `recipe.accumulate` of them. What a step
-    does depends on weights, optimiser state, k and (seed, step, rank) alone: stopped anywhere and started again, a run
-    ends with the same bits. The device is read at log lines and checkpoints only; on a CPU, where reading is free, the
-    loss is checked in every step. Nothing is written before everything is ready for the first step; then the main rank
-    calls `begin`. `measure` gives held-out figures of the method as it is; they are logged now and then
-    (`engine.held_out`) and change nothing. `dry_run`: up to the first step, whose time and memory are estimated.
+    `batches_from(k)` gives the stream from its k-th batch on; a step reads `recipe.accumulate` of them. What
+    a step does depends on weights, optimiser state, k and (seed, step, rank) alone: stopped anywhere and
+    started again, a run ends with the same bits. The device is read at log lines and checkpoints only; on a
+    CPU, where reading is free, the loss is checked in every step. Nothing is written before everything is
+    ready for the first step; then the main rank calls `begin`. `measure` gives held-out figures of the method
+    as it is; they are logged now and then (`engine.held_out`) and change nothing. `dry_run`: up to the first
+    step, whose time and memory are estimated.
 
-    Raises: Diverged (a UserError) when loss or gradient stop being finite; Interrupted after Ctrl-C or SIGTERM;
-    UserError when a file cannot be written or a checkpoint does not fit.
+    Raises: Diverged (a UserError) when loss or gradient stop being finite; Interrupted after Ctrl-C or
+    SIGTERM; UserError when a file cannot be written or a checkpoint does not fit.
     """
     method.to(distributed.device).train()
     optimizer, average = recipe.optimizer(method), WeightEMA(method, recipe.ema)

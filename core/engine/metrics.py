@@ -21,8 +21,8 @@ SHOWN = 3  # skipped samples that the display names between two log lines; metri
 class Metrics:
     """Writes one JSON object a line; only the main rank does anything.
 
-    A resumed run first drops the lines of steps that are about to be taken again. Files are opened for every write and
-    no other thread has a part in it, so that a full disk is one clean error.
+    A resumed run first drops the lines of steps that are about to be taken again. Files are opened for every
+    write and no other thread has a part in it, so that a full disk is one clean error.
     """
 
     def __init__(self, run_dir: Path, start: int, display: Display, main: bool):

@@ -26,9 +26,9 @@ class Trainable(Protocol):
 class Recipe(ABC):
     """The recipe of the updates: the rate's course, decay, clipping, accumulation, averaging.
 
-    Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from `warmup_start` of it, then half a cosine down
-    to `min_lr` (an absolute rate), read before every step. Source of the defaults: MAE, pre-training (40 warm-up epochs
-    of 800).
+    Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from `warmup_start` of it, then half a
+    cosine down to `min_lr` (an absolute rate), read before every step. Source of the defaults: MAE,
+    pre-training (40 warm-up epochs of 800).
     """
 
     base_lr: float = 1.5e-4  # peak rate for a batch of 256 samples
@@ -69,7 +69,9 @@ class Recipe(ABC):
         """The optimiser of these parameter groups."""
 
     def optimizer(self, method: Trainable) -> torch.optim.Optimizer:
-        exempt = frozenset() if self.decay_all else method.no_weight_decay()
+        exempt: Set[str] = frozenset()
+        if not self.decay_all:
+            exempt = method.no_weight_decay()
         return self.over(parameter_groups(method, self.weight_decay, exempt, self.decay_all))
 
     def peak(self, batch_size: int) -> float:
@@ -105,7 +107,9 @@ class Recipe(ABC):
 
         for group in optimizer.param_groups:
             group["lr"] = rate
-            group["weight_decay"] = decay if group["decayed"] else 0.0
+            group["weight_decay"] = 0.0
+            if group["decayed"]:
+                group["weight_decay"] = decay
         return rate
 
     def clip_gradients(self, optimizer: torch.optim.Optimizer) -> Tensor:
@@ -144,8 +148,8 @@ class Lamb(Recipe):
         return _Lamb(groups, lr=0.0, betas=self.betas, eps=self.eps, max_grad_norm=None)
 
 
-class _Lamb(timm.optim.Lamb):  # pyright: ignore[reportPrivateImportUsage]  # public, re-exported without `as`
-    """timm's counts its steps for a whole group; here each weight keeps the count too, where checkpoints find it."""
+class _Lamb(timm.optim.Lamb):  # pyright: ignore[reportPrivateImportUsage]  # public
+    """timm's counts the steps of a group; here each weight has the count too, where checkpoints read it."""
 
     def step(self, closure: Callable | None = None) -> Tensor | None:
         for group in self.param_groups:
@@ -171,7 +175,7 @@ def learning_rate(
     floor: float,
     start: float = 0.0,
 ) -> float:
-    """Linear from `start` to `peak` at `warmup`, then half a cosine to `floor` at `total`; in steps or in epochs."""
+    """Linear from `start` to `peak` at `warmup`, then half a cosine to `floor` at `total`; steps or epochs."""
     if done < warmup:
         return start + (peak - start) * done / warmup
     return half_cosine((done - warmup) / max(total - warmup, 1e-12), peak, floor)

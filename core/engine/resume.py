@@ -1,4 +1,4 @@
-"""Whether a start goes on with the run in its directory: the same config, the same samples, an end that lies ahead."""
+"""Whether a start goes on with the run in its directory: same config, same samples, an end that lies ahead."""
 
 import json
 from contextlib import suppress
@@ -30,7 +30,7 @@ SCHEDULE = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    """A checked start. `steps`: those that the run has taken. `is_over`: it has come to the end that is asked for."""
+    """A checked start. `steps`: those that the run has taken. `is_over`: it has come to the requested end."""
 
     run_dir: Path
     config: dict[str, Any]
@@ -52,8 +52,8 @@ def check_resume(
 ) -> Resume:
     """Compares a start, whose end is after `steps` steps, with the run in its directory, if there is one.
 
-    Raises UserError for another config, for other samples without `data.changed=accept`, and for another length where
-    the rate depends on it.
+    Raises UserError for another config, for other samples without `data.changed=accept`, and for another
+    length where the rate depends on it.
     """
     saved = read_json(run_dir / DATA)
     free, remedies = [], {}
@@ -76,11 +76,18 @@ def check_resume(
     if done and not is_over:
         check_end(run_dir, done, steps)
         changes += compare_data(saved, samples, done, start)
-    return Resume(run_dir=run_dir, config=config, samples=samples, steps=done, is_over=is_over, changes=changes)
+    return Resume(
+        run_dir=run_dir,
+        config=config,
+        samples=samples,
+        steps=done,
+        is_over=is_over,
+        changes=changes,
+    )
 
 
 def steps_done(run_dir: Path) -> int:
-    """The steps of the newest checkpoint that can be read, else of a run that came to its end; 0 without any."""
+    """The steps of the newest readable checkpoint, else of a run that came to its end; 0 without any."""
     for folder in sorted((run_dir / "checkpoints").glob("step_*"), reverse=True):
         with suppress(OSError, ValueError, KeyError, TypeError):
             return json.loads((folder / META).read_text(encoding="utf-8"))["position"]["step"]
@@ -91,17 +98,22 @@ def check_end(run_dir: Path, done: int, steps: int) -> None:
     """Raises UserError where the run cannot go on from `done` to `steps` steps."""
     if done > steps:
         raise UserError(
-            f"{run_dir} holds a run of {done} steps, which cannot end after {steps}: give steps={done} or more, or "
-            "another run_dir=."
+            f"{run_dir} holds a run of {done} steps, which cannot end after {steps}: give steps={done} or "
+            "more, or another run_dir=."
         )
     if not any((run_dir / "checkpoints").glob("step_*")):
         raise UserError(
-            f"{run_dir} holds a finished run of {done} steps without a checkpoint to go on from: choose another "
-            f"run_dir=, with init.from={run_dir} to start from its encoder."
+            f"{run_dir} holds a finished run of {done} steps without a checkpoint to go on from: choose "
+            f"another run_dir=, with init.from={run_dir} to start from its encoder."
         )
 
 
-def compare_data(saved: dict[str, Any] | None, samples: Fingerprint | None, done: int, start: Start) -> list[str]:
+def compare_data(
+    saved: dict[str, Any] | None,
+    samples: Fingerprint | None,
+    done: int,
+    start: Start,
+) -> list[str]:
     """The change of the samples, in words, if there is one. Raises UserError where it is not accepted."""
     if saved is None or samples is None:
         return []
@@ -114,7 +126,7 @@ def compare_data(saved: dict[str, Any] | None, samples: Fingerprint | None, done
     change = f"the data changed since step {done}: {difference}"
     if not start.accepts_data:
         raise UserError(
-            f"{change}. Give data.changed=accept to go on with the data as they are now; or restore them, or choose "
-            "another run_dir=."
+            f"{change}. Give data.changed=accept to go on with the data as they are now; or restore them, or "
+            "choose another run_dir=."
         )
     return [change]

@@ -89,8 +89,8 @@ def has_steps(path: Path) -> bool:
 def check_config(path: Path, config: dict, free: Collection[str] = (), remedies: Mapping[str, str] = EMPTY) -> None:
     """Compares a config with the one that the run in this directory began with.
 
-    `free`: keys that may differ, beside `CHANGEABLE`. Without a step there is no run: another config takes the
-    directory over. Raises UserError naming the keys that differ, and the `remedies` of single keys.
+    `free`: keys that may differ, beside `CHANGEABLE`. Without a step there is no run: another config takes
+    the directory over. Raises UserError naming the keys that differ, and the `remedies` of single keys.
     """
     file = path / "config.yaml"
     if not file.exists():

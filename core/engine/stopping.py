@@ -17,8 +17,8 @@ class Interrupted(Exception):
 class Stop:
     """While entered, the first SIGINT or SIGTERM only sets `signal`; a second one interrupts at once.
 
-    Forked loader workers inherit the handler: there it does nothing, so that Ctrl-C leaves them alive until the step is
-    done.
+    Forked loader workers inherit the handler: there it does nothing, so that Ctrl-C leaves them alive until
+    the step is done.
     """
 
     def __init__(self):

@@ -12,7 +12,8 @@ SHARE = 0.05  # of the time of training that measuring may take
 class Watching:
     """Calls `measure` after every `steps` / `times` steps, as long as it takes a small share of the time.
 
-    `note` gets the reason where it cannot measure, once. Nothing is measured without `measure`, or with `times` = 0.
+    `note` gets the reason where it cannot measure, once. Nothing is measured without `measure`, or with
+    `times` = 0.
     """
 
     def __init__(

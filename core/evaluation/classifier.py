@@ -1,7 +1,7 @@
 """A fine-tuned network as people use it: opened with one call, it gives probabilities and class names.
 
-A folder: config.json (classes, kind of label, pooling, reader), head.safetensors, encoder/ (a saved encoder, which
-opens by itself), predictions.csv of the samples that were tested, confusion.csv of classes.
+A folder: config.json (classes, kind of label, pooling, reader), head.safetensors, encoder/ (a saved encoder,
+which opens by itself), predictions.csv of the samples that were tested, confusion.csv of classes.
 """
 
 import csv
@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ PREDICTIONS, CONFUSION = "predictions.csv", "confusion.csv"
 class Predictions:
     """Of a batch. `labels`: the name of each sample's most probable class; of questions, those answered yes.
 
-    `probabilities`: (B, classes), summing to 1; of questions (B, questions), of a yes to each; else the values (B, L),
-    and `labels` are those.
+    `probabilities`: (B, classes), summing to 1; of questions (B, questions), of a yes to each; else the
+    values (B, L), and `labels` are those.
     """
 
     labels: list
@@ -48,8 +49,9 @@ class Predictions:
 class Classifier(nn.Module):
     """An encoder with a trained head: `classifier(images)` gives `Predictions`, without gradients.
 
-    It takes raw batches as the encoder does (images uint8 or [0, 1] (B, C, H, W), …), arrays of such, or paths of
-    files, which its reader prepares as in evaluation. `classes`: names of classes, questions or values.
+    It takes raw batches as the encoder does (images uint8 or [0, 1] (B, C, H, W), …), arrays of such, or
+    paths of files, which its reader prepares as in evaluation. `classes`: names of classes, questions or
+    values.
     `config`: the content of its config.json.
     """
 
@@ -98,20 +100,36 @@ class Classifier(nn.Module):
             return [names[number] for number in probabilities.argmax(1).tolist()]
         if self.network.label.kind == "values":
             return probabilities.tolist()
-        return [[name for name, p in zip(names, row, strict=True) if p >= 0.5] for row in probabilities.tolist()]
+
+        labels = []
+        for row in (probabilities >= 0.5).tolist():
+            labels.append(list(compress(names, row)))
+        return labels
 
     def extra_repr(self) -> str:
         names = self.classes
-        shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
-        return f"takes {self.encoder.view} data or paths of files; {len(names)} {self.network.label.kind}: {shown}"
+        examples = list(names[:6])
+        if len(names) > 6:
+            examples.append("…")
+        text = f"takes {self.encoder.view} data or paths of files; {len(names)} {self.network.label.kind}"
+        return f"{text}: {', '.join(examples)}"
 
 
-def save_classifier(folder: Path, network: LabelledNetwork, *, reader: Mapping[str, Any], trained_on: str) -> None:
+def save_classifier(
+    folder: Path,
+    network: LabelledNetwork,
+    *,
+    reader: Mapping[str, Any],
+    trained_on: str,
+) -> None:
     """Writes a trained network. `reader`: the node of the reader that it was trained with."""
     encoder, label = network.encoder, network.label
     save_encoder(folder / ENCODER, encoder)
 
-    head = {name: value for name, value in network.state_dict().items() if not name.startswith("encoder.")}
+    head = {}
+    for name, value in network.state_dict().items():
+        if not name.startswith("encoder."):
+            head[name] = value.detach().cpu().contiguous()
     config = {
         "format": FORMAT,
         "label": label.name,
@@ -124,7 +142,7 @@ def save_classifier(folder: Path, network: LabelledNetwork, *, reader: Mapping[s
         "trained_on": trained_on,
     }
     with explain_write_errors(folder):
-        write_atomic(folder / HEAD, save({name: value.detach().cpu().contiguous() for name, value in head.items()}))
+        write_atomic(folder / HEAD, save(head))
         write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
@@ -173,7 +191,11 @@ def write_predictions(
         for key, y, number, row in zip(keys, truth, predictions, probabilities, strict=True):
             rows.append([key, names[int(y)], names[int(number)], f"{row[int(number)]:.4f}"])
     else:
-        rows = [["key", *(f"{part}: {name}" for name in names for part in ("truth", "prediction", "probability"))]]
+        header = ["key"]
+        for name in names:
+            header += [f"truth: {name}", f"prediction: {name}", f"probability: {name}"]
+
+        rows = [header]
         for key, y, values, row in zip(keys, truth, predictions, probabilities, strict=True):
             cells = []
             for true, value, probability in zip(y, values, row, strict=True):

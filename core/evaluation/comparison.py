@@ -26,6 +26,7 @@ CHOSEN_BY_NAME = ("modality", "method", "size", "data")  # groups whose name sta
 INDIFFERENT = ("workers", "device")  # settings of an evaluation that change no figure
 MINUS, PLUS_MINUS = "\N{MINUS SIGN}", "\N{PLUS-MINUS SIGN}"
 NO_VALUE = "-"
+LATEX = {"\\": "\\textbackslash "}  # other special characters take a backslash before them
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Estimate:
         return cls(float(np.mean(values)), float(half))
 
     def text(self, signed: bool = False) -> str:
-        mean = f"{self.mean:+.3f}" if signed else f"{self.mean:.3f}"
-        mean = mean.replace("-", MINUS)
+        sign = "+" if signed else "-"
+        mean = format(self.mean, f"{sign}.3f").replace("-", MINUS)
         if self.half is None:
             return mean
         return f"{mean} {PLUS_MINUS} {self.half:.3f}"
@@ -93,7 +94,9 @@ class Comparison:
         """A tabular for the package booktabs; notes and commands are comments."""
         header, *body = self._cells()
         names = len(self.rows[0].settings)
-        lines = [f"% {note}" for note in [*self.notes, *self.commands]]
+        lines = []
+        for note in [*self.notes, *self.commands]:
+            lines.append(f"% {note}")
         lines += [f"\\begin{{tabular}}{{{'l' * names}{'r' * (len(header) - names)}}}", "\\toprule"]
         lines += [_latex_line(header), "\\midrule", *map(_latex_line, body)]
         lines += ["\\bottomrule", "\\end{tabular}", ""]
@@ -110,11 +113,18 @@ class Comparison:
         for row in self.rows:
             difference = row.difference or Estimate(float("nan"), None)
             numbers = [row.estimate.mean, row.estimate.half, difference.mean, difference.half]
-            texts = ["" if number is None or np.isnan(number) else f"{number:.6g}" for number in numbers]
-            lists = [row.values, (f"{value:.6g}" for value in row.values.values()), row.runs.values()]
-            joined = [" ".join(map(str, values)) for values in lists]
-            count = len(row.values)
-            writer.writerow([*row.settings.values(), count, *texts, row.pairs, *joined, row.command])
+            writer.writerow(
+                [
+                    *row.settings.values(),
+                    len(row.values),
+                    *map(_number, numbers),
+                    row.pairs,
+                    " ".join(map(str, row.values)),
+                    " ".join(map(_number, row.values.values())),
+                    " ".join(map(str, row.runs.values())),
+                    row.command,
+                ]
+            )
         return stream.getvalue()
 
     @property
@@ -127,18 +137,24 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         header, *body = self._cells()
-        lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>"]
+        lines = _html_line(header, "th")
         for cells in body:
-            lines.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return f"<table>{''.join(lines)}</table>{notes}<pre>{escape(chr(10).join(self.commands))}</pre>"
+            lines += _html_line(cells, "td")
+
+        notes = ""
+        for note in self.notes:
+            notes += f"<p>{escape(note)}</p>"
+        commands = escape("\n".join(self.commands))
+        return f"<table>{lines}</table>{notes}<pre>{commands}</pre>"
 
     def _cells(self) -> Iterator[list[str]]:
         """The header and the rows as text."""
         figures = [f"{self.metric}, mean {PLUS_MINUS} 95 %", "difference to the first row"]
         yield [*self.rows[0].settings, "n", *figures]
         for row in self.rows:
-            difference = NO_VALUE if row.difference is None else row.difference.text(signed=True)
+            difference = NO_VALUE
+            if row.difference is not None:
+                difference = row.difference.text(signed=True)
             yield [*row.settings.values(), str(len(row.values)), row.estimate.text(), difference]
 
 
@@ -150,7 +166,12 @@ class Group:
     runs: dict[int, Run]
 
 
-def compare_runs(runs: Sequence[str | Path | Run], task: Task, *overrides: str, **settings: Any) -> Comparison:
+def compare_runs(
+    runs: Sequence[str | Path | Run],
+    task: Task,
+    *overrides: str,
+    **settings: Any,
+) -> Comparison:
     """Compares runs, or folders of runs by `seeds=`, by an evaluation of each; what is not recorded yet is
     measured.
 
@@ -171,7 +192,8 @@ def compare_runs(runs: Sequence[str | Path | Run], task: Task, *overrides: str, 
         results[run.path] = result or run_task(run.path, task, *overrides, **settings)
 
     # A record may be older than a change of the data.
-    if len({result.record["data_hash"] for result in results.values()}) > 1:
+    hashes = {result.record["data_hash"] for result in results.values()}
+    if len(hashes) > 1:
         for path in stored:
             results[path] = run_task(path, task, *overrides, **settings)
     return _tabulate(groups, results, task, overrides, settings)
@@ -186,11 +208,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
             if key.partition(".")[0] not in (*CHANGEABLE, *NO_SETTINGS):
                 settings[key] = value
 
-        group = next((group for group in groups if group.settings == settings), None)
-        if group is None:
-            group = Group(settings=settings, runs={})
-            groups.append(group)
-
+        group = _group_of(groups, settings)
         twin = group.runs.setdefault(run.config["seed"], run)
         if twin.path != run.path:
             pair = f"{twin.path} and {run.path}"
@@ -200,11 +218,24 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return groups
 
 
+def _group_of(groups: list[Group], settings: Mapping[str, Any]) -> Group:
+    """The group of these settings, which is added where there is none."""
+    for group in groups:
+        if group.settings == settings:
+            return group
+    groups.append(Group(settings=settings, runs={}))
+    return groups[-1]
+
+
 def row_names(groups: Sequence[Group]) -> tuple[list[dict[str, str]], list[str]]:
     """The fewest settings that tell the groups apart, by short name; and further ones that differ."""
+    keys_of_all: dict[str, None] = {}
+    for group in groups:
+        keys_of_all |= dict.fromkeys(group.settings)
+
     differing = []
-    for key in {key: None for group in groups for key in group.settings}:
-        if len({show(group.settings.get(key)) for group in groups}) > 1:
+    for key in keys_of_all:
+        if _distinct(groups, [key]) > 1:
             differing.append(key)
     differing.sort(key=_rank)
 
@@ -228,7 +259,7 @@ def row_names(groups: Sequence[Group]) -> tuple[list[dict[str, str]], list[str]]
 
 def recorded(run: Run, task: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> Result | None:
     """The record of this run alone, by the same settings and data; None where there is none."""
-    wanted = sorted([*(f"{name}={show(value)}" for name, value in settings.items()), *overrides])
+    expected = sorted([*_words(settings), *overrides])
     for record in run.evaluations.values():
         if record["task"] != task or not isinstance(record.get("run"), str) or not record.get("figures"):
             continue
@@ -238,7 +269,7 @@ def recorded(run: Run, task: str, overrides: Sequence[str], settings: Mapping[st
             name = word.partition("=")[0]
             if name not in ("run", "task", "--json"):
                 words.append(word)
-        if sorted(words) == wanted:
+        if sorted(words) == expected:
             return Result.of_record(record)
     return None
 
@@ -252,27 +283,30 @@ def _tabulate(
 ) -> Comparison:
     _check_comparable(results)
     names, further = row_names(groups)
-    words = [f"{name}={show(value)}" for name, value in settings.items()]
+    words = [f"task={task}", *_words(settings), *overrides]
 
     rows: list[Row] = []
     reference: dict[int, float] = {}
     for group, name in zip(groups, names, strict=True):
-        values = {}
+        paths, values = {}, {}
         for seed, run in sorted(group.runs.items()):
+            paths[seed] = run.path
             values[seed] = _value(results[run.path], run.path)
         reference = reference or values
 
         gains = [values[seed] - reference[seed] for seed in values if seed in reference]
-        paths = [str(group.runs[seed].path) for seed in values]
+        difference = None
+        if rows and gains:
+            difference = Estimate.of(gains)
         rows.append(
             Row(
                 settings=name,
-                runs={seed: group.runs[seed].path for seed in values},
+                runs=paths,
                 values=values,
                 estimate=Estimate.of(list(values.values())),
-                difference=Estimate.of(gains) if rows and gains else None,
+                difference=difference,
                 pairs=len(gains),
-                command=_command(paths, [f"task={task}", *words, *overrides]),
+                command=_command(list(map(str, paths.values())), words),
             )
         )
 
@@ -295,8 +329,8 @@ def _check_comparable(results: Mapping[Path, Result]) -> None:
     for other_path, other in others:
         if other.record["data_hash"] != first.record["data_hash"]:
             raise UserError(
-                f"runs {path} and {other_path} were evaluated on different data: those that each was trained on. Give "
-                "data= and data.root= of one data set for all."
+                f"runs {path} and {other_path} were evaluated on different data: those that each was trained "
+                "on. Give data= and data.root= of one data set for all."
             )
         if other.metric != first.metric:
             metrics = f"{first.metric} and {other.metric}"
@@ -310,16 +344,20 @@ def _value(result: Result, path: Path) -> float:
 
 
 def _notes(rows: Sequence[Row], first: Result, label: str, further: Sequence[str]) -> list[str]:
-    seeds = sorted({seed for row in rows for seed in row.values})
+    seeds: set[int] = set()
+    for row in rows:
+        seeds |= set(row.values)
+    seeds_text = ", ".join(map(str, sorted(seeds)))
+    data = first.record.get("data", "of the runs")
     notes = [
-        f"task={first.task}, {label}, data={first.record.get('data', 'of the runs')}; seeds "
-        f"{', '.join(map(str, seeds))}. Means with 95 % intervals over training seeds (Student's t); differences are "
-        "paired by seed."
+        f"task={first.task}, {label}, data={data}; seeds {seeds_text}. Means with 95 % intervals over "
+        "training seeds (Student's t); differences are paired by seed."
     ]
-    if any(len(row.values) < 2 for row in rows):
+
+    if min(len(row.values) for row in rows) < 2:
         notes.append(
-            "A row of one seed has no interval over seeds: seeds=3 of core.train trains more. An interval over test "
-            "samples is in the run's own evaluation, of a difference by compare_to= of core.evaluate."
+            "A row of one seed has no interval over seeds: seeds=3 of core.train trains more. An interval over "
+            "test samples is in the run's own evaluation, of a difference by compare_to= of core.evaluate."
         )
     if any(row.pairs < len(row.values) for row in rows):
         notes.append("Seeds that the first row lacks count in the mean and not in the difference.")
@@ -338,7 +376,11 @@ def _rank(key: str) -> tuple[int, int]:
 
 
 def _distinct(groups: Sequence[Group], keys: Sequence[str]) -> int:
-    return len({tuple(show(group.settings.get(key)) for key in keys) for group in groups})
+    """How many groups `keys` tell apart."""
+    rows = set()
+    for group in groups:
+        rows.add(tuple(show(group.settings.get(key)) for key in keys))
+    return len(rows)
 
 
 def _short(key: str) -> str:
@@ -351,8 +393,29 @@ def _shown(value: Any) -> str:
     if value is None:
         return NO_VALUE
     text = show(value)
-    is_path = text.startswith(("core.", "modalities."))
-    return text.rpartition(".")[2] if is_path else text
+    if text.startswith(("core.", "modalities.")):
+        return text.rpartition(".")[2]
+    return text
+
+
+def _words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as they are typed."""
+    return [f"{name}={show(value)}" for name, value in settings.items()]
+
+
+def _number(value: float | None) -> str:
+    """A figure with six digits; empty where there is none."""
+    if value is None or np.isnan(value):
+        return ""
+    return f"{value:.6g}"
+
+
+def _html_line(cells: Sequence[str], tag: str) -> str:
+    """A line of a table in HTML."""
+    line = ""
+    for cell in cells:
+        line += f"<{tag}>{escape(cell)}</{tag}>"
+    return f"<tr>{line}</tr>"
 
 
 def _latex_line(cells: Sequence[str]) -> str:
@@ -360,6 +423,6 @@ def _latex_line(cells: Sequence[str]) -> str:
     escaped = []
     for cell in cells:
         for character in "\\&%$#_{}":
-            cell = cell.replace(character, "\\textbackslash " if character == "\\" else f"\\{character}")
+            cell = cell.replace(character, LATEX.get(character, f"\\{character}"))
         escaped.append(cell.replace(PLUS_MINUS, "$\\pm$").replace(MINUS, "$-$"))
     return f"{' & '.join(escaped)} \\\\"

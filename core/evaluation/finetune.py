@@ -126,7 +126,10 @@ class EpochLines:
         self.ends = {round(steps * (i + 1) / count) - 1 for i in range(count)}
 
     def add(self, loss: Tensor) -> None:
-        self.total = loss.detach() if self.total is None else self.total + loss.detach()
+        if self.total is None:
+            self.total = loss.detach()
+        else:
+            self.total = self.total + loss.detach()
         self.count += 1
 
     def note(self, text: str) -> None:
@@ -281,7 +284,9 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> d
     figures = {"ours": ours, "baselines": baselines, "rivals": rivals}
     record = compare(task, data, table, splits, **figures, protocol=protocol)
     for name, contest in contests.items():
-        place = folder if len(contests) == 1 else folder / name.replace("/", "_")
+        place = folder
+        if len(contests) > 1:
+            place = folder / name.replace("/", "_")
         record["figures"][name]["classifier"] = str(place.relative_to(task.runs[0]))
         _keep(contest, outcomes[name], place)
     return record
@@ -319,7 +324,10 @@ def contests_of(
     return contests
 
 
-def supervised_scores(task: LabelledTask, contests: Mapping[str, Contest]) -> tuple[dict[str, np.ndarray], str]:
+def supervised_scores(
+    task: LabelledTask,
+    contests: Mapping[str, Contest],
+) -> tuple[dict[str, np.ndarray], str]:
     """Scores (R, T, …) by label after supervised training from scratch at equal compute.
 
     And how long that was.
@@ -375,8 +383,11 @@ def joined_scores(trainings: Sequence[Sequence[Training]], contest: Contest) -> 
     """Scores of all seeds, those of the folds joined, and the choices made."""
     units, choices = [], []
     for by_fold in trainings:
-        units.append(contest.split.metric.join([training.units for training in by_fold]))
-        choices += [training.choice for training in by_fold]
+        parts = []
+        for training in by_fold:
+            parts.append(training.units)
+            choices.append(training.choice)
+        units.append(contest.split.metric.join(parts))
     return Scores(np.stack(units), choices)
 
 
@@ -402,7 +413,13 @@ def flops_per_sample(module: nn.Module, samples: Sequence[Item], loader: LoaderS
     return flops.count(rehearse, "fp32") / size
 
 
-def _train(contender: Contender, contest: Contest, number: int, seed: int, rates: Sequence[float]) -> Training:
+def _train(
+    contender: Contender,
+    contest: Contest,
+    number: int,
+    seed: int,
+    rates: Sequence[float],
+) -> Training:
     """Scores (T, …) on a fold, by its number, after the training whose rate validation prefers.
 
     From the cache where it was done before.

@@ -132,7 +132,7 @@ class TokenItems:
         return list(chain.from_iterable(self.by_sample.values()))
 
     def select(self, tokens: Sequence[Item]) -> tuple[list[Item], dict[str, Tensor]]:
-        """The samples of these tokens, and by their keys a flag per token (N,): whether it is one of these."""
+        """The samples of these tokens, and by key a flag per token (N,): whether it is one of these."""
         selected_keys = keys_of(tokens)
         samples, flags = [], {}
         for sample in self.samples:
@@ -175,14 +175,15 @@ class LabelledData:
         groups = groups_of(items)
         if self.tested and not is_test.any() and groups is None and not options.folds:
             raise UserError(
-                f"None of the {len(self.tested)} test samples can be read, so there is nothing to judge by: check "
-                "their files. To be judged in folds over the other samples, give folds=5."
+                f"None of the {len(self.tested)} test samples can be read, so there is nothing to judge by: "
+                "check their files. To be judged in folds over the other samples, give folds=5."
             )
 
         splits = {}
         for label in self.labels:
             y = label.values(items)
-            folds = make_folds(is_test, label.is_known(y), classes=label.classes(y), groups=groups, options=options)
+            classes = label.classes(y)
+            folds = make_folds(is_test, label.is_known(y), classes=classes, groups=groups, options=options)
             split = LabelSplit(label, y, folds=folds, groups=groups, options=options)
             for fold in folds:
                 check_fold(split, fold)
@@ -213,7 +214,9 @@ def load_labelled(task: LabelledTask) -> LabelledData:
         names = label_names(samples, task.source.classes, task.source.questions)
         kinds: dict[str, LabelKind] = {}
         for name in names:
-            kinds[name] = "answers" if name in task.source.questions else "classes"
+            kinds[name] = "classes"
+            if name in task.source.questions:
+                kinds[name] = "answers"
     else:
         items, tested = tokens.items, tokens.tested
         names = {TOKEN_LABEL: tokens.names}
@@ -372,9 +375,13 @@ def make_folds(
     class, than folds.
     """
     rows, folds = np.arange(len(is_test)), options.folds
-    count = 0 if groups is None else len(np.unique(groups))
+    count = 0
+    if groups is not None:
+        count = len(np.unique(groups))
     if folds is None:
-        folds = min(options.default_folds, count) if count > 1 else options.default_folds
+        folds = options.default_folds
+        if count > 1:
+            folds = min(folds, count)
     if groups is not None and folds and (count > 1 or options.folds):
         if folds < 2 or count < folds:
             raise UserError(f"folds={folds} does not fit {count} groups; choose 2 to {count}, or 0 to keep the split.")
@@ -390,7 +397,9 @@ def make_folds(
     if options.folds is None:
         folds = min(folds, max(most, 2))
     if folds < 2 or most < folds:
-        remedy = "or 0 to keep the given split" if is_test.any() else "for the data mark no samples to test"
+        remedy = "for the data mark no samples to test"
+        if is_test.any():
+            remedy = "or 0 to keep the given split"
         raise UserError(f"folds={folds} does not fit: {part} {most} samples; choose 2 to that number, {remedy}.")
 
     with warnings.catch_warnings():
@@ -399,7 +408,8 @@ def make_folds(
         if classes is None:
             parts = list(KFold(folds, shuffle=True, random_state=options.seed).split(rows))
         else:
-            parts = list(StratifiedKFold(folds, shuffle=True, random_state=options.seed).split(rows, classes[rows]))
+            splitter = StratifiedKFold(folds, shuffle=True, random_state=options.seed)
+            parts = list(splitter.split(rows, classes[rows]))
     return [Fold(rows[fit], rows[test]) for fit, test in parts]
 
 
@@ -409,7 +419,9 @@ def check_fold(split: LabelSplit, fold: Fold) -> None:
     name = split.label.name
     if split.label.kind != "classes":
         # Test samples of several folds are measured together.
-        least = 2 if len(split.folds) == 1 else 1
+        least = 1
+        if len(split.folds) == 1:
+            least = 2
         for part, count, needed in (("training", len(fit), 2), ("test", len(test), least)):
             if count < needed:
                 raise UserError(f"Label {name!r}: {count} {part} samples are labelled; at least two are needed.")

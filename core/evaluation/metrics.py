@@ -175,8 +175,8 @@ class MicroF1(Metric):
 class RankingMetric(Metric):
     """A mean over labels and folds of a figure of how predictions rank units.
 
-    Scores (T, L, 3): answer, prediction and fold; predictions of different folds are not ranked together. Labels
-    without a positive unit (or for ROC-AUC without a negative one) do not count. Single figures are
+    Scores (T, L, 3): answer, prediction and fold; predictions of different folds are not ranked together.
+    Labels without a positive unit (or for ROC-AUC without a negative one) do not count. Single figures are
     scikit-learn's; the weighted ones of the bootstrap are computed for all draws at once.
     """
 

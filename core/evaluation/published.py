@@ -35,8 +35,8 @@ class Reported:
 class Published(ABC):
     """A paper's protocol; its constructor takes the settings that the paper gives for the data set.
 
-    `reported`: the paper's figure for it, None where there is none. The first sentence of its docstring describes the
-    protocol to users.
+    `reported`: the paper's figure for it, None where there is none. The first sentence of its docstring
+    describes the protocol to users.
     """
 
     reported: Reported | None = None
@@ -63,8 +63,8 @@ def evaluate_published(
     if config.get("published") is None:
         raise UserError(
             "task=published: the run's config does not say how a paper measured it. Experiments do, such as "
-            "experiment=graphmae_cora; to another run give published={_target_: …, …} as an experiment has it, or "
-            "choose task=knn or linear."
+            "experiment=graphmae_cora; to another run give published={_target_: …, …} as an experiment has "
+            "it, or choose task=knn or linear."
         )
 
     protocol = build(dict(config["published"]), key="published", kind=Published)

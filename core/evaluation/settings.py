@@ -106,8 +106,8 @@ class ProtocolOptions:
     """Split and repetitions of a labelled task.
 
     `shots`: labelled samples per class, None = all. `folds`: of a cross-validation over all labelled samples;
-    0 = keep the split, also one that was drawn at random; None = `default_folds` where samples carry groups or
-    the data mark none to test, else the given split. `seeds`: how often whatever is random is drawn anew
+    0 = keep the split, also one that was drawn at random; None = `default_folds` where samples carry groups
+    or the data mark none to test, else the given split. `seeds`: how often whatever is random is drawn anew
     (random weights, shots, validation).
     """
 

@@ -25,9 +25,9 @@ BATCH = 32
 class HeldOutWatch:
     """Figures of a method's weights at hand: {"skill": …, "knn": …}, on a small fixed draw of samples and masks.
 
-    skill: of the first objective, over all its hidden tokens. knn: accuracy of the first label's classes by weighted
-    nearest neighbours (k = 20), of features averaged over tokens; absent without labels. They are for watching a run,
-    smaller and without intervals; evaluations measure all.
+    skill: of the first objective, over all its hidden tokens. knn: accuracy of the first label's classes by
+    weighted nearest neighbours (k = 20), of features averaged over tokens; absent without labels. They are
+    for watching a run, smaller and without intervals; evaluations measure all.
     """
 
     def __init__(self, reader: Reader, source: Source, modality: Mapping[str, Any]):

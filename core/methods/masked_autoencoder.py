@@ -1,4 +1,4 @@
-"""The method class: a composition of parts. Its `forward` is the picture of the design, read from top to bottom."""
+"""The method class: a composition of parts. Its `forward`, from top to bottom, is the design."""
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -31,7 +31,7 @@ from core.tokens import (
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """The result of a forward. `terms`: every objective's unweighted loss. Predictions and targets have its keys."""
+    """The result of a forward. `terms`: unweighted losses of objectives, also keys of predictions, targets."""
 
     loss: Tensor
     terms: Mapping[str, Tensor]
@@ -53,9 +53,10 @@ class MaskedAutoencoder(nn.Module):
     """Hides part of every sample and learns by predicting it.
 
     `readouts`: by name, a decoder and the objectives that read it; no two objectives share a name.
-    `teachers`: by name, anything that maps a `ForwardContext` to targets or scores; never trained, nor saved with the
-    method unless they follow its weights.
-    `no_weight_decay`: endings of parameter names that are not decayed although they have more than one dimension.
+    `teachers`: by name, anything that maps a `ForwardContext` to targets or scores; never trained, nor saved
+    with the method unless they follow its weights.
+    `no_weight_decay`: endings of parameter names that are not decayed although they have more than one
+    dimension.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ class MaskedAutoencoder(nn.Module):
             names += readout.objectives
             taps |= dict.fromkeys(readout.taps)
         if len(names) > len(set(names)):
-            raise UserError(f"method.readouts: two objectives have one name ({', '.join(sorted(names))}); rename one.")
+            listed = ", ".join(sorted(names))
+            raise UserError(f"method.readouts: two objectives have one name ({listed}); rename one.")
 
         self.tokenizer = tokenizer
         self.masker = masker
         self.encoder = encoder
-        self.readouts = cast(dict[str, Readout], nn.ModuleDict(readouts))  # its values have no type of their own
+        self.readouts = cast(dict[str, Readout], nn.ModuleDict(readouts))  # whose values have no type
         self.taps = tuple(taps)
         self._no_weight_decay = tuple(no_weight_decay or ())
 
@@ -102,7 +104,7 @@ class MaskedAutoencoder(nn.Module):
         progress: Progress = Progress(),  # noqa: B008 (frozen)
         generator: torch.Generator | None = None,
     ) -> Output:
-        """One training step's loss. `masks`: given ones in place of the masker's; `draws`: recorded randomness."""
+        """One training step's loss. `masks`: in place of the masker's; `draws`: recorded randomness."""
         ctx = self.context(batch, progress=progress, generator=generator)
         if masks is None:
             masks = self.draw_mask(ctx, draws)
@@ -126,7 +128,14 @@ class MaskedAutoencoder(nn.Module):
             ctx.errors[name], targets[name], terms[name] = error, target, term.detach()
             loss = loss + objective.weight * term
 
-        return Output(loss=loss, terms=terms, predictions=predictions, targets=targets, masks=masks, latents=latents)
+        return Output(
+            loss=loss,
+            terms=terms,
+            predictions=predictions,
+            targets=targets,
+            masks=masks,
+            latents=latents,
+        )
 
     def context(
         self,
@@ -189,7 +198,11 @@ class MaskedAutoencoder(nn.Module):
 
         return latents, predictions
 
-    def prediction_tasks(self, masks: Mapping[str, Mask], readout: str | None = None) -> dict[str, PredictionTask]:
+    def prediction_tasks(
+        self,
+        masks: Mapping[str, Mask],
+        readout: str | None = None,
+    ) -> dict[str, PredictionTask]:
         """All tasks (of one readout) by name: `objective`, or `objective/query` where it has several queries.
 
         A readout whose view has no mask in this batch has none.
@@ -202,9 +215,10 @@ class MaskedAutoencoder(nn.Module):
         for readout_name, part in readouts.items():
             latent_name = part.latent_name(masks)
             view = part.view or view_of(latent_name)
-            mask = masks.get(part.view or latent_name)
+            mask_name = part.view or latent_name
+            mask = masks.get(mask_name)
             if mask is None:  # normal in joint training; a typing error elsewhere
-                text = f"Readout {readout_name!r} is skipped in batches without a mask of {part.view or latent_name!r}."
+                text = f"Readout {readout_name!r} is skipped in batches without a mask of {mask_name!r}."
                 warnings.warn(text, stacklevel=2)  # shown once
                 continue
 
@@ -219,8 +233,8 @@ class MaskedAutoencoder(nn.Module):
     def check_readouts(self, views: Collection[str]) -> None:
         """Compares the names that readouts have for views and latents with those that there can be.
 
-        `views`: of the reader. Tokenizers, maskers and encoders that make views, parts or latents of their own are left
-        alone. Raises: UserError for a name of none.
+        `views`: of the reader. Tokenizers, maskers and encoders that make views, parts or latents of their
+        own are left alone. Raises: UserError for a name of none.
         """
         if isinstance(self.tokenizer, TokenizerByView):
             views = [view for view in views if view in self.tokenizer.views]
@@ -237,7 +251,7 @@ class MaskedAutoencoder(nn.Module):
                     raise UserError(f"{key}={name}: there is no such view.{suggestion(name, views)}")
 
     def follow(self, loaded: Iterable[str]) -> None:
-        """After the tensors `loaded` came in: moving teachers without any of their own start from the new weights."""
+        """After the tensors `loaded` came in: moving teachers that got none start from the new weights."""
         loaded = tuple(loaded)
         for name, teacher in self.moving_teachers.items():
             if not any(key.startswith(f"moving_teachers.{name}.") for key in loaded):
@@ -283,14 +297,19 @@ class MaskedAutoencoder(nn.Module):
 
         if readout.decoder is None:  # the encoder's own features are the prediction
             view = tokens[view_of(source)]
-            return {name: _own_features(readout, latents[source], view, query) for name, query in queries.items()}
+            features = {}
+            for name, query in queries.items():
+                features[name] = _own_features(readout, latents[source], view, query)
+            return features
 
         # Of hidden tokens' layout a decoder gets only what the strictest target reveals.
         deepest = max(query.level for query in queries.values())
         layout = tokens[readout.view or view_of(source)].layout.up_to(deepest)
         if any(task.objective.target.reveals == "nothing" for task in tasks.values()):
-            if any(query.rows is not None for query in queries.values()):  # rows would reveal where tokens are
-                raise UserError("A target that reveals nothing is predicted at the whole grid: set queries=[grid].")
+            # Rows would reveal where tokens are.
+            if any(query.rows is not None for query in queries.values()):
+                remedy = "set queries=[grid]"
+                raise UserError(f"A target that reveals nothing is predicted at the whole grid: {remedy}.")
             layout = layout.grid_only()
 
         # Tasks with the same query share one decoding, under the name of the first.
@@ -313,7 +332,8 @@ def _own_features(readout: Readout, latent: Latent, tokens: Tokens, query: Query
     count = levels(tokens)[query.level].layout.count
 
     if readout.tap is not None and readout.tap not in latent.taps:
-        raise UserError(f"The encoder has no tap {readout.tap!r} (a readout's tap); its taps are {list(latent.taps)}.")
+        taps = list(latent.taps)
+        raise UserError(f"The encoder has no tap {readout.tap!r} (a readout's tap); its taps are {taps}.")
 
     features = latent.features
     if readout.tap is not None:

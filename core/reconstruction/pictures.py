@@ -228,8 +228,8 @@ def _explain(target: Pixels, left_out: bool) -> list[str]:
         over = "all values" if target.per == "patch" else "the pixels of each channel"
         notes.append(
             f"The method predicts patches standardised over {over}. Patch statistics interpolated from visible patches "
-            "(harmonic interpolation over the grid of patches) put them back; nothing of a hidden patch is used, so "
-            "brightness and contrast of hidden places are a guess."
+            "(harmonic interpolation over the grid of patches) put them back; nothing of a hidden patch is "
+            "used, so brightness and contrast of hidden places are a guess."
         )
 
     if target.per_slot is not None:

@@ -3,9 +3,10 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from html import escape
+from itertools import filterfalse
 from math import ceil
 from pathlib import Path
 
@@ -61,8 +62,10 @@ class Sheet:
     @property
     def suffix(self) -> str:
         """Of a file with all panels: ".svg" for line drawings, else ".png"."""
-        mimes = {raster.mime for panel in self.panels for raster in panel.rasters}
-        return ".svg" if mimes == {SVG} else ".png"
+        mimes = {raster.mime for raster in _rasters(self.panels)}
+        if mimes == {SVG}:
+            return ".svg"
+        return ".png"
 
     def content(self) -> bytes:
         """All panels below each other, as a file's content."""
@@ -89,10 +92,14 @@ class Sheet:
         return list(contents)
 
     def _repr_png_(self) -> bytes | None:
-        return self.content() if self.suffix == ".png" else None
+        if self.suffix == ".png":
+            return self.content()
+        return None
 
     def _repr_svg_(self) -> str | None:
-        return self.content().decode() if self.suffix == ".svg" else None
+        if self.suffix == ".svg":
+            return self.content().decode()
+        return None
 
 
 class Drawer:
@@ -132,7 +139,9 @@ class Drawer:
             reader, source = open_source(open_config(self.run, [root_override(file)]))
             samples = list(read_splits(source)[0].values())
             for item in samples:
-                key = str(file) if len(samples) == 1 else f"{file}: {item.key}"
+                key = str(file)
+                if len(samples) > 1:
+                    key = f"{file}: {item.key}"
                 items.append(replace(item, key=key))
         assert reader is not None, "the command refuses an empty list"
 
@@ -205,9 +214,14 @@ def draw_sheet(
             skills += sample_skills
             notes |= dict.fromkeys(gallery.notes)
             skipped |= dict(batch.skipped)
-        notes |= dict.fromkeys([note] if note else [])
+        if note:
+            notes[note] = None
 
-    names, panels = dict(zip([str(drawer.run) for drawer in drawers], _short_names(runs), strict=True)), []
+    names = {}
+    for drawer, name in zip(drawers, _short_names(runs), strict=True):
+        names[str(drawer.run)] = name
+
+    panels = []
     for key, galleries in rows.items():
         text = _skill_text([part for part in skills if part.key == key], names)
         for panel in _merge(galleries, list(names.values())):
@@ -251,7 +265,7 @@ def _merge(galleries: Sequence[Sequence[Panel]], names: Sequence[str]) -> list[P
 
     merged = []
     for title, members in by_title.items():
-        counts = Counter(raster.data for _, panel in members for raster in panel.rasters)
+        counts = Counter(raster.data for raster in _rasters(panel for _, panel in members))
         rasters: dict[bytes, Raster] = {}
         for name, panel in members:
             for raster in panel.rasters:
@@ -262,12 +276,17 @@ def _merge(galleries: Sequence[Sequence[Panel]], names: Sequence[str]) -> list[P
     return merged
 
 
+def _rasters(panels: Iterable[Panel]) -> Iterator[Raster]:
+    for panel in panels:
+        yield from panel.rasters
+
+
 def _still(panel: Panel) -> list[Raster]:
-    return [raster for raster in panel.rasters if not _is_moving(raster)]
+    return list(filterfalse(_is_moving, panel.rasters))
 
 
 def _moving(panels: Sequence[Panel]) -> list[Raster]:
-    return [raster for panel in panels for raster in panel.rasters if _is_moving(raster)]
+    return list(filter(_is_moving, _rasters(panels)))
 
 
 def _is_moving(raster: Raster) -> bool:
@@ -297,6 +316,7 @@ def _arrange(panels: Sequence[Panel]) -> tuple[list[tuple[str, int]], list[_Box]
     titles, boxes, top, right = [], [], MARGIN, 0
     for panel in panels:
         titles.append((panel.title, top))
+        right = max(right, MARGIN + _text_width(panel.title))
         top, left, bottom = top + LINE, MARGIN, top + LINE
         for raster in _still(panel):
             box = _Box(raster, left, top=top + LINE, scale=max(1, LEAST[panel.arranged] // raster.size[1]))
@@ -309,7 +329,6 @@ def _arrange(panels: Sequence[Panel]) -> tuple[list[tuple[str, int]], list[_Box]
                 top = bottom + MARGIN // 2
         top = bottom + 2 * MARGIN
 
-    right = max([right, *(MARGIN + _text_width(title) for title, _ in titles)])
     return titles, boxes, (right + MARGIN, top)
 
 

@@ -13,6 +13,7 @@ from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.reader import Reader, TokenLabels
 from core.data.sources import Item
+from core.encoding import choose_device
 from core.errors import UserError
 from core.export import SavedEncoder
 from core.reconstruction.pictures import Pictures, Raster
@@ -43,12 +44,14 @@ class Points:
     def class_name(self, point: int) -> str:
         """The class of a point; empty where it is unknown."""
         number = self.classes[point]
-        return self.names[number] if 0 <= number < len(self.names) else ""
+        if 0 <= number < len(self.names):
+            return self.names[number]
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenGrids:
-    """Features of the tokens of a few samples by their places: (n, *grid, D), with a picture of each sample."""
+    """Features of the tokens of a few samples by their places (n, *grid, D), with pictures of the samples."""
 
     features: np.ndarray
     keys: Sequence[str]
@@ -79,7 +82,7 @@ def _encode(run: Run) -> Encoded:
     config = deepcopy(run.config)
     reader, source = open_source(config)
     method = open_method(run.path, config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(None)
     encoder = SavedEncoder(method.tokenizer, method.encoder, {"view": reader.view}).to(device).eval()
     pictures = _pictures(config)
 
@@ -95,36 +98,54 @@ def _encode(run: Run) -> Encoded:
     for batch in evaluation_batches(sample, reader, BATCH_SIZE, workers=0):
         encoded = encoder(batch.to(device).views[reader.view])
         features.append(encoded.pooled.float().cpu())
-        classes += [by_key[key].labels.get(label, -1) for key in batch.keys]
+        for key in batch.keys:
+            number = by_key[key].labels.get(label, -1)
+            if not isinstance(number, int):
+                number = -1
+            classes.append(number)
         keys += batch.keys
-        thumbnails += pictures.thumbnails(batch, THUMBNAIL) if pictures else []
+        if pictures:
+            thumbnails += pictures.thumbnails(batch, THUMBNAIL)
 
         if grids is None and encoded.grid is not None and encoded.tokens.shape[1] == np.prod(encoded.grid):
             tokens = encoded.tokens[:GRIDS].float().cpu().unflatten(1, encoded.grid)
-            large = pictures.thumbnails(batch, LARGE)[:GRIDS] if pictures else []
+            large = []
+            if pictures:
+                large = pictures.thumbnails(batch, LARGE)[:GRIDS]
             grids = TokenGrids(features=tokens.numpy(), keys=batch.keys[:GRIDS], pictures=large)
 
     note = f"Pooled features of {len(classes)} test samples"
-    note += f", coloured by {label}." if label else "."
+    if label:
+        note += f", coloured by {label}"
+    note += "."
     if thumbnails:
         note += " Hover over a point to see its sample."
+    if len(thumbnails) != len(keys):
+        thumbnails = []
     points = Points(
         torch.cat(features).numpy(),
-        np.array([number if isinstance(number, int) else -1 for number in classes]),
+        np.array(classes),
         names=source.classes.get(label, []),
         note=note,
         keys=keys,
-        thumbnails=thumbnails if len(thumbnails) == len(keys) else (),
+        thumbnails=thumbnails,
     )
     return Encoded(points=points, grids=grids)
 
 
 def _pictures(config: dict) -> Pictures | None:
     node = config["modality"].get("pictures")
-    return None if node is None else build(node, key="modality.pictures")
+    if node is None:
+        return None
+    return build(node, key="modality.pictures")
 
 
-def _points_of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Item], device: torch.device) -> Points:
+def _points_of_tokens(
+    encoder: SavedEncoder,
+    reader: Reader,
+    items: Sequence[Item],
+    device: torch.device,
+) -> Points:
     """Features of tokens, sample after sample until there are enough, thinned at random."""
     by_key = {item.key: item for item in items}
     features, classes, names = [], [], []
@@ -149,12 +170,14 @@ def _points_of_tokens(encoder: SavedEncoder, reader: Reader, items: Sequence[Ite
     if not names:
         names = [str(number) for number in range(int(y.max()) + 1)]
     note = f"Features of {len(rows)} tokens out of {len(x)}"
-    note += ", coloured by their labels." if names else "."
+    if names:
+        note += ", coloured by their labels"
+    note += "."
     return Points(x[rows].numpy(), y[rows].numpy(), names=names, note=note)
 
 
 def _class_labels(reader: Reader, item: Item) -> TokenLabels | None:
-    """Labels of a sample's tokens where each has one class; None without labels, or where they are several tasks'."""
+    """Labels of a sample's tokens where each has one class; None without labels, or with several tasks'."""
     labels = reader.token_labels(item)
     if labels is None or labels.classes.dim() != 1:
         return None

@@ -96,6 +96,9 @@ def head(run: Run) -> str:
     in_encoder = sum(parameter.numel() for parameter in method.encoder.parameters())
 
     data = config["data"]
+    epochs = "0"
+    if run.train:
+        epochs = f"{run.train[-1]['epoch']:.2f}"
     values = {
         "Modality": config["modality"]["name"],
         "Method": config["method"]["name"],
@@ -103,7 +106,7 @@ def head(run: Run) -> str:
         "Parameters": f"{total / 1e6:.2f} M, {in_encoder / 1e6:.2f} M of them in the encoder",
         "Data": f"{data['name']} {data.get('root') or ''}".strip(),
         "Steps": f"{run.done} of {run.steps or '?'}, {config['batch_size']} samples each",
-        "Epochs": f"{run.train[-1]['epoch']:.2f}" if run.train else "0",
+        "Epochs": epochs,
         "Seed": str(config["seed"]),
         "Precision": (read_json(folder / "precision.json") or config)["precision"],
         "Last log line": run.last_logged or "none",
@@ -124,7 +127,9 @@ def state(run: Run) -> str:
         stop = run.stops[-1]
         return f'<p class="state open">Stopped in step {stop["step"]}: {escape(stop["reason"])}</p>'
 
-    pictures = f"; the pictures are by its newest checkpoint, of step {run.step}" if run.checkpoint else ""
+    pictures = ""
+    if run.checkpoint:
+        pictures = f"; the pictures are by its newest checkpoint, of step {run.step}"
     return f'<p class="state open">Unfinished: step {run.done} of {run.steps or "?"}{pictures}</p>'
 
 
@@ -179,7 +184,9 @@ def evaluations(run: Run) -> str:
     """Tables of all evaluations; without any, the command that makes one."""
     if not run.evaluations:
         folder = shlex.quote(str(run.path))
-        task = "knn" if run.config.get("published") is None else "published"
+        task = "knn"
+        if run.config.get("published") is not None:
+            task = "published"
         return f"<p>None yet: <code>python -m core.evaluate run={escape(folder)} task={task}</code></p>"
 
     text = ""
@@ -193,7 +200,9 @@ def _column(run: Run, name: str, factor: int = 1) -> list[float | None]:
     values = []
     for line in run.train:
         value = line.get(name)
-        values.append(None if value is None else value * factor)
+        if value is not None:
+            value *= factor
+        values.append(value)
     return values
 
 

@@ -1,4 +1,4 @@
-"""One page over several runs: verdicts, settings that differ, curves in one plot, the same samples side by side."""
+"""One page over several runs: verdicts, settings that differ, curves in one plot, the same samples."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -62,7 +62,9 @@ def verdicts(runs: Mapping[str, Run]) -> str:
     """The verdicts of every run, by its name."""
     text = ""
     for name, run in runs.items():
-        state = "finished" if run.is_finished else f"unfinished, step {run.done} of {run.steps or '?'}"
+        state = "finished"
+        if not run.is_finished:
+            state = f"unfinished, step {run.done} of {run.steps or '?'}"
         text += f"<h4>{escape(name)} <span class='about'>{state}</span></h4>"
         text += tables.verdict_list(run.evaluations) or "<p>Not evaluated yet.</p>"
     return text
@@ -70,12 +72,17 @@ def verdicts(runs: Mapping[str, Run]) -> str:
 
 def differences(runs: Mapping[str, Run]) -> str:
     """A table of the settings in which configs differ, one column for each run."""
-    flat = [dict(paths(run.config)) for run in runs.values()]
+    configs = [dict(paths(run.config)) for run in runs.values()]
+    keys: dict[str, None] = {}
+    for config in configs:
+        keys |= dict.fromkeys(config)
+    keys.pop("run_dir", None)
+
     rows = []
-    for key in {key: None for values in flat for key in values}:
-        values = [values.get(key, "-") for values in flat]
-        if key != "run_dir" and any(value != values[0] for value in values):
-            rows.append([escape(key), *(escape(str(value)) for value in values)])
+    for key in keys:
+        values = [config.get(key, "-") for config in configs]
+        if any(value != values[0] for value in values):
+            rows.append([escape(text) for text in (key, *map(str, values))])
 
     if not rows:
         return "<p>None: the runs have one config.</p>"
@@ -87,14 +94,18 @@ def differences(runs: Mapping[str, Run]) -> str:
 
 def curves(runs: Mapping[str, Run]) -> str:
     """Loss and held-out figures over steps, a line for each run."""
-    logs = {name: run.train for name, run in runs.items()}
-    watched = {name: run.held_out for name, run in runs.items()}
+    logs, watched = {}, {}
+    for name, run in runs.items():
+        logs[name] = run.train
+        watched[name] = run.held_out
 
     charts = [_overlay("Loss", logs, "loss", logs=True)]
     for column, title in HELD_OUT.items():
         charts.append(_overlay(title, watched, column))
     text = "".join(charts)
-    return f'<div class="charts">{text}</div>' if text else "<p>Nothing is logged yet.</p>"
+    if not text:
+        return "<p>Nothing is logged yet.</p>"
+    return f'<div class="charts">{text}</div>'
 
 
 def reconstructions(runs: Mapping[str, Run]) -> str:
@@ -102,18 +113,23 @@ def reconstructions(runs: Mapping[str, Run]) -> str:
     text = ""
     for name, run in runs.items():
         samples, config = draw_samples(run), run.config
-        content = samples.gallery.reconstructions[:PICTURES] if samples.gallery else []
         about = f"{config['modality']['name']} · {config['method']['name']} · {config['size']['name']}"
         text += f"<h3>{escape(name)} <span class='about'>{escape(about)}</span></h3>"
-        text += panels(content) if content else f"<p>{escape(' '.join(samples.notes))}</p>"
+        if samples.gallery and samples.gallery.reconstructions:
+            text += panels(samples.gallery.reconstructions[:PICTURES])
+        else:
+            text += f"<p>{escape(' '.join(samples.notes))}</p>"
     return text
 
 
-def _overlay(title: str, lines: Mapping[str, Sequence[Mapping[str, Any]]], column: str, logs: bool = False) -> str:
+def _overlay(title: str, lines: Mapping[str, Sequence[Mapping[str, Any]]], column: str, *, logs: bool = False) -> str:
     """One chart of a column of several logs, over the union of their steps."""
-    steps = sorted({line["step"] for log in lines.values() for line in log})
-    values = {}
+    columns: dict[str, dict[int, Any]] = {}
     for name, log in lines.items():
-        by_step = {line["step"]: line.get(column) for line in log}
-        values[name] = [by_step.get(step) for step in steps]
+        columns[name] = {line["step"]: line.get(column) for line in log}
+    steps = sorted(set().union(*columns.values()))
+
+    values = {}
+    for name, figures in columns.items():
+        values[name] = list(map(figures.get, steps))
     return chart(title, steps, values, logs=logs)

@@ -2,15 +2,17 @@
 
 Decoder: every scale is filled up with its own mask embedding, then a light U-Net up to the pixels.
 
-Checkpoints: ResNets and ConvNeXts, with or without the decoder. ConvNeXts have their first authors' names or timm's.
+Checkpoints: ResNets and ConvNeXts, with or without the decoder. ConvNeXts have their first authors' names or
+timm's.
 Options of `SparK`, `SparseEncoder`, `MAEDecoder`, the networks:
-- of the tensors: layers, channels, block (basic, bottleneck), cardinality, base_width, stem_type, stem_width, avg_down;
-  depths, dims, layer_scale_init_value (0: no gamma); in_chans of encoders alone; the decoder's width, from 32 on;
-  densify_norm (bn, ln, none); input_size, by a buffer of whole models;
-- of `meta`, the saved `config` or the published recipe: input_size of encoders alone (224), mask_ratio (0.6, or 0.75 at
-  384 pixels);
+- of the tensors: layers, channels, block (basic, bottleneck), cardinality, base_width, stem_type, stem_width,
+  avg_down; depths, dims, layer_scale_init_value (0: no gamma); in_chans of encoders alone; the decoder's
+  width, from 32 on; densify_norm (bn, ln, none); input_size, by a buffer of whole models;
+- of `meta`, the saved `config` or the published recipe: input_size of encoders alone (224), mask_ratio (0.6,
+  or 0.75 at 384 pixels);
 - no number of one process changes by sbn;
-- left out with a note: num_classes (fc, head). The norm before it stays in the network, which does not use it;
+- left out with a note: num_classes (fc, head). The norm before it stays in the network, which does not use
+  it;
 - refused: squeeze-and-excitation, in_chans with a decoder (it predicts three), other networks.
 """
 
@@ -38,13 +40,14 @@ RESNETS = {
     (3, 8, 36, 3): "resnet152",
     (3, 24, 36, 3): "resnet200",
 }
+CONVNEXTS = {96: "convnext_small", 128: "convnext_base", 192: "convnext_large"}  # by the first width
 BASIC_RESNETS = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
 
 # Decoder ------------------------------------------------------------------------------------------
 
 
 class Densify(nn.Module):
-    """One scale: normalised features at visible positions, the mask embedding elsewhere, one convolution over all.
+    """One scale: normalised features where visible, the mask embedding elsewhere, one convolution over all.
 
     Shapes: Latent (B, K, C) on a grid (h, w) -> (B, dim, h, w).
     """
@@ -55,8 +58,9 @@ class Densify(nn.Module):
         self.mask_token = nn.Parameter(token(width, "cut"))
 
         # The coarsest map needs no projection where widths agree.
-        same = kernel == 1 and width == dim
-        self.project = nn.Identity() if same else nn.Conv2d(width, dim, kernel, padding=kernel // 2)
+        self.project: nn.Module = nn.Identity()
+        if kernel > 1 or width != dim:
+            self.project = nn.Conv2d(width, dim, kernel, padding=kernel // 2)
 
     def forward(self, latent: Latent) -> Tensor:
         features, grid = latent.features, latent.layout.grid
@@ -72,7 +76,9 @@ class Densify(nn.Module):
 def _norm(width: int, kind: Literal["batch", "layer", "none"]) -> nn.Module:
     if kind == "none":
         return nn.Identity()
-    return nn.BatchNorm1d(width) if kind == "batch" else nn.LayerNorm(width, eps=1e-6)
+    if kind == "batch":
+        return nn.BatchNorm1d(width)
+    return nn.LayerNorm(width, eps=1e-6)
 
 
 class UpBlock(nn.Module):
@@ -92,10 +98,10 @@ class UpBlock(nn.Module):
 
 
 class SparKDecoder(Decoder):
-    """Sums the densified scales on the way up, `stride` times larger in all; the queries' patches are cut out last.
+    """Sums the densified scales on the way up, `stride` times larger in all; cuts out the queries' patches.
 
-    `dim`: width of the coarsest map, halved by every block and rounded down (80, 40, 20, 10, 5, 2). `norm`: of the
-    encoder's maps, that of its kind of network where a config does not say.
+    `dim`: width of the coarsest map, halved by every block and rounded down (80, 40, 20, 10, 5, 2). `norm`:
+    of the encoder's maps, that of its kind of network where a config does not say.
     Raises: UserError for a `dim` of which nothing is left.
     Shapes: Latent pyramid, coarsest first -> dict of (B, M, values), channel fastest.
     Source: keyu-tian/SparK (densify, MAEDecoder).
@@ -118,9 +124,12 @@ class SparKDecoder(Decoder):
         self.dim = patch[0] * patch[1] * channels
         self.patch = tuple(patch)
 
+        # A convolution of one pixel projects the coarsest map.
         self.scales = nn.ModuleList()
+        kernel = 1
         for i, width in enumerate(widths):
-            self.scales.append(Densify(width, dim >> i, norm, kernel=3 if i else 1))
+            self.scales.append(Densify(width, dim >> i, norm, kernel=kernel))
+            kernel = 3
 
         self.blocks = nn.ModuleList()
         for i in range(blocks):
@@ -141,7 +150,9 @@ class SparKDecoder(Decoder):
         # Blocks below the finest scale have no map to add.
         x = maps[0]
         for i, block in enumerate(self.blocks):
-            x = block(x if i == 0 or i >= len(maps) else x + maps[i])
+            if 0 < i < len(maps):
+                x = x + maps[i]
+            x = block(x)
         pixels = self.out(x)
 
         # (B, C, H, W) -> (B, N, *patch, C)
@@ -149,7 +160,10 @@ class SparKDecoder(Decoder):
         tiles = pixels.unflatten(3, (grid[1], -1)).unflatten(2, (grid[0], -1))
         patches = tiles.permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
 
-        return {name: query.rows_in(layout, patches).gather(patches).flatten(2) for name, query in queries.items()}
+        predictions = {}
+        for name, query in queries.items():
+            predictions[name] = query.rows_in(layout, patches).gather(patches).flatten(2)
+        return predictions
 
     def _initialise(self) -> None:
         """Densifying convolutions keep PyTorch's own start, as published."""
@@ -173,14 +187,19 @@ def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         if key.startswith(prefix):
             network[key.removeprefix(prefix)] = value
 
-    is_resnet = "layer1.0.conv1.weight" in network
-    stem, overrides = _resnet(network) if is_resnet else _convnext(network)
+    if "layer1.0.conv1.weight" in network:
+        stem, overrides = _resnet(network)
+    else:
+        stem, overrides = _convnext(network)
 
     side = _side(state, settings)
+    ratio = 0.6
+    if side == 384:
+        ratio = 0.75
     overrides += [
         "size=small",  # nano narrows its network
         f"modality.size={[side, side]}",
-        f"method.masker.ratio={settings.get('mask_ratio', 0.75 if side == 384 else 0.6)}",
+        f"method.masker.ratio={settings.get('mask_ratio', ratio)}",
         *channel_overrides(stem.shape[1]),
     ]
     if "dense_decoder.dec.0.up_sample.weight" in state:
@@ -199,8 +218,8 @@ def _resnet(network: State) -> tuple[Tensor, list[str]]:
     """The first convolution, and overrides: timm's arguments of a ResNet, read from its tensors."""
     if any(".se." in key for key in network):
         raise UserError(
-            "The checkpoint's ResNet has squeeze-and-excitation (…se.…), which official SparK averages over hidden "
-            "places too: its numbers are not offered."
+            "The checkpoint's ResNet has squeeze-and-excitation (…se.…), which official SparK averages over "
+            "hidden places too: its numbers are not offered."
         )
 
     stages = range(1, 5)
@@ -221,43 +240,49 @@ def _resnet(network: State) -> tuple[Tensor, list[str]]:
         options |= {"cardinality": inner // group, "base_width": ceil(64 * group / widths[3])}
 
     # A deep stem has three convolutions instead of one.
-    is_deep = "conv1.0.weight" in network
-    if is_deep:
-        narrow, wide = network["conv1.0.weight"].shape[0], network["conv1.3.weight"].shape[0]
-        options |= {"stem_width": wide, "stem_type": "deep" if narrow == wide else "deep_tiered"}
+    stem_name = "conv1.weight"
+    if "conv1.0.weight" in network:
+        stem_name = "conv1.0.weight"
+        narrow, wide = network[stem_name].shape[0], network["conv1.3.weight"].shape[0]
+        options |= {"stem_width": wide, "stem_type": "deep_tiered"}
+        if narrow == wide:
+            options["stem_type"] = "deep"
     if any("downsample.1.weight" in key and value.dim() == 4 for key, value in network.items()):
         options["avg_down"] = True
 
-    stem = network["conv1.0.weight" if is_deep else "conv1.weight"]
-    return stem, [f"method.encoder.backbone={name}", f"method.encoder.options={_flow(options)}"]
+    return network[stem_name], [f"method.encoder.backbone={name}", f"method.encoder.options={_flow(options)}"]
 
 
 def _convnext(network: State) -> tuple[Tensor, list[str]]:
     if "stem.0.weight" not in network or "stages.0.blocks.0.conv_dw.weight" not in network:
         raise UserError(
-            "The checkpoint is neither a ResNet of timm nor a ConvNeXt under its official or timm's names; other "
-            "networks are not read."
+            "The checkpoint is neither a ResNet of timm nor a ConvNeXt under its official or timm's names; "
+            "other networks are not read."
         )
 
-    stages = range(4)
-    widths = [network[f"stages.{i}.blocks.0.conv_dw.weight"].shape[0] for i in stages]
-    depths = [_count(network, f"stages.{i}.blocks.") for i in stages]
+    widths, depths = [], []
+    for i in range(4):
+        widths.append(network[f"stages.{i}.blocks.0.conv_dw.weight"].shape[0])
+        depths.append(_count(network, f"stages.{i}.blocks."))
     options: dict[str, Any] = {"depths": depths, "dims": widths}
     if "stages.0.blocks.0.gamma" not in network:
         options["ls_init_value"] = None
 
-    name = {96: "convnext_small", 128: "convnext_base", 192: "convnext_large"}.get(widths[0], "convnext_small")
+    name = CONVNEXTS.get(widths[0], "convnext_small")
     overrides = [f"method.encoder.backbone={name}", f"method.encoder.options={_flow(options)}"]
     return network["stem.0.weight"], overrides
 
 
 def _decoder(state: State, channels: int) -> list[str]:
     if channels != 3:
-        raise UserError(f"in_chans={channels}: SparK's decoder predicts three channels; load the encoder alone.")
+        message = f"in_chans={channels}: SparK's decoder predicts three channels; load the encoder alone."
+        raise UserError(message)
 
     norm = "none"
-    if "densify_norms.0.weight" in state:
-        norm = "batch" if "densify_norms.0.running_mean" in state else "layer"
+    if "densify_norms.0.running_mean" in state:
+        norm = "batch"
+    elif "densify_norms.0.weight" in state:
+        norm = "layer"
     width = state["dense_decoder.dec.0.up_sample.weight"].shape[0]
     return [f"method.{DECODER}.dim={width}", f"method.{DECODER}.norm={norm}"]
 
@@ -268,8 +293,12 @@ def _width(network: State, stage: int, layer: str) -> int:
 
 def _count(state: State, prefix: str) -> int:
     """How many numbered blocks there are under `prefix`."""
-    keys = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
-    return 1 + max((int(key.split(".")[0]) for key in keys), default=-1)
+    count = 0
+    for key in state:
+        if key.startswith(prefix):
+            number = int(key.removeprefix(prefix).split(".")[0])
+            count = max(count, number + 1)
+    return count
 
 
 def _flow(options: Mapping[str, Any]) -> str:
