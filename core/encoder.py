@@ -296,11 +296,10 @@ class EncoderByView(Encoder):
 class ViT(Encoder):
     """Vision transformer over any tokens: embed the rows, put cls in front, run the trunk.
 
-    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a
-    mask token (SimMIM).
+    `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a mask token
+    (SimMIM).
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
-    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is
-    one.
+    Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """
 

@@ -68,14 +68,9 @@ class RandomMasker(ViewMasker):
         return uniform((tokens.content.shape[0], tokens.layout.count), tokens.content.device, generator)
 
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
-        if tokens.layout.valid is not None:
-            return keep_lowest(draws, tokens, self.ratio)
-
-        count, keep = tokens.layout.count, tokens.layout.count * (1 - self.ratio)
-        if self.rounding == "nearest":
-            keep = round(keep)
-        keep = int(keep)
-        return keep_lowest(draws, tokens, keep=count - checked_hidden(count - keep, count, self.ratio))
+        if self.rounding == "nearest" and tokens.layout.valid is None:
+            return keep_lowest(draws, tokens, keep=round(tokens.layout.count * (1 - self.ratio)))
+        return keep_lowest(draws, tokens, self.ratio)
 
 
 class BlockMasker(ViewMasker):
@@ -118,7 +113,7 @@ class BlockMasker(ViewMasker):
         box = torch.where(covered.any(1), covered.to(torch.uint8).argmax(1), self.boxes)
 
         rank = (box + draws["noise"]).flatten(1)
-        hidden = checked_hidden(int(prod(grid) * self.ratio), prod(grid), self.ratio)
+        hidden = int(prod(grid) * self.ratio)
         return keep_lowest(-rank, tokens, keep=prod(grid) - hidden)
 
     def _spans(self, draws: Tensor, length: int) -> Tensor:
@@ -133,10 +128,9 @@ class BlockMasker(ViewMasker):
 
 
 class CellMasker(ViewMasker):
-    """Hides ⌈cells · ratio⌉ cells of a coarser grid, `side` tokens long on every axis, at random.
+    """Hides whole cells of a coarser grid, each `side` tokens long on every axis: ⌈cells · ratio⌉ of them, at random.
 
-    Per sample, noise ~ U[0, 1) for every cell; those with the lowest are hidden. Visible rows are in
-    ascending order.
+    Per sample, noise ~ U[0, 1) for every cell; those with the lowest are hidden. Visible rows are in ascending order.
     Shapes: tokens on a grid of A axes and C cells -> Mask with query `main` (B, ⌈C · ratio⌉ · side^A).
     Raises: UserError for tokens that do not fill a grid, or whose grid `side` does not divide.
     Source: microsoft/SimMIM (32-pixel cells, which are 2 × 2 tokens of 16 pixels).
@@ -158,7 +152,7 @@ class CellMasker(ViewMasker):
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
         grid = tokens.layout.grid
         assert grid is not None, "draw_view refuses tokens without a grid"
-        count = checked_hidden(ceil(draws.shape[1] * self.ratio), draws.shape[1], self.ratio)
+        count = ceil(draws.shape[1] * self.ratio)
         cells = Rows(draws.argsort(1)[:, :count]).to_mask(draws.shape[1])
 
         # Every token is hidden with its cell.
@@ -225,19 +219,6 @@ def uniform(shape: Sequence[int], device: torch.device, generator: torch.Generat
 
 
 def checked_ratio(ratio: float) -> float:
-    if not 0 < ratio < 1:
-        raise UserError(
-            f"method.masker.ratio={ratio} is the share of tokens that is hidden: it must be above 0 (else "
-            "there is nothing to predict) and below 1 (else there is nothing to see), such as 0.75."
-        )
+    if not 0 <= ratio < 1:
+        raise UserError(f"method.masker.ratio={ratio} must lie in [0, 1): the share of tokens that is hidden.")
     return ratio
-
-
-def checked_hidden(hidden: int, count: int, ratio: float) -> int:
-    """Raises UserError where a ratio, rounded, hides none or all of `count` tokens (or cells)."""
-    if not 0 < hidden < count:
-        raise UserError(
-            f"method.masker.ratio={ratio} hides {hidden} of the {count} tokens (or cells) of a sample: "
-            "choose another ratio, or more tokens by a smaller modality.patch or a larger modality.size."
-        )
-    return hidden

@@ -369,7 +369,7 @@ python -m core.runs [folder=runs] [--json]    lists the runs below a folder with
 
   --json    prints them as JSON instead, one run a line"""
 JSON_FLAG = "--json"
-WIDTH = 200  # columns, where there is no terminal
+WIDTH = 1000  # of a table that no terminal wraps: nothing is cut off
 
 
 def main(argv: Sequence[str] | None = None) -> int:

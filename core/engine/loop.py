@@ -99,6 +99,7 @@ def train_steps(
         batches = itertools.chain([batch], batches)
 
         trial = DryRun(method, batch.to(distributed.device), clock.at(done.step), distributed.device)
+        trial.check_masks()
         precision, reason = settle_precision(plan.precision, trial, run_dir, distributed)
         peak = flops.peak(distributed.device, precision)
         cost = recipe.accumulate * flops.count(trial, precision)

@@ -31,6 +31,13 @@ class DryRun:
     def device(self) -> torch.device:
         return self._device
 
+    def check_masks(self) -> None:
+        """Raises UserError where the masks of the batch leave nothing to see, or nothing to predict."""
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            generator = torch.Generator(self._device).manual_seed(0)
+            self._method.check_masks(self._batch, self._progress, generator)
+
     def __call__(self, precision: Precision) -> float:
         """Runs once; seconds taken."""
         devices = [self._device] if self._device.type == "cuda" else []

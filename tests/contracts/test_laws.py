@@ -124,10 +124,10 @@ on_world: {size: [16], batch_size: 4, steps: 7}
 
 
 def words(group: str, names: set[str]) -> list[str]:
-    """Where files of a config group name one of `names`, but for the files they choose and classes."""
+    """Where files of a config group name one of `names`, but for files that they choose or take, and classes."""
     places = []
     for file in choices(group).values():
-        content = {key: value for key, value in read(file).items() if key != "choose"}
+        content = {key: value for key, value in read(file).items() if key not in ("choose", "modalities")}
         for path, value in paths(content):
             is_part = isinstance(value, dict) or path.endswith("_target_")
             text = path if is_part else f"{path} {value}"

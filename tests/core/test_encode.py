@@ -9,42 +9,26 @@ import pytest
 import torch
 from PIL import Image
 
-from core import encode, open_run, train
+from core import encode, open_run
 from core.data.sources import Item, Source
 from core.encoding import Encoding, write_encoded
 from core.errors import UserError
-from tests.core.test_evaluate import TINY, draw
+from tests.core.small_runs import draw
 
 WIDTH = 24  # of the encoder
 CLASSES = ("class0", "class1")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a finished image `run`, and `photos` of two classes, of which one cannot be read."""
-    folder = tmp_path_factory.mktemp("encode")
-    for label in (0, 1):
-        draw(folder / "photos", "train", label, 6)
-        draw(folder / "photos", "test", label, 2)
-    (folder / "photos" / "train" / "class1" / "bad.png").write_bytes(b"no picture")
-
-    data = ["data=folder", f"data.root={folder / 'photos'}"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LACUNA_CACHE", str(folder / "cache"))
-        assert train.main(["modality=image", "modality.patch=[4,4]", *TINY, *data, f"run_dir={folder / 'run'}"]) == 0
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def expected(place):
+def expected(photo_run):
     """Features by key, each picture through the encoder by itself."""
-    encoder, features = open_run(place / "run").encoder(), {}
-    for file in sorted((place / "photos").rglob("*.png")):
+    encoder, features = open_run(photo_run / "run").encoder(), {}
+    for file in sorted((photo_run / "photos").rglob("*.png")):
         if file.name == "bad.png":
             continue
         pixels = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1)
         with torch.no_grad():
-            features[file.relative_to(place / "photos").as_posix()] = encoder(pixels[None]).pooled[0].numpy()
+            features[file.relative_to(photo_run / "photos").as_posix()] = encoder(pixels[None]).pooled[0].numpy()
     assert len(features) == 16
     return features
 
@@ -66,8 +50,8 @@ def check_rows(rows, expected) -> None:
         np.testing.assert_allclose(rows[key], features, atol=1e-5)
 
 
-def test_a_run_encodes_a_folder_in_python(place, expected):
-    encoded = open_run(place / "run").encode(place / "photos", batch_size=5)
+def test_a_run_encodes_a_folder_in_python(photo_run, expected):
+    encoded = open_run(photo_run / "run").encode(photo_run / "photos", batch_size=5)
     assert encoded.features.shape == (16, WIDTH) and encoded.tokens is None
     check_rows(dict(zip(encoded.keys.tolist(), encoded.features, strict=True)), expected)
     for key, split, label in zip(encoded.keys, encoded.splits, encoded.labels["label"], strict=True):
@@ -80,9 +64,12 @@ def test_a_run_encodes_a_folder_in_python(place, expected):
 
 
 @pytest.mark.parametrize("ending", ["npz", "csv", "parquet"])
-def test_files_hold_the_same_rows(place, expected, tmp_path, capsys, ending):
+def test_files_hold_the_same_rows(photo_run, expected, tmp_path, capsys, ending):
     out = tmp_path / "new" / f"features.{ending}"
-    assert encode.main([f"run={place / 'run'}", f"data.root={place / 'photos'}", f"out={out}", "batch_size=5"]) == 0
+    assert (
+        encode.main([f"run={photo_run / 'run'}", f"data.root={photo_run / 'photos'}", f"out={out}", "batch_size=5"])
+        == 0
+    )
 
     if ending == "npz":
         arrays = dict(np.load(out, allow_pickle=False))
@@ -103,24 +90,24 @@ def test_files_hold_the_same_rows(place, expected, tmp_path, capsys, ending):
     assert sorted(path.name for path in out.parent.iterdir()) == [out.name, "features.skipped.csv"] or ending == "csv"
 
 
-def test_csv_gives_every_float_back(place, tmp_path):
-    run, out = open_run(place / "run"), tmp_path / "f.csv"
+def test_csv_gives_every_float_back(photo_run, tmp_path):
+    run, out = open_run(photo_run / "run"), tmp_path / "f.csv"
     write_encoded(out, run.encoding(), lambda done: None)
     encoded, rows = run.encode(), rows_of(read_csv(out))
     assert all((rows[key] == features).all() for key, features in zip(encoded.keys, encoded.features, strict=True))
 
 
-def test_one_split_and_the_runs_own_data(place, tmp_path):
-    encoded = open_run(place / "run").encode(split="test")
+def test_one_split_and_the_runs_own_data(photo_run, tmp_path):
+    encoded = open_run(photo_run / "run").encode(split="test")
     assert set(encoded.splits) == {"test"} and len(encoded.keys) == 4 and not encoded.skipped
     with pytest.raises(UserError, match="no sample for 'tests'"):
-        open_run(place / "run").encode(split="tests")
+        open_run(photo_run / "run").encode(split="tests")
 
 
-def test_tokens_are_rows_with_their_numbers(place):
-    run = open_run(place / "run")
+def test_tokens_are_rows_with_their_numbers(photo_run):
+    run = open_run(photo_run / "run")
     encoded = run.encode(split="test", tokens=True, batch_size=3)
-    pixels = np.asarray(Image.open(place / "photos" / encoded.keys[0])).copy()
+    pixels = np.asarray(Image.open(photo_run / "photos" / encoded.keys[0])).copy()
     with torch.no_grad():
         tokens = run.encoder()(torch.from_numpy(pixels).permute(2, 0, 1)[None]).tokens[0].numpy()
 
@@ -158,8 +145,8 @@ def counted(encoding: Encoding) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", ["none", "torn line", "features ahead", "features lost"])
-def test_a_killed_call_is_continued(place, tmp_path, damage):
-    run, out = open_run(place / "run"), tmp_path / "f.npz"
+def test_a_killed_call_is_continued(photo_run, tmp_path, damage):
+    run, out = open_run(photo_run / "run"), tmp_path / "f.npz"
     write_encoded(tmp_path / "whole.npz", run.encoding(batch_size=3), lambda done: None)
     with pytest.raises(Killed):
         write_encoded(out, run.encoding(batch_size=3), killed_at(9))
@@ -188,13 +175,13 @@ def test_a_killed_call_is_continued(place, tmp_path, damage):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npz", "whole.npz"]
 
 
-def test_the_rest_may_be_bad(place, tmp_path):
+def test_the_rest_may_be_bad(photo_run, tmp_path):
     """After the kill only samples that cannot be read are left."""
     for number in range(4):
-        shutil.copy(place / "photos" / "test" / "class0" / "00.png", tmp_path / f"{number}.png")
+        shutil.copy(photo_run / "photos" / "test" / "class0" / "00.png", tmp_path / f"{number}.png")
     for number in range(4, 8):
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
-    run, out = open_run(place / "run"), tmp_path / "f.npz"
+    run, out = open_run(photo_run / "run"), tmp_path / "f.npz"
     data = [f"data.root={tmp_path}", "data.source.holdout=0"]
     with pytest.raises(Killed):
         write_encoded(out, run.encoding(*data, batch_size=2), killed_at(4))
@@ -203,8 +190,8 @@ def test_the_rest_may_be_bad(place, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["file", "weights", "tokens"])
-def test_other_samples_or_weights_start_anew(place, tmp_path, change):
-    photos, run = shutil.copytree(place / "photos", tmp_path / "photos"), open_run(place / "run")
+def test_other_samples_or_weights_start_anew(photo_run, tmp_path, change):
+    photos, run = shutil.copytree(photo_run / "photos", tmp_path / "photos"), open_run(photo_run / "run")
     with pytest.raises(Killed):
         write_encoded(tmp_path / "f.npz", run.encoding(f"data.root={photos}", batch_size=3), killed_at(9))
 
@@ -219,13 +206,13 @@ def test_other_samples_or_weights_start_anew(place, tmp_path, change):
     assert steps[0] == 0
 
 
-def test_two_processes_do_not_write_one_file(place, tmp_path, monkeypatch):
+def test_two_processes_do_not_write_one_file(photo_run, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError
 
     monkeypatch.setattr("fcntl.lockf", refuse)  # a process may lock its own file again
     with pytest.raises(UserError, match="Another process writes"):
-        write_encoded(tmp_path / "f.npz", open_run(place / "run").encoding(), lambda done: None)
+        write_encoded(tmp_path / "f.npz", open_run(photo_run / "run").encoding(), lambda done: None)
 
 
 @pytest.mark.parametrize(
@@ -240,52 +227,36 @@ def test_two_processes_do_not_write_one_file(place, tmp_path, monkeypatch):
         (["out=f.npz", "device=gpu"], "device=gpu"),
     ],
 )
-def test_mistakes_are_one_message(place, tmp_path, capsys, monkeypatch, argv, message):
+def test_mistakes_are_one_message(photo_run, tmp_path, capsys, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # not installed
-    assert encode.main([f"run={place / 'run'}", *argv]) == 2
+    assert encode.main([f"run={photo_run / 'run'}", *argv]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.glob("f.*"))
 
 
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory):
-    """A finished graph `run` on one graph, `one`: a ring of eight nodes with classes, of which a few are unknown."""
-    folder = tmp_path_factory.mktemp("graphs")
-    one = folder / "one"
-    one.mkdir()
-    (one / "edges.csv").write_text("".join(f"{node},{(node + 1) % 8}\n" for node in range(8)))
-    np.save(one / "features.npy", np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32))
-    (one / "labels.csv").write_text("".join(f"{node},{'ab'[node % 2]}\n" for node in range(6)))
-    (one / "split.csv").write_text("".join(f"{node},{'test' if node > 3 else 'train'}\n" for node in range(6)))
-
-    argv = ["modality=graph", "data=folder", f"data.root={one}", "modality.features=3", "size=nano"]
-    assert train.main([*argv, "batch_size=1", "steps=1", "engine.workers=0", f"run_dir={folder / 'run'}"]) == 0
-    return folder
-
-
-def test_of_one_graph_rows_are_nodes(graphs, tmp_path, capsys):
-    encoded = open_run(graphs / "run").encode()
+def test_of_one_graph_rows_are_nodes(graph_run, tmp_path, capsys):
+    encoded = open_run(graph_run / "run").encode()
     assert encoded.tokens.tolist() == list(range(8)) and len(encoded.features) == 8
     assert encoded.labels["label"].tolist() == ["a", "b", "a", "b", "a", "b", "", ""]
     assert encoded.splits.tolist() == 4 * ["train"] + 2 * ["test"] + 2 * [""]
 
-    assert encode.main([f"run={graphs / 'run'}", f"out={tmp_path / 'f.csv'}"]) == 0
+    assert encode.main([f"run={graph_run / 'run'}", f"out={tmp_path / 'f.csv'}"]) == 0
     lines = capsys.readouterr().out
     assert "8 tokens (4 train, 2 test, 2 in no split)" in lines and "one sample" in lines and "tokens=false" in lines
 
 
-def test_of_one_graph_a_row_when_typed(graphs):
-    encoded, nodes = open_run(graphs / "run").encode(tokens=False), open_run(graphs / "run").encode()
+def test_of_one_graph_a_row_when_typed(graph_run):
+    encoded, nodes = open_run(graph_run / "run").encode(tokens=False), open_run(graph_run / "run").encode()
     assert encoded.splits.tolist() == ["train and test"] and encoded.tokens is None
     np.testing.assert_allclose(encoded.features[0], nodes.features.mean(0), atol=1e-5)
 
 
-def test_of_many_graphs_rows_are_graphs(graphs, tmp_path):
+def test_of_many_graphs_rows_are_graphs(graph_run, tmp_path):
     rng = np.random.default_rng(1)
     for number in range(3):
         edges = np.array([[0, 1, 2, 3], [1, 2, 3, 0]])
         np.savez(tmp_path / f"{number}.npz", x=rng.normal(size=(4 + number, 3)).astype(np.float32), edge_index=edges)
-    run = open_run(graphs / "run")
+    run = open_run(graph_run / "run")
     encoded = run.encode(tmp_path)
     assert sorted(encoded.keys) == ["0.npz", "1.npz", "2.npz"] and encoded.tokens is None
 
@@ -307,15 +278,15 @@ class Labelled(Source):
 
     def items(self, split):
         labels = [
-            {"key": 1, "f0": 0, "signs": (1, -1), "age": (31.5,), "place": (0.5, 2.0)},
+            {"key": 1, "f0": 0, "signs": (1, -1), "age": (31.5,), "photo_run": (0.5, 2.0)},
             {"key": -1, "f0": 1, "signs": (0, 1)},
         ]
         files = [] if split == "test" else zip(self.files, labels, strict=True)
         return [Item(file.name, str(file), labels=label) for file, label in files]
 
 
-def test_labels_of_every_kind_have_columns(place):
-    run, files = open_run(place / "run"), sorted((place / "photos").rglob("0[01].png"))[:2]
+def test_labels_of_every_kind_have_columns(photo_run):
+    run, files = open_run(photo_run / "run"), sorted((photo_run / "photos").rglob("0[01].png"))[:2]
     encoding = run.encoding()
     encoded = Encoding(encoding.encoder, encoding.reader, Labelled(files), reader_node={}).collect()
     assert encoded.splits.tolist() == ["train", "train"]
@@ -327,6 +298,6 @@ def test_labels_of_every_kind_have_columns(place):
         "signs.fracture": [1.0, 0.0],
         "signs.mass": [nan, 1.0],
         "age": [31.5, nan],
-        "place.0": [0.5, nan],
-        "place.1": [2.0, nan],
+        "photo_run.0": [0.5, nan],
+        "photo_run.1": [2.0, nan],
     }

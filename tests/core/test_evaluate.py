@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core import evaluate, load_classifier, train
@@ -20,19 +19,7 @@ from core.evaluation.verdicts import SUPERVISED
 from core.export import load_encoder
 from core.report.page import evaluations
 from core.runs import open_config, open_method, open_run
-
-SMALL = ["size.dim=24", "size.depth=1", "size.heads=2", "modality.size=[16,16]", "engine.workers=0", "precision=fp32"]
-TINY = [*SMALL, "batch_size=4", "steps=2", "method.readouts.main.decoder.trunk.depth=1"]
-
-
-def draw(folder, split, label, count, grouped=False):
-    """Pictures of class 0 are bright at the left, of class 1 at the right."""
-    for index in range(count):
-        picture = np.random.default_rng([label, index, split == "test"]).integers(0, 60, (16, 16, 3), dtype=np.uint8)
-        picture[:, 8 * label : 8 * label + 8] += 150
-        path = folder / split / f"class{label}" / f"{index:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+from tests.core.small_runs import TINY, draw
 
 
 @pytest.fixture(scope="module")

@@ -49,15 +49,18 @@ def test_what_the_package_offers():
         core.load_decoder  # noqa: B018
 
 
-def test_a_module_first_imported_for_another_device_keeps_its_tensors():
+def test_a_module_first_imported_for_another_device_keeps_its_tensors(tmp_path):
     """Sizes are counted on the meta device, whose tensors hold nothing; what is imported meanwhile is used later."""
-    code = """
+    (tmp_path / "made.py").write_text("import torch\n\nTABLE = torch.ones(2)\n\n\nclass Part: ...\n")
+    code = f"""
+import modalities
 import torch
 from core.config.allowed import load_target
+modalities.__path__.append({str(tmp_path)!r})
 with torch.device("meta"):
-    load_target("modalities.image.reader.ImageReader")
-import modalities.image.reader
-print(modalities.image.reader.LUMA.device)
+    load_target("modalities.made.Part")
+import modalities.made
+print(modalities.made.TABLE.device)
 """
     assert output(code) == "cpu"
 

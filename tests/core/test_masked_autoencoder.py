@@ -160,6 +160,19 @@ def test_nothing_hidden_costs_nothing():
     assert out.loss == 0 and out.predictions["pixels"].shape == (3, 0, VALUES)
 
 
+@pytest.mark.parametrize(("ratio", "words"), [(0.0, "nothing to predict"), (0.99, "nothing to see")])
+def test_masks_that_leave_no_task_are_refused(ratio, words):
+    made = method(masker=RandomMasker(ratio))
+    with pytest.raises(UserError, match=words):
+        made.check_masks(batch(), Progress(), seeded())
+
+
+def test_masks_of_a_task_pass():
+    method().check_masks(batch(), Progress(), seeded())
+    everything = method({"a": Readout(None, {"x": objective(queries=["visible"])})}, masker=RandomMasker(0.0))
+    everything.check_masks(batch(), Progress(), seeded())
+
+
 def test_names_that_are_not_decayed():
     made = method(no_weight_decay=["readouts.main.decoder.mask_token"])
     assert made.no_weight_decay() == {"readouts.main.decoder.mask_token"}

@@ -25,27 +25,6 @@ def mask_of(masker: Masker, tokens: Tokens, seed: int = 0, **teachers) -> Mask:
     return masker(ctx.tokens, masker.draw(ctx.tokens, torch.Generator().manual_seed(seed), ctx), ctx)["v"]
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1])
-@pytest.mark.parametrize("masker", [RandomMasker, BlockMasker, CellMasker])
-def test_a_ratio_hides_some_and_not_all(masker, ratio):
-    with pytest.raises(UserError, match=r"method\.masker\.ratio=.* above 0"):
-        masker(ratio)
-
-
-@pytest.mark.parametrize(
-    "masker, words",
-    [
-        (RandomMasker(0.99), "hides 16 of the 16 tokens"),
-        (RandomMasker(0.02, rounding="nearest"), "hides 0 of the 16 tokens"),
-        (BlockMasker(0.05), "hides 0 of the 16 tokens"),
-        (CellMasker(0.9), "hides 4 of the 4 tokens"),
-    ],
-)
-def test_a_ratio_that_rounds_to_none_or_all_is_refused(masker, words):
-    with pytest.raises(UserError, match=words):
-        mask_of(masker, grid_tokens((4, 4)))
-
-
 @pytest.mark.parametrize(
     "count, ratio, kept",
     [(196, 0.75, 49), (100, 0.9, 9), (1568, 0.9, 156), (100, 0.8, 19), (256, 0.75, 64), (7, 0.1, 6)],

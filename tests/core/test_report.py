@@ -18,11 +18,7 @@ from core.report.page import page, write_report
 from core.report.samples import Samples
 from core.runs import open_run, read_lines
 from core.train import main as train
-
-TINY = [
-    "modality=image", "modality.size=[32,32]", "data.source.size=32", "data.source.train=32", "data.source.test=12",
-    "size.dim=32", "size.depth=1", "size.heads=2", "batch_size=8", "steps=6", "precision=fp32", "engine.workers=0",
-]  # fmt: skip
+from tests.core.small_runs import WORLD
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +27,12 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LACUNA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        assert train([*TINY, f"run_dir={folder / 'run'}"]) == 0
+        assert train([*WORLD, f"run_dir={folder / 'run'}"]) == 0
         yield folder / "run"
 
 
 def test_a_misspelt_view_is_refused_before_training(tmp_path, capsys):
-    assert train([*TINY, "method.readouts.main.view=imag", f"run_dir={tmp_path / 'run'}"]) == 2
+    assert train([*WORLD, "method.readouts.main.view=imag", f"run_dir={tmp_path / 'run'}"]) == 2
     assert "method.readouts.main.view=imag: there is no such view. Did you mean image?" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.yaml").exists()
 

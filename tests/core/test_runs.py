@@ -8,7 +8,7 @@ import pytest
 
 from core.runs import main, open_run
 from core.train import main as train
-from tests.core.test_report import TINY
+from tests.core.small_runs import WORLD
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LACUNA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        assert train([*TINY, "seed=4", f"run_dir={folder / 'deep' / '[1]'}"]) == 0
+        assert train([*WORLD, "seed=4", f"run_dir={folder / 'deep' / '[1]'}"]) == 0
     return folder / "deep" / "[1]"
 
 
@@ -53,7 +53,8 @@ def test_runs_are_listed_with_their_figures(runs, capsys):
     assert half["state"] == "stopped: SIGTERM"
 
 
-def test_the_list_is_a_table(runs, capsys):
+def test_the_list_is_a_table(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # however long the path of the folder is
     assert main([f"folder={runs}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "last activity" in lines[1] and "evaluations" in lines[1]

@@ -47,7 +47,8 @@ def test_it_gives_what_other_parts_ask_for():
 @pytest.mark.parametrize(
     "shape, words",
     [
-        ((1, 3, 4), "modality.channels"),
+        ((1, 3, 4), r"data\[None\]"),
+        ((1, 2, 4, 4), "modality.channels"),
         ((1, 1, 4, 4), "C = 3"),
         ((1, 3, 4, 5), r"size=\[4, 4\]"),
         ((1, 3, 1, 4), "divide"),

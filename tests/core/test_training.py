@@ -16,9 +16,9 @@ from core import evaluate, train
 from core.engine.stopping import Interrupted
 from core.errors import UserError
 from core.runs import expand_runs, open_run
-from tests.core.test_report import TINY
+from tests.core.small_runs import WORLD
 
-STEPS = [*TINY, "steps=2"]
+STEPS = [*WORLD, "steps=2"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -60,6 +60,7 @@ def kinds(method: MaskedAutoencoder) -> set[type]:
     return {type(part) for part in (*method.modules(), method.masker)}
 
 
+@pytest.mark.filterwarnings("ignore:Floats from")  # recorded batches are normalised already
 @pytest.mark.parametrize("case", cases(*METHODS))
 def test_the_encoder_of_a_checkpoint_is_the_same_when_loaded(case, tmp_path):
     folder = METHODS[case[0]].open(case[1])

@@ -39,7 +39,7 @@ from core.interop import (
     table_grid,
     trunk_overrides,
 )
-from core.maskers import ViewMasker, checked_hidden, checked_ratio, uniform
+from core.maskers import ViewMasker, checked_ratio, uniform
 from core.tokens import ForwardContext, Mask, Rows, Tokens
 
 TRUNK = "method.encoder.trunk"
@@ -66,9 +66,8 @@ class TubeMasker(ViewMasker):
         return uniform((tokens.content.shape[0], h * w), tokens.content.device, generator)
 
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
-        cells = checked_hidden(int(self.ratio * draws.shape[1]), draws.shape[1], self.ratio)
         hidden = self.tube(draws, tokens.layout.grid[0])
-        return Mask.from_hidden(hidden, count=tokens.layout.grid[0] * cells)
+        return Mask.from_hidden(hidden, count=tokens.layout.grid[0] * int(self.ratio * draws.shape[1]))
 
     def tube(self, noise: Tensor, slots: int) -> Tensor:
         """Noise per cell (B, S) -> hidden (B, t · S): the cells with the highest noise, in every slot."""

@@ -111,8 +111,8 @@ def test_a_run_that_lost_its_end_finishes_it(tmp_path, monkeypatch):
         (["published=foo"], ["published=foo", "a Published"]),
         (["published={_target_: core.settings.Engine}"], ["published=<Engine>", "a Published"]),
         # Values out of range
-        (["method.masker.ratio=0"], ["method.masker.ratio=0", "above 0", "nothing to predict"]),
-        (["method.masker.ratio=0.999"], ["method.masker.ratio=0.999", "hides 16 of the 16 tokens"]),
+        (["method.masker.ratio=0"], ["method.masker", "nothing to predict"]),
+        (["method.masker.ratio=0.999"], ["method.masker", "nothing to see"]),
         (["size.depth=-1"], ["depth=-1", "size.depth"]),
         (["size.heads=0"], ["heads=0", "size.heads"]),
         (["size.heads=-2"], ["heads=-2", "size.heads"]),
@@ -131,8 +131,8 @@ def test_a_run_that_lost_its_end_finishes_it(tmp_path, monkeypatch):
 )
 def test_wrong_input_is_one_message(tmp_path, capsys, more, words):
     assert train(tmp_path, *more) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: ") and all(word in message for word in words)
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("making ", "made "))]
+    assert lines[0].startswith("error: ") and all(word in "\n".join(lines) for word in words)
 
 
 def test_a_method_whose_settings_do_not_fit_names_an_experiment(tmp_path, capsys):

@@ -34,6 +34,8 @@ class ToyMethod(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {"token"}
 
+    def check_masks(self, batch: Batch, progress: Progress, generator: torch.Generator) -> None: ...
+
     def before_step(self, progress: Progress) -> None: ...
 
     def after_step(self, progress: Progress) -> None:

@@ -14,7 +14,6 @@ from core import compare, evaluate
 from core.errors import UserError
 from core.evaluation.comparison import Estimate, compare_runs
 from core.evaluation.record import save
-from tests.core.test_encode import place  # noqa: F401 (a fixture)
 
 T2 = 4.302653  # 97.5 % of Student's t with two degrees of freedom, from a table
 T1 = 12.706205  # with one
@@ -38,11 +37,11 @@ def record_of(value: float, path, words=("seeds=1",), **changes) -> dict:
 
 
 @pytest.fixture
-def make_run(place, tmp_path):  # noqa: F811
+def make_run(photo_run, tmp_path):
     """Makes a copy of a run with other settings, and a record of its accuracy."""
 
     def make(name, value=None, record=None, **settings):
-        folder = shutil.copytree(place / "run", tmp_path / name)
+        folder = shutil.copytree(photo_run / "run", tmp_path / name)
         config = OmegaConf.load(folder / "config.yaml")
         for key, setting in settings.items():
             OmegaConf.update(config, key.replace("__", "."), setting, merge=False)
@@ -170,7 +169,7 @@ def test_records_of_changed_data_are_measured_again(six, monkeypatch):
     assert {value for row in table.rows for value in row.values.values()} == {0.3}
 
 
-def test_missing_evaluations_are_carried_out_once(place, make_run):  # noqa: F811
+def test_missing_evaluations_are_carried_out_once(photo_run, make_run):
     runs = [make_run("a", seed=0), make_run("b", seed=1)]
     table = compare_runs(runs, "knn", seeds=1)
     value = evaluate(runs[0], "knn", seeds=1).accuracy

@@ -14,12 +14,11 @@ from core import open_run, reconstruct
 from core.reconstruction.pictures import COVER, Panel, encode
 from core.reconstruction.sheet import SampleSkill, Sheet, draw_sheet
 from core.tokens import Batch
-from tests.core.test_encode import graphs, place  # noqa: F401 (fixtures)
 
 
 @pytest.fixture
-def files(place):  # noqa: F811
-    return sorted((place / "photos" / "test").rglob("*.png"))
+def files(photo_run):
+    return sorted((photo_run / "photos" / "test").rglob("*.png"))
 
 
 def read_picture(path) -> np.ndarray:
@@ -36,8 +35,8 @@ def grey(raster) -> np.ndarray:
     return (pixels_of(raster) == round(255 * COVER[0])).all(-1)
 
 
-def test_a_file_is_shown_masked_and_reconstructed(place, files):  # noqa: F811
-    sheet = draw_sheet([place / "run"], [files[0]])
+def test_a_file_is_shown_masked_and_reconstructed(photo_run, files):
+    sheet = draw_sheet([photo_run / "run"], [files[0]])
     (panel,) = sheet.panels
     assert [raster.label for raster in panel.rasters] == ["input", "masked", "interpolation", "reconstruction"]
     assert panel.title == f"{files[0]} · skill {sheet.skills[0].skill:.3f}"
@@ -50,10 +49,10 @@ def test_a_file_is_shown_masked_and_reconstructed(place, files):  # noqa: F811
     assert (reconstruction[hidden] != original[hidden]).any()
 
 
-def test_the_error_is_the_loss_of_the_sample(place, files):  # noqa: F811
+def test_the_error_is_the_loss_of_the_sample(photo_run, files):
     """The method's own loss under the same mask; zero, as an answer to standardised patches, has the error 1 − 1/P."""
-    (skill,) = draw_sheet([place / "run"], [files[0]], seed=3).skills
-    method = open_run(place / "run").method().eval()
+    (skill,) = draw_sheet([photo_run / "run"], [files[0]], seed=3).skills
+    method = open_run(photo_run / "run").method().eval()
     batch = Batch({"image": torch.from_numpy(read_picture(files[0])).permute(2, 0, 1)[None]})
     with torch.no_grad():
         ctx = method.context(batch, generator=torch.Generator().manual_seed(3))
@@ -62,36 +61,36 @@ def test_the_error_is_the_loss_of_the_sample(place, files):  # noqa: F811
     assert skill.skill <= 1 - skill.error / (1 - 1 / 48) + 1e-3 and skill.objective == "pixels"
 
 
-def test_a_picture_depends_on_its_file_and_seed_alone(place, files):  # noqa: F811
-    single = draw_sheet([place / "run"], [files[1]]).panels[0].rasters
-    assert draw_sheet([place / "run"], files[:3]).panels[1].rasters == single
-    assert draw_sheet([place / "run"], [files[1]], seed=1).panels[0].rasters[1] != single[1]
+def test_a_picture_depends_on_its_file_and_seed_alone(photo_run, files):
+    single = draw_sheet([photo_run / "run"], [files[1]]).panels[0].rasters
+    assert draw_sheet([photo_run / "run"], files[:3]).panels[1].rasters == single
+    assert draw_sheet([photo_run / "run"], [files[1]], seed=1).panels[0].rasters[1] != single[1]
 
 
-def test_the_share_to_hide(place, files):  # noqa: F811
-    (panel,) = draw_sheet([place / "run"], [files[0]], ratio=0.5).panels
+def test_the_share_to_hide(photo_run, files):
+    (panel,) = draw_sheet([photo_run / "run"], [files[0]], ratio=0.5).panels
     assert grey(panel.rasters[1]).mean() == 0.5
 
 
-def test_several_runs_share_what_is_equal(place, files, tmp_path):  # noqa: F811
-    other = shutil.copytree(place / "run", tmp_path / "other")
-    assert core.train(f"config={place / 'run' / 'config.yaml'}", seed=5, run_dir=str(tmp_path / "x"))
-    sheet = draw_sheet([place / "run", tmp_path / "x"], [files[0]])
+def test_several_runs_share_what_is_equal(photo_run, files, tmp_path):
+    other = shutil.copytree(photo_run / "run", tmp_path / "other")
+    assert core.train(f"config={photo_run / 'run' / 'config.yaml'}", seed=5, run_dir=str(tmp_path / "x"))
+    sheet = draw_sheet([photo_run / "run", tmp_path / "x"], [files[0]])
     labels = [raster.label for raster in sheet.panels[0].rasters]
     assert labels[:3] == ["input", "masked", "interpolation"] and len(labels) == 5
     assert labels[3].startswith("reconstruction, ") and labels[3].endswith("run") and labels[4].endswith("x")
     assert sheet.panels[0].title.count(".") >= 3 and [skill.run[-3:] for skill in sheet.skills] == ["run", "0/x"]
 
-    assert len(draw_sheet([place / "run", other], [files[0]]).panels[0].rasters) == 4
+    assert len(draw_sheet([photo_run / "run", other], [files[0]]).panels[0].rasters) == 4
 
 
-def test_the_command_writes_and_says_where(place, files, tmp_path, capsys):  # noqa: F811
+def test_the_command_writes_and_says_where(photo_run, files, tmp_path, capsys):
     bad = tmp_path / "[1] bad.png"
     bad.write_bytes(b"no picture")
-    argv = [f"run={place / 'run'}", f"file=[{files[0]},'{bad}']"]
+    argv = [f"run={photo_run / 'run'}", f"file=[{files[0]},'{bad}']"]
     assert reconstruct.main(argv) == 0
     lines = capsys.readouterr().out
-    path = place / "run" / "reconstructions" / f"{files[0].stem}.png"
+    path = photo_run / "run" / "reconstructions" / f"{files[0].stem}.png"
     assert f"Wrote {path}" in lines and f"skipped {bad}: " in lines and f"{files[0]}: pixels by " in lines
     with Image.open(path) as page:
         assert page.size[0] > 4 * 160
@@ -100,8 +99,8 @@ def test_the_command_writes_and_says_where(place, files, tmp_path, capsys):  # n
     assert (tmp_path / "new" / "a.png").exists()
 
 
-def test_a_folder_shows_a_few_of_its_samples(place):  # noqa: F811
-    sheet = draw_sheet([place / "run"], [place / "photos"], seed=1)
+def test_a_folder_shows_a_few_of_its_samples(photo_run):
+    sheet = draw_sheet([photo_run / "run"], [photo_run / "photos"], seed=1)
     assert len(sheet.panels) + len(sheet.skipped) == 8
     assert any("8 of 17 samples" in note for note in sheet.notes)
 
@@ -118,25 +117,25 @@ def test_a_folder_shows_a_few_of_its_samples(place):  # noqa: F811
         (["file={good}", "device=gpu"], "device=gpu"),
     ],
 )
-def test_mistakes_are_one_message(place, files, tmp_path, capsys, monkeypatch, argv, message):  # noqa: F811
+def test_mistakes_are_one_message(photo_run, files, tmp_path, capsys, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
-    paths = {"good": files[0], "bad": place / "photos" / "train" / "class1" / "bad.png"}
+    paths = {"good": files[0], "bad": photo_run / "photos" / "train" / "class1" / "bad.png"}
     words = [word.format(**paths) for word in argv]
-    assert reconstruct.main([f"run={place / 'run'}", *words]) == 2
+    assert reconstruct.main([f"run={photo_run / 'run'}", *words]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_runs_of_two_modalities_make_no_sheet(place, graphs, files, capsys):  # noqa: F811
-    assert reconstruct.main([f"run=[{place / 'run'},{graphs / 'run'}]", f"file={files[0]}"]) == 2
+def test_runs_of_two_modalities_make_no_sheet(photo_run, graph_run, files, capsys):
+    assert reconstruct.main([f"run=[{photo_run / 'run'},{graph_run / 'run'}]", f"file={files[0]}"]) == 2
     assert "one modality" in capsys.readouterr().err
 
 
-def test_graphs_are_line_drawings(graphs, tmp_path):  # noqa: F811
+def test_graphs_are_line_drawings(graph_run, tmp_path):
     edges = np.array([[0, 1, 2, 3], [1, 2, 3, 0]])
     for name in ("a<&>b", "c"):
         np.savez(tmp_path / f"{name}.npz", x=np.eye(4, 3, dtype=np.float32), edge_index=edges)
     names = sorted(tmp_path.glob("*.npz"))
-    sheet = core.reconstruct(open_run(graphs / "run"), names, ratio=0.5)
+    sheet = core.reconstruct(open_run(graph_run / "run"), names, ratio=0.5)
 
     assert sheet.suffix == ".svg" and sheet._repr_png_() is None
     (path,) = sheet.save(tmp_path / "sheet.svg")

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import UserError
 from modalities.graph.formats import files
-from tests.modalities.graph.formats.test_tables import both, dense, links
+from tests.modalities.graph.formats.read import both, dense, links
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 from core.errors import UserError
 from modalities.graph.formats import files
 from modalities.graph.reader import GraphSource
-from tests.modalities.graph.formats.test_tables import dense
+from tests.modalities.graph.formats.read import dense
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 
 from core.errors import UserError
 from modalities.graph.formats import files
-from modalities.graph.graphs import Graphs, to_dense
+from tests.modalities.graph.formats.read import both, dense, links
 
 
 @pytest.fixture(autouse=True)
@@ -22,22 +22,6 @@ def write(folder, **texts) -> str:
     for name, text in texts.items():
         (folder / name.replace("__", ".")).write_text(text)
     return str(folder)
-
-
-def dense(graph: Graphs) -> torch.Tensor:
-    return to_dense(graph.x, graph.features) if graph.is_sparse else graph.x
-
-
-def links(data, named=True) -> set[tuple]:
-    """Pairs of ids (or numbers) that are linked, loops left out."""
-    (graph,) = data.graphs
-    names = data.provenance.node_ids or range(len(graph.x))
-    pairs = graph.edge_index.T.tolist()
-    return {(names[a], names[b]) for a, b in pairs if a != b}
-
-
-def both(*pairs) -> set[tuple]:
-    return {*pairs, *((b, a) for a, b in pairs)}
 
 
 @pytest.mark.parametrize(
