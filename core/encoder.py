@@ -279,7 +279,8 @@ class EncoderByView(Encoder):
         if len(facts) != 1:
             raise UserError(f"encoder.views: all need one width and one way of masking, not {sorted(facts)}.")
 
-        self.embed_dim, self.masking = facts.pop()
+        first = next(iter(views.values()))
+        self.embed_dim, self.masking = first.embed_dim, first.masking
         self.depth = max(encoder.depth for encoder in views.values())
 
     @property

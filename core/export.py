@@ -241,9 +241,10 @@ def export_encoder(run_dir: str | Path, method: MaskedAutoencoder, config: Mappi
         save_encoder(path, SavedEncoder(method.tokenizer, method.encoder, description))
         return path
 
-    for view, encoder in method.encoder.views.items():
+    for view in method.encoder.views:
         of_view = {**description, "view": view, "encoder": description["encoder"]["views"][view]}
-        tokenizer = method.tokenizer
+        encoder: Any = method.encoder.views[view]
+        tokenizer: Any = method.tokenizer
         if isinstance(tokenizer, TokenizerByView):
             tokenizer = tokenizer.views[view]
             of_view["tokenizer"] = description["tokenizer"]["views"][view]

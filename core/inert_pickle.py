@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, _utils  # its functions stand by name in every file that torch.save writes
 
 
 class Items(dict):
     """Replaces dicts with an order or a default; attributes (the `_metadata` of a state dict) are dropped."""
 
-    __hash__ = object.__hash__  # placeholders may be keys
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]  # placeholders may be keys
 
     def __init__(self, *args: Any):
         pairs = args[0] if args and isinstance(args[0], list) else []
@@ -97,9 +97,9 @@ def typed(rebuild: Any, kind: Any, args: tuple, state: Any) -> Any:
 # Names as torch.save writes them: they are part of its format.
 TENSORS = "torch._utils"
 REBUILD: dict[tuple[str, str], Any] = {
-    (TENSORS, "_rebuild_tensor"): Rebuild(torch._utils._rebuild_tensor),
-    (TENSORS, "_rebuild_tensor_v2"): Rebuild(torch._utils._rebuild_tensor_v2),
-    (TENSORS, "_rebuild_tensor_v3"): Rebuild(torch._utils._rebuild_tensor_v3),
+    (TENSORS, "_rebuild_tensor"): Rebuild(_utils._rebuild_tensor),
+    (TENSORS, "_rebuild_tensor_v2"): Rebuild(_utils._rebuild_tensor_v2),
+    (TENSORS, "_rebuild_tensor_v3"): Rebuild(_utils._rebuild_tensor_v3),
     (TENSORS, "_rebuild_parameter"): Rebuild(parameter),
     (TENSORS, "_rebuild_parameter_with_state"): Rebuild(parameter),
     ("torch._tensor", "_rebuild_from_type_v2"): Rebuild(typed),
@@ -148,7 +148,7 @@ def check(file: BinaryIO) -> None:
     start = file.tell()
     try:
         for count, (code, argument, _) in enumerate(pickletools.genops(file)):
-            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= count:
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(str(argument)) <= count:
                 raise pickle.UnpicklingError(f"memo entry {argument} after {count} instructions")
     except (ValueError, EOFError) as error:
         raise pickle.UnpicklingError(str(error)) from None

@@ -104,11 +104,11 @@ def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | l
     for key, value in settings.items():
         words.append(f"{key}={_as_override(value)}")
 
-    start, overrides = Start.of(words)
+    start, words = Start.of(words)
     if start.dry_run:
         raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
     with connect() as distributed:
-        run_dirs = run_seeds(overrides, seeds, distributed, start)
+        run_dirs = run_seeds(words, seeds, distributed, start)
     runs = list(map(open_run, run_dirs))
     return runs[0] if seeds is None else runs
 

@@ -99,7 +99,7 @@ def _sized(table: Mapping, *, _root_: Any) -> Any:
     return table.get(size, table.get("else"))
 
 
-def _per_channel(channels: Any, values: Sequence[float], value: float) -> list[float]:
+def _per_channel(channels: Any, values: Any, value: Any) -> list:
     """Resolver of `${per_channel:…}`: `values` where they are as many as `channels`, else `value` for each."""
     if len(values) == channels or not isinstance(channels, int):  # another type is an error where it is used
         return list(values)

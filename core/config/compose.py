@@ -63,8 +63,9 @@ def assemble(overrides: Sequence[str], searchpath: SearchPath = ()) -> dict[str,
 
     tree = dict.fromkeys(base) | tree  # null takes a mapping out of the others, at the root it stays
     for group in files.GROUPS:
-        if isinstance(tree[group], Mapping) and isinstance(base[group], Mapping):
-            tree[group] = {**tree[group], "name": base[group]["name"]}  # also of a part that was replaced
+        node, before = tree[group], base[group]
+        if isinstance(node, Mapping) and isinstance(before, Mapping):
+            tree[group] = {**node, "name": before["name"]}  # also of a part that was replaced
 
     required = {path for path, value in paths(base) if value == "???"}
     if missing := [path for path, value in paths(tree) if value == "???" or (value is None and path in required)]:
@@ -100,7 +101,7 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
     if choice["experiment"] == "null":
         choice["experiment"] = None
     choice = files.picks("experiment", choice["experiment"], searchpath) | choice
-    modality = choice.get("modality", root["choose"]["modality"])
+    modality = str(choice.get("modality", root["choose"]["modality"]))
     choice = root["choose"] | files.picks("modality", modality, searchpath) | choice
     if missing := [group for group in ORDER if group not in choice]:
         raise UserError(f"modality={modality} chooses no {missing[0]}; give {missing[0]}=<name>.")

@@ -26,9 +26,9 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     scope["extensions"] = list(reader.extensions)
 
     # A copy: values filled in here must not be saved with the config, where they would outlive the data.root.
-    draft = deepcopy(dict(config))
+    draft: dict[str, Any] = deepcopy(dict(config))
     node = draft["data"].get("source")
-    target = target_of(node, key="data.source") if isinstance(node, Mapping) else None
+    target = target_of(node, key="data.source") if isinstance(node, dict) else None
     for name in ("reads_parts", "sample_axes", "frame_extensions"):
         if target is not None and name in signature_of(target).hints:
             value = getattr(reader, name)

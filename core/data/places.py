@@ -127,10 +127,10 @@ class Places:
             return os.path.join(real, spelled)
 
         spelled = listing.folders.get(name) or listing.folders.get(canonical(name))
-        clip = spelled and os.path.join(real, spelled)
-        if clip in self.clips:
-            return clip
-        return None
+        if spelled is None:
+            return None
+        clip = os.path.join(real, spelled)
+        return clip if clip in self.clips else None
 
     def _folder(self, path: str) -> str | None:
         """The folder of that name; every part may be spelled in another way."""

@@ -2,10 +2,9 @@
 
 import copy
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from core.tokens import Batch, Progress
 
@@ -23,7 +22,7 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 class DryRun:
     """Forward and backward on a copy: the method, its gradients and the global random state stay as they are."""
 
-    def __init__(self, method: nn.Module, batch: Batch, progress: Progress, device: torch.device):
+    def __init__(self, method: Any, batch: Batch, progress: Progress, device: torch.device):
         self._method = copy.deepcopy(method)
         self._batch, self._progress, self._device = batch, progress, device
 

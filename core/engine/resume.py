@@ -65,7 +65,7 @@ def check_resume(
     elif config["optim"]["schedule"] == "constant" and config["optim"].get("weight_decay_end") is None:
         free += LENGTH
     else:
-        remedies = dict.fromkeys(LENGTH, LENGTHEN)
+        remedies = {key: LENGTHEN for key in LENGTH}
     check_config(run_dir, config, free, remedies)
 
     done = steps_done(run_dir)

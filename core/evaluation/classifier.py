@@ -78,7 +78,8 @@ class Classifier(nn.Module):
             data = torch.from_numpy(data)
 
         device = next(self.parameters()).device
-        probabilities = self.network.probabilities(self.network.outputs(data.to(device))).cpu()
+        inputs: Any = data  # a tensor, or graphs
+        probabilities = self.network.probabilities(self.network.outputs(inputs.to(device))).cpu()
         return Predictions(self._labels(probabilities), probabilities)
 
     def read(self, paths: Sequence[str | Path]) -> Any:

@@ -20,6 +20,7 @@ from core.methods.masked_autoencoder import MaskedAutoencoder
 SCORED = 64  # held-out samples whose reconstruction is scored
 NEIGHBOURS, QUERIES = 256, 128  # labelled samples of the training part, and held-out ones, that are compared
 BATCH = 32
+VOTERS = 20  # neighbours that vote
 
 
 class HeldOutWatch:
@@ -69,7 +70,7 @@ class HeldOutWatch:
         model = extractor(encoder, "mean", loader.device)
         x, y = _features(model, train, loader, name)
         queries, truth = _features(model, test, loader, name)
-        predictions = NeighbourVote().predict(x, y, queries, [NeighbourVote.default])[0]
+        predictions = NeighbourVote().predict(x, y, queries, [VOTERS])[0]
         return {"knn": float((predictions == truth).mean())}
 
 
@@ -84,4 +85,9 @@ def _features(
 
 def _labelled(items: Sequence[Item], name: str) -> list[Item]:
     """The items with a class number."""
-    return [item for item in items if isinstance(item.labels.get(name), int) and item.labels[name] >= 0]
+    labelled = []
+    for item in items:
+        number = item.labels.get(name)
+        if isinstance(number, int) and number >= 0:
+            labelled.append(item)
+    return labelled

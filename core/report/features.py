@@ -43,7 +43,7 @@ class Points:
 
     def class_name(self, point: int) -> str:
         """The class of a point; empty where it is unknown."""
-        number = self.classes[point]
+        number = int(self.classes[point])
         if 0 <= number < len(self.names):
             return self.names[number]
         return ""
