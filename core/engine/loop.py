@@ -107,9 +107,8 @@ def train_steps(
             display.note(f"precision: {precision} ({reason})")
         display.note(f"{cost * distributed.size / 1e9:.4g} GFLOP a step; mfu: share of {peak.origin}")
 
-        if engine.loader_workers(
-            distributed.local_size
-        ):  # the first batch waited for workers to start; the others don't
+        # The first batch waited for workers to start; the others don't.
+        if engine.loader_workers(distributed.local_size):
             reading = 0.0
         steps = (clock.steps - done.step) * recipe.accumulate
         display.note(estimate(trial, precision, reading, steps, method, recipe))
