@@ -19,7 +19,6 @@ Writes the counts and the faults. `set=` repeats one set, whose number a fault h
 """
 
 import shutil
-import signal
 import sys
 import tarfile
 import tempfile
@@ -27,8 +26,7 @@ import traceback
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -44,6 +42,7 @@ from core.data.opening import open_source
 from core.data.reader import Reader
 from core.data.sources import Item, Source
 from core.errors import BadSample, UserError
+from tests.waiting import limit
 
 SECONDS = 20  # for a set
 LEAST, MOST = 3, 8  # samples of a set
@@ -140,7 +139,7 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
     is_whole = container_damage == NONE
     composed(modality)
     try:
-        with time_limit(SECONDS), warnings.catch_warnings():
+        with limit(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader, source = open_set(modality, layout.root)
             items = all_items(source)
@@ -282,22 +281,6 @@ def described(error: BaseException) -> str:
         if "/core/" in frame.filename or "/modalities/" in frame.filename:
             place = f" at {'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno}"
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{place}"
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raises: TimeoutError in the block once the time has passed."""
-
-    def stop(*_) -> None:
-        raise TimeoutError(f"not done after {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def render(outcomes: Sequence[Outcome], command: str) -> str:

@@ -83,7 +83,7 @@ class Official:
         for names in self.other_names:
             if any(re.fullmatch(names.mark, key) for key in state):
                 page = replace(self, rules=names.rules)
-                note = f"The names are those of {names.library}."
+                note = f"The tensors' names are those of {names.library}: they are read as such."
                 return page.keys(state), {**names.options(settings), **settings}, [note, *page.notes(state)]
         return state, dict(settings), []
 

@@ -61,13 +61,13 @@ def start_run(argv: Sequence[str]) -> None:
 
     settings, overrides = options(argv, {"seeds": int | None})
     start, overrides = Start.of(overrides)
-    compose(overrides)  # its errors come before torch is loaded
+    config = compose(overrides)  # its errors come before torch is loaded
 
     from core.engine.distributed import connect
     from core.training import run_seeds
 
     with connect() as distributed:
-        run_seeds(overrides, settings.get("seeds"), distributed, start)
+        run_seeds(overrides, config, settings.get("seeds"), distributed, start)
 
 
 def usage() -> str:

@@ -107,8 +107,9 @@ def train(*overrides: str, seeds: int | None = None, **settings: Any) -> Run | l
     start, words = Start.of(words)
     if start.dry_run:
         raise UserError("dry_run=true is for the command: python -m core.train … dry_run=true.")
+    config = compose(words)
     with connect() as distributed:
-        run_dirs = run_seeds(words, seeds, distributed, start)
+        run_dirs = run_seeds(words, config, seeds, distributed, start)
     runs = list(map(open_run, run_dirs))
     return runs[0] if seeds is None else runs
 
@@ -124,12 +125,14 @@ def _as_override(value: Any) -> str:
     return str(value)
 
 
-def run_seeds(overrides: Sequence[str], seeds: int | None, distributed: Distributed, start: Start) -> list[Path]:
+def run_seeds(
+    overrides: Sequence[str], config: dict[str, Any], seeds: int | None, distributed: Distributed, start: Start
+) -> list[Path]:
     """`run`; with `seeds` one run after another, each with a seed of its own. Returns the runs' folders."""
     run_dirs = []
-    for words in seed_overrides(overrides, compose(overrides), seeds):
-        config = compose(words)
+    for words in seed_overrides(overrides, config, seeds):
         if seeds is not None:
+            config = compose(words)
             log_main(distributed, f"\nSeed {config['seed']}, {len(run_dirs) + 1} of {seeds}:")
         run_dirs.append(run(words, config, distributed, start))
 

@@ -19,11 +19,12 @@ MOST_NAMES = 4  # that a message lists
 
 
 class Contents(NamedTuple):
-    """The samples under a root. `split_by`: how the split was decided, in words."""
+    """The samples under a root. `split_by`: how the split was decided, in words; `split_is_drawn`: by a fraction."""
 
     items: dict[str, list[Item]]  # by split
     classes: dict[str, list[str]]
     split_by: str
+    split_is_drawn: bool
     questions: dict[str, list[str]]  # of labels with several yes/no answers
     notes: list[str]
 
@@ -125,12 +126,12 @@ class FolderSource(Source):
 
     @property
     def split_is_drawn(self) -> bool:
-        return self.split_by.startswith("a fraction")
+        return self._contents.split_is_drawn
 
     @cached_property
     def _contents(self) -> Contents:
         entries = self._unique(self._scan.entries(self.root))
-        entry_splits, split_by = self._split(entries)
+        entry_splits, split_by, is_drawn = self._split(entries)
         names = labelling.names(entries, without_split=split_by.startswith(FOLDERS))
         numbering = labelling.numbers(names)
 
@@ -151,7 +152,14 @@ class FolderSource(Source):
         if "test" not in items and "validation" in items:
             items["test"] = items.pop("validation")
             split_by += "; validation stands in for test"
-        return Contents(items, numbering.classes, split_by, questions=numbering.questions, notes=numbering.notes)
+        return Contents(
+            items,
+            numbering.classes,
+            split_by,
+            split_is_drawn=is_drawn,
+            questions=numbering.questions,
+            notes=numbering.notes,
+        )
 
     def _unique(self, entries: list[Entry]) -> list[Entry]:
         """Sorted by key, each key once. Raises: UserError where two unlike samples have one key."""
@@ -163,17 +171,17 @@ class FolderSource(Source):
                 raise UserError(f"data.root: {self.root} {fault}. Keep one line.")
         return sorted(unique.values(), key=lambda entry: entry.key)
 
-    def _split(self, entries: list[Entry]) -> tuple[list[str], str]:
-        """The split of each sample, and how it was decided."""
+    def _split(self, entries: list[Entry]) -> tuple[list[str], str, bool]:
+        """The split of each sample, how it was decided, and whether it was drawn."""
         if any(entry.split is not None for entry in entries):
             where = f"data.root: {self.root}"
-            return [splits.parse(entry.split or "", where) for entry in entries], "the split column"
+            return [splits.parse(entry.split or "", where) for entry in entries], "the split column", False
 
         containers = [entry.containers for entry in entries]
         by_folders = splits.by_folders(containers)
         if by_folders is not None:
             names = splits.folder_names(containers, by_folders)
-            return by_folders, f"{FOLDERS} {', '.join(names)}"
+            return by_folders, f"{FOLDERS} {', '.join(names)}", False
 
         stems, keys = [], []
         for entry in entries:
@@ -182,7 +190,7 @@ class FolderSource(Source):
 
         by_files = splits.by_files(stems)
         if by_files is not None:
-            return by_files, "names of files"
+            return by_files, "names of files", False
 
         by_fraction = splits.by_fraction(keys, self.holdout, self.split_seed)
         unit = "samples"
@@ -193,7 +201,7 @@ class FolderSource(Source):
         if ignored:
             names = ", ".join(sorted(ignored)[:MOST_NAMES])
             rule += f" (without a pair such as train and test, {names} marks no split)"
-        return by_fraction, rule
+        return by_fraction, rule, True
 
 
 def _file_key(entry: Entry) -> str:

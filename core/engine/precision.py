@@ -2,6 +2,8 @@
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -32,17 +34,12 @@ class DryRun:
 
     def check_masks(self) -> None:
         """Raises UserError where the masks of the batch leave nothing to see, or nothing to predict."""
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad():
-            generator = torch.Generator(self._device).manual_seed(0)
+        with self._own_random_state() as generator, torch.no_grad():
             self._method.check_masks(self._batch, self._progress, generator)
 
     def __call__(self, precision: Precision) -> float:
         """Runs once; seconds taken."""
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            generator = torch.Generator(self._device).manual_seed(0)
-
+        with self._own_random_state() as generator:
             start = time.perf_counter()
             with autocast(precision, self._device):
                 out = self._method(self._batch, progress=self._progress, generator=generator)
@@ -53,6 +50,13 @@ class DryRun:
 
         self._method.zero_grad()
         return seconds
+
+    @contextmanager
+    def _own_random_state(self) -> Iterator[torch.Generator]:
+        """A seeded generator, while the global random state may change; it is restored."""
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            yield torch.Generator(self._device).manual_seed(0)
 
 
 def choose(dry_run: DryRun, device: torch.device) -> tuple[Precision, str]:

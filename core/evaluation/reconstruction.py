@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.config.build import build
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
 from core.data.sources import Item, Source
@@ -21,7 +20,7 @@ from core.evaluation.record import describe, hash_items, heading, save
 from core.evaluation.settings import EvaluationSettings, LoaderSettings
 from core.evaluation.verdicts import of_skill
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.reconstruction.baseline import Baseline, HarmonicInterpolation
+from core.reconstruction.baseline import Baseline, HarmonicInterpolation, baseline_of
 from core.reconstruction.errors import context_of, token_errors
 from core.reconstruction.skill import OBJECT_SHARE, REFERENCES, ErrorSums, object_shares
 from core.runs import loader_workers
@@ -143,10 +142,7 @@ def measure(
         workers = loader_workers(config)
     device = next(method.parameters()).device
     loader = LoaderSettings(reader, settings.batch_size, workers=workers, device=device)
-    baseline = config["modality"].get("baseline")
-    if baseline is not None:
-        baseline = build(baseline, key="modality.baseline")
-
+    baseline = baseline_of(config["modality"])
     figures = evaluate_reconstruction(
         method, source, loader, samples=settings.samples, seed=settings.seed, baseline=baseline
     )

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.config.build import build
 from core.data.reader import Reader
 from core.data.sources import Item, Source
 from core.evaluation.features import Extractor, extract, extractor
@@ -16,6 +15,7 @@ from core.evaluation.reconstruction import evaluate_reconstruction
 from core.evaluation.settings import LoaderSettings
 from core.export import SavedEncoder
 from core.methods.masked_autoencoder import MaskedAutoencoder
+from core.reconstruction.baseline import baseline_of
 
 SCORED = 64  # held-out samples whose reconstruction is scored
 NEIGHBOURS, QUERIES = 256, 128  # labelled samples of the training part, and held-out ones, that are compared
@@ -33,9 +33,7 @@ class HeldOutWatch:
 
     def __init__(self, reader: Reader, source: Source, modality: Mapping[str, Any]):
         self.reader, self.source, self.view = reader, source, modality["name"]
-        self.baseline = None
-        if modality.get("baseline") is not None:
-            self.baseline = build(modality["baseline"], key="modality.baseline")
+        self.baseline = baseline_of(modality)
 
     def __call__(self, method: MaskedAutoencoder) -> dict[str, float]:
         """Measures without changing weights, modes or random numbers. Raises: UserError where it cannot be done."""

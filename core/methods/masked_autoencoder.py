@@ -254,12 +254,12 @@ class MaskedAutoencoder(nn.Module):
         """Raises UserError where the masks of a batch leave nothing to see, or nothing to predict."""
         masks = self.draw_mask(self.context(batch, progress, generator))
         remedy = "choose another method.masker.ratio, or more tokens (modality.patch smaller, modality.size larger)."
-        if not any(mask.visible.index.shape[1] for mask in masks.values()):
+        if not any(mask.visible.count for mask in masks.values()):
             raise UserError(f"method.masker hides every token, so that there is nothing to see: {remedy}")
 
         for task in self.prediction_tasks(masks).values():
             rows = task.query.rows
-            if rows is None or rows.index.shape[1]:  # None: every cell of the grid
+            if rows is None or rows.count:  # None: every cell of the grid
                 return
         raise UserError(f"method.masker hides no token, so that there is nothing to predict: {remedy}")
 

@@ -1,13 +1,14 @@
 """Baselines of a reconstruction: hidden content predicted without learning. Skill is relative to them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.config.build import build
 from core.errors import UserError
 from core.tokenizers import Patchify, Tokenizer, unit
 from core.tokens import Tokens
@@ -51,6 +52,13 @@ class HarmonicInterpolation(Baseline):
         part = len(data) if data.is_cuda else max(1, CACHE_VALUES // data[0].numel())
         parts = zip(data.split(part), visible.split(part), strict=True)
         return torch.cat([interpolate(unit(values), flags) for values, flags in parts])
+
+
+def baseline_of(modality: Mapping[str, Any]) -> Baseline:
+    """The baseline that a config's `modality` names, by default harmonic interpolation."""
+    if modality.get("baseline") is None:
+        return HarmonicInterpolation()
+    return build(modality["baseline"], key="modality.baseline")
 
 
 def rows_to_cells(rows: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:

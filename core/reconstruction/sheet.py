@@ -20,7 +20,7 @@ from core.data.opening import open_source
 from core.encoding import choose_device, read_splits
 from core.errors import UserError
 from core.files import explain_write_errors, write_atomic
-from core.reconstruction.baseline import Baseline, HarmonicInterpolation
+from core.reconstruction.baseline import baseline_of
 from core.reconstruction.errors import context_of, token_errors
 from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
 from core.reconstruction.skill import REFERENCES, ErrorSums, skill
@@ -124,9 +124,7 @@ class Drawer:
         self.run, self.modality, self.device = run, nodes["name"], choose_device(device)
         self.method = open_method(run, config).to(self.device).eval()
         self.pictures: Pictures = build(nodes["pictures"], key="modality.pictures")
-        self.baseline: Baseline = HarmonicInterpolation()
-        if nodes.get("baseline") is not None:
-            self.baseline = build(nodes["baseline"], key="modality.baseline")
+        self.baseline = baseline_of(nodes)
 
     def read(self, files: Sequence[str | Path], seed: int) -> tuple[list[Batch], str | None]:
         """A batch of every sample in the files, as the run's reader gives it, at most `MOST`; and a note on
