@@ -8,9 +8,12 @@ looks them up.
 """
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,9 +111,13 @@ def _per_channel(channels: Any, values: Any, value: Any) -> list:
 
 def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree without references. Raises IncompatibleError for a path that leads nowhere, else UserError."""
-    for path, value in paths(tree):
+    references = [(path, value) for path, value in paths(tree) if is_reference(value)]
+    if not references:  # as in saved configs
+        return deepcopy(dict(tree))
+
+    for path, value in references:
         # OmegaConf has more resolvers, which read the environment; their names are refused, also in pieces.
-        text = re.sub(r"\$\{\w[\w.@/-]*\}", "", value) if is_reference(value) else ""
+        text = re.sub(r"\$\{\w[\w.@/-]*\}", "", value)
         for name in re.findall(r"\$\{\s*(\.|[^{}:]*(?=:|\$\{))", text):
             if name not in ("sized", "per_channel", "oc.select", "lacuna.merge", "lacuna.spatial"):
                 remedy = "there are whole paths from the root (no relative ones), sized:, per_channel: and oc.select:"
@@ -143,6 +150,16 @@ def _translated(error: Exception, tree: Mapping) -> UserError:
 
 def load(path: str | Path) -> dict[str, Any]:
     """A YAML file as plain data. Raises UserError when it cannot be read."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise UserError(f"The config {path} cannot be read: {one_line(error)}") from None
+    return deepcopy(_load(str(path), state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@lru_cache(maxsize=512)
+def _load(path: str, *version: int) -> dict[str, Any]:
+    """As `load`: each version of a file is read once."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:

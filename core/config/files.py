@@ -9,7 +9,6 @@ methods     of a modality: methods that take it although they do not list it
 """
 
 from collections.abc import Sequence
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def choices(group: str, searchpath: SearchPath = ()) -> dict[str, Path]:
 
 
 def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[dict[str, Any]]:
-    """The content of `<group>/<name>.yaml` after that of the files it extends, not to be changed."""
+    """The content of `<group>/<name>.yaml` after that of the files it extends."""
     files, contents, source = choices(group, searchpath), [], f"{group}={name}"
     while name is not None:
         if name not in files or len(contents) > len(files):
@@ -71,12 +70,7 @@ def picks(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A config file as plain data, not to be changed: each version of it is read once."""
-    return _read(file, file.stat().st_mtime_ns)
-
-
-@cache
-def _read(file: Path, version: int) -> dict[str, Any]:
+    """A config file as plain data."""
     content = load(file)
     if "defaults" in content:
         raise UserError(f"{file}: defaults:{suggestion('defaults', DIRECTIVES)}")

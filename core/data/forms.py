@@ -234,6 +234,8 @@ def _match(path: Path, lines: list[str], places: Places) -> Match:
             column, score = _best_column(records, places)
             if score > best_score:
                 best_form, best_column, best_score = form, column, score
+            if _is_complete(score, records, column, places):
+                break
 
         if any(best_score):
             _, records = _cut(spread(lines, size), best_form, places)
@@ -294,6 +296,15 @@ def _best_column(records: list[Cells], places: Places) -> tuple[int, Score]:
         if score > best_score:
             best, best_score = column, score
     return best, best_score
+
+
+def _is_complete(score: Score, records: list[Cells], column: int, places: Places) -> bool:
+    """Whether all cells of the column are files, or all but a header: no other form finds more."""
+    if score.exact < len(records) - 1:
+        return False
+    if score.exact == len(records):
+        return True
+    return len(records) > 1 and not any(map(places.search, _column(records[:1], column, 1)))
 
 
 def _column(records: list[Cells], column: int, count: int) -> Cells:

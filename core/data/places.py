@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,7 @@ class Places:
         self.bases = _bases(folder, top)
         self.ways: list[Way] = []  # that led to files, the most frequent first
         self._ways: dict[str, Way | None] = {}  # by path as written
+        self._folders: dict[str, str | None] = {}  # as they are spelled, by path as written
         self._listings: dict[str, Names | None] = {}
 
     def search(self, text: str) -> Way | None:
@@ -80,60 +81,78 @@ class Places:
     def _first_way(self, text: str) -> Way | None:
         if not text.strip() or len(text) > LONGEST_PATH or "\0" in text:
             return None
-        for way in self._likely_ways(text):
-            if self._follow(way, text) is not None:
-                return way
-        return None
 
-    def _likely_ways(self, text: str) -> Iterator[Way]:
         path = _posix(text)
-        if path.startswith("/"):
-            yield Way("", 0, "")
-
         endings = [""]
         if not path.lower().endswith(self.extensions):
             endings.extend(self.extensions)
-        depth = min(len(_parts(path)) - 1, MOST_STRIPPED)
 
+        likely = self._likely_folders(path)
         for ending in endings:
-            for strip in range(depth + 1):
-                for base in self.bases:
-                    yield Way(base, strip, ending)
+            for base, strip, folder, name in likely:
+                if self._file(folder, name + ending) is not None:
+                    return Way(base, strip, ending)
+        return None
+
+    def _likely_folders(self, path: str) -> list[tuple[str, int, str, str]]:
+        """Folders that exist among those where the path may lead: base, leading folders off, folder, file's name."""
+        depth = min(len(_parts(path)) - 1, MOST_STRIPPED)
+        starts = [("", 0)]
+        for strip in range(depth + 1):
+            starts.extend((base, strip) for base in self.bases)
+
+        likely = []
+        for base, strip in starts:
+            place = self._place(base, strip, path)
+            if place is not None:
+                likely.append((base, strip, *place))
+        return likely
 
     def _follow(self, way: Way, text: str) -> str | None:
-        path = _posix(text)
-        if not way.base:
-            if not path.startswith("/"):
+        place = self._place(way.base, way.strip, _posix(text))
+        if place is None:
+            return None
+        folder, name = place
+        return self._file(folder, name + way.ending)
+
+    def _place(self, base: str, strip: int, path: str) -> tuple[str, str] | None:
+        """Folder and file's name where a path leads; None without such a folder. No base: an absolute path."""
+        if base:
+            parts = _parts(path)
+            if len(parts) <= strip:
                 return None
-            return self._file(path + way.ending)
-
-        parts = _parts(path)
-        if len(parts) <= way.strip:
-            return None
-        return self._file(os.path.join(way.base, *parts[way.strip :]) + way.ending)
-
-    def _file(self, path: str) -> str | None:
-        """The file of that name; its name may be spelled in another way."""
-        folder, name = os.path.split(os.path.normpath(path))
-        real = self._folder(folder)
-        if real is None:
+            path = os.path.join(base, *parts[strip:])
+        elif not path.startswith("/"):
             return None
 
-        listing = self._list(real)
+        above, name = os.path.split(os.path.normpath(path))
+        folder = self._folder(above)
+        if folder is None:
+            return None
+        return folder, name
+
+    def _file(self, folder: str, name: str) -> str | None:
+        """The file of that name in a folder; the name may be spelled in another way."""
+        listing = self._list(folder)
         if listing is None:
             return None
         spelled = listing.files.get(name) or listing.files.get(canonical(name))
         if spelled is not None:
-            return os.path.join(real, spelled)
+            return os.path.join(folder, spelled)
 
         spelled = listing.folders.get(name) or listing.folders.get(canonical(name))
         if spelled is None:
             return None
-        clip = os.path.join(real, spelled)
+        clip = os.path.join(folder, spelled)
         return clip if clip in self.clips else None
 
     def _folder(self, path: str) -> str | None:
         """The folder of that name; every part may be spelled in another way."""
+        if path not in self._folders:
+            self._folders[path] = self._spelled_folder(path)
+        return self._folders[path]
+
+    def _spelled_folder(self, path: str) -> str | None:
         if self._list(path) is not None:
             return path
 

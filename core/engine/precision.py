@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -73,8 +74,9 @@ def choose(dry_run: DryRun, device: torch.device) -> tuple[Precision, str]:
     return compare(dry_run)
 
 
+@cache
 def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """FLOP/s of the fastest square matrix product in about `seconds`.
+    """FLOP/s of the fastest square matrix product in about `seconds`, measured once in a process.
 
     On a CPU that of one thread, times the threads: its own time leaves out what other processes took.
     """

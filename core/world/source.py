@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.data.account import Account
 from core.data.sources import Item, Source
 from core.errors import UserError
 from core.files import cache_folder
@@ -62,6 +63,10 @@ class WorldSource(Source):
         cache = Cache(self.folder / split, [*suffixes, self.suffix])
         cache.fill(count, lambda indices: self.make(self._scenes(split, indices)), self.chunk_size)
         return [self._item(cache, split, index, aux_names) for index in range(count)]
+
+    def account(self) -> Account:
+        """What will be made: nothing is made for it."""
+        return Account(samples=dict(self.counts), split_by=self.held_out, classes=self.classes)
 
     def scene(self, key: str) -> Scene:
         """The scene of an item, by its key."""

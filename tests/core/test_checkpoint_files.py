@@ -199,17 +199,17 @@ def damaged(content: bytes, count: int) -> list[bytes]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["old", "new", "safetensors"])
-def test_300_cuts_and_changes_load_or_are_refused_in_one_message(tmp_path, kind):
+def test_100_cuts_and_changes_load_or_are_refused_in_one_message(tmp_path, kind):
     content = {"model": small_state(), "args": argparse.Namespace(blr=1e-3)}
     original = (
         save(small_state()) if kind == "safetensors" else saved(content, _use_new_zipfile_serialization=kind == "new")
     )
     path, refused = tmp_path / "a.pth", 0
-    for version in damaged(original, 300):
+    for version in damaged(original, 100):
         path.write_bytes(version)
         try:
             load_official("mae", read_checkpoint(path))
         except UserError as error:
             assert str(error).strip()
             refused += 1
-    assert refused >= 100  # every cut at least
+    assert refused >= 33  # every cut at least
