@@ -80,10 +80,9 @@ def as_clouds(data: object) -> Clouds:
 def join(batches: Sequence[Clouds]) -> Clouds:
     """Several batches as one. Plans are joined where all have them."""
     clouds = [cloud for batch in batches for cloud in batch]
+    points: Tensor | list[Tensor] = clouds
     if len({cloud.shape for cloud in clouds}) == 1:
         points = torch.stack(clouds)
-    else:
-        points = clouds
 
     plans = []
     if all(batch.plans for batch in batches):
