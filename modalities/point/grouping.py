@@ -44,7 +44,7 @@ def neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
     for sample, cloud in zip(queries[..., :3], points[..., :3], strict=True):
         squares = (sample[:, None] - cloud[None]).square()
         distance = squares[..., 0] + squares[..., 1] + squares[..., 2]
-        near.append(distance.sort(1, stable=True).indices[:, :count])
+        near.append(distance.sort(dim=1, stable=True).indices[:, :count])
     return torch.stack(near)
 
 
