@@ -32,7 +32,7 @@ class PointWorld(WorldSource):
     solids (scale 0.35–0.6) 1.7–2.3 m from it; 25 % of the ground. Any yaw, proportions of 0.5–2, noise of
     0.02 m. Clouds are centred and reach to the unit sphere. Test samples have `aux["object"]`: the points of
     the labelled solid, bool (N,). `train` and `test` are the numbers of samples, `root` and `seed` as in
-    `WorldSource`. Cost: 3 ms a cloud of 1,024 points on one core.
+    `WorldSource`. Cost: 4 ms a cloud of 1,024 points on one core.
     """
 
     kind = "point"
