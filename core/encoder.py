@@ -340,10 +340,11 @@ class ViT(Encoder):
         return {"width": self.embed_dim}
 
     def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        x = self.embed(inputs)
         if self.masking == "leak" and inputs.rows is not None:
-            x = inputs.rows.gather(x)
+            x = inputs.rows.gather(self.embed(replace(inputs, rows=None)))
             inputs = replace(inputs, layout=inputs.layout.gather(inputs.rows))
+        else:
+            x = self.embed(inputs)
 
         extra = int(self.cls is not None)
         plan = AttentionPlan.of(inputs.layout, extra)
