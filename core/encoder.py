@@ -201,7 +201,8 @@ class Trunk(nn.Module):
     """`depth` pre-norm blocks and a final norm (unless `norm` is false): (B, N, D) -> (B, N, D).
 
     Drop path grows linearly with depth, from `drop_path_start` to `drop_path`. `init` of linear weights: "xavier"
-    uniform, or "truncated" normal (0.02); biases are zero. `taps`: names of the block outputs to return, "block0" first.
+    uniform, or "truncated" normal (0.02); biases are zero. `taps`: names of the block outputs to return, from
+    "block0" on.
     `layer_scale`: start value of the branches' scales, 0 for none; `bias`, `cosine`: as in `Attention`.
     """
 
