@@ -198,10 +198,11 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """`depth` pre-norm blocks and a final norm: (B, N, D) -> (B, N, D).
+    """`depth` pre-norm blocks and a final norm (unless `norm` is false): (B, N, D) -> (B, N, D).
 
-    Drop path grows linearly with depth. `init` of linear weights: "xavier" uniform, or "truncated" normal
-    (0.02); biases are zero. `taps`: names of the block outputs to return, "block0" first.
+    Drop path grows linearly with depth, from `drop_path_start` to `drop_path`. `init` of linear weights: "xavier"
+    uniform, or "truncated" normal (0.02); biases are zero. `taps`: names of the block outputs to return, from
+    "block0" on.
     `layer_scale`: start value of the branches' scales, 0 for none; `bias`, `cosine`: as in `Attention`.
     """
 
@@ -217,6 +218,8 @@ class Trunk(nn.Module):
         layer_scale: float = 0.0,
         norm_eps: float = 1e-6,
         init: Literal["xavier", "truncated"] = "xavier",
+        drop_path_start: float = 0.0,
+        norm: bool = True,
     ):
         super().__init__()
         for name, value, least in (("dim", dim, 1), ("depth", depth, 0), ("heads", heads, 1)):
@@ -229,11 +232,13 @@ class Trunk(nn.Module):
         self.dim = dim
         self.blocks = nn.ModuleList()
         for i in range(depth):
-            rate = drop_path * i / max(depth - 1, 1)
+            rate = drop_path_start + (drop_path - drop_path_start) * i / max(depth - 1, 1)
             attention = {"bias": bias, "cosine": cosine}
             self.blocks.append(Block(dim, heads, int(dim * mlp_ratio), attention, rate, layer_scale, norm_eps))
 
-        self.norm = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm: nn.Module = nn.Identity()
+        if norm:
+            self.norm = nn.LayerNorm(dim, eps=norm_eps)
         if init == "xavier":
             initialise(self)
         else:
@@ -340,10 +345,11 @@ class ViT(Encoder):
         return {"width": self.embed_dim}
 
     def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        x = self.embed(inputs)
         if self.masking == "leak" and inputs.rows is not None:
-            x = inputs.rows.gather(x)
+            x = inputs.rows.gather(self.embed(replace(inputs, rows=None)))
             inputs = replace(inputs, layout=inputs.layout.gather(inputs.rows))
+        else:
+            x = self.embed(inputs)
 
         extra = int(self.cls is not None)
         plan = AttentionPlan.of(inputs.layout, extra)

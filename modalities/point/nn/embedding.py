@@ -19,7 +19,7 @@ class MiniPointNet(nn.Module):
     Source: Pang-Yatian/Point-MAE (Encoder).
     """
 
-    def __init__(self, dim: int, channels: int = 3, widths: Sequence[int] = (128, 256, 512)):
+    def __init__(self, dim: int, channels: int, widths: Sequence[int] = (128, 256, 512)):
         super().__init__()
         first, second, third = widths
         # Convolutions over (groups, channels, points): batch statistics are summed as the official code sums them.

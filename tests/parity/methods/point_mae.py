@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from core.engine.optim import parameter_groups
 from core.losses import chamfer
 from core.maskers import NeighbourhoodMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import ForwardContext
 from modalities.point.clouds import Clouds
 from tests.parity.pixels import backward
+from tests.parity.points import after_step, gradients_in_eval_mode, sets
 from tests.parity.vectors import Folder, Method, Pair, WeightComparison
 
 # Inputs and randomness, block outputs and other steps on the way, and what belongs to fine-tuning.
@@ -51,11 +51,6 @@ def compare(folder: Folder) -> dict[str, Pair]:
     return compared.pairs
 
 
-def sets(prediction: Tensor) -> Tensor:
-    """(B, M, S · 3) -> (B · M, S, 3)."""
-    return prediction.flatten(0, 1).unflatten(1, (-1, 3))
-
-
 def groups(compared: WeightComparison, method: MaskedAutoencoder) -> None:
     """Centres, members and their indices, of a plan made anew."""
     clouds = Clouds(compared.folder.io["points"])
@@ -80,35 +75,6 @@ def block_mask(folder: Folder, method: MaskedAutoencoder) -> Tensor:
     masker = NeighbourhoodMasker(method.masker.ratio)
     draws = (folder.io["block.start"] + 0.5) / tokens.layout.count
     return masker.mask_view(tokens, draws, ForwardContext(batch, {"point": tokens})).hidden
-
-
-def gradients_in_eval_mode(compared: WeightComparison, method: MaskedAutoencoder) -> None:
-    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-    compared.updated("eval.grad.", gradients)
-
-
-def after_step(compared: WeightComparison) -> None:
-    """Weights after the recorded step of AdamW.
-
-    Its first step is lr · g / (|g| + ε): where a gradient is as small as its own tolerance, its sign decides.
-    """
-    folder = compared.folder
-    if not any(key.startswith("after_step.") for key in folder.io):
-        return
-    method, about = folder.load().train(), folder.meta["adamw"]
-    backward(method, *folder.replay())
-    groups = parameter_groups(method, about["weight_decay"], frozenset(method.no_weight_decay()))
-    optimiser = torch.optim.AdamW(groups, lr=about["lr"], betas=about["betas"], eps=about["eps"])
-
-    margins = {}
-    for name, parameter in method.named_parameters():
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        gradient, eps = gradient.double(), about["eps"]
-        delta = folder.gradient_tolerance * float(gradient.abs().max())
-        up, down = gradient + delta, gradient - delta
-        margins[name] = about["lr"] * (up / (up.abs() + eps) - down / (down.abs() + eps))
-    optimiser.step()
-    compared.updated("after_step.", method.state_dict(), margins)
 
 
 METHODS = (Method(folder="point-mae", compare=compare, elsewhere=ELSEWHERE),)
