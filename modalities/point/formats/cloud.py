@@ -14,6 +14,7 @@ from core.errors import BadSample
 AXES = ("x", "y", "z")
 COLOURS = ("red", "green", "blue", "alpha", "r", "g", "b", "a")
 ORGANISED = "a grid of measurements, of which those without a point (NaN) are left out"
+MOST_SWAPPED = 12  # rows of an array that are channels where it has more columns
 CHECKED = 2**20  # points that are checked at once
 
 
@@ -81,11 +82,10 @@ def checked(cloud: Cloud) -> Cloud:
         raise BadSample(f"holds {len(points)} clouds, {points.shape}: data.source.rows=true reads each as a sample")
     if points.ndim == 3 and len(points) == 1:
         points = points[0]
+    if points.ndim == 2 and 3 <= len(points) <= MOST_SWAPPED < points.shape[1]:
+        raise BadSample(f"holds an array of shape {points.shape}, whose axes are swapped: {needed}")
     if points.ndim != 2 or points.shape[1] < 3:
-        remedy = ""
-        if points.ndim == 2 and len(points) == 3:
-            remedy = "; its axes seem to be swapped"
-        raise BadSample(f"holds an array of shape {points.shape}: {needed}{remedy}")
+        raise BadSample(f"holds an array of shape {points.shape}: {needed}")
     if len(points) < 2:
         raise BadSample(f"holds {len(points) or 'no'} point: two or more are needed")
 

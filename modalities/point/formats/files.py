@@ -9,8 +9,8 @@ from modalities.point.formats import array, las, mesh, open3d_files, pcd, ply, t
 from modalities.point.formats.cloud import Cloud, checked
 
 Read = Callable[[Item], Cloud]
-TEXTS = (".txt", ".xyz", ".csv", ".pts")
-MESHES = (".off", ".obj", ".stl")
+TEXTS = (".txt", ".xyz", ".xyzn", ".xyzrgb", ".csv", ".pts")
+MESHES = (".off", ".obj", ".stl", ".glb")
 HDF5 = (".h5", ".hdf5")
 EXTENSIONS = (
     *(".npy", ".npz", *HDF5, *TEXTS),

@@ -1,4 +1,4 @@
-"""Meshes by trimesh: points on their surface. .off, .obj, .stl, and .ply with faces."""
+"""Meshes by trimesh: points on their surface. .off, .obj, .stl, .glb, and .ply with faces."""
 
 import io
 import warnings

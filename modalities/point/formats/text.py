@@ -1,4 +1,4 @@
-"""Rows of numbers: .txt, .xyz, .csv, .pts; columns parted by blanks, tabs, commas or semicolons."""
+"""Rows of numbers: .txt, .xyz, .xyzn, .xyzrgb, .csv, .pts; columns parted by blanks, tabs, commas or semicolons."""
 
 import io
 import re
