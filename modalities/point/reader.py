@@ -91,9 +91,7 @@ class PointClouds(WholeReader):
         count, channels = cloud.points.shape
         notes = list(cloud.notes)
         if channels > self.channels:
-            notes.append(
-                f"points have {channels} channels, of which the first {self.channels} are read (modality.channels)"
-            )
+            notes.append(f"{channels} channels a point, of which modality.channels={self.channels} are read")
         if self.points is not None and count < self.points:
             notes.append(f"fewer points than modality.points={self.points}: all of them are read")
 

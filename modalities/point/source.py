@@ -2,11 +2,10 @@
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 from core.data import arrays, hdf5
@@ -48,7 +47,7 @@ class PointSource(Source):
         if not self._path.exists():
             self._path = self._path.expanduser()
         if self._path.is_dir():
-            self._variants = layouts.scan_object_variants(self._path)
+            self._variants = layouts.scan_object_variants(self._files)
         if variant is not None and variant not in self._variants:
             there_is = ", ".join(self._variants) or "no ScanObjectNN"
             raise UserError(f"data.source.variant={variant} is not in {self.root}; there is {there_is}.")
@@ -90,7 +89,7 @@ class PointSource(Source):
                 f"{', '.join(self._variants)}"
             )
 
-        caches = layouts.pickles(_files(self._path))
+        caches = layouts.pickles(self._files)
         if caches:
             notes.append(layouts.refusal(caches[0]))
         return replace(account, classes=self.classes, passed_over=passed_over, notes=notes)
@@ -103,7 +102,9 @@ class PointSource(Source):
         if self._variants:
             return FolderSource(self._variants[self._read_variant], files.EXTENSIONS, rows=True, **self._settings)
 
-        clouds = layouts.named_clouds(root) if root.is_dir() else None
+        clouds = None
+        if root.is_dir():
+            clouds = layouts.named_clouds(root, self._files)
         if clouds is not None:
             return clouds
 
@@ -111,7 +112,7 @@ class PointSource(Source):
         try:
             source.classes  # noqa: B018 (looks through the folder)
         except UserError as error:
-            raise UserError(f"{error}{_hint(root)}") from None
+            raise UserError(f"{error}{self._hint()}") from None
         return source
 
     @property
@@ -121,58 +122,52 @@ class PointSource(Source):
     def _folder_source(self, root: Path) -> FolderSource:
         """The source of any folder or file, told whether array files hold a cloud in each row."""
         place, rows = self.root, self.rows
-        path, axes = _first_array(root)
+        path, axes = _first_array(self._files)
         if rows is None and axes is not None:
             rows = axes > 2
         # Lists beside .h5 files name these, not their clouds.
-        if rows and root.is_dir() and hdf5.is_hdf5(str(path)):
+        if rows and root.is_dir() and path is not None and hdf5.is_hdf5(str(path)):
             place = os.path.join(glob.escape(str(root)), "**", f"*{path.suffix}")
         return FolderSource(place, files.EXTENSIONS, rows=rows, **self._settings)
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        """All files under a folder, or the file itself."""
+        return list(layouts.walk(self._path))
+
+    def _hint(self) -> str:
+        """The end of a message that there are no clouds: pickled caches, or lists of clouds that are not there."""
+        caches = layouts.pickles(self._files)
+        if caches:
+            return f" {layouts.refusal(caches[0])}"
+        lists = layouts.name_lists(self._files)
+        if lists:
+            return f" {lists[0].path.name} lists names of clouds, which are not there: give the folder that holds both."
+        return ""
 
     def _other_variants(self) -> list[PassedOver]:
         """The .h5 files that are of no variant, or of another one."""
         read = set(glob.glob(self._variants[self._read_variant]))
-        paths = [path for path in sorted(self._path.rglob("*.h5")) if str(path) not in read]
+        paths = [path for path in self._files if path.suffix == ".h5" and str(path) not in read]
         if not paths:
             return []
         examples = [os.path.relpath(path, self._path) for path in paths[:3]]
         return [PassedOver(reason="of another variant", kind=".h5", count=len(paths), examples=examples)]
 
 
-def _first_array(root: Path) -> tuple[Path, int | None]:
-    """The first array file under a folder, or the file itself, and how many axes its samples' array has."""
-    paths = (path for path in _files(root) if arrays.is_array(path.name) and not arrays.is_idx(path.name))
-    for path in islice(paths, LOOKED_AT):
+def _first_array(paths: Sequence[Path]) -> tuple[Path | None, int | None]:
+    """The first array file, and how many axes its array of samples has."""
+    candidates = [path for path in paths if arrays.is_array(path.name) and not arrays.is_idx(path.name)]
+    for path in candidates[:LOOKED_AT]:
         with suppress(UserError):  # a damaged file is reported where it is read
             content = arrays.load(str(path))
             return path, content[arrays.main_array(content)].ndim
-    return root, None
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """The file itself, or all files under a folder."""
-    if root.is_file():
-        yield root
-    for folder, below, names in os.walk(root):
-        below.sort()
-        for name in sorted(names):
-            yield Path(folder, name)
+    return None, None
 
 
 def _shape_names(root: Path) -> list[str]:
     """Class names of a data set, one a line."""
-    paths = sorted(root.glob("*shape_names.txt")) if root.is_dir() else []
+    paths = sorted(root.glob("*shape_names.txt"))
     if len(paths) != 1:
         return []
     return list(filter(None, map(str.strip, paths[0].read_text("utf-8", "replace").splitlines())))
-
-
-def _hint(root: Path) -> str:
-    """The end of a message that a folder holds no clouds: pickled caches, or lists of clouds that are not there."""
-    caches = layouts.pickles(_files(root))
-    if caches:
-        return f" {layouts.refusal(caches[0])}"
-    lists = layouts.name_lists(root) if root.is_dir() else []
-    if lists:
-        return f" {lists[0].path.name} lists names of clouds, which are not there: give the folder that holds both."
-    return ""

@@ -12,8 +12,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,20 @@ ENDINGS: Mapping[Variant, tuple[str, bool]] = {
     "obj_only": ("", True),
 }
 SYNSET, NUMBERED = re.compile(r"(\d{8})-.+"), re.compile(r"(.+)_\d+")
+
+
+def walk(root: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The file itself, or all files under a folder in order of names; hidden ones apart. No link leads in circles."""
+    if not root.is_dir():
+        if root.is_file():
+            yield root
+        return
+
+    real = os.path.realpath(root)
+    if real not in above:
+        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+            if not entry.name.startswith((".", "__MACOSX")):
+                yield from walk(Path(entry.path), (*above, real)) if entry.is_dir() else (Path(entry.path),)
 
 
 # Lists of names
@@ -149,66 +163,80 @@ class NamedClouds(Source):
         return match.group(1)
 
 
-def named_clouds(root: Path) -> NamedClouds | None:
-    """The clouds of a folder that lists of names stand for; None where there are no such lists.
+def named_clouds(root: Path, paths: Sequence[Path]) -> NamedClouds | None:
+    """The clouds among the files of a folder that lists of names stand for; None where there are no such lists.
 
     Of several sets of lists, the one that names most clouds (ShapeNet-55 beside ShapeNet-34).
     """
-    lists = name_lists(root)
+    lists = name_lists(paths)
     if not lists:
         return None
 
-    paths: dict[str, Path] = {}
-    for path in _clouds(root):
-        paths.setdefault(path.stem, path)
-        paths[path.name] = path
+    by_name = _by_name(filter(_is_cloud, paths))
     by_title: dict[str, list[NameList]] = {}
     for file in lists:
         by_title.setdefault(file.title, []).append(file)
 
     def count(title: str) -> int:
-        return sum(name in paths for file in by_title[title] for name in file.names)
+        return sum(name in by_name for file in by_title[title] for name in file.names)
 
     title = max(by_title, key=count)
     if not count(title):
         return None
-    return NamedClouds(root, by_title[title], paths)
+    return NamedClouds(root, by_title[title], by_name)
 
 
-def name_lists(root: Path) -> list[NameList]:
-    """Texts in a folder, and one level below, that are named by split and hold one plain name a line.
+def name_lists(paths: Iterable[Path]) -> list[NameList]:
+    """Texts that are named by split and hold one name a line, with or without the folder above it.
 
-    Those that lie beside the files that they name are none: such lists need no rule of their own.
+    Those that name files by their whole path are none: such lists need no rule of their own.
     """
     lists = []
-    for path in sorted(chain(root.glob("*.txt"), root.glob("*/*.txt"))):
+    for path in paths:
         split = splits.from_name(path.stem)
-        if split is None or tables.holds_numbers(path):
+        if path.suffix.lower() != ".txt" or split is None or tables.holds_numbers(path):
             continue
         names = list(filter(None, map(str.strip, path.read_text("utf-8", "replace").splitlines())))
-        is_plain = all(re.fullmatch(r"[^\s,;/\\]+", name) for name in names)
-        if names and is_plain and not (path.parent / names[0]).exists():
-            lists.append(NameList(path=path, split=split, names=names))
+        if names and all(map(_is_name, names)) and not (path.parent / names[0]).exists():
+            lists.append(NameList(path=path, split=split, names=[_key(name) for name in names]))
     return lists
 
 
-def _clouds(root: Path) -> Iterator[Path]:
-    """Every file of a cloud under a folder, in order of names."""
-    for folder, below, names in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            is_text = path.suffix.lower() in tables.EXTENSIONS
-            if name.lower().endswith(files.EXTENSIONS) and not (is_text and not tables.holds_numbers(path)):
-                yield path
+def _is_name(text: str) -> bool:
+    """Whether a line is a file's name, or a path without ending."""
+    is_word = re.fullmatch(r"[^\s,;]+", text) is not None
+    return is_word and ("/" not in text or not text.lower().endswith(files.EXTENSIONS))
+
+
+def _key(name: str) -> str:
+    """The last two parts of a path, which `_by_name` has."""
+    return "/".join(name.split("/")[-2:])
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Clouds by their names, with and without ending, and with the folder above; less names of several folders."""
+    by_name: dict[str, Path] = {}
+    ambiguous = set()
+    for path in paths:
+        for name in (path.name, path.stem, f"{path.parent.name}/{path.stem}"):
+            if by_name.setdefault(name, path).parent != path.parent:
+                ambiguous.add(name)
+    return {name: path for name, path in by_name.items() if name not in ambiguous}
+
+
+def _is_cloud(path: Path) -> bool:
+    if not path.name.lower().endswith(files.EXTENSIONS):
+        return False
+    return path.suffix.lower() not in tables.EXTENSIONS or tables.holds_numbers(path)
 
 
 # ScanObjectNN
 
 
-def scan_object_variants(root: Path) -> dict[Variant, str]:
-    """A glob of the files of each variant of ScanObjectNN under a folder; empty for other data."""
-    folders = sorted({path.parent for path in root.rglob("*_objectdataset*.h5")}, key=_is_no_main_split)
+def scan_object_variants(paths: Iterable[Path]) -> dict[Variant, str]:
+    """A glob of the files of each variant of ScanObjectNN among others; empty for other data."""
+    folders = {path.parent for path in paths if fnmatch(path.name, "*_objectdataset*.h5")}
+    folders = sorted(folders, key=_is_no_main_split)
     patterns: dict[Variant, str] = {}
     for variant, (ending, without_background) in ENDINGS.items():
         for folder in folders:
