@@ -20,7 +20,7 @@ from typing import Literal
 from core.data import splits, tables
 from core.data.account import Account, Leftovers
 from core.data.lists import MISSING
-from core.data.scan import UNLISTED
+from core.data.scan import OTHER_KIND, UNLISTED
 from core.data.sources import Item, Source
 from core.errors import UserError
 from core.files import printable
@@ -75,12 +75,17 @@ class NamedClouds(Source):
 
     Class: the file's folder, where they lie in several; else the beginning of its name, a synset
     (02691156-1a04e3) or a word before a number (airplane_0001). Validation stands in for a test that is missing.
+    `paths`: the clouds by their names. `others`: files that are none.
     Raises: UserError where two lists name the same cloud for different splits.
     """
 
-    def __init__(self, root: Path, lists: Sequence[NameList], paths: Mapping[str, Path]):
+    def __init__(
+        self, root: Path, lists: Sequence[NameList], paths: Mapping[str, Path], *, others: Iterable[Path] = ()
+    ):
         self.root, self.lists, self._paths = root, lists, paths
         self._leftovers = Leftovers()
+        for path in others:
+            self._leftovers.add(OTHER_KIND, path.suffix.lower() or path.name, os.path.relpath(path, root))
 
     def items(self, split: str) -> list[Item]:
         if not self._items.get(split):
@@ -172,7 +177,8 @@ def named_clouds(root: Path, paths: Sequence[Path]) -> NamedClouds | None:
     if not lists:
         return None
 
-    by_name = _by_name(filter(_is_cloud, paths))
+    clouds = list(filter(_is_cloud, paths))
+    by_name = _by_name(clouds)
     by_title: dict[str, list[NameList]] = {}
     for file in lists:
         by_title.setdefault(file.title, []).append(file)
@@ -183,7 +189,8 @@ def named_clouds(root: Path, paths: Sequence[Path]) -> NamedClouds | None:
     title = max(by_title, key=count)
     if not count(title):
         return None
-    return NamedClouds(root, by_title[title], by_name)
+    read = {*clouds, *(file.path for file in by_title[title])}
+    return NamedClouds(root, by_title[title], by_name, others=[path for path in paths if path not in read])
 
 
 def name_lists(paths: Iterable[Path]) -> list[NameList]:
