@@ -32,6 +32,7 @@ START = """
 
   async function draw(panel) {
     for (const place of places(panel)) {
+      if (!panel.open) return;
       const { data, layout } = JSON.parse(place.dataset.figure);
       await Plotly.newPlot(place, data, layout, config);
       place.on("plotly_relayouting", (change) => turn(panel, place, change["scene.camera"]));
@@ -40,11 +41,19 @@ START = """
   }
 
   function turn(panel, source, camera) {
-    if (!camera || panel.turning) return;
-    panel.turning = true;
-    const others = places(panel).filter((place) => place !== source && place.data);
-    Promise.all(others.map((place) => Plotly.relayout(place, { "scene.camera": camera })))
-      .finally(() => { panel.turning = false; });
+    if (!camera || source.follows) return;
+    panel.camera = structuredClone(camera);
+    for (const place of places(panel)) if (place !== source && !place.follows) follow(panel, place);
+  }
+
+  async function follow(panel, place) {
+    place.follows = true;
+    let camera = null;
+    while (place.data && camera !== panel.camera) {
+      camera = panel.camera;
+      await Plotly.relayout(place, { "scene.camera": camera });
+    }
+    place.follows = false;
   }
 
   function toggle(panel) {

@@ -8,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from core.reconstruction.pictures import SCORED, UNSCORED
-from core.tokens import Batch, Layout, Rows, Tokens
+from core.config import compose
+from core.config.build import build_method
+from core.reconstruction.pictures import SCORED, UNSCORED, Gallery
+from core.targets import Target
+from core.tokens import Batch, Layout, Rows, TargetValues, Tokens
 from modalities.point.clouds import Clouds
 from modalities.point.grouping import Grouping
 from modalities.point.pictures import (
@@ -235,3 +238,49 @@ def test_thumbnails_of_clouds_of_unlike_size():
     rasters = PointPictures(up="z").thumbnails(Batch({"point": Clouds(points)}, ["a", "b"]), 72)
     assert [raster.size for raster in rasters] == [(72, 72)] * 2 and rasters[1].alt == "picture of b"
     assert all((decoded(raster)[..., 3] > 0).mean() > 0.01 for raster in rasters)
+
+
+@pytest.fixture(scope="module")
+def method():
+    """The modality's own method, as small as it gets."""
+    sizes = ["modality.groups=[16]", "modality.members=[12]", "size.dim=24", "size.depth=1", "size.heads=2"]
+    torch.manual_seed(0)
+    return build_method(compose(["modality=point", "method.readouts.main.decoder.trunk.depth=1", *sizes])).eval()
+
+
+def drawing_of(method, points) -> tuple[dict, Gallery]:
+    batch = Batch({"point": Clouds(points)}, ["a", "b"])
+    masks = method.draw_mask(method.context(batch, generator=torch.Generator().manual_seed(0)))
+    return masks, PointPictures().draw(method, batch, masks)
+
+
+def test_a_methods_own_predictions_are_drawn(method):
+    points = clouds()
+    masks, gallery = drawing_of(method, points)
+    hidden, tokens = masks["point"].hidden, method.tokenizer(Clouds(points))
+    with torch.no_grad():
+        prediction = method.predict({"point": tokens}, masks)[1]["points"]
+    places = prediction[1].unflatten(1, (-1, 3)) + tokens.layout.coords[1, hidden[1], None]
+
+    scene = gallery.reconstructions[1].scenes[3]
+    assert scene.label == METHOD
+    np.testing.assert_allclose(scene.sets[1].positions, places.flatten(0, 1).numpy(), atol=1e-6)
+    visible = tokens.content[1, ~hidden[1]] + tokens.layout.coords[1, ~hidden[1], None]
+    np.testing.assert_allclose(scene.sets[0].positions, visible.flatten(0, 1).numpy(), atol=1e-6)
+
+
+def test_a_method_without_points_to_predict_shows_its_groups(method):
+    class Other(Target):
+        out = 36
+
+        def forward(self, ctx, view, query) -> TargetValues:
+            raise AssertionError("pictures need no truth of it")
+
+    objective = method.readouts["main"].objectives["points"]
+    target, objective.target = objective.target, Other()
+    try:
+        _, gallery = drawing_of(method, clouds())
+    finally:
+        objective.target = target
+    assert [scene.label for scene in gallery.reconstructions[0].scenes] == ["input", "visible groups", BASELINE]
+    assert any("predicts no points" in note for note in gallery.notes)
