@@ -28,8 +28,9 @@ def scaled_cosine(prediction: Tensor, values: Tensor, gamma: float = 2.0) -> Ten
 def chamfer(prediction: Tensor, values: Tensor, squared: bool = True) -> Tensor:
     """Chamfer distance of two sets of points in each row: (B, M).
 
-    Shapes: prediction (B, M, P · A) or (B, M, P, A), values (B, M, S, A). Squared: mean_p min_s |p − s|² + mean_s min_p |s − p|². Else half the sum of the means of the roots.
-    Differences are taken directly, not by a² + b² − 2ab. Source: Pang-Yatian/Point-MAE (cdl2, cdl1).
+    Squared: mean_p min_s |p − s|² + mean_s min_p |s − p|². Else half the sum of the means of the roots.
+    Differences are taken directly, not by a² + b² − 2ab.
+    Shapes: prediction (B, M, P · A) or (B, M, P, A), values (B, M, S, A). Source: Pang-Yatian/Point-MAE (cdl2, cdl1).
     """
     predicted = prediction.reshape(*values.shape[:-2], -1, values.shape[-1])
     with torch.no_grad():  # which points are nearest; gradients need their differences alone
