@@ -25,6 +25,12 @@ def class_names(source):
     return {key: source.classes["label"][item.labels["label"]] for key, item in items_of(source).items()}
 
 
+def by_class(source):
+    """Items with the names of their classes."""
+    names = class_names(source)
+    return [(item, names[key]) for key, item in items_of(source).items()]
+
+
 def fill_archive(path, names):
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
@@ -108,6 +114,23 @@ def test_archives_with_windows_separators(tmp_path, source, kind):
 
 def test_files_with_backslashes_in_their_names(write, source):
     assert source(write(["cat\\0.num", "cat\\1.num", "dog\\2.num"])).classes == {"label": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize("form", ["{}", "deep/{}", "/elsewhere/deep/{}"])
+@pytest.mark.parametrize("header", ["path,label", ""])
+def test_lists_of_files_with_backslashes_in_their_names(write, source, form, header):
+    names = [f"back\\slash{i}.num" for i in range(3)] + ["plain.num"]
+    lines = [f"{form.format(name)},{name[0]}" for name in names]
+    root = write({f"deep/{name}": name for name in names} | {"l.csv": "\n".join(filter(None, [header, *lines]))})
+    read = {item.open().decode(): class_name for item, class_name in by_class(source(root / "l.csv"))}
+    assert read == {name: name[0] for name in names}
+
+
+def test_a_name_with_a_backslash_goes_before_a_folder(write, source):
+    """The list means the file of exactly that name; the other row the file in the folder."""
+    root = write({"a\\1.num": "named", "a/1.num": "below", "a/2.num": "two", "l.txt": "a\\1.num 0\na\\2.num 1\n"})
+    read = {item.open().decode(): class_name for item, class_name in by_class(source(root / "l.txt"))}
+    assert read == {"named": "0", "two": "1"}
 
 
 def test_a_root_with_windows_separators(write, source):
