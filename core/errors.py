@@ -26,11 +26,11 @@ class IncompatibleError(UserError):
 class BadSample(Exception):
     """One sample cannot be used; the message is the reason. A run skips, counts and names it.
 
-    The reason has no address in memory, so that equal reasons are equal text.
+    The reason has no address in memory, so that equal reasons are equal text, and no control characters.
     """
 
     def __init__(self, reason: str):
-        super().__init__(without_addresses(reason))
+        super().__init__(printable_text(reason))
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
@@ -60,12 +60,13 @@ def suggestion(name: str, choices: Iterable[str], whole: str = "") -> str:
 
 def one_line(error: Exception) -> str:
     """The message of another library's error, on one line."""
-    return " ".join(without_addresses(str(error)).split()) or type(error).__name__
+    return " ".join(printable_text(str(error)).split()) or type(error).__name__
 
 
-def without_addresses(text: str) -> str:
-    """A text without the objects that it names by their address: "<_io.BytesIO object at 0x7f…>"."""
-    return re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", text, flags=re.IGNORECASE)
+def printable_text(text: str) -> str:
+    """A text without control characters, and without the objects it names by address: "<_io.BytesIO at 0x7f…>"."""
+    text = re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", text, flags=re.IGNORECASE)
+    return re.sub(r" ?[\x00-\x1f\x7f-\x9f]+", " ", text)
 
 
 def join(key: str, name: Any) -> str:

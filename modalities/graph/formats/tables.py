@@ -280,6 +280,8 @@ def _edges(path: Path) -> EdgeTable:
                 )
         sources.append(ends[0])
         targets.append(ends[1])
+    if not sources:
+        notes.append(f"{path.name} lists no edge.")
     return EdgeTable(sources, targets, notes=notes)
 
 
@@ -321,7 +323,7 @@ def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
         return NodeTable()
     table = read_table(path)
     if not table.rows:
-        return NodeTable()
+        raise UserError(f"data.root: {path} lists no node: fetch it again, or take it away.")
     if path.suffix == CITATIONS[1]:
         header = ["id", *map(str, range(table.columns - 2)), "label"]
         table = Table(path, table.rows, header)

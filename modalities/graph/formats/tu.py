@@ -180,7 +180,9 @@ def _name_within(name: str) -> str:
 
 
 def _numbers(texts: Mapping[str, str], name: str, path: Path) -> np.ndarray:
-    """A text's table (rows, columns)."""
+    """A text's table (rows, columns). Raises: UserError for an empty text, which is no table without rows."""
+    if not texts[name]:
+        raise UserError(f"data.root: {path}: {name} is empty (0 bytes). Fetch the data set again.")
     try:
         return load_numbers(io.StringIO(texts[name]))
     except ValueError as error:

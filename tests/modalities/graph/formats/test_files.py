@@ -243,6 +243,14 @@ def test_tu_without_labels_uses_degrees(tmp_path):
     assert "one-hot degrees" in found.provenance.notes[0]
 
 
+@pytest.mark.parametrize("name", ["A", "graph_labels", "node_labels"])
+def test_empty_texts_of_tu_are_refused(tmp_path, name):
+    root = tu(tmp_path / "TOY")
+    (tmp_path / "TOY" / f"TOY_{name}.txt").write_text("")
+    with pytest.raises(UserError, match=rf"TOY_{name}\.txt is empty"):
+        files.read(root)
+
+
 ATTRIBUTES = "0.5, 1\n1.5, 2\n2.5, 3\n"
 
 
