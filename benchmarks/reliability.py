@@ -182,6 +182,9 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
     elif not is_whole and (is_list(layout.root) or are_whole(layout.containers, len(items))):
         absence = (LOST, "")
 
+    if is_whole and not is_said and not missing:
+        return [(FAULT, f"in no count: {count} passed over of {layout.others} other files")] * len(files)
+
     outcomes = []
     for file in files:
         result = results.get(key_of(file.place))

@@ -104,10 +104,10 @@ def by_fraction(keys: Sequence[str], holdout: float, seed: int) -> list[str]:
     return [splits[key] for key in keys]
 
 
-def folder_names(found: FolderSplits) -> list[str]:
+def folder_names(by_folders: FolderSplits) -> list[str]:
     """For messages: the name of a folder that tells each split, those for training first."""
     names: dict[str, str] = {}
-    for split, marks in zip(found.splits, found.marks, strict=True):
+    for split, marks in zip(by_folders.splits, by_folders.marks, strict=True):
         if marks:
             names.setdefault(split, marks[0])
     return [names[split] for split in SPLITS if split in names]

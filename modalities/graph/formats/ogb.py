@@ -23,6 +23,7 @@ from modalities.graph.formats.text_tables import load_numbers
 from modalities.graph.graphs import Graphs
 
 COUNTS = "num-node-list"
+ENDINGS = (".csv.gz", ".csv")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
 
 
@@ -73,6 +74,7 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
         labels=label_source,
         notes=[*notes, *labels.notes],
         passed_over=faults,
+        files=_file_names(folder, label_source, split_source),
     )
     return Collection(
         unbatch(batch),
@@ -83,6 +85,14 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
         targets=labels.targets,
         provenance=provenance,
     )
+
+
+def _file_names(folder: Path, labels: str, split: str) -> list[str]:
+    """The files that are read, with the ending that each has."""
+    tables = [COUNTS, "num-edge-list", "edge", "node-feat", labels]
+    if split:
+        tables += [f"{split}/{part}" for part in PARTS.values()]
+    return [f"{table}{ending}" for table in tables for ending in ENDINGS]
 
 
 def _labels(folder: Path) -> tuple[Labels, str]:
@@ -120,7 +130,7 @@ def _splits(folder: Path, counts: np.ndarray, *, by_graph: bool) -> tuple[dict[s
 def _file(folder: Path, name: str) -> Path | None:
     """A table in the folder or its `raw`, plain or by gzip."""
     for place in (folder, folder / "raw"):
-        for ending in (".csv.gz", ".csv"):
+        for ending in ENDINGS:
             path = place / f"{name}{ending}"
             if path.exists():
                 return path

@@ -121,7 +121,10 @@ def read(folder: Path, scaling: Scaling) -> Collection:
         "test": np.isin(rows, test),
     }
     provenance = Provenance(
-        split=f"the public split (ind.{name}.test.index)", labels=f"ind.{name}.ally", passed_over=edge_faults(edges)
+        split=f"the public split (ind.{name}.test.index)",
+        labels=f"ind.{name}.ally",
+        passed_over=edge_faults(edges),
+        files=[f"ind.{name}.{part}" for part in (*PARTS, "test.index")],
     )
     return Collection(
         [make_graph(torch.from_numpy(x), to_undirected(edges), folder, scaling)],

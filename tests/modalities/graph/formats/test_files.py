@@ -251,6 +251,44 @@ def test_empty_texts_of_tu_are_refused(tmp_path, name):
         files.read(root)
 
 
+UNREAD = files.UNREAD
+
+
+def unread(data) -> list[str]:
+    return sorted(name for fault in data.provenance.passed_over if fault.reason == UNREAD for name in fault.examples)
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_files_that_a_tu_data_set_does_not_read_are_counted(tmp_path, is_zip):
+    root = tu(tmp_path / "TOY", edge_labels="0\n0\n", node_attributes=ATTRIBUTES)
+    (tmp_path / "TOY" / "README.txt").write_text("the data set")
+    prefix = ""
+    if is_zip:
+        prefix, root = "TOY/", str(tmp_path / "TOY.zip")
+        with zipfile.ZipFile(root, "w") as archive:
+            for path in (tmp_path / "TOY").iterdir():
+                archive.write(path, f"TOY/{path.name}")
+    expected = ["README.txt", "TOY_edge_labels.txt", "TOY_node_attributes.txt"]
+    assert unread(files.read(root)) == [f"{prefix}{name}" for name in expected]
+    assert unread(files.read(root, features="both")) == [f"{prefix}{name}" for name in expected[:2]]
+
+
+def test_files_beside_tables_are_counted(tmp_path):
+    texts = {"edges": "0,1\n1,2\n", "features": "1\n2\n3\n", "labels": "0,1\n", "split": "0,train\n"}
+    root = write(tmp_path / "g", **texts, embeddings="1,2\n", notes="none\n")
+    assert unread(files.read(root)) == ["embeddings.csv", "notes.csv"]
+
+
+def test_files_beside_the_only_file_of_graphs_are_counted(tmp_path):
+    folder = tmp_path / "g"
+    (folder / "sub").mkdir(parents=True)
+    np.savez(folder / "graph.npz", x=np.ones((2, 1)), edge_index=np.array([[0], [1]]))
+    for name in (".DS_Store", "sub/a.txt"):
+        (folder / name).write_text("1")
+    assert unread(files.read(str(folder))) == [".DS_Store", "sub/a.txt"]
+    assert unread(files.read(str(folder / "graph.npz"))) == []
+
+
 ATTRIBUTES = "0.5, 1\n1.5, 2\n2.5, 3\n"
 
 

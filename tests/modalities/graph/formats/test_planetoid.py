@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from core.errors import UserError
-from modalities.graph.formats import planetoid
+from modalities.graph.formats import files, planetoid
 from tests.modalities.graph.formats.read import dense
 
 # Six nodes on a ring, two classes; 0 and 1 are for training, 4 and 5 for testing, listed in the other order.
@@ -49,6 +49,12 @@ def test_any_protocol_of_python_3(write, protocol):
     }
     edges = data.graphs[0].edge_index.T.tolist()
     assert sorted(edges) == sorted([[a, b] for a in RING for b in RING[a]] + [[node, node] for node in RING])
+
+
+def test_files_beside_them_are_counted(write):
+    (write() / "ind.other.x").write_bytes(b"1")
+    (fault,) = files.read(str(write())).provenance.passed_over
+    assert fault.examples == ["ind.other.x"] and fault.count == 1
 
 
 @pytest.mark.parametrize(
