@@ -11,7 +11,7 @@ process: `open_source`, all items, the account, and the reader over every item, 
 - skipped: refused by the reader with a reason (BadSample);
 - passed over: counted in the account;
 - refused: the whole set is, in one message (UserError);
-- lost: in a damaged list or archive that is whole by itself, as a tar is that was cut between members;
+- lost: in a list or archive that is missing, or is damaged and whole by itself, as a tar cut between members;
 - a fault: a crash, a time limit that passes, wrong values, label or split of an undamaged file or a refusal of it, a
   file that is in no count, a reason that holds an address in memory.
 
@@ -110,10 +110,12 @@ def run_set(
     """Makes one set, a function of seed and number, and opens it."""
     rng = np.random.default_rng([seed, number])
     modality = modalities[number % len(modalities)]
-    layouts = {**made.layouts(modality)}
-    if modality == "graph":
-        layouts |= COLLECTIONS
+    layouts = made.layouts(modality)
     name = layout or str(rng.choice(list(layouts)))
+    if modality == "graph":
+        layouts = {**layouts, **COLLECTIONS}
+        if layout is None and rng.random() < 0.5:
+            name = str(rng.choice(list(COLLECTIONS)))
     count = int(rng.integers(LEAST, MOST + 1))
     if name in SINGLE:
         count = 1
@@ -179,7 +181,9 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
     absence = (FAULT, f"missing in silence: {count} passed over, {len(missing)} missing, {layout.others} other files")
     if is_said:
         absence = (PASSED_OVER, "")
-    elif not is_whole and (is_list(layout.root) or are_whole(layout.containers, len(items))):
+    elif container_damage == made.MISSING or (
+        not is_whole and (is_list(layout.root) or are_whole(layout.containers, len(items)))
+    ):
         absence = (LOST, "")
 
     if is_whole and not is_said and not missing:
@@ -351,8 +355,8 @@ def render(outcomes: Sequence[Outcome], command: str) -> str:
         "",
         "*exact*: read, with the values of an independent decoder; *decoded*: damaged, and read all the same;",
         "*skipped*: by the reader, with a reason; *passed over*: counted in the account; *refused*: the whole data",
-        "set, in one message; *lost*: in a damaged list or archive that is whole by itself; *fault*: a crash,",
-        f"more than {SECONDS} s, wrong values, or a file that is in no count.",
+        "set, in one message; *lost*: in a list or archive that is missing, or damaged and whole by itself;",
+        f"*fault*: a crash, more than {SECONDS} s, another value, label or split, or a file that is in no count.",
         "",
     ]
     for title, attribute in (("modality", "modality"), ("damage", "damage"), ("layout", "layout")):
