@@ -1,5 +1,6 @@
 """Data sets of the Open Graph Benchmark as downloaded: csv files, mostly by gzip, one line per node, edge or graph."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def _table(folder: Path, name: str) -> np.ndarray:
         converter = _number
     try:
         return load_numbers(path, converter)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"data.root: {path} is not a table of numbers: {error}") from None
 
 

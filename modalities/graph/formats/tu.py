@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 from modalities.graph.formats.collection import (
     Collection,
     Provenance,
@@ -36,7 +36,7 @@ def is_here(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("_A.txt") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # a damaged archive raises anything
         return path.exists()
 
 
@@ -167,8 +167,8 @@ def _read_zip(path: Path) -> dict[str, str]:
             for name in archive.namelist():
                 if name.endswith(".txt"):
                     texts[_name_within(name)] = _decoded(archive.read(name))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"data.root: the archive {path} cannot be read ({error}). Fetch it again.") from error
+    except Exception as error:  # a damaged or locked archive raises anything
+        raise UserError(f"data.root: the archive {path} cannot be read ({one_line(error)}). Fetch it again.") from error
     return texts
 
 

@@ -251,6 +251,26 @@ def test_empty_texts_of_tu_are_refused(tmp_path, name):
         files.read(root)
 
 
+@pytest.mark.parametrize("start", [0.3, 0.5, 0.6])
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_a_damaged_or_locked_zip_of_tu_is_refused(tmp_path, start, is_locked):
+    """A stretch of zeros within the packed text, and the flag of a password."""
+    with zipfile.ZipFile(tmp_path / "TOY.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("TOY/TOY_A.txt", "".join(f"{i % 7 + 1}, {i * i % 7 + 1}\n" for i in range(400)))
+        archive.writestr("TOY/TOY_graph_indicator.txt", "1\n" * 7)
+        size = archive.getinfo("TOY/TOY_A.txt").compress_size
+    content = bytearray((tmp_path / "TOY.zip").read_bytes())
+    if is_locked:
+        for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            content[content.index(mark) + offset] |= 1
+    else:
+        begin = 43 + int(size * start)  # behind the header of 30 bytes and the name
+        content[begin : begin + 20] = bytes(20)
+    (tmp_path / "TOY.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"the archive .*TOY\.zip cannot be read"):
+        files.read(str(tmp_path / "TOY.zip"))
+
+
 UNREAD = files.UNREAD
 
 
