@@ -40,8 +40,10 @@ def main() -> None:
         for name in args.sets or plan["sets"]:
             settings = settings_of(plan, name, candidate)
             if settings is not None:
-                run = args.runs / name / candidate
-                pretrain([*plan["sets"][name], "data=folder", "data.cache_mb=1024"], settings, run)
+                data = plan["sets"][name]
+                if settings:
+                    data = [*data, "data.cache_mb=1024"]
+                pretrain([*data, "data=folder"], settings, args.runs / name / candidate)
                 collect(name, list(plan["candidates"]), args.runs)
 
 
@@ -62,6 +64,8 @@ def settings_of(plan: Mapping, name: str, candidate: str) -> dict[str, str] | No
     """The settings of a candidate on a set; None where it is not tried there."""
     modality = plan["sets"][name][0].removeprefix("modality=")
     changes = plan["candidates"][candidate]
+    if changes is None:
+        return {}
     if name not in changes.get("sets", [name]):
         return None
 
