@@ -148,3 +148,13 @@ def test_files_with_a_new_line_in_their_names(write, source):
     items = items_of(source(write(["a\nb/1.num", "a\nb/2\n.num", "c/3\r.num"])))
     assert set(items) == {"a\\nb/1.num", "a\\nb/2\\n.num", "c/3\\r.num"}
     assert {item.open() for item in items.values()} == {b"0", b"1", b"2"}
+
+
+@pytest.mark.parametrize("header", ["path,label\n", ""])
+@pytest.mark.parametrize("form", ['"a\n{}.num",{}\n', '"b {}\n.num","{}"\n', '"line\nbreak;{}.num",{}\n'])
+def test_lists_of_files_with_a_new_line_in_their_names(write, source, header, form):
+    lines = [form.format(i, "xy"[i % 2]) for i in range(4)]
+    names = [line.split('"')[1] for line in lines]
+    root = write({name: str(i) for i, name in enumerate(names)} | {"l.csv": header + "".join(lines)})
+    read = {item.open().decode(): class_name for item, class_name in by_class(source(root / "l.csv"))}
+    assert read == {"0": "x", "1": "y", "2": "x", "3": "y"}
