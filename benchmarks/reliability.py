@@ -182,7 +182,9 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
     if is_said:
         absence = (PASSED_OVER, "")
     elif container_damage == made.MISSING or (
-        not is_whole and (is_list(layout.root) or are_whole(layout.containers, len(items)))
+        not is_whole
+        # Under a name that the damage changed, it is one of the items.
+        and (is_list(layout.root) or are_whole(layout.containers, len(items)) or len(items) >= len(files))
     ):
         absence = (LOST, "")
 
