@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.points
 
 Centres by farthest-point sampling, members by nearest neighbours. "fpsample": its plain sampling, then a k-d tree.
-"bucket": its sampling by buckets (k-d line), then a k-d tree. "loop": rows of three in torch, one cloud at a time,
-written straight. "open3d": its centres come in another order. "ours, GPU": the same code on a GPU if there is one.
-That the others give our rows is checked before anything is timed. The sides take turns; a ratio is the median of
-ours / theirs with its 95 % interval. Growth: time of one cloud, and memory that a process of its own gains by it.
-Writes docs/benchmarks/points.json and renders the table.
+"bucket": its sampling by buckets (k-d line), then a k-d tree; it starts from another row than it is given. "loop": rows
+of three in torch, one cloud at a time. "open3d": its centres come in another order. "ours, GPU": the same code on a GPU
+if there is one. That all but "bucket" give our rows is checked before anything is timed. The sides take turns; a ratio
+is the median of ours / theirs with its 95 % interval. Growth: time of one cloud, and memory that a process of its own
+gains by it. Writes docs/benchmarks/points.json and renders the table.
 """
 
 import argparse
@@ -128,6 +128,8 @@ def check(plans: dict[str, Plan]) -> None:
     """Rounding alone may tell two members of nearly equal distance apart."""
     ours = plans["ours"]
     for side, plan in plans.items():
+        if side == "bucket":  # another start, other centres
+            continue
         if side == "open3d":  # the same sets of members, by any order of the groups
             ours_sorted, theirs = (p.members.cpu().sort(2).values.flatten(1).sort(1).values for p in (ours, plan))
             different = float((ours_sorted != theirs).float().mean())
