@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 PRUNE_FROM = 40_000  # points of a cloud; measured: from about 30,000 on boxes cost less than they save
 TREE_FROM = 1_500  # points of a cloud; measured: for fewer, all distances cost less than a tree
 CELL = 256  # points of a box; measured: 64 to 512 differ little
-BLOCK = 2**17  # distances at a time: 1.5 MB, what a core's cache holds
+BLOCK = 2**16  # distances at a time: 1 MB with their keys, about what a core's cache holds
 EXTRA = 4  # neighbours more than needed: equals beyond the last are rare
 ROUNDING = 1e-6  # relative, of a float32 sum of three squared differences: eight times 2**-24, and some room
 SMALLEST = 1e-37  # squares below have lost digits
@@ -25,7 +25,7 @@ def farthest(planes: NDArray, nearest: NDArray, count: int) -> NDArray:
     if points >= PRUNE_FROM:
         return np.stack([pruned_farthest(planes[:, b], nearest[b], count) for b in range(clouds)])
 
-    size = max(1, BLOCK // (4 * points))
+    size = max(1, BLOCK // (2 * points))
     rows = [_farthest(planes[:, b : b + size], nearest[b : b + size], count) for b in range(0, clouds, size)]
     return np.concatenate(rows)
 

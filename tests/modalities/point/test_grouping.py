@@ -188,7 +188,7 @@ def test_farthest_of_a_batch_is_that_of_each_cloud(monkeypatch):
     rows = farthest(batch, 30)
     assert rows.tolist() == [simple_farthest(cloud, 30) for cloud in batch]
 
-    monkeypatch.setattr(arrays, "BLOCK", 4 * 200 * 3)  # three clouds at a time
+    monkeypatch.setattr(arrays, "BLOCK", 2 * 200 * 3)  # three clouds at a time
     assert torch.equal(farthest(batch, 30), rows)
     monkeypatch.setattr(arrays, "PRUNE_FROM", 100)
     assert torch.equal(farthest(batch, 30), rows)
