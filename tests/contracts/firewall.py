@@ -30,8 +30,10 @@ def firewall(method: MaskedAutoencoder, tokens: Views, other: Views, masks: Mask
     """`other`: the tokens of the same raw input with everything replaced that `unread` names."""
     for name, mask in masks.items():
         view = name.partition("/")[0]
-        closed, differ = unread(mask, method.encoder.masking), _differ(tokens[view].content, other[view].content)
-        assert not (differ & ~closed).any(), f"{name}: the scrambled input differs in rows that are seen"
+        for one, changed, part in zip(levels(tokens[view]), levels(other[view]), levels(mask), strict=True):
+            closed, differ = unread(part, method.encoder.masking), _differ(one.content, changed.content)
+            assert not (differ & ~closed).any(), f"{name}: the scrambled input differs in rows that are seen"
+        # Of a pyramid the finest: what is raw.
         assert not closed.any() or differ[closed].float().mean() > 0.5, f"{name}: the scrambled input hardly differs"
     for train in (False, True):
         compare(answers(method, tokens, masks, train), answers(method, other, masks, train), _mode(train))

@@ -64,6 +64,8 @@ class PointPyramid(Encoder):
             rates = [drop_path * first / last, drop_path * (first + depth - 1) / last]
             self.trunks.append(_trunk(dim, depth, heads, mlp_ratio, rates, init="truncated"))
             first += depth
+        # No published decoder reads the finest level: nothing would train its norm.
+        self.trunks[0].norm.requires_grad_(False)
 
     @property
     def provides(self) -> dict:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.methods.masked_autoencoder import MaskedAutoencoder
-from core.tokens import Batch, Mask
+from core.tokens import Batch, Mask, levels
 from modalities.point.clouds import Clouds, Plan
 from tests.contracts.firewall import unread
 
@@ -24,7 +24,7 @@ def batch(method: MaskedAutoencoder, config: dict) -> Batch:
 def scrambled(method: MaskedAutoencoder, batch: Batch, masks: dict[str, Mask]) -> Batch:
     """Points that only hidden groups hold lie elsewhere. Centres stay: the layout reveals them, as published."""
     clouds = batch.views["point"]
-    closed = unread(masks["point"], method.encoder.masking)
+    closed = unread(levels(masks["point"])[-1], method.encoder.masking)  # of a pyramid the finest groups
     noise = torch.Generator().manual_seed(1)
 
     points = []

@@ -93,4 +93,11 @@ def embedded(compared: WeightComparison, method: MaskedAutoencoder) -> None:
         compared.close(f"tokens{level}", x)
 
 
-METHODS = (Method(folder="point-m2ae", compare=compare, elsewhere=ELSEWHERE),)
+METHODS = (
+    Method(
+        folder="point-m2ae",
+        compare=compare,
+        elsewhere=ELSEWHERE,
+        options=frozenset({"RandomMasker", "PublishedMasker"}),
+    ),
+)
