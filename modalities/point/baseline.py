@@ -19,10 +19,7 @@ class NearestGroup(Baseline):
     they lie at the centre. It answers with tokens: clouds whose points have moved would be cut into other groups.
     """
 
-    name = (
-        "members of the visible group with the nearest centre, relative to the centre, at each level; without a "
-        "visible group, 0"
-    )
+    name = "the visible group with the nearest centre (members relative to it; 0 without a visible group)"
 
     def predict(self, tokenizer: Tokenizer, data: Any, tokens: Tokens, hidden: Tensor) -> Any:
         raise NotImplementedError("groups are predicted as tokens: `predict_tokens`")
