@@ -11,7 +11,8 @@ from core.report import tables
 from core.report.curves import COLOURS, chart
 from core.report.images import panels
 from core.report.page import HELD_OUT, document, evaluations
-from core.report.samples import draw_samples
+from core.report.samples import Samples, draw_samples
+from core.report.scenes import script
 from core.runs import Run, open_run
 from core.trees import paths
 
@@ -38,14 +39,15 @@ def write_comparison(folders: Sequence[str | Path]) -> Path:
 
 def comparison(runs: Mapping[str, Run]) -> str:
     """The HTML of the page; runs by their short names."""
+    samples = {name: draw_samples(run) for name, run in runs.items()}
     sections = {
         "Settings that differ": differences(runs),
         "Training curves": curves(runs),
-        "Reconstructions": reconstructions(runs),
+        "Reconstructions": reconstructions(runs, samples),
     }
     for name, run in runs.items():
         sections[f"Evaluation of {name}"] = evaluations(run)
-    return document(f"{len(runs)} runs", verdicts(runs), sections)
+    return document(f"{len(runs)} runs", verdicts(runs), sections, script(samples.values()))
 
 
 def short_names(folders: Sequence[str | Path]) -> list[str]:
@@ -108,11 +110,11 @@ def curves(runs: Mapping[str, Run]) -> str:
     return f'<div class="charts">{text}</div>'
 
 
-def reconstructions(runs: Mapping[str, Run]) -> str:
+def reconstructions(runs: Mapping[str, Run], samples_by_run: Mapping[str, Samples]) -> str:
     """The same held-out samples, drawn by every run under the masks of its own method."""
     text = ""
     for name, run in runs.items():
-        samples, config = draw_samples(run), run.config
+        samples, config = samples_by_run[name], run.config
         about = f"{config['modality']['name']} · {config['method']['name']} · {config['size']['name']}"
         text += f"<h3>{escape(name)} <span class='about'>{escape(about)}</span></h3>"
         if samples.gallery and samples.gallery.reconstructions:

@@ -261,9 +261,15 @@ def _part(method: MaskedAutoencoder, key: str, value: Tensor, tokens: Views, mas
 
 
 def _shuffled_coords(tokens: Tokens, mask: Mask, seed: int) -> Tokens:
-    """Hidden tokens change places with random free or hidden cells of their grid."""
+    """Hidden tokens lie in random free or hidden cells of their grid, or, without one, anywhere among the others."""
     if tokens.layout.coords is None:
         return tokens
+    if tokens.layout.grid is None:
+        low, high = tokens.layout.coords.amin((0, 1)), tokens.layout.coords.amax((0, 1))
+        places = low + (high - low) * torch.rand(tokens.layout.coords.shape, generator=_seeded(seed))
+        coords = torch.where(mask.hidden[..., None], places, tokens.layout.coords)
+        return replace(tokens, layout=replace(tokens.layout, coords=coords))
+
     drawn = [torch.randint(n, mask.hidden.shape, generator=_seeded(seed + a)) for a, n in enumerate(tokens.layout.grid)]
     coords = torch.where(mask.hidden[..., None], torch.stack(drawn, -1).to(tokens.layout.coords), tokens.layout.coords)
     return replace(tokens, layout=replace(tokens.layout, coords=coords))
