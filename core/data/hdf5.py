@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from core.errors import UserError
 
 EXTENSIONS = (".h5", ".hdf5")
@@ -23,14 +25,16 @@ def load(source: Any) -> dict[str, Any]:
     except ImportError as error:
         raise UserError(f"data.root: {source} needs h5py: {EXTRA}.") from error
 
-    file = h5py.File(source, "r")
     arrays: dict[str, Any] = {}
 
     def add(name: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset) and node.shape is not None:
-            arrays[name] = node
-            if h5py.check_string_dtype(node.dtype) is not None:
-                arrays[name] = node.asstr()[()].astype(str) if node.ndim else node[()]
+            is_text = h5py.check_string_dtype(node.dtype) is not None
+            arrays[name] = _texts(node) if is_text else node
 
-    file.visititems(add)
-    return {name: array for name, array in arrays.items() if hasattr(array, "dtype")}
+    h5py.File(source, "r").visititems(add)
+    return arrays
+
+
+def _texts(node: Any) -> np.ndarray:
+    return np.asarray(node.asstr()[()], dtype=np.str_)
