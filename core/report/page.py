@@ -20,7 +20,7 @@ from core.report.embeddings import embeddings
 from core.report.features import Encoded, encode_held_out
 from core.report.images import panels
 from core.report.neighbours import neighbours
-from core.report.samples import Samples, draw_samples
+from core.report.samples import Samples, draw_samples, with_settings
 from core.report.scenes import allowance, script
 from core.report.style import STYLE
 from core.report.token_pca import token_pca
@@ -41,11 +41,14 @@ SPEED = {  # column of the log: title, unit, factor
 NOT_TERMS = {*SPEED, "kind", "step", "epoch", "loss", "skipped", "time"}
 
 
-def write_report(folder: str | Path) -> Path:
-    """Writes `<folder>/report.html` whole or not at all. Raises UserError unless `folder` holds a run."""
+def write_report(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Writes `<folder>/report.html` whole or not at all. `overrides`: of the settings of pictures.
+
+    Raises: UserError unless `folder` holds a run, or where overrides do not fit.
+    """
     run = open_run(folder)
-    path = run.path / "report.html"
-    content = page(run, draw_samples(run), encode_held_out(run))
+    path, altered = run.path / "report.html", with_settings(run, overrides)
+    content = page(run, draw_samples(altered), encode_held_out(altered))
 
     with explain_write_errors(path):
         write_atomic(path, content)

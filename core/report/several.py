@@ -11,7 +11,7 @@ from core.report import tables
 from core.report.curves import COLOURS, chart
 from core.report.images import panels
 from core.report.page import HELD_OUT, document, evaluations
-from core.report.samples import Samples, draw_samples
+from core.report.samples import Samples, draw_samples, with_settings
 from core.report.scenes import script
 from core.runs import Run, open_run
 from core.trees import paths
@@ -20,10 +20,10 @@ PICTURES = 4  # samples whose reconstructions stand side by side
 DIFFERENCES = 20  # settings that are listed
 
 
-def write_comparison(folders: Sequence[str | Path]) -> Path:
-    """Writes `report_<n>_runs.html` in the first run's folder.
+def write_comparison(folders: Sequence[str | Path], overrides: Sequence[str] = ()) -> Path:
+    """Writes `report_<n>_runs.html` in the first run's folder. `overrides`: of the settings of pictures.
 
-    Raises: UserError where a folder holds no run, or there are more runs than colours.
+    Raises: UserError where a folder holds no run, there are more runs than colours, or overrides do not fit.
     """
     if len(folders) > COLOURS:
         raise UserError(f"run=[…] names {len(folders)} runs; one page shows up to {COLOURS}.")
@@ -33,13 +33,13 @@ def write_comparison(folders: Sequence[str | Path]) -> Path:
 
     path = Path(folders[0]) / f"report_{len(runs)}_runs.html"
     with explain_write_errors(path):
-        write_atomic(path, comparison(runs))
+        write_atomic(path, comparison(runs, overrides))
     return path
 
 
-def comparison(runs: Mapping[str, Run]) -> str:
+def comparison(runs: Mapping[str, Run], overrides: Sequence[str] = ()) -> str:
     """The HTML of the page; runs by their short names."""
-    samples = {name: draw_samples(run) for name, run in runs.items()}
+    samples = {name: draw_samples(with_settings(run, overrides)) for name, run in runs.items()}
     sections = {
         "Settings that differ": differences(runs),
         "Training curves": curves(runs),
