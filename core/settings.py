@@ -12,9 +12,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from core.annotations import accepts, fit
 from core.errors import UserError, one_line, suggestion
+from core.trees import paths
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[\w@/-]+)*")
 INT = re.compile(r"[-+]?(0|[1-9]\d*)")  # 007 stays text
+SPACE = "As in YAML, a space follows each colon."
 FLOAT = re.compile(r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)|\.nan")
 
 
@@ -33,10 +35,13 @@ def parse(text: str) -> Any:
     if text.startswith(("[", "{", '"', "'")):
         try:
             tree: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
-            return tree["value"]
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             message = f"{text} is no valid list, mapping or quoted text: {one_line(error)}"
-            raise UserError(f"{message}. As in YAML, a space follows each colon.") from None
+            raise UserError(f"{message}. {SPACE}") from None
+        for path, value in paths(tree):
+            if value is None and ":" in path:  # YAML reads {a:1} as the key "a:1" without a value
+                raise UserError(f"{text} has no value for {path.removeprefix('value.')!r}. {SPACE}")
+        return tree["value"]
 
     words = {"null": None, "true": True, "false": False}
     if text.lower() in words:

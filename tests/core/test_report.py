@@ -308,6 +308,7 @@ def test_several_runs_are_one_page(trained, run, capsys):
     assert f"Wrote {path}" in capsys.readouterr().out
     shown = Page(path.read_text(encoding="utf-8"))
     assert "2 runs" in shown.text and "optim.lr" in shown.text and "0.123" in shown.text
+    assert "{'lr'" not in shown.text, "settings that differ are leaves, no whole parts"
     assert shown.text.count("held-out skill") >= 2, "the verdicts of both stand at the top"
     assert next(svg["aria-label"].partition(":")[0] for svg in shown.all("svg")) == "Loss"
     assert len([image for image in shown.all("img") if image["alt"].startswith("reconstruction of ")]) == 8
