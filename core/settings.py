@@ -16,6 +16,7 @@ from core.trees import paths
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[\w@/-]+)*")
 INT = re.compile(r"[-+]?(0|[1-9]\d*)")  # 007 stays text
+ENDS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # of values that are read as YAML
 SPACE = "As in YAML, a space follows each colon."
 FLOAT = re.compile(r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)|\.nan")
 
@@ -32,10 +33,13 @@ def split(text: str) -> tuple[str, str]:
 
 def parse(text: str) -> Any:
     """A typed value: null, true, false, numbers, [lists] and {mappings} as in YAML; everything else is text."""
-    if text.startswith(("[", "{", '"', "'")):
+    if text.startswith(tuple(ENDS)):
         try:
             tree: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
         except (yaml.YAMLError, OmegaConfBaseException) as error:
+            if text[-1] != ENDS[text[0]]:
+                message = f"{text} does not end with {ENDS[text[0]]}: the shell divides a setting at its spaces"
+                raise UserError(f"{message}. Put the whole setting in quotes.") from None
             message = f"{text} is no valid list, mapping or quoted text: {one_line(error)}"
             raise UserError(f"{message}. {SPACE}") from None
         for path, value in paths(tree):

@@ -592,3 +592,9 @@ def test_a_colon_without_its_space_is_told(text):
 @pytest.mark.parametrize("text", ["{a: 1}", "{a: null}", "[a:1]", "{a: 'b:1'}"])
 def test_other_colons_stay(text):
     assert parse(text) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("text", ["[runs/a,", "{a:", "'two", '"two', "[{a: 1},"])
+def test_values_that_the_shell_divided_at_a_space_are_told(text):
+    with pytest.raises(UserError, match="Put the whole setting in quotes"):
+        parse(text)
