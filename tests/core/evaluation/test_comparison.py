@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 import core
 from core import compare, evaluate
 from core.errors import UserError
-from core.evaluation.comparison import Estimate, compare_recorded, compare_runs, means
+from core.evaluation.comparison import Estimate, Group, compare_recorded, compare_runs, means, row_names
 from core.evaluation.record import save
 from core.runs import expand_runs
 
@@ -210,10 +210,12 @@ def test_reconstructions_under_other_masks_or_targets_are_noted(make_run, key, v
 
 
 @pytest.mark.parametrize("target", ["core.maskers.BlockMasker", "rings.maskers.RingMasker"])
-def test_rows_that_differ_in_a_class_are_named_by_it(make_run, target):
+def test_rows_that_differ_in_a_class_are_named_by_it(target):
     """Also by the class of a plug-in."""
-    runs = [make_run("a", 0.5, seed=0), make_run("b", 0.6, seed=0, method__masker___target_=target)]
-    names = [dict(row.settings) for row in compare_runs(runs, "knn", seeds=1).rows]
+    groups = []
+    for masker in ("core.maskers.RandomMasker", target):
+        groups.append(Group(settings={"method.masker._target_": masker}, runs={}))
+    names, _ = row_names(groups)
     assert names == [{"masker": "RandomMasker"}, {"masker": target.rpartition(".")[2]}]
 
 
