@@ -322,6 +322,19 @@ def test_several_runs_that_cannot_be_shown(trained, capsys, runs, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([909.8, 910.0, 910.2], ["909.8", "910", "910.2"]),
+        ([0.1, 0.2], ["0.1", "0.2"]),
+        ([1.23441, 1.23443], ["1.23441", "1.23443"]),
+        ([], []),
+    ],
+)
+def test_ticks_have_digits_that_tell_them_apart(ticks, labels):
+    assert curves.tick_labels(ticks) == labels
+
+
 def test_names_tell_runs_apart():
     assert several.short_names(["runs/a", "runs/b"]) == ["a", "b"]
     assert several.short_names(["x/seed0/run", "x/seed1/run"]) == ["seed0/run", "seed1/run"]
