@@ -1,7 +1,7 @@
 """Opens data sets of odd and damaged files as the commands do, and sorts the outcome of every file.
 
-    python -m benchmarks.reliability [count=5000] [seed=0] [modality=image] [out=docs/reliability.md]
-    python -m benchmarks.reliability set=17 [seed=0] [keep=folder]
+    python -m benchmarks.reliability [count=5000] [seed=0] [modality=image] [layout=tar] [out=docs/reliability.md]
+    python -m benchmarks.reliability set=17 [seed=0] [modality=image] [layout=tar] [keep=folder]
 
 Sets of three to eight samples (`reliability_files`) combine formats, damage, names and layouts. Each is opened in this
 process: `open_source`, all items, the account, and the reader over every item, within a time limit. A file is
@@ -11,13 +11,14 @@ process: `open_source`, all items, the account, and the reader over every item, 
 - skipped: refused by the reader with a reason (BadSample);
 - passed over: counted in the account;
 - refused: the whole set is, in one message (UserError);
-- lost: in a damaged list or archive that is whole by itself, as a tar is that was cut between members;
-- a fault: a crash, a time limit that passes, wrong values of an undamaged file or a refusal of it, a file that is in
-  no count.
+- lost: in a list or archive that is missing, or is damaged and whole by itself, as a tar cut between members;
+- a fault: a crash, a time limit that passes, wrong values, label or split of an undamaged file or a refusal of it, a
+  file that is in no count, a reason that holds an address in memory.
 
 Writes the counts and the faults. `set=` repeats one set, whose number a fault has, and `keep=` leaves its files there.
 """
 
+import re
 import shutil
 import sys
 import tarfile
@@ -29,25 +30,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks import reliability_files as made
 from benchmarks.reliability_files import NONE, File, Layout
+from benchmarks.reliability_graphs import COLLECTIONS, SINGLE
 from core.config import compose
 from core.config.build import build
 from core.data.opening import open_source
 from core.data.reader import Reader
 from core.data.sources import Item, Source
 from core.errors import BadSample, UserError
+from modalities.graph.graphs import to_dense
 from tests.waiting import limit
 
 SECONDS = 20  # for a set
 LEAST, MOST = 3, 8  # samples of a set
 EXACT, DECODED, SKIPPED, PASSED_OVER = "exact", "decoded", "skipped", "passed over"
 REFUSED, LOST, FAULT = "refused", "lost", "fault"
+ADDRESS = re.compile(" at 0x[0-9a-f]+", re.IGNORECASE)
 OUTCOMES = (EXACT, DECODED, SKIPPED, PASSED_OVER, REFUSED, LOST, FAULT)
 SETTINGS = {
     "image": [f"modality.size=[{made.SIDE},{made.SIDE}]"],
@@ -75,12 +81,12 @@ def main(argv: Sequence[str] | None = None) -> list[Outcome]:
     seed = int(words.get("seed", 0))
     modalities = [words["modality"]] if "modality" in words else list(made.MAKERS)
     if "set" in words:
-        outcomes = run_set(int(words["set"]), seed, modalities, words.get("keep"))
+        outcomes = run_set(int(words["set"]), seed, modalities, layout=words.get("layout"), keep=words.get("keep"))
         for outcome in outcomes:
             print(outcome)
         return outcomes
 
-    outcomes = run(int(words.get("count", 5000)), seed, modalities)
+    outcomes = run(int(words.get("count", 5000)), seed, modalities, words.get("layout"))
     command = f"python -m benchmarks.reliability {' '.join(f'{key}={value}' for key, value in words.items())}".strip()
     text = render(outcomes, command)
     Path(words.get("out", Path(__file__).parent.parent / "docs" / "reliability.md")).write_text(text)
@@ -88,33 +94,43 @@ def main(argv: Sequence[str] | None = None) -> list[Outcome]:
     return outcomes
 
 
-def run(count: int, seed: int, modalities: Sequence[str]) -> list[Outcome]:
-    """Outcomes of at least `count` files."""
+def run(count: int, seed: int, modalities: Sequence[str], layout: str | None = None) -> list[Outcome]:
+    """Outcomes of at least `count` files; `layout`: of all sets, None: drawn."""
     outcomes: list[Outcome] = []
     number = 0
     while len(outcomes) < count:
-        outcomes += run_set(number, seed, modalities)
+        outcomes += run_set(number, seed, modalities, layout=layout)
         number += 1
     return outcomes
 
 
-def run_set(number: int, seed: int, modalities: Sequence[str], keep: str | None = None) -> list[Outcome]:
+def run_set(
+    number: int, seed: int, modalities: Sequence[str], *, layout: str | None = None, keep: str | None = None
+) -> list[Outcome]:
     """Makes one set, a function of seed and number, and opens it."""
     rng = np.random.default_rng([seed, number])
     modality = modalities[number % len(modalities)]
-    name = str(rng.choice(list(made.layouts(modality))))
-    files = made.draw_files(modality, int(rng.integers(LEAST, MOST + 1)), rng, name)
+    layouts = made.layouts(modality)
+    name = layout or str(rng.choice(list(layouts)))
+    if modality == "graph":
+        layouts = {**layouts, **COLLECTIONS}
+        if layout is None and rng.random() < 0.5:
+            name = str(rng.choice(list(COLLECTIONS)))
+    count = int(rng.integers(LEAST, MOST + 1))
+    if name in SINGLE:
+        count = 1
+    files = made.draw_files(modality, count, rng, name)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(keep or temporary) / "set"
         folder.mkdir(parents=True)
-        layout = made.layouts(modality)[name](folder, files, rng)
-        made.add_others(folder, layout, rng)
+        data = layouts[name](folder, files, rng)
+        made.add_others(folder, data, rng)
         container_damage = NONE
-        if layout.containers and rng.random() < 0.3:
-            container_damage = made.damage_containers(layout, rng)
+        if data.containers and rng.random() < 0.3:
+            container_damage = made.damage_containers(data, rng)
 
-        kinds = sort_files(modality, layout, files, container_damage)
+        kinds = sort_files(modality, data, files, container_damage)
         shutil.rmtree(folder) if not keep else None
 
     outcomes = []
@@ -142,7 +158,8 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
         with limit(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader, source = open_set(modality, layout.root)
-            items = all_items(source)
+            by_split = items_by_split(source)
+            items = list(chain.from_iterable(by_split.values()))
             account = source.account()
             results = {place_of(item): read(reader, item) for item in items}
     except UserError as error:
@@ -151,6 +168,8 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
             return [(FAULT, f"refused though undamaged: {error}")] * len(files)
         if not str(error).strip() or "Traceback" in str(error):
             return [(FAULT, f"a message of no use: {error}")] * len(files)
+        if ADDRESS.search(str(error)):
+            return [(FAULT, f"an address in a message: {error}")] * len(files)
         return [(REFUSED, "")] * len(files)
     except Exception as error:
         return [(FAULT, described(error))] * len(files)
@@ -162,13 +181,47 @@ def sort_files(modality: str, layout: Layout, files: Sequence[File], container_d
     absence = (FAULT, f"missing in silence: {count} passed over, {len(missing)} missing, {layout.others} other files")
     if is_said:
         absence = (PASSED_OVER, "")
-    elif not is_whole and (is_list(layout.root) or are_whole(layout.containers, len(items))):
+    elif container_damage == made.MISSING or (
+        not is_whole
+        # Under a name that the damage changed, it is one of the items.
+        and (is_list(layout.root) or are_whole(layout.containers, len(items)) or len(items) >= len(files))
+    ):
         absence = (LOST, "")
+
+    if is_whole and not is_said and not missing:
+        return [(FAULT, f"in no count: {count} passed over of {layout.others} other files")] * len(files)
 
     outcomes = []
     for file in files:
         result = results.get(key_of(file.place))
         outcomes.append(absence if result is None else sort_result(result, file, is_whole))
+    if is_whole:
+        return with_marks(outcomes, files, layout, by_split)
+    return outcomes
+
+
+def with_marks(
+    outcomes: list[tuple[str, str]], files: Sequence[File], layout: Layout, by_split: Mapping[str, Sequence[Item]]
+) -> list[tuple[str, str]]:
+    """The same; faults where labels or splits of the items divide the files otherwise than the layout does."""
+    marks = {}
+    for split, items in by_split.items():
+        for item in items:
+            marks[place_of(item)] = split, item.labels.get("label")
+
+    names = ["split"] * layout.tells_split + ["label"] * layout.tells_label
+    for name in names:
+        pairs = set()
+        for file in files:
+            mark = marks.get(key_of(file.place))
+            if mark is not None:
+                pairs.add((getattr(file, name), mark[name == "label"]))
+
+        # With one of the classes or splits alone, others may be drawn or none given.
+        expected, actual = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
+        if len(expected) > 1 and not len(expected) == len(actual) == len(pairs):
+            detail = f"another {name}: {sorted(pairs, key=str)}"
+            outcomes = [(FAULT, detail) if kind == EXACT else (kind, text) for kind, text in outcomes]
     return outcomes
 
 
@@ -195,6 +248,8 @@ def sort_result(result: np.ndarray | Exception, file: File, is_whole: bool) -> t
     if isinstance(result, BadSample):
         if is_undamaged:
             return FAULT, f"skipped though undamaged: {result}"
+        if ADDRESS.search(str(result)):
+            return FAULT, f"an address in a reason: {result}"
         return SKIPPED, ""
     if isinstance(result, Exception):
         return FAULT, described(result)
@@ -224,18 +279,18 @@ def composed(modality: str) -> dict:
 _configs: dict[str, dict] = {}
 
 
-def all_items(source: Source) -> list[Item]:
-    """The items of both splits, those of small sets of one split too. Raises: UserError where there are none."""
-    items: dict[str, Item] = {}
+def items_by_split(source: Source) -> dict[str, Sequence[Item]]:
+    """The items of every split, each once; those of small sets of one split too. Raises: UserError without any."""
+    items: dict[str, Sequence[Item]] = {}
     errors = []
     for split in ("train", "test", "validation"):
         try:
-            items |= {item.key: item for item in source.items(split)}
+            items[split] = source.items(split)
         except UserError as error:
             errors.append(error)
     if not items:
         raise errors[0]
-    return list(items.values())
+    return items
 
 
 def read(reader: Reader, item: Item) -> np.ndarray | Exception:
@@ -249,10 +304,14 @@ def read(reader: Reader, item: Item) -> np.ndarray | Exception:
 
 
 def values_of(raw: object) -> np.ndarray:
-    """Pixels (3, …) of the only view, or the features of nodes."""
+    """Pixels (3, …) of the only view, or the features of nodes beside their edges."""
     if isinstance(raw, Tensor):
         return raw[0].numpy()
-    return raw.x.numpy()
+
+    x = to_dense(raw.x, raw.features) if raw.is_sparse else raw.x
+    counts = torch.zeros(len(x), len(x))
+    counts.index_put_(tuple(raw.edge_index), torch.ones(raw.edge_index.shape[1]), accumulate=True)
+    return torch.cat([x, counts], 1).numpy()
 
 
 def place_of(item: Item) -> tuple[str, str | None]:
@@ -298,8 +357,8 @@ def render(outcomes: Sequence[Outcome], command: str) -> str:
         "",
         "*exact*: read, with the values of an independent decoder; *decoded*: damaged, and read all the same;",
         "*skipped*: by the reader, with a reason; *passed over*: counted in the account; *refused*: the whole data",
-        "set, in one message; *lost*: in a damaged list or archive that is whole by itself; *fault*: a crash,",
-        f"more than {SECONDS} s, wrong values, or a file that is in no count.",
+        "set, in one message; *lost*: in a list or archive that is missing, or damaged and whole by itself;",
+        f"*fault*: a crash, more than {SECONDS} s, another value, label or split, or a file that is in no count.",
         "",
     ]
     for title, attribute in (("modality", "modality"), ("damage", "damage"), ("layout", "layout")):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import tarfile
 import unicodedata
@@ -9,7 +10,6 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
-from itertools import chain
 from pathlib import Path
 
 import av
@@ -26,7 +26,10 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Content:
-    """A sample's bytes, and the values that reading them gives: uint8 (3, …) of pictures and films, x of graphs."""
+    """A sample's bytes, and the values that reading them gives: uint8 (3, …) of pictures and films.
+
+    Of graphs: features beside the adjacency, (N, C + N) (`graph_values`).
+    """
 
     suffix: str
     content: bytes
@@ -55,13 +58,15 @@ class File:
 class Layout:
     """A data set on disk. `root`: value of data.root; `containers`: lists, archives and arrays that hold the samples.
 
-    `others`: number of files that are no samples.
+    `others`: number of files that are no samples. `tells_label`, `tells_split`: whether it has those of every file.
     """
 
     root: str
     _: KW_ONLY
     containers: list[Path] = field(default_factory=list)
     others: int = 0
+    tells_label: bool = False
+    tells_split: bool = False
 
 
 # Content ---------------------------------------------------------------------------------------------------------
@@ -109,19 +114,33 @@ def film(suffix: str, rng: Rng) -> Content:
 
 
 def graph(suffix: str, rng: Rng) -> Content:
-    """A graph of five to nine nodes with three features each."""
+    """A connected graph of five to nine nodes with three features each, its edges in both directions."""
     nodes = int(rng.integers(5, 10))
     x = rng.random((nodes, 3), dtype=np.float32)
-    ring = np.arange(nodes)
-    edges = np.stack([ring, np.roll(ring, 1)])
-    edges = np.concatenate([edges, edges[::-1]], 1)
+    adjacency = rng.random((nodes, nodes)) < 0.15
+    adjacency[np.arange(nodes), np.arange(nodes) - 1] = True
+    edges = np.argwhere((adjacency | adjacency.T) & ~np.eye(nodes, dtype=bool)).T
 
     buffer = io.BytesIO()
     if suffix == ".npz":
         np.savez(buffer, x=x, edge_index=edges)
     else:
         torch.save(geometric().data.Data(x=torch.from_numpy(x), edge_index=torch.from_numpy(edges)), buffer)
-    return Content(suffix, buffer.getvalue(), values=x)
+    return Content(suffix, buffer.getvalue(), values=graph_values(x, edges))
+
+
+def graph_values(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Features (N, C) beside the number of edges from each node to each, (N, C + N); every node has a loop."""
+    counts = np.zeros((len(x), len(x)), np.float32)
+    np.add.at(counts, tuple(edges[:, edges[0] != edges[1]]), 1)
+    return np.concatenate([x, counts + np.eye(len(x), dtype=np.float32)], 1)
+
+
+def graph_parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, C) and edges (2, E) without loops: the inverse of `graph_values`."""
+    columns = values.shape[1] - len(values)
+    counts = values[:, columns:] - np.eye(len(values))
+    return values[:, :columns], np.argwhere(counts > 0).T
 
 
 def array_content(suffix: str, stored: np.ndarray, values: np.ndarray) -> Content:
@@ -201,6 +220,7 @@ DAMAGE: Mapping[str, Callable[[bytes, Rng], bytes]] = {
     "a web page": web_page,
 }
 OTHER_SUFFIX = "another extension"
+MISSING = "missing"  # a container
 NONE = "none"
 
 
@@ -272,7 +292,7 @@ def write_loose(folder: Path, files: Sequence[File], *levels: str) -> Layout:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
         file.place = (str(path), None)
-    return Layout(str(folder))
+    return Layout(str(folder), tells_label="label" in levels, tells_split="split" in levels)
 
 
 def flat(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
@@ -296,23 +316,75 @@ def globbed(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
 def csv_list(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
     """A list with a header, as pandas quotes it; the root is the folder or the list."""
     layout = write_loose(folder / "files", files)
+    layout.tells_label = layout.tells_split = True
     lines = ["path,label,split"]
     for file in files:
-        name = f"files/{file.name}".replace('"', '""')
-        lines.append(f'"{name}",{file.label},{file.split}')
+        lines.append(as_csv([f"files/{file.name}", file.label, file.split]))
     return with_list(layout, folder, folder / "list.csv", lines, rng)
 
 
 def text_list(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
     """Lines of path and class number."""
     layout = write_loose(folder / "files", files)
+    layout.tells_label = True
     lines = [f"files/{file.name} {CLASSES.index(file.label)}" for file in files]
     return with_list(layout, folder, folder / "list.txt", lines, rng)
 
 
-def with_list(layout: Layout, folder: Path, path: Path, lines: Sequence[str], rng: Rng) -> Layout:
+def split_lists(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
+    """A list without a header for each split, in the root: path and class name as .csv, or number as .txt."""
+    layout = write_loose(folder / "files", files)
+    layout.tells_label = layout.tells_split = True
+    suffix, test = str(rng.choice([".csv", ".txt"])), str(rng.choice(["test", "val"]))
+    if any("\n" in file.name for file in files):
+        suffix = ".csv"
+    for split, stem in (("train", "train"), ("test", test)):
+        lines = []
+        for file in files:
+            name = f"files/{file.name}"
+            line = f"{name} {CLASSES.index(file.label)}"
+            if suffix == ".csv":
+                line = as_csv([name, file.label])
+            if file.split == split:
+                lines.append(line)
+        layout.containers.append(write_list(folder / f"{stem}{suffix}", lines))
+    layout.root = str(folder)
+    return layout
+
+
+def metadata(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
+    """Hugging Face's: a metadata.csv or .jsonl in the folder of each split, or of all files."""
+    has_splits = bool(rng.random() < 0.5)
+    levels = ["split"] if has_splits else []
+    layout = write_loose(folder, files, *levels)
+    layout.tells_label = True
+    suffix = str(rng.choice([".csv", ".jsonl"]))
+
+    by_folder: dict[Path, list[File]] = {}
+    for file in files:
+        by_folder.setdefault(Path(file.place[0]).parent, []).append(file)
+    for place, part in by_folder.items():
+        rows = [(file.name, file.label) for file in part]
+        lines = ["file_name,label", *map(as_csv, rows)]
+        if suffix == ".jsonl":
+            lines = [json.dumps({"file_name": name, "label": label}) for name, label in rows]
+        layout.containers.append(write_list(place / f"metadata{suffix}", lines))
+    return layout
+
+
+def as_csv(cells: Sequence[str]) -> str:
+    """Quoted cells."""
+    quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+    return ",".join(quoted)
+
+
+def write_list(path: Path, lines: Sequence[str]) -> Path:
     path.write_bytes("\n".join([*lines, ""]).encode("utf-8", "surrogateescape"))
-    layout.containers = [path]
+    return path
+
+
+def with_list(layout: Layout, folder: Path, path: Path, lines: Sequence[str], rng: Rng) -> Layout:
+    layout.containers = [write_list(path, lines)]
     layout.root = str(path) if rng.random() < 0.5 or path.suffix == ".txt" else str(folder)
     return layout
 
@@ -333,7 +405,9 @@ def shards(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
     by_split = {}
     for split in ("train", "test"):
         by_split[f"{split}-000.tar"] = [file for file in files if file.split == split]
-    return write_tars(folder, by_split, folders=True)
+    layout = write_tars(folder, by_split, folders=True)
+    layout.tells_split = True
+    return layout
 
 
 def write_tars(
@@ -352,7 +426,7 @@ def write_tars(
         path.write_bytes(tar_bytes(members, is_compressed=name.endswith(".gz")))
         paths.append(path)
     root = paths[0] if len(paths) == 1 else folder
-    return Layout(str(root), containers=paths)
+    return Layout(str(root), containers=paths, tells_label=folders or sidecars)
 
 
 def tar_bytes(members: Mapping[str, bytes], *, is_compressed: bool = False) -> bytes:
@@ -372,7 +446,9 @@ def zip_file(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
 
 
 def zip_with_folders(folder: Path, files: Sequence[File], rng: Rng) -> Layout:
-    return write_zip(folder, files, lambda file: f"{file.split}/{file.label}/{file.name}")
+    layout = write_zip(folder, files, lambda file: f"{file.split}/{file.label}/{file.name}")
+    layout.tells_label = layout.tells_split = True
+    return layout
 
 
 def write_zip(folder: Path, files: Sequence[File], name_of: Callable[[File], str]) -> Layout:
@@ -442,6 +518,8 @@ LOOSE = {
 HELD = {
     "csv list": csv_list,
     "text list": text_list,
+    "lists by split": split_lists,
+    "metadata": metadata,
     "tar": tar,
     "compressed tar": compressed_tar,
     "tar with labels": tar_with_labels,
@@ -467,12 +545,11 @@ def add_others(folder: Path, layout: Layout, rng: Rng) -> None:
 
 
 def damage_containers(layout: Layout, rng: Rng) -> str:
-    """Damages one of the lists, archives or arrays; returns the kind of damage."""
-    damage = str(rng.choice(list(DAMAGE)))
+    """Damages one of the lists, archives, arrays or tables; returns the kind of damage."""
+    damage = str(rng.choice([*DAMAGE, MISSING]))
     path = layout.containers[int(rng.integers(len(layout.containers)))]
+    if damage == MISSING:
+        path.unlink()
+        return damage
     path.write_bytes(DAMAGE[damage](path.read_bytes(), rng))
     return damage
-
-
-def all_layouts() -> list[str]:
-    return list(dict.fromkeys(chain.from_iterable(layouts(modality) for modality in MAKERS)))

@@ -13,6 +13,8 @@ from core.data.facts import DataFacts
 from core.data.sources import Setting
 
 TOKENS, TOKENS_NANO = 14, 8  # along each side of a picture
+LEAST_TOKENS = 4  # along each side; fewer are too few to hide most of them
+NEARLY_SQUARE = 0.8  # short side / long side, from which a square shows enough of a picture
 PATCH, PATCH_NANO = 16, 8  # sides at most
 FRAMES, FRAMES_NANO = 16, 8
 STRIDE = 8  # of convolutional networks, at least
@@ -90,25 +92,66 @@ def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) 
     if not facts.sizes or "size" not in modality:
         return choices
 
-    is_nano = config["size"]["name"] == "nano"
-    tokens = TOKENS_NANO if is_nano else TOKENS
-    short = median(min(size[-2:]) for size in facts.sizes)
     if "modality.size" in given:
-        patch = _divisor(modality["size"][-2:], tokens)
-        reason = f"about {tokens} tokens a side"
-    else:
-        patch = _even(short / tokens, PATCH_NANO if is_nano else PATCH)
-        side = patch * tokens
-        reason = f"{tokens} tokens a side of {side} pixels; the samples' short side is {short:g} (median)"
-        size = [side, side]
-        if len(modality["size"]) == 3:
-            size = [_frames(facts.sizes, is_nano), *size]
-        choices.append(Setting("modality.size", size, reason=reason))
+        return [*choices, *choose_patch(config, given)]
 
-    key = "modality.side"
+    is_nano, tokens = _is_nano(config), _tokens(config)
+    short = median(min(size[-2:]) for size in facts.sizes)
+    patch = _even(short / tokens, PATCH_NANO if is_nano else PATCH)
+    side = patch * tokens
+    frames = []
+    if len(modality["size"]) == 3:
+        frames = [_frames(facts.sizes, is_nano)]
+
+    reason = f"{tokens} tokens a side of {side} pixels"
+    of_size = f"{reason}; the samples' short side is {short:g} (median){_ends_lost(facts.sizes, patch, tokens, frames)}"
+    size = Setting("modality.size", [*frames, side, side], reason=of_size)
+    return [*choices, size, _patch(config, patch, reason)]
+
+
+def choose_patch(config: Mapping[str, Any], given: Collection[str]) -> list[Setting]:
+    """The patch for a size that was given, which needs no look at samples.
+
+    None where it was given too, or where no patch gives at least `LEAST_TOKENS` a side.
+    """
+    if "modality.size" not in given or "size" not in config["modality"]:
+        return []
+
+    size, tokens = config["modality"]["size"][-2:], _tokens(config)
+    patch = _divisor(size, tokens)
+    choice = _patch(config, patch, f"about {tokens} tokens a side")
+    if patch == 1 or min(size) / patch < LEAST_TOKENS or _is_given(choice.key, given):
+        return []
+    return [choice]
+
+
+def _patch(config: Mapping[str, Any], side: int, reason: str) -> Setting:
+    """The setting by which tokens have this side, in pixels."""
     if "stride" in config["method"]["encoder"]:  # convolutions: patches are as large as their strides together
-        key, patch = "method.encoder.stride", max(STRIDE, 1 << (patch.bit_length() - 1))
-    return [*choices, Setting(key, patch, reason=reason)]
+        return Setting("method.encoder.stride", max(STRIDE, 1 << (side.bit_length() - 1)), reason=reason)
+    return Setting("modality.side", side, reason=reason)
+
+
+def _ends_lost(sizes: Sequence[tuple[int, ...]], patch: int, tokens: int, frames: Sequence[int]) -> str:
+    """The share of oblong samples that a square shows, and the size that shows them whole; empty for others."""
+    seen = median(min(size[-2:]) / max(size[-2:]) for size in sizes)
+    if seen > NEARLY_SQUARE:
+        return ""
+
+    whole = list(frames)
+    for axis in (-2, -1):
+        whole.append(patch * round(tokens * median(size[axis] / min(size[-2:]) for size in sizes)))
+    remedy = Setting("modality.size", whole, reason="").override
+    return f"; their middle square is read, {seen:.0%} of each (median): {remedy} takes all"
+
+
+def _is_nano(config: Mapping[str, Any]) -> bool:
+    return config["size"]["name"] == "nano"
+
+
+def _tokens(config: Mapping[str, Any]) -> int:
+    """Tokens along each side."""
+    return TOKENS_NANO if _is_nano(config) else TOKENS
 
 
 def _batch(count: int) -> list[Setting]:

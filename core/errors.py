@@ -1,5 +1,6 @@
 """The kinds of error that a user sees, and the words of their messages; everything else is a bug of ours."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -23,7 +24,13 @@ class IncompatibleError(UserError):
 
 
 class BadSample(Exception):
-    """One sample cannot be used; the message is the reason. A run skips, counts and names it."""
+    """One sample cannot be used; the message is the reason. A run skips, counts and names it.
+
+    The reason has no address in memory, so that equal reasons are equal text, and no control characters.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(printable_text(reason))
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
@@ -53,7 +60,13 @@ def suggestion(name: str, choices: Iterable[str], whole: str = "") -> str:
 
 def one_line(error: Exception) -> str:
     """The message of another library's error, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(printable_text(str(error)).split()) or type(error).__name__
+
+
+def printable_text(text: str) -> str:
+    """A text without control characters, and without the objects it names by address: "<_io.BytesIO at 0x7f…>"."""
+    text = re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", text, flags=re.IGNORECASE)
+    return re.sub(r" ?[\x00-\x1f\x7f-\x9f]+", " ", text)
 
 
 def join(key: str, name: Any) -> str:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from core.checkpoint_files import read_checkpoint
-from core.config import compose
+from core.config import compose, load
 from core.config.allowed import checked_targets, load_target
 from core.config.build import build, build_method
 from core.data.memory import Sample, as_items
@@ -362,6 +362,17 @@ def _describe(config: Mapping[str, Any], licence: str) -> dict[str, Any]:
     }
 
 
+def _ending(run: Path) -> str:
+    """The settings by which an unfinished run ends at its newest checkpoint, with an encoder."""
+    newest = max(run.glob("checkpoints/step_*"), default=None)
+    if newest is None:
+        return ""
+    settings = f"steps={int(newest.name.removeprefix('step_'))}"
+    if load(run / "config.yaml")["optim"]["schedule"] != "constant":
+        settings += " optim.schedule=cosine"
+    return f", and with {settings} ends where it is and saves its encoder"
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads((path / "config.json").read_text())
@@ -369,7 +380,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         remedy = "Pass a run folder or its encoder/."
         if (path / "config.yaml").exists():
             command = f"python -m core.train config={path / 'config.yaml'} run_dir={path}"
-            remedy = f"The run has not come to its end: {command} goes on."
+            remedy = f"The run has not come to its end: {command} goes on{_ending(path)}."
         raise UserError(f"{path} holds no saved encoder (no config.json). {remedy}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path / 'config.json'} cannot be read: {error}") from None

@@ -26,7 +26,7 @@ def split(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not KEY.fullmatch(key):
         bare = key.lstrip("+~-")
-        remedy = f" Write {bare}={value or '<value>'}." if KEY.fullmatch(bare) else ""
+        remedy = f" Write {bare}={value or '<value>'}, without blanks." if KEY.fullmatch(bare) else ""
         raise UserError(f"{text!r} is no setting of the form key=value.{remedy}")
     return key, value
 

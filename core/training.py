@@ -156,7 +156,7 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     Returns the run's folder. Raises: UserError; Interrupted.
     """
     run_dir = Path(config.get("run_dir") or default_path(config))
-    check_parts(config)
+    check_parts(_with_patch(overrides, config))
     data = open_data(config)
 
     choices = choose_defaults(overrides, config, data, run_dir, distributed)
@@ -234,7 +234,7 @@ def choose_defaults(
     None for an experiment or a saved config, which settle everything.
     """
     given = {split(text)[0] for text in overrides}
-    if config["data"]["name"] != "folder" or given & {"experiment", "config"}:
+    if not _has_defaults(config, given):
         return []
     if has_steps(run_dir):
         return defaults.saved(load(run_dir / "config.yaml"), given)
@@ -242,6 +242,20 @@ def choose_defaults(
     for sentence in facts.sentences():
         log_main(distributed, f"note: {sentence}")
     return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
+
+
+def _has_defaults(config: Mapping[str, Any], given: set[str]) -> bool:
+    """Whether settings follow from the data: those of people's own files, unless a whole config was named."""
+    return config["data"]["name"] == "folder" and not given & {"experiment", "config"}
+
+
+def _with_patch(overrides: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the patch that a given size will get, so that the two can be checked before data are read."""
+    given = {split(text)[0] for text in overrides}
+    choices = defaults.choose_patch(config, given) if _has_defaults(config, given) else []
+    if not choices:
+        return config
+    return compose([*(choice.override for choice in choices), *overrides])
 
 
 def check_parts(config: Mapping[str, Any]) -> None:

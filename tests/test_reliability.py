@@ -9,7 +9,10 @@ import pytest
 from benchmarks import reliability, reliability_files
 from benchmarks.reliability import FAULT, Outcome, render, run, sort_files
 from benchmarks.reliability_files import MAKERS
+from core.data import labels, splits
+from core.data.account import Leftovers
 from core.data.folder import FolderSource
+from core.errors import BadSample
 from modalities.image.reader import ImageReader
 
 
@@ -21,18 +24,24 @@ def test_every_file_of_sixty_is_accounted_for():
 
 @pytest.fixture
 def flat(tmp_path):
-    """Kinds of outcome of a folder of four undamaged pictures."""
+    """Kinds of outcome of four undamaged pictures, in one folder or another layout."""
 
-    def sort() -> set[str]:
+    def sort(layout_of=reliability_files.flat) -> set[str]:
         rng = np.random.default_rng(0)
         files = reliability_files.draw_files("image", 4, rng, "flat")
         for file in files:
             file.damage, file.content = "none", file.original.content
             file.name = file.name.split(".")[0] + file.original.suffix
-        layout = reliability_files.flat(tmp_path, files, rng)
+        layout = layout_of(tmp_path, files, rng)
+        reliability_files.add_others(tmp_path, layout, rng)
         return {detail.split(":")[0] or kind for kind, detail in sort_files("image", layout, files, "none")}
 
     return sort
+
+
+def a_file(damage: str):
+    content = reliability_files.contents("image", ".png")[0]
+    return reliability_files.File("a.png", content, content=b"", damage=damage, label="cat", split="train")
 
 
 def crash(*_):
@@ -64,6 +73,35 @@ def test_a_sample_missing_in_silence_is_seen(flat, monkeypatch):
     items = FolderSource.items
     monkeypatch.setattr(FolderSource, "items", lambda self, split: items(self, split)[:-1])
     assert flat() == {"exact", "missing in silence"}
+
+
+@pytest.mark.parametrize("layout", ["class_folders", "split_folders", "metadata", "split_lists", "zip_with_folders"])
+def test_layouts_with_labels_are_read_exactly(flat, layout):
+    assert flat(getattr(reliability_files, layout)) == {"exact"}
+
+
+def test_another_label_is_seen(flat, monkeypatch):
+    """The folder of the split is taken for the class."""
+    monkeypatch.setattr(labels, "names", lambda entries, marks: [{"label": entry.folders[0]} for entry in entries])
+    assert flat(reliability_files.split_folders) == {"another label"}
+
+
+def test_another_split_is_seen(flat, monkeypatch):
+    monkeypatch.setattr(splits, "by_folders", lambda paths: None)
+    assert flat(reliability_files.split_folders) == {"another split"}
+
+
+def test_another_file_in_no_count_is_seen(flat, monkeypatch):
+    monkeypatch.setattr(Leftovers, "groups", lambda self: [])
+    assert flat() == {"in no count"}
+
+
+def test_an_address_in_a_reason_is_seen():
+    result = reliability.sort_result(BadSample("x"), a_file("truncated"), True)
+    assert result == ("skipped", "")
+    error = BadSample("x")
+    error.args = (f"cannot identify {object()!r}",)
+    assert reliability.sort_result(error, a_file("truncated"), True)[1].startswith("an address in a reason")
 
 
 def test_other_values_are_seen(flat, monkeypatch):

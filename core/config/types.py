@@ -127,7 +127,7 @@ def _guess(name: str, group: str, *, siblings: Mapping, root: Any) -> str:
     files = choices(group) if group in GROUPS else {}
     matches = [f"{group}={stem}" for stem, file in files.items() if name in read(file)]
     if matches:
-        return f" {' and '.join(matches)} {'has' if len(matches) == 1 else 'have'} it."
+        return f" Choose {' or '.join(matches)}, which {'has' if len(matches) == 1 else 'have'} it."
 
     places = [path for path, _ in paths(root) if path.split(".")[-1] == name]
     return f" Did you mean {' or '.join(places[:4])}?" if places else suggestion(name, siblings)

@@ -110,7 +110,10 @@ class Samples(torch.utils.data.Dataset):
 def unreadable(skipped: Sequence[tuple[str, str]]) -> str:
     """The message for data of which nothing could be read."""
     lines = "\n".join(f"  {key}: {reason}" for key, reason in skipped[:MOST_REASONS])
+    subject = "the only sample"
+    if len(skipped) > 1:
+        subject = f"{len(skipped)} samples in a row"
     return (
-        f"data.root: {len(skipped)} samples in a row could not be used:\n{lines}\n"
+        f"data.root: {subject} could not be used:\n{lines}\n"
         "Check that the files are whole and are what this modality and its reader's settings expect."
     )

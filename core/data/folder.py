@@ -1,6 +1,7 @@
 """`data=folder`: samples from a folder, glob, list file, archive or array file."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import PurePosixPath
@@ -14,7 +15,6 @@ from core.data.sources import Item, Source
 from core.errors import UserError
 from core.files import printable
 
-FOLDERS = "names of folders, archives or lists:"  # a split by them
 MOST_NAMES = 4  # that a message lists
 
 
@@ -27,6 +27,17 @@ class Contents(NamedTuple):
     split_is_drawn: bool
     questions: dict[str, list[str]]  # of labels with several yes/no answers
     notes: list[str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The split of every sample and its rule, in words; `is_drawn`: by a fraction; `marks`: see `FolderSplits`."""
+
+    splits: list[str]
+    rule: str
+    _: KW_ONLY
+    is_drawn: bool = False
+    marks: Sequence[tuple[str, ...]] = ()
 
 
 class FolderSource(Source):
@@ -131,12 +142,12 @@ class FolderSource(Source):
     @cached_property
     def _contents(self) -> Contents:
         entries = self._unique(self._scan.entries(self.root))
-        entry_splits, split_by, is_drawn = self._split(entries)
-        names = labelling.names(entries, without_split=split_by.startswith(FOLDERS))
+        split = self._split(entries)
+        names = labelling.names(entries, split.marks or [()] * len(entries))
         numbering = labelling.numbers(names)
 
         items: dict[str, list[Item]] = {}
-        for entry, split, labels in zip(entries, entry_splits, numbering.numbers, strict=True):
+        for entry, name, labels in zip(entries, split.splits, numbering.numbers, strict=True):
             item = Item(
                 entry.key,
                 entry.path,
@@ -147,8 +158,9 @@ class FolderSource(Source):
                 span=entry.span,
                 part=entry.part,
             )
-            items.setdefault(split, []).append(item)
+            items.setdefault(name, []).append(item)
 
+        split_by = split.rule
         if "test" not in items and "validation" in items:
             items["test"] = items.pop("validation")
             split_by += "; validation stands in for test"
@@ -156,7 +168,7 @@ class FolderSource(Source):
             items,
             numbering.classes,
             split_by,
-            split_is_drawn=is_drawn,
+            split_is_drawn=split.is_drawn,
             questions=numbering.questions,
             notes=numbering.notes,
         )
@@ -171,17 +183,17 @@ class FolderSource(Source):
                 raise UserError(f"data.root: {self.root} {fault}. Keep one line.")
         return sorted(unique.values(), key=lambda entry: entry.key)
 
-    def _split(self, entries: list[Entry]) -> tuple[list[str], str, bool]:
-        """The split of each sample, how it was decided, and whether it was drawn."""
+    def _split(self, entries: list[Entry]) -> Split:
         if any(entry.split is not None for entry in entries):
             where = f"data.root: {self.root}"
-            return [splits.parse(entry.split or "", where) for entry in entries], "the split column", False
+            by_column = [splits.parse(entry.split or "", where) for entry in entries]
+            return Split(by_column, "the split column")
 
         containers = [entry.containers for entry in entries]
         by_folders = splits.by_folders(containers)
         if by_folders is not None:
-            names = splits.folder_names(containers, by_folders)
-            return by_folders, f"{FOLDERS} {', '.join(names)}", False
+            names = ", ".join(splits.folder_names(by_folders))
+            return Split(by_folders.splits, f"names of folders, archives or lists: {names}", marks=by_folders.marks)
 
         stems, keys = [], []
         for entry in entries:
@@ -190,7 +202,7 @@ class FolderSource(Source):
 
         by_files = splits.by_files(stems)
         if by_files is not None:
-            return by_files, "names of files", False
+            return Split(by_files, "names of files")
 
         by_fraction = splits.by_fraction(keys, self.holdout, self.split_seed)
         unit = "samples"
@@ -201,7 +213,7 @@ class FolderSource(Source):
         if ignored:
             names = ", ".join(sorted(ignored)[:MOST_NAMES])
             rule += f" (without a pair such as train and test, {names} marks no split)"
-        return by_fraction, rule, True
+        return Split(by_fraction, rule, is_drawn=True)
 
 
 def _file_key(entry: Entry) -> str:

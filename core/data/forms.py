@@ -273,11 +273,9 @@ def _likely_forms(path: Path, lines: list[str]) -> list[Form]:
     for delimiter in sorted(",;\t", key=first.count, reverse=True):
         counts = {line.count(delimiter) for line in sample}
         is_regular = path.suffix.lower() != ".txt" or (len(counts) == 1 and len(sample) > 1)
-        if delimiter not in first:
-            continue
-        if is_regular:
+        if delimiter in first and is_regular:
             regular.append(Form(delimiter))
-        else:
+        elif counts != {0}:  # the first line may be the start of a quoted name
             irregular.append(Form(delimiter))
 
     forms = [*regular, Form(None), *irregular]

@@ -215,10 +215,10 @@ def _find_named_labels(uses: Uses, rest: list[Column]) -> None:
     candidates = [column for column in rest if column.may_be_classes and not column.are_counts]
     if len(candidates) == 1:
         uses.labels[LABEL] = candidates[0]
-        uses.notes.append(f"{candidates[0]} is taken for the label; data.labels=[name] names another")
+        uses.notes.append(f"{candidates[0]} is taken for the label; data.source.labels=[name] names another")
     elif rest:
         titles = ", ".join(column.title for column in rest[:MOST_SHOWN])
-        remedy = "data.labels=[name, …] names some"
+        remedy = "data.source.labels=[name, …] names some"
         uses.notes.append(f"no column is taken for a label (there are {titles}); {remedy}")
 
 
@@ -380,7 +380,7 @@ def _require(path: Path, header: Sequence[str], columns: list[Column], name: str
     if header and column is not None:
         return column
     titles = ", ".join(header) or "no header"
-    raise UserError(f"data.{setting}: {path} has no column {name!r}; it has {titles}.")
+    raise UserError(f"data.source.{setting}: {path} has no column {name!r}; it has {titles}.")
 
 
 def _without(columns: Sequence[Column], *taken: Column | None) -> list[Column]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from core.data import splits
 from core.data.columns import UNKNOWN, Answers, Name
 from core.data.scan import Entry
 
@@ -22,21 +21,22 @@ class Numbering(NamedTuple):
     notes: list[str]
 
 
-def names(entries: Sequence[Entry], without_split: bool) -> list[Mapping[str, Name]]:
+def names(entries: Sequence[Entry], split_names: Sequence[tuple[str, ...]]) -> list[Mapping[str, Name]]:
     """Class names (or answers) by label for each sample: of a table or file, else the first
     folder that not all share.
 
-    `without_split`: folders also tell the split, and those that do are no classes.
+    `split_names`: of each sample's folders and archives those that tell its split, which are no classes.
     """
     if any(entry.names for entry in entries):
         return [entry.names for entry in entries]
 
     paths = []
-    for entry in entries:
-        folders = entry.folders
-        if without_split:
-            folders = _without_split(folders)
-        paths.append(folders)
+    for entry, without in zip(entries, split_names, strict=True):
+        folders = list(entry.folders)
+        for name in without:
+            if name in folders:
+                folders.remove(name)
+        paths.append(tuple(folders))
 
     # Folders above all samples are no class.
     depth = _shared_depth(paths)
@@ -172,11 +172,3 @@ def _shared_depth(paths: Sequence[tuple[str, ...]]) -> int:
             break
         depth += 1
     return depth
-
-
-def _without_split(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """The folders less the first that tells a split."""
-    for position, name in enumerate(folders):
-        if splits.from_name(name):
-            return folders[:position] + folders[position + 1 :]
-    return folders

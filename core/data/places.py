@@ -38,8 +38,9 @@ class Places:
     """The files near a list: looks for listed paths in every likely place, then only where some were.
 
     Likely are the list's own folder, those above and right below it, and for lists in a folder of lists
-    (annotations/train.csv) the folders beside that; "\\" counts as "/", and accents match in every encoding.
-    Leading folders (of the machine that wrote the list) and a missing extension are looked past.
+    (annotations/train.csv) the folders beside that. A path counts as written, then with "/" for "\\"; accents
+    match in every encoding, and leading folders (of the machine that wrote the list) and a missing extension
+    are looked past.
 
     `top`: no folder above it is looked at; None: no limit. `extensions`: those that a path may lack. `clips`:
     folders that count as files.
@@ -82,16 +83,16 @@ class Places:
         if not text.strip() or len(text) > LONGEST_PATH or "\0" in text:
             return None
 
-        path = _posix(text)
         endings = [""]
-        if not path.lower().endswith(self.extensions):
+        if not text.strip().lower().endswith(self.extensions):
             endings.extend(self.extensions)
 
-        likely = self._likely_folders(path)
-        for ending in endings:
-            for base, strip, folder, name in likely:
-                if self._file(folder, name + ending) is not None:
-                    return Way(base, strip, ending)
+        for path in _spellings(text):
+            likely = self._likely_folders(path)
+            for ending in endings:
+                for base, strip, folder, name in likely:
+                    if self._file(folder, name + ending) is not None:
+                        return Way(base, strip, ending)
         return None
 
     def _likely_folders(self, path: str) -> list[tuple[str, int, str, str]]:
@@ -109,11 +110,15 @@ class Places:
         return likely
 
     def _follow(self, way: Way, text: str) -> str | None:
-        place = self._place(way.base, way.strip, _posix(text))
-        if place is None:
-            return None
-        folder, name = place
-        return self._file(folder, name + way.ending)
+        for path in _spellings(text):
+            place = self._place(way.base, way.strip, path)
+            if place is None:
+                continue
+            folder, name = place
+            file = self._file(folder, name + way.ending)
+            if file is not None:
+                return file
+        return None
 
     def _place(self, base: str, strip: int, path: str) -> tuple[str, str] | None:
         """Folder and file's name where a path leads; None without such a folder. No base: an absolute path."""
@@ -239,8 +244,12 @@ def _subfolders(folder: Path) -> list[str]:
     return [str(folder / name) for name in visible[:MOST_SUBFOLDERS]]
 
 
-def _posix(text: str) -> str:
-    return text.strip().replace("\\", "/")
+def _spellings(text: str) -> list[str]:
+    """The path as written, then, of another system, with "/" for "\\"."""
+    path = text.strip()
+    if "\\" not in path:
+        return [path]
+    return [path, path.replace("\\", "/")]
 
 
 def _parts(path: str) -> list[str]:

@@ -30,22 +30,26 @@ class Metrics:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._board = run_dir / "tensorboard" / name
 
-        self.display = display
+        self.display, self._skipped = display, set()
         if main:
             with explain_write_errors(self._path):
                 truncate_log(self._path, start)
+                self._skipped = skipped_keys(self._path)
                 self._board.parent.mkdir(exist_ok=True)
             self._events(Event(file_version="brain.Event:2"))
             self._events(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))  # drops later steps
 
     def train(self, step: int, epoch: float, values: dict[str, float], skipped: int) -> None:
-        """A log line after `step` steps: means and speed since the last one, bad samples since the beginning."""
+        """A log line after `step` steps: means and speed since the last one.
+
+        `skipped`: how often a sample was bad since the beginning; the display counts each of them once.
+        """
         line = {"kind": "train", "step": step, "epoch": epoch, **values, "skipped": skipped, "time": time.time()}
         self._write(line)
 
         points = [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in values.items()]
         self._events(Event(step=step, summary=Summary(value=points)))
-        self.display.metrics(line)
+        self.display.metrics(line | {"skipped": len(self._skipped)})
 
     def held_out(self, step: int, values: Mapping[str, float]) -> None:
         """Held-out figures after `step` steps, where there are any."""
@@ -59,14 +63,18 @@ class Metrics:
         self.display.note(f"step {step}  held out: {figures}")
 
     def skips(self, skips: list[tuple[int, str, str]]) -> None:
-        """Bad samples: (step from 0, key, reason). Lines count steps from 1."""
+        """Bad samples: (step from 0, key, reason). Lines count steps from 1; the display names a sample once."""
+        fresh = {}
         for step, key, reason in skips:
             self._write({"kind": "skip", "step": step + 1, "key": key, "reason": reason})
+            if key not in self._skipped:
+                self._skipped.add(key)
+                fresh[key] = reason
 
-        for _, key, reason in skips[:SHOWN]:
+        for key, reason in list(fresh.items())[:SHOWN]:
             self.display.note(f"skipped {key}: {reason}")
-        if len(skips) > SHOWN:
-            self.display.note(f"skipped {len(skips) - SHOWN} more: see {self._path}")
+        if len(fresh) > SHOWN:
+            self.display.note(f"skipped {len(fresh) - SHOWN} more: see {self._path}")
 
     def stop(self, step: int, reason: str, keys: list[str]) -> None:
         """Why a run ended before its time, and the samples concerned."""
@@ -82,6 +90,17 @@ class Metrics:
             event.wall_time = time.time()
             with explain_write_errors(self._board), open(self._board, "ab") as stream:
                 RecordWriter(stream).write(event.SerializeToString())
+
+
+def skipped_keys(path: Path) -> set[str]:
+    """The bad samples that a log names."""
+    keys = set()
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            if line["kind"] == "skip":
+                keys.add(line["key"])
+    return keys
 
 
 def truncate_log(path: Path, start: int) -> None:

@@ -251,5 +251,7 @@ def _split_in_words(task: LabelledTask, data: LabelledData, split: LabelSplit) -
         return f"{text}, as folds={folds} asks, beside the split of the data ({origin})"
     if data.tokens is not None:
         return f"{text}; the data mark none to test"
+    if not task.is_own_data:
+        return f"{text}; the data mark none to test (files that were also trained on were read then, without labels)"
     read = len(keys_of(data.fit_samples) & keys_of(data.items))
-    return f"{text}; the data mark none to test, and a run trained on them has read {read} of them, without labels"
+    return f"{text}; the data mark none to test, and the run has read {read} of them in training, without labels"

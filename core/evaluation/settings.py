@@ -127,6 +127,7 @@ class LabelledTask:
     """A labelled evaluation: of runs (one per training seed), on the samples of a source.
 
     `rivals`: runs of another training to compare with. `reader_node`: the reader's config, for the cache.
+    `is_own_data`: whether the samples are those of the data that the runs were trained on.
     `train`: training samples used at most, drawn at random; None: all. `epochs` of fine-tuning; supervised
     training from scratch gets them on top of the compute of pre-training. `metric`: None: by the kind of
     label.
@@ -143,6 +144,7 @@ class LabelledTask:
     metric: MetricName | None = None
     train: int | None = None
     epochs: float = 10.0
+    is_own_data: bool = True
     rivals: Sequence[Path] = ()
 
     def __post_init__(self):

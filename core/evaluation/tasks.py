@@ -70,7 +70,9 @@ def run_task(
     hints = {field.name: field.type for field in fields(EvaluationSettings)}
     unknown = settings.keys() - hints.keys()
     if unknown:
-        raise UserError(f"There is no setting {' or '.join(sorted(unknown))}; there are {', '.join(hints)}.")
+        text = f"There is no setting {' or '.join(sorted(unknown))}; there are {', '.join(hints)}"
+        example = f'evaluate(run, "{task}", "data.root=photos")'
+        raise UserError(f"{text}. Those of the data follow the task as texts: {example}.")
 
     for name in RUNS & settings.keys():
         settings[name] = _run_paths(settings[name])
@@ -139,6 +141,7 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
     return LabelledTask(
         runs=settings.runs,
         source=source,
+        is_own_data=all(_is_own_data(run, config) for run in settings.runs),
         loader=loader,
         reader_node=config["modality"]["reader"],
         options=options,
@@ -235,6 +238,10 @@ def _other_data(run: Path, config: Mapping[str, Any]) -> dict | None:
     if (run / "config.yaml").exists() and ours == _data_nodes(open_config(run)):
         return None
     return ours
+
+
+def _is_own_data(run: Path, config: Mapping[str, Any]) -> bool:
+    return (run / "config.yaml").exists() and config["data"] == open_config(run)["data"]
 
 
 def _data_nodes(config: Mapping[str, Any]) -> dict:

@@ -7,7 +7,7 @@ its predictions are put back with statistics interpolated from the visible patch
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
@@ -38,7 +38,7 @@ class Raster:
 
     label: str
     alt: str
-    data: bytes
+    data: bytes = field(repr=False)
     size: tuple[int, int]
     mime: str = "image/webp"
 

@@ -4,6 +4,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from html import escape
 from itertools import filterfalse
@@ -134,8 +135,9 @@ class Drawer:
         """
         items, reader = [], None
         for file in files:
-            reader, source = open_source(open_config(self.run, [root_override(file)]))
-            samples = list(read_splits(source)[0].values())
+            with _errors_of_file():
+                reader, source = open_source(open_config(self.run, [root_override(file)]))
+                samples = list(read_splits(source)[0].values())
             for item in samples:
                 key = str(file)
                 if len(samples) > 1:
@@ -148,7 +150,8 @@ class Drawer:
             note = f"Drawn are {MOST} of {len(items)} samples, at random by seed={seed}."
             order = np.random.default_rng(seed).permutation(len(items))[:MOST]
             items = [items[number] for number in np.sort(order)]
-        return list(evaluation_batches(items, reader, 1, workers=0)), note
+        with _errors_of_file():
+            return list(evaluation_batches(items, reader, 1, workers=0)), note
 
     @torch.no_grad()
     def draw(self, batch: Batch, seed: int) -> tuple[Gallery, list[SampleSkill]]:
@@ -179,6 +182,15 @@ class Drawer:
             error=float(parts["prediction"].sum() / tokens),
             reference=REFERENCES[int(references.argmin())],
         )
+
+
+@contextmanager
+def _errors_of_file() -> Iterator[None]:
+    """Errors of `data.root`, which is called `file` here."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("data.root", "file", 1)) from None
 
 
 def draw_sheet(

@@ -123,7 +123,8 @@ def label_figures(label: str, figures: Mapping[str, Any], row: str = "this run")
         f"{label_size(figures)}, {figures['tested']} test samples.",
     ]
     if judgement["check"]:
-        sentences.append(f"A check, not a headline figure: {judgement['trainings']} training(s).")
+        trainings = verdicts.trainings(judgement["trainings"])
+        sentences.append(f"A check, not a headline figure: {trainings}, headlines take 5.")
 
     head = (f"{metric} of", "value [95 %]", f"{row} better by [95 %]")
     return f"<h4>{escape(label)}</h4>" + table(head, rows, numbers=1) + f"<p>{' '.join(sentences)}</p>"
@@ -151,7 +152,10 @@ def skipped(entries: Sequence[tuple[str, str, str]]) -> str:
     once = {key: (when, key, reason) for when, key, reason in reversed(entries)}
     rows = list(reversed(once.values()))
     cells = [map(escape, row) for row in rows[:LISTED]]
-    text = f"<p>{len(rows)} sample(s) were skipped, {len(entries)} time(s) in all.</p>"
+    text = "<p>A sample was skipped" if len(rows) == 1 else f"<p>{len(rows)} samples were skipped"
+    if len(entries) > len(rows):  # in several epochs
+        text += f", {len(entries)} times in all"
+    text += ".</p>"
     text += table(("when", "sample", "reason"), cells)
     if len(rows) > LISTED:
         text += f"<p>{len(rows) - LISTED} more are in metrics.jsonl.</p>"

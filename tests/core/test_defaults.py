@@ -87,6 +87,31 @@ def test_a_given_size_is_cut_into_patches_that_divide_it():
     assert choices("modality=image", "modality.size=[33,66]")["modality.side"] == 3
 
 
+@pytest.mark.parametrize("size", ["[37,37]", "[30,37]"])  # patches of 37 or 1 pixels
+def test_a_size_without_a_fitting_patch_is_left_to_the_message(size):
+    assert "modality.side" not in choices("modality=image", f"modality.size={size}")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "hint"),
+    [
+        ([(224, 112)] * 3, "50% of each (median): modality.size=[128,64] takes all"),
+        ([(100, 300)], "33% of each (median): modality.size=[64,192] takes all"),
+        ([(96, 100), (100, 96), (224, 112)], ""),
+    ],
+)
+def test_oblong_pictures_lose_their_ends_in_words(sizes, hint):
+    config = compose(["modality=image", "data=folder", "data.root=none"])
+    text = describe(choose(config, DataFacts(samples=len(sizes), channels=3, sizes=sizes), 2000, ()))
+    assert hint in text and ("middle square" in text) == bool(hint)
+
+
+def test_oblong_clips_too():
+    config = compose(["modality=video", "data=folder", "data.root=none"])
+    facts = DataFacts(samples=1, channels=3, sizes=[(16, 64, 128)])
+    assert "modality.size=[8,64,128] takes all" in describe(choose(config, facts, 2000, ()))
+
+
 def test_a_given_batch_sets_rate_and_length():
     values = choices("modality=image", "batch_size=8")
     assert values["optim.lr"] == pytest.approx(choices("modality=image")["optim.lr"] / 2)
@@ -157,6 +182,18 @@ def test_a_run_keeps_its_choices(grey, tmp_path, capsys):
     capsys.readouterr()
     main(command)
     assert f"batch_size={batch} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("size", "side"), [("20", 2), ("[35,70]", 5)])
+def test_any_size_with_a_patch_that_divides_it(grey, tmp_path, size, side):
+    """Also sizes that the modality's own patch does not divide."""
+    assert main([*TINY, f"modality.size={size}", f"data.root={grey}", f"run_dir={tmp_path / 'run'}"]) == 0
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").modality.side == side
+
+
+def test_a_size_that_no_patch_divides_is_refused_with_the_next(grey, tmp_path, capsys):
+    assert main([*TINY, "modality.size=37", f"data.root={grey}", f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "does not divide" in capsys.readouterr().err
 
 
 def test_an_experiment_is_left_alone(grey, tmp_path, capsys):

@@ -330,6 +330,7 @@ def test_skill_is_a_result_too(place):
         ({"run": ()}, "run=[] names no run"),
         ({"compare_to": []}, "compare_to=[] names no run"),
         ({"run": 3}, "run=3: expected"),
+        ({"data.root": "photos"}, 'texts: evaluate(run, "knn", "data.root=photos")'),
         ({"compare_to": object()}, "compare_to=<object>: expected"),
         ({"supervised": "yes"}, "supervised=yes"),
         ({"metric": "retrieval_map"}, "go together"),
@@ -463,7 +464,14 @@ def test_without_a_marked_split_all_samples_are_tested_in_folds(place, unmarked,
     split = record["protocol"]["split"]
     assert split.startswith("5 folds over all 30 labelled samples, by class; the data mark none to test")
     assert f"split: {split}" in " ".join(out.split())
-    assert re.search(r"has read (2\d|30) of them, without labels", split)
+    assert split.endswith("(files that were also trained on were read then, without labels)"), "they are other data"
+
+
+def test_samples_of_the_runs_own_data_that_training_has_read_are_counted(place, unmarked, capsys):
+    argv = ["modality=image", "data=folder", f"data.root={unmarked}", f"run_dir={place / 'own'}"]
+    train.main([*argv, *TINY])
+    split = run(capsys, f"run={place / 'own'}", "task=knn", "seeds=1")[3]["protocol"]["split"]
+    assert re.search(r"the run has read (2\d|30) of them in training, without labels", split)
 
 
 @pytest.mark.parametrize(("folds", "tested"), [("folds=3", 30), ("folds=0", None)])

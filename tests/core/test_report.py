@@ -192,7 +192,7 @@ def test_names_from_files_cannot_change_the_page(run):
     shown = page_of(run)
     assert attack in shown.text and "empty & <b>bad</b>" in shown.text
     assert "script" not in {tag for tag, _ in shown.tags} and len(shown.all("img")) == 36 + 36 + 16
-    assert "1 sample(s) were skipped, 2 time(s) in all." in shown.text
+    assert "A sample was skipped, 2 times in all." in shown.text
 
 
 def test_names_of_samples_cannot_change_the_page(trained):

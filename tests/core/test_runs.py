@@ -5,7 +5,9 @@ import os
 import shutil
 
 import pytest
+from torch.testing import assert_close
 
+from core.errors import UserError
 from core.runs import main, open_run
 from core.train import main as train
 from tests.core.small_runs import WORLD
@@ -51,6 +53,25 @@ def test_runs_are_listed_with_their_figures(runs, capsys):
     assert whole["skill"] == record["figures"]["pixels"]["total"]["skill"]["value"]
     assert (half["steps"], half["planned"], half["skill"], half["evaluations"]) == (1, 6, None, [])
     assert half["state"] == "stopped: SIGTERM"
+
+
+@pytest.mark.parametrize(("schedule", "anew"), [("cosine", ["optim.schedule=cosine"]), ("constant", [])])
+def test_a_run_that_was_stopped_can_end_where_it_is(tmp_path, monkeypatch, schedule, anew):
+    """The message names the settings, and they give the encoder of the newest checkpoint."""
+    monkeypatch.setenv("LACUNA_CACHE", str(tmp_path / "cache"))
+    run, rate = tmp_path / "run", [f"optim.schedule={schedule}", "optim.lr=0.001"]
+    assert train([*WORLD, *rate, "engine.checkpoint_every=3", f"run_dir={run}"]) == 0
+    (run / "finished.json").unlink()
+    for left in (run / "encoder", run / "evaluation", run / "checkpoints" / "step_00000006"):
+        shutil.rmtree(left)
+
+    settings = ["steps=3", *anew]
+    with pytest.raises(UserError, match=f"with {' '.join(settings)} ends where it is"):
+        open_run(run).encoder()
+    assert train([f"config={run / 'config.yaml'}", f"run_dir={run}", *settings]) == 0
+    encoder, method = open_run(run).encoder(), open_run(run).method()
+    assert open_run(run).step == 3
+    assert_close(encoder.encoder.state_dict(), method.encoder.state_dict())
 
 
 def test_the_list_is_a_table(runs, capsys, monkeypatch):

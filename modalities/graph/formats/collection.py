@@ -29,6 +29,7 @@ class Provenance:
     `notes`: choices that were made for the user, a sentence each.
     `node_ids`: the ids of the file's nodes in the order of their numbers; empty where these are the ids.
     `degrees`: columns of one-hot degrees, where nodes have no features of their own; else 0.
+    `files`: names of the files that were read, with as many of their folders as tell them apart.
     """
 
     split: str = ""
@@ -37,6 +38,7 @@ class Provenance:
     passed_over: Sequence[PassedOver] = ()
     node_ids: Sequence[str] = ()
     degrees: int = 0
+    files: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

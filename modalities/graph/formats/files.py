@@ -1,10 +1,13 @@
 """Opens graphs of any form: finds out which form the files at a place have, and reads them."""
 
+import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from core.data.account import Leftovers, PassedOver
 from core.errors import UserError
 from modalities.graph.formats import attributed, npz_pt, ogb, planetoid, ppi, tables, tu
 from modalities.graph.formats.collection import Collection, drop_empty
@@ -13,6 +16,7 @@ from modalities.graph.formats.tu import NodeFeatures
 Form = Literal["planetoid", "tu", "ppi", "ogb", "file", "tables"]
 USUAL_SCALING = {"planetoid": "sum"}
 SUFFIXES = (*npz_pt.SUFFIXES, *attributed.SUFFIXES)
+UNREAD = "no file that graphs of this form are read from"
 NOT_DATA = ("pre_filter", "pre_transform")  # torch_geometric's notes beside its processed files
 FORMS = (
     "Graphs of one place may have these forms: ind.<name>.graph and so on (Planetoid), <name>_A.txt (TU, also "
@@ -107,10 +111,31 @@ def read(
     else:
         options = {"directed": directed, "scaling": scaling, "loop": loop, "degrees": degrees}
         data = parse(path.read_bytes(), path.suffix, where=str(path), **options)
+        data = replace(data, provenance=replace(data.provenance, files=[path.name]))
+
+    unread = _unread_files(Path(root), data.provenance.files)
+    provenance = replace(data.provenance, passed_over=[*data.provenance.passed_over, *unread])
     try:
-        return drop_empty(data)
+        return drop_empty(replace(data, provenance=provenance))
     except UserError as error:
         raise UserError(f"data.root: {root}: {error}") from None
+
+
+def _unread_files(root: Path, files: Sequence[str]) -> list[PassedOver]:
+    """Files in a folder or zip beside those of these names, by their endings."""
+    names: list[str] = []
+    if root.is_dir():
+        names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
+    elif root.suffix == ".zip":
+        with zipfile.ZipFile(root) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+
+    leftovers = Leftovers()
+    endings = tuple(map("/{}".format, files))
+    for name in names:
+        if not f"/{name}".endswith(endings):
+            leftovers.add(UNREAD, PurePosixPath(name).suffix.lower() or PurePosixPath(name).name, name)
+    return leftovers.groups()
 
 
 def parse(

@@ -1,5 +1,6 @@
 """Data sets of the Open Graph Benchmark as downloaded: csv files, mostly by gzip, one line per node, edge or graph."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from modalities.graph.formats.text_tables import load_numbers
 from modalities.graph.graphs import Graphs
 
 COUNTS = "num-node-list"
+ENDINGS = (".csv.gz", ".csv")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
 
 
@@ -73,6 +75,7 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
         labels=label_source,
         notes=[*notes, *labels.notes],
         passed_over=faults,
+        files=_file_names(folder, label_source, split_source),
     )
     return Collection(
         unbatch(batch),
@@ -83,6 +86,14 @@ def read(folder: Path, directed: bool, scaling: Scaling) -> Collection:
         targets=labels.targets,
         provenance=provenance,
     )
+
+
+def _file_names(folder: Path, labels: str, split: str) -> list[str]:
+    """The files that are read, with the ending that each has."""
+    tables = [COUNTS, "num-edge-list", "edge", "node-feat", labels]
+    if split:
+        tables += [f"{split}/{part}" for part in PARTS.values()]
+    return [f"{table}{ending}" for table in tables for ending in ENDINGS]
 
 
 def _labels(folder: Path) -> tuple[Labels, str]:
@@ -120,7 +131,7 @@ def _splits(folder: Path, counts: np.ndarray, *, by_graph: bool) -> tuple[dict[s
 def _file(folder: Path, name: str) -> Path | None:
     """A table in the folder or its `raw`, plain or by gzip."""
     for place in (folder, folder / "raw"):
-        for ending in (".csv.gz", ".csv"):
+        for ending in ENDINGS:
             path = place / f"{name}{ending}"
             if path.exists():
                 return path
@@ -137,7 +148,7 @@ def _table(folder: Path, name: str) -> np.ndarray:
         converter = _number
     try:
         return load_numbers(path, converter)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"data.root: {path} is not a table of numbers: {error}") from None
 
 

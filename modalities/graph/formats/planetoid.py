@@ -1,14 +1,16 @@
-"""Citation graphs as raw Planetoid files (`ind.cora.x`, …): pickles, of which only nine names are loaded."""
+"""Citation graphs as raw Planetoid files (`ind.cora.x`, …): pickles, of which only the names of arrays are loaded."""
 
 import pickle
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 from modalities.graph.formats.collection import (
     Collection,
     Provenance,
@@ -37,11 +39,35 @@ class _Csr:
         return out
 
 
+def _to_bytes(text: str, encoding: str) -> bytes:
+    """Bytes, which Python 3 writes as text in pickles of protocol 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes bytes as {encoding}, not latin1")
+    return text.encode(encoding)
+
+
+def _from_buffer(content: bytes, kind: np.dtype, shape: Sequence[int], order: Literal["C", "F"]) -> np.ndarray:
+    """An array as pickles of protocol 5 have it."""
+    return np.frombuffer(content, kind).reshape(shape, order=order)
+
+
+def _new_matrix(kind: type, base: type, state: None) -> _Csr:
+    """The matrix before its state, in pickles of protocols 0 and 1."""
+    if kind is not _Csr or base is not object:
+        raise pickle.UnpicklingError(f"it makes a {kind.__name__}, which has no place in such a file")
+    return _Csr()
+
+
 ALLOWED = {
+    "_codecs encode": _to_bytes,
     "numpy dtype": np.dtype,
     "numpy ndarray": np.ndarray,
     "numpy.core.multiarray _reconstruct": np._core.multiarray._reconstruct,
     "numpy._core.multiarray _reconstruct": np._core.multiarray._reconstruct,
+    "numpy.core.numeric _frombuffer": _from_buffer,
+    "numpy._core.numeric _frombuffer": _from_buffer,
+    "copy_reg _reconstructor": _new_matrix,
+    "__builtin__ object": object,
     "scipy.sparse.csr csr_matrix": _Csr,
     "scipy.sparse._csr csr_matrix": _Csr,
     "collections defaultdict": defaultdict,
@@ -78,28 +104,27 @@ def read(folder: Path, scaling: Scaling) -> Collection:
     raw = folder / "raw"
     if not (raw / f"ind.{name}.graph").exists():
         raw = folder
-    _, tx, allx, y, ty, ally, neighbours = (load(raw / f"ind.{name}.{part}") for part in PARTS)
+    parts = {part: load(raw / f"ind.{name}.{part}") for part in PARTS}
     test = _test_nodes(raw, name)
+    try:
+        x, classes, edges = _assemble(parts, test)
+    except Exception as error:  # of damaged pickles the content may be anything
+        raise UserError(
+            f"data.root: the files ind.{name}.* in {raw} do not belong together: {one_line(error)}. "
+            "Fetch the original files again."
+        ) from error
 
-    # Test nodes are listed out of order, and some numbers between them are missing.
-    labelled = allx._shape[0]
-    count = max(labelled + len(test), int(test.max()) + 1, 1 + max(neighbours))
-    x = np.zeros((count, allx._shape[1]), np.float32)
-    x[:labelled] = allx.dense()
-    x[test] = tx.dense()
-    classes = np.zeros((count, y.shape[1]), np.float32)
-    classes[:labelled] = ally
-    classes[test] = ty
-
-    rows = np.arange(count)
+    rows, training = np.arange(len(x)), len(parts["y"])
     splits = {
-        "train": rows < len(y),
-        "validation": (rows >= len(y)) & (rows < len(y) + VALIDATION),
+        "train": rows < training,
+        "validation": (rows >= training) & (rows < training + VALIDATION),
         "test": np.isin(rows, test),
     }
-    edges = torch.from_numpy(_edges(neighbours))
     provenance = Provenance(
-        split=f"the public split (ind.{name}.test.index)", labels=f"ind.{name}.ally", passed_over=edge_faults(edges)
+        split=f"the public split (ind.{name}.test.index)",
+        labels=f"ind.{name}.ally",
+        passed_over=edge_faults(edges),
+        files=[f"ind.{name}.{part}" for part in (*PARTS, "test.index")],
     )
     return Collection(
         [make_graph(torch.from_numpy(x), to_undirected(edges), folder, scaling)],
@@ -107,6 +132,29 @@ def read(folder: Path, scaling: Scaling) -> Collection:
         splits={split: torch.from_numpy(flags) for split, flags in splits.items()},
         provenance=provenance,
     )
+
+
+def _assemble(parts: Mapping[str, Any], test: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Features (N, C), classes (N, K) and edges (2, E). Raises: ValueError and others for parts that do not fit."""
+    allx, tx, neighbours = parts["allx"], parts["tx"], parts["graph"]
+    labelled = allx._shape[0]
+    if not len(test) == tx._shape[0] == len(parts["ty"]):
+        raise ValueError(f"test.index has {len(test)} nodes, tx {tx._shape[0]}, ty {len(parts['ty'])}")
+    if labelled != len(parts["ally"]):
+        raise ValueError(f"allx has {labelled} nodes, ally {len(parts['ally'])}")
+
+    # Test nodes are listed out of order, and some numbers between them are missing.
+    count = max(labelled + len(test), int(test.max()) + 1, 1 + max(neighbours))
+    if test.min() < labelled or count > 2 * (labelled + len(test)):
+        raise ValueError(f"nodes {test.min()} to {count - 1} are for testing, behind {labelled} others")
+    x = np.zeros((count, allx._shape[1]), np.float32)
+    x[:labelled] = allx.dense()
+    x[test] = tx.dense()
+
+    classes = np.zeros((count, parts["y"].shape[1]), np.float32)
+    classes[:labelled] = parts["ally"]
+    classes[test] = parts["ty"]
+    return x, classes, torch.from_numpy(_edges(neighbours))
 
 
 def load(path: Path) -> Any:

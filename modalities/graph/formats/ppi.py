@@ -21,6 +21,7 @@ from modalities.graph.formats.collection import (
 )
 from modalities.graph.graphs import Graphs
 
+FILES = ("graph.json", "graph_id.npy", "feats.npy", "labels.npy")  # of a part
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
 
 
@@ -44,7 +45,10 @@ def read(folder: Path, scaling: Scaling) -> Collection:
 
     splits = {name: torch.from_numpy(np.array(parts) == name) for name in PARTS}
     provenance = Provenance(
-        split="the files train, valid and test", labels="<part>_labels.npy", passed_over=join_faults(faults)
+        split="the files train, valid and test",
+        labels="<part>_labels.npy",
+        passed_over=join_faults(faults),
+        files=[f"{part}_{file}" for part in PARTS.values() for file in FILES],
     )
     return Collection(graphs, nodes=torch.cat(labels), splits=splits, provenance=provenance)
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +146,14 @@ def read(place: Path, directed: bool, scaling: Scaling) -> Collection:
 
     nodes = NodeTable()
     labels = splits = NO_VALUES
+    paths: list[Path | None] = [path]
     if folder is not None:
-        nodes = _nodes(folder, {*edges.sources, *edges.targets})
-        labels = values_by_node(table_named(folder, LABEL_STEMS), LABELS, "node and class")
-        splits = values_by_node(table_named(folder, SPLIT_STEMS), SPLIT_COLUMNS, "node and split")
+        paths += [_node_file(folder), table_named(folder, LABEL_STEMS), table_named(folder, SPLIT_STEMS)]
+        nodes = _nodes(paths[1], {*edges.sources, *edges.targets})
+        labels = values_by_node(paths[2], LABELS, "node and class")
+        splits = values_by_node(paths[3], SPLIT_COLUMNS, "node and split")
 
-    return assemble(
+    data = assemble(
         edges,
         nodes,
         where=str(place),
@@ -160,6 +162,8 @@ def read(place: Path, directed: bool, scaling: Scaling) -> Collection:
         directed=directed,
         scaling=scaling,
     )
+    names = [table.name for table in paths if table is not None]
+    return replace(data, provenance=replace(data.provenance, files=names))
 
 
 def assemble(
@@ -280,6 +284,8 @@ def _edges(path: Path) -> EdgeTable:
                 )
         sources.append(ends[0])
         targets.append(ends[1])
+    if not sources:
+        notes.append(f"{path.name} lists no edge.")
     return EdgeTable(sources, targets, notes=notes)
 
 
@@ -305,23 +311,27 @@ def _end_columns(table: Table) -> tuple[tuple[int, int], list[str]]:
     return (first, first + 1), notes
 
 
-def _nodes(folder: Path, edge_ids: set[str]) -> NodeTable:
-    """The table of nodes in a folder, if any."""
-    array = table_named(folder, NODE_STEMS, (".npy",))
-    if array is not None:
-        try:
-            x = torch.from_numpy(np.load(array, allow_pickle=False)).float()
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"data.root: {array} is no array of numbers: {error}") from None
-        return NodeTable(x=x)
-
+def _node_file(folder: Path) -> Path | None:
+    """The table or array of nodes in a folder, if any."""
     contents = sorted(folder.glob(f"*{CITATIONS[1]}"))
-    path = table_named(folder, NODE_STEMS) or next(iter(contents), None)
+    array = table_named(folder, NODE_STEMS, (".npy",))
+    return array or table_named(folder, NODE_STEMS) or next(iter(contents), None)
+
+
+def _nodes(path: Path | None, edge_ids: set[str]) -> NodeTable:
+    """The nodes in a table, or the features in an array."""
     if path is None:
         return NodeTable()
+    if path.suffix == ".npy":
+        try:
+            x = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            raise UserError(f"data.root: {path} is no array of numbers: {error}") from None
+        return NodeTable(x=x)
+
     table = read_table(path)
     if not table.rows:
-        return NodeTable()
+        raise UserError(f"data.root: {path} lists no node: fetch it again, or take it away.")
     if path.suffix == CITATIONS[1]:
         header = ["id", *map(str, range(table.columns - 2)), "label"]
         table = Table(path, table.rows, header)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +119,14 @@ def _lines(path: Path) -> list[str]:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        return content.decode("utf-8-sig").splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        text = content.decode("utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it holds zero bytes")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"data.root: {path} cannot be read as UTF-8 text: {error}.") from None
+    if text.lstrip().startswith("<"):
+        raise UserError(f"data.root: {path} is a web page or XML, not a table: fetch the file itself.")
+    return text.splitlines()
 
 
 def _delimiter(line: str) -> str:

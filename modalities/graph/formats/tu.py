@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 from modalities.graph.formats.collection import (
     Collection,
     Provenance,
@@ -36,7 +36,7 @@ def is_here(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("_A.txt") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # a damaged archive raises anything
         return path.exists()
 
 
@@ -67,17 +67,21 @@ def read(path: Path, features: NodeFeatures = "auto", scaling: Scaling = "none")
             if len(values) < count:
                 raise UserError(f"data.root: {path}: {label_file} has {len(values)} lines for {count} graphs.")
 
-    x, notes = _features(texts, name, path, features, edges, len(graph_of_node))
+    x, notes, feature_files = _features(texts, name, path, features, edges, len(graph_of_node))
     counts = np.bincount(graph_of_node, minlength=count).tolist()
     try:
         batch = Graphs.of(scale_features(x, scaling), edges, counts)
     except UserError as error:
         raise UserError(f"data.root: {path}: {error}") from None
 
-    provenance = Provenance(labels=label_file, notes=[*notes, *labels.notes], passed_over=edge_faults(edges))
-    return Collection(
-        unbatch(batch), labels.graphs, folds=_folds(texts, path), targets=labels.targets, provenance=provenance
+    folds = _folds(texts, path)
+    files = [f"{name}_A.txt", f"{name}_graph_indicator.txt", label_file, *feature_files]
+    for number in range(1, len(folds) + 1):
+        files += [f"10fold_idx/train_idx-{number}.txt", f"10fold_idx/test_idx-{number}.txt"]
+    provenance = Provenance(
+        labels=label_file, notes=[*notes, *labels.notes], passed_over=edge_faults(edges), files=files
     )
+    return Collection(unbatch(batch), labels.graphs, folds=folds, targets=labels.targets, provenance=provenance)
 
 
 def _features(
@@ -87,8 +91,8 @@ def _features(
     features: NodeFeatures,
     edges: Tensor,
     count: int,
-) -> tuple[Tensor, list[str]]:
-    """Features (N, C) of the `count` nodes, and notes of the choice that was made."""
+) -> tuple[Tensor, list[str], list[str]]:
+    """Features (N, C) of the `count` nodes, notes of the choice that was made, and the files that they are from."""
     files = {"labels": f"{name}_node_labels.txt", "attributes": f"{name}_node_attributes.txt"}
     present = [kind for kind, file in files.items() if file in texts]
     kinds = {"auto": present[:1], "both": ["labels", "attributes"]}.get(features, [features])
@@ -110,7 +114,7 @@ def _features(
             notes.append(
                 f"{name} has no node labels: features are one-hot degrees ({x.shape[1]} of them), as published."
             )
-        return x, notes
+        return x, notes, []
 
     parts = []
     for kind in kinds:
@@ -125,7 +129,7 @@ def _features(
             parts.append(F.one_hot(classes).float())
     if kinds == ["attributes"]:
         notes.append(f"{name}: features are the node attributes ({parts[0].shape[1]} of them).")
-    return torch.cat(parts, 1), notes
+    return torch.cat(parts, 1), notes, [files[kind] for kind in kinds]
 
 
 def _graph_labels(texts: Mapping[str, str], name: str, path: Path) -> tuple[Labels, str]:
@@ -163,8 +167,8 @@ def _read_zip(path: Path) -> dict[str, str]:
             for name in archive.namelist():
                 if name.endswith(".txt"):
                     texts[_name_within(name)] = _decoded(archive.read(name))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"data.root: the archive {path} cannot be read ({error}). Fetch it again.") from error
+    except Exception as error:  # a damaged or locked archive raises anything
+        raise UserError(f"data.root: the archive {path} cannot be read ({one_line(error)}). Fetch it again.") from error
     return texts
 
 
@@ -180,7 +184,9 @@ def _name_within(name: str) -> str:
 
 
 def _numbers(texts: Mapping[str, str], name: str, path: Path) -> np.ndarray:
-    """A text's table (rows, columns)."""
+    """A text's table (rows, columns). Raises: UserError for an empty text, which is no table without rows."""
+    if not texts[name]:
+        raise UserError(f"data.root: {path}: {name} is empty (0 bytes). Fetch the data set again.")
     try:
         return load_numbers(io.StringIO(texts[name]))
     except ValueError as error:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_png
 
 from core.errors import BadSample
@@ -47,6 +47,8 @@ def read_picture(content: bytes, suffix: str) -> Picture:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadSample(f"too many pixels ({error}): cut it into tiles") from error
+    except UnidentifiedImageError as error:  # whose text names an address in memory
+        raise BadSample(f"is no readable image: cannot identify its format{_remedy(suffix)}") from error
     except Exception as error:  # damaged files raise anything
         raise BadSample(f"is no readable image: {error}{_remedy(suffix)}") from error
 

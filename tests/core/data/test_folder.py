@@ -59,6 +59,39 @@ def test_class_then_split(write, source, keys):
     assert keys(found)["test"] == ["a/test/3.num"] and labels(found)["b/train/2.num"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("classes", "splits"),
+    [
+        (["crash_test", "car"], ["train", "test"]),
+        (["crash_test", "crash_train"], ["train", "test"]),
+        (["train_station", "test_station", "harbour"], ["train", "val"]),
+        (["validated", "valid", "invalid"], ["train", "test"]),
+        (["train", "bus"], ["train", "test"]),
+        (["val-d'or", "dev_board"], ["train_images", "test_images"]),
+        (["crash_test", "car"], ["set_train", "set_val"]),
+    ],
+)
+@pytest.mark.parametrize("form", ["{label}/{split}/1.num", "{split}/{label}/1.num", "set/{label}/{split}/deep/1.num"])
+def test_classes_with_split_words_in_their_names(write, source, classes, splits, form):
+    places = {form.format(label=label, split=split): (label, split) for label in classes for split in splits}
+    found = source(write(list(places)))
+    assert labels(found) == {key: label for key, (label, _) in places.items()}
+    for name, split in zip(("train", "test"), splits, strict=True):
+        assert {item.key for item in found.items(name)} == {key for key, place in places.items() if place[1] == split}
+
+
+@pytest.mark.parametrize("folder", ["train", "test_tube"])
+def test_archives_tell_the_split_and_folders_in_them_classes(tmp_path, source, folder):
+    for split in ("train", "test"):
+        tar(tmp_path / f"set-{split}.tar", {f"{folder}/1.num": "1", "bus/2.num": "2"})
+    assert set(labels(source(tmp_path)).values()) == {folder, "bus"}
+
+
+def test_split_folders_above_split_folders(write, source):
+    found = source(write([f"{s}/{s}_images/{c}/1.num" for s in ("train", "test") for c in ("cat", "dog")]))
+    assert found.classes == {"label": ["cat", "dog"]}
+
+
 def test_validation_stands_in_for_test(write, source, keys):
     assert keys(source(write(["train/1.num", "valid/2.num"])))["test"] == ["valid/2.num"]
 

@@ -25,6 +25,12 @@ def class_names(source):
     return {key: source.classes["label"][item.labels["label"]] for key, item in items_of(source).items()}
 
 
+def by_class(source):
+    """Items with the names of their classes."""
+    names = class_names(source)
+    return [(item, names[key]) for key, item in items_of(source).items()]
+
+
 def fill_archive(path, names):
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
@@ -110,6 +116,23 @@ def test_files_with_backslashes_in_their_names(write, source):
     assert source(write(["cat\\0.num", "cat\\1.num", "dog\\2.num"])).classes == {"label": ["cat", "dog"]}
 
 
+@pytest.mark.parametrize("form", ["{}", "deep/{}", "/elsewhere/deep/{}"])
+@pytest.mark.parametrize("header", ["path,label", ""])
+def test_lists_of_files_with_backslashes_in_their_names(write, source, form, header):
+    names = [f"back\\slash{i}.num" for i in range(3)] + ["plain.num"]
+    lines = [f"{form.format(name)},{name[0]}" for name in names]
+    root = write({f"deep/{name}": name for name in names} | {"l.csv": "\n".join(filter(None, [header, *lines]))})
+    read = {item.open().decode(): class_name for item, class_name in by_class(source(root / "l.csv"))}
+    assert read == {name: name[0] for name in names}
+
+
+def test_a_name_with_a_backslash_goes_before_a_folder(write, source):
+    """The list means the file of exactly that name; the other row the file in the folder."""
+    root = write({"a\\1.num": "named", "a/1.num": "below", "a/2.num": "two", "l.txt": "a\\1.num 0\na\\2.num 1\n"})
+    read = {item.open().decode(): class_name for item, class_name in by_class(source(root / "l.txt"))}
+    assert read == {"named": "0", "two": "1"}
+
+
 def test_a_root_with_windows_separators(write, source):
     root = write(["set/cat/0.num", "set/dog/1.num"])
     assert source(f"{root}/set\\cat").account().samples
@@ -125,3 +148,13 @@ def test_files_with_a_new_line_in_their_names(write, source):
     items = items_of(source(write(["a\nb/1.num", "a\nb/2\n.num", "c/3\r.num"])))
     assert set(items) == {"a\\nb/1.num", "a\\nb/2\\n.num", "c/3\\r.num"}
     assert {item.open() for item in items.values()} == {b"0", b"1", b"2"}
+
+
+@pytest.mark.parametrize("header", ["path,label\n", ""])
+@pytest.mark.parametrize("form", ['"a\n{}.num",{}\n', '"b {}\n.num","{}"\n', '"line\nbreak;{}.num",{}\n'])
+def test_lists_of_files_with_a_new_line_in_their_names(write, source, header, form):
+    lines = [form.format(i, "xy"[i % 2]) for i in range(4)]
+    names = [line.split('"')[1] for line in lines]
+    root = write({name: str(i) for i, name in enumerate(names)} | {"l.csv": header + "".join(lines)})
+    read = {item.open().decode(): class_name for item, class_name in by_class(source(root / "l.csv"))}
+    assert read == {"0": "x", "1": "y", "2": "x", "3": "y"}

@@ -35,6 +35,8 @@ def test_from_name(name, split):
         ([("control",), ("test",)], None),
         ([("bullet_train",), ("crash_test_dummy",), ("car",)], None),
         ([("crash_test", "train"), ("car", "test")], ["train", "test"]),
+        ([("crash_test", "train"), ("crash_train", "test")], ["train", "test"]),
+        ([("train", "test"), ("bus", "train")], ["test", "train"]),  # a class called train
         ([("train_images",), ("val_images",)], ["train", "validation"]),
         ([("set-train-000.tar",), ("set-test.tar",)], ["train", "test"]),
         ([("x_train",), ("x_test",)], ["train", "test"]),
@@ -47,7 +49,8 @@ def test_from_name(name, split):
     ],
 )
 def test_by_folders(places, expected):
-    assert splits.by_folders(places) == expected
+    found = splits.by_folders(places)
+    assert (found and found.splits) == expected
 
 
 def test_by_files_needs_a_mark_on_every_file():

@@ -49,8 +49,8 @@ def test_columns(tmp_path):
     ("text", "columns", "message"),
     [
         ("file,label\na.jpg\n", {}, "line 2: 1 cells under a header of 2"),
-        ("file,label\na.jpg,1\n", {"labels": ["shape"]}, "data.labels: .* no column 'shape'; it has file, label"),
-        ("file,label\na.jpg,1\n", {"group": "scene"}, "data.group: .* no column 'scene'"),
+        ("file,label\na.jpg,1\n", {"labels": ["shape"]}, "data.source.labels: .* no column 'shape'; it has file,"),
+        ("file,label\na.jpg,1\n", {"group": "scene"}, "data.source.group: .* no column 'scene'"),
         ("\n", {}, "is empty"),
     ],
 )

@@ -83,6 +83,18 @@ def test_many_skipped_samples_are_summed_up(tmp_path, capsys):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 9
 
 
+def test_a_bad_sample_is_named_and_counted_once_also_after_resuming(tmp_path, capsys):
+    for start in (0, 10):
+        metrics = Metrics(tmp_path, start, PlainDisplay(start, 100), main=True)
+        for epoch in range(3):
+            metrics.skips([(start + epoch, "bad.jpg", "empty")])
+        metrics.train(start + 5, 1.5, FIGURES, skipped=3)
+    out = capsys.readouterr().out
+    assert out.count("skipped bad.jpg: empty") == 1 and out.count("skipped 1 ") == 2
+    lines = list(map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()))
+    assert sum(line["kind"] == "skip" for line in lines) == 6 and lines[-1]["skipped"] == 3, "the file has each time"
+
+
 def test_metrics_file_and_tensorboard(tmp_path):
     metrics = Metrics(tmp_path, 0, PlainDisplay(0, 100), main=True)
     metrics.train(20, 1.5, FIGURES, skipped=2)

@@ -49,6 +49,11 @@ def test_a_file_is_shown_masked_and_reconstructed(photo_run, files):
     assert (reconstruction[hidden] != original[hidden]).any()
 
 
+def test_a_sheet_prints_its_skills_without_the_pictures(photo_run, files):
+    text = repr(draw_sheet([photo_run / "run"], files))
+    assert "skill=" in text and "RIFF" not in text and len(text) < 5000
+
+
 def test_the_error_is_the_loss_of_the_sample(photo_run, files):
     """The method's own loss under the same mask; zero, as an answer to standardised patches, has the error 1 − 1/P."""
     (skill,) = draw_sheet([photo_run / "run"], [files[0]], seed=3).skills
@@ -109,8 +114,8 @@ def test_a_folder_shows_a_few_of_its_samples(photo_run):
     ("argv", "message"),
     [
         ([], "Give run= and file="),
-        (["file=nowhere.png"], "nowhere.png does not exist"),
-        (["file={bad}"], "could not be used"),
+        (["file=nowhere.png"], "file: nowhere.png does not exist"),
+        (["file={bad}"], "file: the only sample could not be used"),
         (["file={good}", "ratio=1.5"], "ratio"),
         (["file={good}", "out=x.jpg"], "written as .png"),
         (["file={good}", "sed=1"], "Did you mean seed"),

@@ -243,6 +243,72 @@ def test_tu_without_labels_uses_degrees(tmp_path):
     assert "one-hot degrees" in found.provenance.notes[0]
 
 
+@pytest.mark.parametrize("name", ["A", "graph_labels", "node_labels"])
+def test_empty_texts_of_tu_are_refused(tmp_path, name):
+    root = tu(tmp_path / "TOY")
+    (tmp_path / "TOY" / f"TOY_{name}.txt").write_text("")
+    with pytest.raises(UserError, match=rf"TOY_{name}\.txt is empty"):
+        files.read(root)
+
+
+@pytest.mark.parametrize("start", [0.3, 0.5, 0.6])
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_a_damaged_or_locked_zip_of_tu_is_refused(tmp_path, start, is_locked):
+    """A stretch of zeros within the packed text, and the flag of a password."""
+    with zipfile.ZipFile(tmp_path / "TOY.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("TOY/TOY_A.txt", "".join(f"{i % 7 + 1}, {i * i % 7 + 1}\n" for i in range(400)))
+        archive.writestr("TOY/TOY_graph_indicator.txt", "1\n" * 7)
+        size = archive.getinfo("TOY/TOY_A.txt").compress_size
+    content = bytearray((tmp_path / "TOY.zip").read_bytes())
+    if is_locked:
+        for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            content[content.index(mark) + offset] |= 1
+    else:
+        begin = 43 + int(size * start)  # behind the header of 30 bytes and the name
+        content[begin : begin + 20] = bytes(20)
+    (tmp_path / "TOY.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"the archive .*TOY\.zip cannot be read"):
+        files.read(str(tmp_path / "TOY.zip"))
+
+
+UNREAD = files.UNREAD
+
+
+def unread(data) -> list[str]:
+    return sorted(name for fault in data.provenance.passed_over if fault.reason == UNREAD for name in fault.examples)
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_files_that_a_tu_data_set_does_not_read_are_counted(tmp_path, is_zip):
+    root = tu(tmp_path / "TOY", edge_labels="0\n0\n", node_attributes=ATTRIBUTES)
+    (tmp_path / "TOY" / "README.txt").write_text("the data set")
+    prefix = ""
+    if is_zip:
+        prefix, root = "TOY/", str(tmp_path / "TOY.zip")
+        with zipfile.ZipFile(root, "w") as archive:
+            for path in (tmp_path / "TOY").iterdir():
+                archive.write(path, f"TOY/{path.name}")
+    expected = ["README.txt", "TOY_edge_labels.txt", "TOY_node_attributes.txt"]
+    assert unread(files.read(root)) == [f"{prefix}{name}" for name in expected]
+    assert unread(files.read(root, features="both")) == [f"{prefix}{name}" for name in expected[:2]]
+
+
+def test_files_beside_tables_are_counted(tmp_path):
+    texts = {"edges": "0,1\n1,2\n", "features": "1\n2\n3\n", "labels": "0,1\n", "split": "0,train\n"}
+    root = write(tmp_path / "g", **texts, embeddings="1,2\n", notes="none\n")
+    assert unread(files.read(root)) == ["embeddings.csv", "notes.csv"]
+
+
+def test_files_beside_the_only_file_of_graphs_are_counted(tmp_path):
+    folder = tmp_path / "g"
+    (folder / "sub").mkdir(parents=True)
+    np.savez(folder / "graph.npz", x=np.ones((2, 1)), edge_index=np.array([[0], [1]]))
+    for name in (".DS_Store", "sub/a.txt"):
+        (folder / name).write_text("1")
+    assert unread(files.read(str(folder))) == [".DS_Store", "sub/a.txt"]
+    assert unread(files.read(str(folder / "graph.npz"))) == []
+
+
 ATTRIBUTES = "0.5, 1\n1.5, 2\n2.5, 3\n"
 
 

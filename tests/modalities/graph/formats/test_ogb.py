@@ -2,6 +2,7 @@
 
 import gzip
 
+import numpy as np
 import pytest
 
 from core.errors import UserError
@@ -60,3 +61,26 @@ def test_missing_and_damaged_tables_are_named(tmp_path):
         files.read(write(tmp_path / "b", num_node_list="2\n", edge="0,1\n", num_edge_list="2\n"))
     with pytest.raises(UserError, match="is not a table of numbers"):
         files.read(write(tmp_path / "c", num_node_list="2\n", edge="0,x\n", num_edge_list="1\n"))
+
+
+def test_tables_that_are_not_read_are_counted(tmp_path):
+    root = write(
+        tmp_path / "arxiv", edge="0,1\n", num_node_list="2\n", num_edge_list="1\n", node_feat="1\n2\n",
+        node_year="1\n2\n", edge_feat="1\n", split_train="0\n", split_valid="", split_test="1\n",
+    )  # fmt: skip
+    (tmp_path / "arxiv" / "RELEASE_v1.txt").write_text("")
+    faults = files.read(root).provenance.passed_over
+    names = sorted(name for fault in faults for name in fault.examples)
+    assert names == ["RELEASE_v1.txt", "raw/edge-feat.csv.gz", "raw/node-year.csv.gz"]
+
+
+@pytest.mark.parametrize("start", [20, 200, 1000])
+def test_a_damaged_gzip_is_refused(tmp_path, start):
+    pairs = np.random.default_rng(0).integers(0, 7, (2000, 2))
+    edges = "".join(f"{source},{target}\n" for source, target in pairs)
+    root = write(tmp_path / "mol", edge=edges, num_node_list="7\n", num_edge_list="2000\n", node_feat="1\n" * 7)
+    path = tmp_path / "mol" / "raw" / "edge.csv.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + bytes(10) + content[start + 10 :])
+    with pytest.raises(UserError, match=r"edge\.csv\.gz is not a table of numbers"):
+        files.read(root)

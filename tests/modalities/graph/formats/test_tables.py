@@ -177,3 +177,33 @@ def test_lists_of_files_are_no_edges(tmp_path):
     (tmp_path / "list.txt").write_text("g0.pt 0\ng1.pt 1\n")
     (tmp_path / "list.csv").write_text("file,label\ng0.pt,0\ng1.pt,1\n")
     assert files.find_form(tmp_path / "list.txt") is None and files.find_form(tmp_path / "list.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"edges__csv": "0,1\n", "nodes__csv": ""}, r"nodes\.csv lists no node"),
+        ({"edges__csv": "0,1\n", "nodes__csv": "id,f,label\n"}, r"nodes\.csv lists no node"),
+        ({"edges__csv": "<!DOCTYPE html>\n<html> <body>404\n"}, "a web page or XML, not a table"),
+        ({"edges__csv": "source,target\na,b\n", "nodes__csv": "<html>\n<body> </body>\n"}, "a web page or XML"),
+        ({"g__edgelist": "\n<html>\n<body> </body>\n"}, "a web page or XML"),
+        ({"edges__csv": "0,1\n\0\0,\0\n"}, "zero bytes"),
+        ({"edges__tsv": "0\t1\n", "labels__csv": "node,class\n0,\0\n"}, "zero bytes"),
+    ],
+)
+def test_damaged_tables_are_refused(tmp_path, texts, message):
+    with pytest.raises(UserError, match=message):
+        files.read(write(tmp_path / "g", **texts))
+
+
+def test_a_table_without_edges_is_noted(tmp_path):
+    data = files.read(write(tmp_path / "g", edges__csv="", nodes__csv="id,f\na,1\nb,2\n"))
+    assert data.graphs[0].counts == (2,) and "edges.csv lists no edge." in data.provenance.notes
+
+
+def test_a_damaged_gzip_is_refused(tmp_path):
+    root = write(tmp_path / "g")
+    content = gzip.compress(b"0,1\n" * 1000)
+    (tmp_path / "g" / "edges.csv.gz").write_bytes(content[:20] + bytes(10) + content[30:])
+    with pytest.raises(UserError, match="cannot be read"):
+        files.read(root)

@@ -45,6 +45,16 @@ def test_lossless_formats(colours, name, form):
     assert name[1:] in files.extensions() and np.array_equal(picture.values, colours.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize(
+    "content", [b"<html>404</html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", bytes(100), b"BM" + bytes(50)]
+)
+def test_no_address_in_the_reason(content):
+    """By the address of its buffer every file would have a reason of its own."""
+    with pytest.raises(BadSample, match="is no readable image") as raised:
+        read_picture(content, ".png")
+    assert "0x" not in str(raised.value) and "object at" not in str(raised.value)
+
+
 @pytest.mark.parametrize("form", ["AVIF", "HEIF"])
 def test_formats_of_telephones(colours, form):
     if form not in Image.SAVE:
