@@ -1,6 +1,7 @@
 """Type annotations as the schema of settings: which values fit, their conversion, and words for messages."""
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 from core.errors import UserError, did_you_mean, show
 
 SEQUENCES = (list, tuple, Sequence)
+CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 WORDS = {int: "a whole number (int)", float: "a number (float)", bool: "true or false (bool)", str: "text (str)"}
 
 
@@ -32,6 +34,8 @@ def fit(value: Any, hint: Any, key: str) -> Any:
         question = ""
         if get_origin(hint) is Literal:
             question = did_you_mean(str(value), map(str, get_args(hint)))
+        if isinstance(value, str) and CLASS_PATH.fullmatch(value) and inspect.isclass(hint) and hint not in WORDS:
+            question = f" A class is written as {key}={{_target_: {value}}}, with its settings after a comma."
         text = f"<{getattr(value.kind, '__name__', 'part')}>" if isinstance(value, Unbuilt) else show(value)
         raise UserError(f"{key}={text}: expected {describe(hint)}.{question}") from None
 

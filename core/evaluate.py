@@ -15,7 +15,7 @@ task=reconstruction  error at hidden tokens, beside a baseline without learning 
 task=published       as the paper measured it, where the run's experiment says how
 
   run=         folder of a run, or of runs by `seeds=`; also a list of runs that differ in their seed, whose
-               mean is measured (by reconstruction each by itself)
+               mean is measured (reconstruction: each by itself, then their mean is printed)
   metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several
                questions, as which classes may count too, micro_f1 (default), map or roc_auc; of values r2
                (default) or rmse; of retrieval retrieval_map (default) or retrieval_top1
@@ -80,6 +80,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
     from core.config import options
     from core.evaluation import tasks
+    from core.evaluation.comparison import means
     from core.evaluation.settings import EvaluationSettings
 
     words = [word for word in argv if word != JSON_FLAG]
@@ -94,9 +95,10 @@ def evaluate(argv: Sequence[str]) -> None:
     if whole.task == "reconstruction":
         parts = [replace(whole, run=str(run)) for run in whole.runs]
 
-    console = Console(highlight=False)
+    console, results = Console(highlight=False), []
     for part in parts:
         result = tasks.evaluate(part, overrides, line)
+        results.append(result)
         if len(parts) > 1:
             print(f"run={part.run}")
         if console.is_terminal:
@@ -105,6 +107,8 @@ def evaluate(argv: Sequence[str]) -> None:
             print(result, end="")
         if JSON_FLAG in argv:
             print(json.dumps(result.record))
+    if len(results) > 1:
+        print("\n".join(["", *means(results)]))
 
 
 sys.modules[__name__].__class__ = CallableModule

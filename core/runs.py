@@ -278,6 +278,8 @@ def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not is_run and not (run / "config.json").exists():
         by_seed = _seed_runs(run)
         remedy = ""
+        if "," in str(run):
+            remedy = f" Several are written in brackets, as run=[{run}]."
         if by_seed:
             remedy = f" It holds runs of {len(by_seed)} seeds: give one of them, as run={by_seed[0]}."
         raise UserError(

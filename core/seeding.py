@@ -27,10 +27,17 @@ def generator(*numbers: int) -> torch.Generator:
 
 
 class PlacedGenerator(torch.Generator):
-    """The generator of masks on one rank: the `rank`-th of `size` parts of a batch, of which it draws its own rows."""
+    """The generator of masks on one rank: the `rank`-th of `size` parts of a batch, of which it draws its own rows.
+
+    `apart`: a generator for draws whose number differs between ranks, such as orders of all nodes: another
+    stream on every rank, on the first one the same as this.
+    """
 
     rank: int = 0
     size: int = 1
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        self.apart = torch.Generator(device)
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Noise U[0, 1) for the rows of this part, (B, …): the same as when one process draws the whole batch."""
@@ -53,9 +60,10 @@ def seeded(*numbers: int) -> Iterator[None]:
         torch.default_generator.set_state(state)
 
 
-def seed_part(generator: torch.Generator, seed: int, step: int, rank: int, part: int) -> None:
+def seed_part(generator: PlacedGenerator, seed: int, step: int, rank: int, part: int) -> None:
     """Seeds the masks' generator, the same on every rank, and the global ones of its device (dropout, plug-ins)."""
     generator.manual_seed(mix(seed, METHOD, step, 0, part))
+    generator.apart.manual_seed(mix(seed, METHOD, step, rank, part))
     seed_global(mix(seed, GLOBAL, step, rank, part), generator.device)
 
 

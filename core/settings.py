@@ -12,9 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from core.annotations import accepts, fit
 from core.errors import UserError, one_line, suggestion
+from core.trees import paths
 
 KEY = re.compile(r"[A-Za-z_]\w*(\.[\w@/-]+)*")
 INT = re.compile(r"[-+]?(0|[1-9]\d*)")  # 007 stays text
+ENDS = {"[": "]", "{": "}", '"': '"', "'": "'"}  # of values that are read as YAML
+SPACE = "As in YAML, a space follows each colon."
 FLOAT = re.compile(r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)|\.nan")
 
 
@@ -30,13 +33,19 @@ def split(text: str) -> tuple[str, str]:
 
 def parse(text: str) -> Any:
     """A typed value: null, true, false, numbers, [lists] and {mappings} as in YAML; everything else is text."""
-    if text.startswith(("[", "{", '"', "'")):
+    if text.startswith(tuple(ENDS)):
         try:
             tree: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
-            return tree["value"]
         except (yaml.YAMLError, OmegaConfBaseException) as error:
+            if text[-1] != ENDS[text[0]]:
+                message = f"{text} does not end with {ENDS[text[0]]}: the shell divides a setting at its spaces"
+                raise UserError(f"{message}. Put the whole setting in quotes.") from None
             message = f"{text} is no valid list, mapping or quoted text: {one_line(error)}"
-            raise UserError(f"{message}. As in YAML, a space follows each colon.") from None
+            raise UserError(f"{message}. {SPACE}") from None
+        for path, value in paths(tree):
+            if value is None and ":" in path:  # YAML reads {a:1} as the key "a:1" without a value
+                raise UserError(f"{text} has no value for {path.removeprefix('value.')!r}. {SPACE}")
+        return tree["value"]
 
     words = {"null": None, "true": True, "false": False}
     if text.lower() in words:

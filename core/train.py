@@ -29,7 +29,7 @@ Settings
   seed=               of data, masks and weights   precision=    auto, fp32 or bf16
   seeds=              3: three runs, with seed, seed + 1 and seed + 2, in <run_dir>/seed0, seed1, …
   compile=            true: torch.compile          init.from=    a run or saved encoder to start from
-                                                   init.part=    encoder.trunk: that part alone
+  dry_run=            true: check and estimate     init.part=    encoder.trunk: that part alone
   config=             <run>/config.yaml: the same run again
 Everything else by its path: optim.base_lr=1e-4 engine.workers=4 method.masker.ratio=0.9 (all: <run>/config.yaml)"""
 

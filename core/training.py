@@ -136,10 +136,16 @@ def run_seeds(
             log_main(distributed, f"\nSeed {config['seed']}, {len(run_dirs) + 1} of {seeds}:")
         run_dirs.append(run(words, config, distributed, start))
 
-    if seeds is not None:
-        folder = run_dirs[0].parent
-        text = f"All {seeds} seeds are in {folder}. Next:\n  python -m core.evaluate run={folder} task=knn\n"
-        log_main(distributed, f"\n{text}  python -m core.compare runs=[{folder},<another>] task=knn")
+    if start.dry_run and seeds is not None:
+        log_main(distributed, f"\nAll {seeds} seeds were tried; each estimate is of one of them.")
+    elif seeds is not None:
+        path = shlex.quote(str(run_dirs[0].parent))
+        commands = {
+            f"report run={path}": "curves and pictures side by side",
+            f"evaluate run={path} task=knn": "their mean, compared with baselines",
+            f"compare runs=[{path},<another>] task=knn": "a table, with differences",
+        }
+        log_main(distributed, f"\nAll {seeds} seeds are in {path}.\n{as_list(commands)}")
     return run_dirs
 
 
@@ -368,6 +374,11 @@ def next_commands(run_dir: Path, config: Mapping[str, Any]) -> str:
         f"encode run={path} data.root=<files> out=features.npz": "features of your files",
         f"train {again}": f"from its weights on, as long again: {longer}= sets how long",
     }
+    return as_list(commands)
+
+
+def as_list(commands: Mapping[str, str]) -> str:
+    """Commands with their purposes, one a line."""
     lines = [f"  python -m core.{command}  # {purpose}" for command, purpose in commands.items()]
     return "\n".join(["Next:", *lines])
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -26,6 +28,7 @@ CHOSEN_BY_NAME = ("modality", "method", "size", "data")  # groups whose name sta
 INDIFFERENT = ("workers", "device")  # settings of an evaluation that change no figure
 MINUS, PLUS_MINUS = "\N{MINUS SIGN}", "\N{PLUS-MINUS SIGN}"
 NO_VALUE = "-"
+PROBLEM = re.compile(r"method\.(masker|readouts\..*\.(target|loss))\b")  # settings of the task of a reconstruction
 LATEX = {"\\": "\\textbackslash "}  # other special characters take a backslash before them
 
 
@@ -136,6 +139,10 @@ class Comparison:
         return self.markdown()
 
     def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self) -> str:
+        """A table, notes and the commands."""
         header, *body = self._cells()
         lines = _html_line(header, "th")
         for cells in body:
@@ -184,16 +191,21 @@ def compare_runs(
     members = [run for group in groups for run in group.runs.values()]
 
     results: dict[Path, Result] = {}
-    stored = []
     for run in members:
         result = recorded(run, task, overrides, settings)
         if result is not None:
-            stored.append(run.path)
-        results[run.path] = result or run_task(run.path, task, *overrides, **settings)
+            results[run.path] = result
+    stored = list(results)
 
-    # A record may be older than a change of the data.
+    missing = [run.path for run in members if run.path not in results]
+    for number, path in enumerate(missing, start=1):
+        print(f"evaluating {path}, {number} of {len(missing)}", file=sys.stderr, flush=True)
+        results[path] = run_task(path, task, *overrides, **settings)
+
+    # A record may be older than a change of the data, where all are measured on the same.
     hashes = {result.record["data_hash"] for result in results.values()}
-    if len(hashes) > 1:
+    names = {_data_name(run) for run in members}
+    if len(hashes) > 1 and (overrides or len(names) == 1):
         for path in stored:
             results[path] = run_task(path, task, *overrides, **settings)
     return _tabulate(groups, results, task, overrides, settings)
@@ -253,7 +265,7 @@ def row_names(groups: Sequence[Group]) -> tuple[list[dict[str, str]], list[str]]
 
     names = []
     for group in groups:
-        names.append({_short(key): _shown(group.settings.get(key)) for key in keys or ["method.name"]})
+        names.append({_short(key): _shown(key, group.settings.get(key)) for key in keys or ["method.name"]})
     return names, further
 
 
@@ -264,14 +276,49 @@ def recorded(run: Run, task: str, overrides: Sequence[str], settings: Mapping[st
         if record["task"] != task or not isinstance(record.get("run"), str) or not record.get("figures"):
             continue
 
-        words = []
-        for word in shlex.split(record.get("command", ""))[3:]:  # after python -m core.evaluate
-            name = word.partition("=")[0]
-            if name not in ("run", "task", "--json"):
-                words.append(word)
-        if sorted(words) == expected:
+        if sorted(_words_of(record)) == expected:
             return Result.of_record(record)
     return None
+
+
+def compare_recorded(runs: Sequence[Run]) -> list[Comparison]:
+    """A table for every evaluation that is recorded of all these runs by the same settings; nothing is measured.
+
+    Raises: UserError as `compare_runs`.
+    """
+    groups, comparisons = group_runs(runs), []
+    for record in runs[0].evaluations.values():
+        words, results = _words_of(record), {}
+        for run in runs:
+            result = recorded(run, record["task"], words, {})
+            if result is not None and result.value is not None:
+                results[run.path] = result
+        if len(results) == len(runs):
+            comparisons.append(_tabulate(groups, results, record["task"], words, {}))
+    return comparisons
+
+
+def means(results: Sequence[Result]) -> list[str]:
+    """A line for each label or objective: the mean of its figures over runs."""
+    lines = []
+    for label in results[0].record["figures"]:
+        values = []
+        for result in results:
+            if label in result.record["figures"]:
+                values.append(result.of(label).value)
+        if values and None not in values:
+            figure = f"{label}, {results[0].metric} {Estimate.of(values).text()}"
+            lines.append(f"mean of {len(values)} runs: {figure} (95 % over runs, Student's t)")
+    return lines
+
+
+def _words_of(record: Mapping[str, Any]) -> list[str]:
+    """The settings in the command of a record, without its runs and its task."""
+    words = []
+    for word in shlex.split(record.get("command", ""))[3:]:  # after python -m core.evaluate
+        if word.partition("=")[0] not in ("run", "task", "--json"):
+            words.append(word)
+    return words
 
 
 def _tabulate(
@@ -310,9 +357,14 @@ def _tabulate(
             )
         )
 
-    first = next(iter(results.values()))
+    first = results[next(iter(groups[0].runs.values())).path]
     label = next(iter(first.record["figures"]))
     notes = _notes(rows, first, label, further)
+    if task == "reconstruction" and _problems_differ(groups):
+        notes.append(
+            "Rows differ in masks, targets or losses: each is measured by its own, its skill relative to the "
+            "baseline under the same masks. A higher skill may come from an easier problem."
+        )
     return Comparison(task=task, metric=first.metric, label=label, rows=rows, notes=notes)
 
 
@@ -383,17 +435,31 @@ def _distinct(groups: Sequence[Group], keys: Sequence[str]) -> int:
     return len(rows)
 
 
+def _data_name(run: Run) -> tuple[str, str, str]:
+    """Modality, data and place of a run's own samples."""
+    data = run.config["data"]
+    return run.config["modality"]["name"], data["name"], str(data.get("root"))
+
+
+def _problems_differ(groups: Sequence[Group]) -> bool:
+    """Whether groups hide or predict differently, so that their errors at hidden tokens are of other tasks."""
+    problems = []
+    for group in groups:
+        problems.append({key: value for key, value in group.settings.items() if PROBLEM.match(key)})
+    return any(problem != problems[0] for problem in problems)
+
+
 def _short(key: str) -> str:
-    """`method.name` -> method, `method.masker.ratio` -> masker.ratio."""
-    return key.removesuffix(".name").removeprefix("method.")
+    """`method.name` -> method, `method.masker.ratio` -> masker.ratio, `method.masker._target_` -> masker."""
+    return key.removesuffix(".name").removesuffix("._target_").removeprefix("method.")
 
 
-def _shown(value: Any) -> str:
+def _shown(key: str, value: Any) -> str:
     """A class by its name; a setting that a group lacks as a dash."""
     if value is None:
         return NO_VALUE
     text = show(value)
-    if text.startswith(("core.", "modalities.")):
+    if key.endswith("_target_"):
         return text.rpartition(".")[2]
     return text
 

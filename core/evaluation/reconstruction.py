@@ -1,5 +1,6 @@
 """task=reconstruction: skill at hidden tokens of held-out samples, compared with a trivial baseline."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def evaluate_run(run_dir: str | Path, method: MaskedAutoencoder, config: Mapping
     instead.
     """
     start = time.monotonic()
-    command = f"python -m core.evaluate run={run_dir} task=reconstruction"
+    command = f"python -m core.evaluate {shlex.quote(f'run={run_dir}')} task=reconstruction"
     try:
         settings = ReconstructionSettings()
         return measure(Path(run_dir), method, config, command=command, settings=settings, start=start)

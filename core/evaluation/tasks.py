@@ -252,11 +252,11 @@ def _reconstruct(
     settings: EvaluationSettings, config: dict, head: dict, name: str, *, command: str, start: float
 ) -> dict:
     if len(settings.runs) > 1:
-        raise UserError("task=reconstruction takes one run at a time.")
-    for name in ("compare_to", "metric"):
-        if getattr(settings, name) is not None:
+        raise UserError("task=reconstruction takes one run at a time; core.compare takes several, for their mean.")
+    for setting in ("compare_to", "metric"):
+        if getattr(settings, setting) is not None:
             raise UserError(
-                f"task=reconstruction takes no {name}=: evaluate each run by itself; their records compare."
+                f"task=reconstruction takes no {setting}=: evaluate each run by itself; their records compare."
             )
 
     run, device = settings.runs[0], settings.torch_device

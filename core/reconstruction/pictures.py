@@ -199,9 +199,13 @@ def reconstruct(
 def visible_statistics(target: Pixels, tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
     """Mean and divisor of every row, from visible patches alone: (B, N, 1, 1 or C) or scalars.
 
-    Hidden rows get the harmonic interpolation over the grid of patches. A target that predicts only some
-    frames of a patch standardises by those; here whole patches count.
+    Hidden rows get the harmonic interpolation over the grid of patches; where no patch is visible, 0 and 1. A
+    target that predicts only some frames of a patch standardises by those; here whole patches count.
     """
+    if target.per != "none" and mask.visible.count == 0:
+        nothing = tokens.content.new_zeros(*mask.hidden.shape, 1, 1, dtype=torch.float32)
+        return nothing, nothing + 1
+
     mean, std = target.statistics(target.values(mask.visible.gather(tokens.content)))
     if target.per == "none":
         return mean, std

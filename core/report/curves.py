@@ -122,11 +122,20 @@ def thin(x: Sequence[float], y: Sequence[float | None], bins: int = BINS) -> lis
     return points
 
 
-def show(value: float) -> str:
+def show(value: float, digits: int = 3) -> str:
     """A figure with as many digits as a reader needs."""
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
-    return f"{value:.3g}"
+    return f"{value:.{digits}g}"
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Figures with as many digits as tell neighbouring ticks apart: 910.2 and 910.4."""
+    texts = list(map(show, ticks))
+    for digits in range(4, 10):
+        if len(set(texts)) < len(texts):
+            texts = [show(tick, digits) for tick in ticks]
+    return texts
 
 
 def _axes(lines: Lines, logs: bool) -> tuple[Axis, Axis]:
@@ -155,9 +164,10 @@ def _axes(lines: Lines, logs: bool) -> tuple[Axis, Axis]:
 def _grid(across: Axis, up: Axis, unit: str) -> str:
     """Grid lines, ticks and axes."""
     shapes = []
-    for tick in up.ticks():
+    ticks = up.ticks()
+    for tick, label in zip(ticks, tick_labels(ticks), strict=True):
         y = up.at(tick)
-        text = escape(show(tick) + unit)
+        text = escape(label + unit)
         shapes.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
         shapes.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{text}</text>')
 

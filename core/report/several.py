@@ -5,7 +5,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from core.engine.run_dir import flatten
 from core.errors import UserError
+from core.evaluation.comparison import compare_recorded
 from core.files import explain_write_errors, write_atomic
 from core.report import tables
 from core.report.curves import COLOURS, chart
@@ -14,7 +16,6 @@ from core.report.page import HELD_OUT, document, evaluations
 from core.report.samples import Samples, draw_samples, with_settings
 from core.report.scenes import script
 from core.runs import Run, open_run
-from core.trees import paths
 
 PICTURES = 4  # samples whose reconstructions stand side by side
 DIFFERENCES = 20  # settings that are listed
@@ -26,7 +27,8 @@ def write_comparison(folders: Sequence[str | Path], overrides: Sequence[str] = (
     Raises: UserError where a folder holds no run, there are more runs than colours, or overrides do not fit.
     """
     if len(folders) > COLOURS:
-        raise UserError(f"run=[…] names {len(folders)} runs; one page shows up to {COLOURS}.")
+        remedy = "name fewer, such as one seed of each; core.compare makes a table of any number"
+        raise UserError(f"run=[…] names {len(folders)} runs; one page shows up to {COLOURS}: {remedy}.")
     runs = dict(zip(short_names(folders), map(open_run, folders), strict=True))
     if len(runs) < len(folders):
         raise UserError("run=[…] names a run twice; name each of them once.")
@@ -41,6 +43,7 @@ def comparison(runs: Mapping[str, Run], overrides: Sequence[str] = ()) -> str:
     """The HTML of the page; runs by their short names."""
     samples = {name: draw_samples(with_settings(run, overrides)) for name, run in runs.items()}
     sections = {
+        "Figures": figures(runs),
         "Settings that differ": differences(runs),
         "Training curves": curves(runs),
         "Reconstructions": reconstructions(runs, samples),
@@ -72,9 +75,23 @@ def verdicts(runs: Mapping[str, Run]) -> str:
     return text
 
 
+def figures(runs: Mapping[str, Run]) -> str:
+    """Tables of the evaluations that are recorded of every run, with means over seeds."""
+    remedy = "<p><code>python -m core.compare</code> evaluates runs alike, and makes this table.</p>"
+    try:
+        comparisons = compare_recorded(list(runs.values()))
+    except UserError as error:
+        return f"<p>{escape(str(error))}</p>{remedy}"
+
+    text = ""
+    for comparison in comparisons:
+        text += f'<h3>{escape(comparison.task)}</h3><div class="wide">{comparison.html()}</div>'
+    return text or f"<p>No evaluation is recorded of every run by the same settings.</p>{remedy}"
+
+
 def differences(runs: Mapping[str, Run]) -> str:
     """A table of the settings in which configs differ, one column for each run."""
-    configs = [dict(paths(run.config)) for run in runs.values()]
+    configs = [flatten(run.config) for run in runs.values()]
     keys: dict[str, None] = {}
     for config in configs:
         keys |= dict.fromkeys(config)

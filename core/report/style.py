@@ -24,7 +24,7 @@ pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow: aut
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .5rem 1.5rem; }
 .facts dt { color: var(--dim); font-size: .85rem; } .facts dd { margin: 0; overflow-wrap: anywhere; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }
-.chart { margin: 0; } .chart figcaption { font-weight: 600; }
+.chart { margin: 0; max-width: 40rem; } .chart figcaption { font-weight: 600; }
 .chart svg { width: 100%; height: auto; display: block; }
 .chart text { font: 11px system-ui, sans-serif; fill: var(--dim); } .grid { stroke: var(--edge); fill: none; }
 .axis { stroke: var(--dim); fill: none; } .line { fill: none; stroke: currentColor; stroke-width: 1.6; }

@@ -358,3 +358,8 @@ def test_sizes_build_on_the_meta_device(size):
     with torch.device("meta"):
         method = build_method(config)
     assert all(p.is_meta for p in method.parameters())
+
+
+def test_a_class_without_target_is_told_how_to_write_it():
+    told = message(node("Wanting", first="torch.nn.Identity"))
+    assert "method.first=torch.nn.Identity" in told and "method.first={_target_: torch.nn.Identity}" in told

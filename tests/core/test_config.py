@@ -580,3 +580,21 @@ def test_an_old_word_is_answered_with_the_new_one(name):
 
 def test_old_words_in_overrides():
     assert "It is extends" in message("method.masker.defaults=1")
+
+
+@pytest.mark.parametrize("text", ["{a:1}", "{_target_:core.maskers.RandomMasker,ratio:0.5}", "{a: {b:1}}", "[{a:1}]"])
+def test_a_colon_without_its_space_is_told(text):
+    """YAML takes "a:1" for a key without a value."""
+    with pytest.raises(UserError, match="a space follows each colon"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["{a: 1}", "{a: null}", "[a:1]", "{a: 'b:1'}"])
+def test_other_colons_stay(text):
+    assert parse(text) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("text", ["[runs/a,", "{a:", "'two", '"two', "[{a: 1},"])
+def test_values_that_the_shell_divided_at_a_space_are_told(text):
+    with pytest.raises(UserError, match="Put the whole setting in quotes"):
+        parse(text)

@@ -310,6 +310,10 @@ def test_skill_is_a_result_too(place):
     assert result.skill == result.record["figures"]["pixels"]["total"]["skill"]["value"]
     assert result.interval.low <= result.skill and "pixels" in str(result) and result.verdict
 
+    names = [file.name for file in (place / "run" / "evaluation").iterdir()]
+    assert any(name.startswith("reconstruction-samples=8-batch_size=4") for name in names)
+    assert all(name.startswith(("reconstruction", "knn", "linear", "svm", "retrieval", "finetune")) for name in names)
+
 
 @pytest.mark.parametrize(
     "settings, message",

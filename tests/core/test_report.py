@@ -335,6 +335,7 @@ def test_several_runs_are_one_page(trained, run, capsys):
     assert f"Wrote {path}" in capsys.readouterr().out
     shown = Page(path.read_text(encoding="utf-8"))
     assert "2 runs" in shown.text and "optim.lr" in shown.text and "0.123" in shown.text
+    assert "{'lr'" not in shown.text, "settings that differ are leaves, no whole parts"
     assert shown.text.count("held-out skill") >= 2, "the verdicts of both stand at the top"
     assert next(svg["aria-label"].partition(":")[0] for svg in shown.all("svg")) == "Loss"
     assert len([image for image in shown.all("img") if image["alt"].startswith("reconstruction of ")]) == 8
@@ -346,6 +347,19 @@ def test_several_runs_are_one_page(trained, run, capsys):
 def test_several_runs_that_cannot_be_shown(trained, capsys, runs, message):
     assert main([f"run={runs.format(run=trained)}"]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([909.8, 910.0, 910.2], ["909.8", "910", "910.2"]),
+        ([0.1, 0.2], ["0.1", "0.2"]),
+        ([1.23441, 1.23443], ["1.23441", "1.23443"]),
+        ([], []),
+    ],
+)
+def test_ticks_have_digits_that_tell_them_apart(ticks, labels):
+    assert curves.tick_labels(ticks) == labels
 
 
 def test_names_tell_runs_apart():

@@ -57,6 +57,14 @@ def test_the_same_command_trains_the_seeds_that_lack(seeds, capsys):
     assert lines.count("nothing to do") == 2 and f"All 3 seeds are in {seeds}" in lines
 
 
+def test_a_dry_run_of_seeds_promises_no_runs(tmp_path, capsys):
+    assert train.main([*STEPS, "seeds=2", "dry_run=true", f"run_dir={tmp_path / 'both'}"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Nothing was written") == 2 and "All 2 seeds were tried" in out
+    assert "seeds are in" not in out and "Next:" not in out
+    assert not (tmp_path / "both").exists()
+
+
 def test_a_stop_names_the_command_of_all_seeds(tmp_path, monkeypatch, capsys):
     def stop(config, distributed, *more):
         raise Interrupted(15, saved=True)
@@ -94,6 +102,12 @@ def test_evaluations_take_all_seeds(seeds, capsys):
     lines = capsys.readouterr().out.splitlines()
     records = [json.loads(line) for line in lines if line.startswith("{")]
     assert [record["run"] for record in records] == runs and f"run={runs[1]}" in lines
+
+    skills = []
+    for record in records:
+        skills.append(record["figures"]["pixels"]["total"]["skill"]["value"])
+    assert lines[-1].startswith(f"mean of {len(runs)} runs: pixels, skill ")
+    assert f"{abs(np.mean(skills)):.3f}" in lines[-1]
 
 
 def test_the_commands_that_a_finished_run_names_work(tmp_path, capsys):

@@ -4,6 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
+from core.tokens import ForwardContext, Layout, Tokens
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,3 +35,19 @@ def test_the_page_shows_the_tree():
 def test_the_config_is_shown_whole():
     text = dict(hunks())["configs/method/simmim.yaml"]
     assert text + "\n" == (ROOT / "configs/method/simmim.yaml").read_text(encoding="utf-8")
+
+
+def test_the_masker_from_outside_hides_what_it_says():
+    """Three quarters of 8 × 8 tokens; several processes hide what one does."""
+    page = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
+    names: dict = {}
+    exec(re.search(r"^```python\n(# lacuna_rings/maskers.py.*?)^```$", page, re.M | re.S)[1], names)
+    masker, tokens = names["RingMasker"](0.75), Tokens(torch.zeros(4, 64, 1), Layout(64, grid=(8, 8)))
+
+    draws = masker.draw_view(tokens, torch.Generator().manual_seed(0), ForwardContext(None, {"image": tokens}))
+    hidden = masker.mask_view(tokens, draws, ForwardContext(None, {"image": tokens})).hidden
+    assert hidden.sum(1).tolist() == [48] * 4 and len({tuple(row) for row in hidden.tolist()}) > 1
+
+    # The centre of a circle without radius is visible last.
+    circle = masker.mask_view(tokens, torch.tensor([[0.0, 0.0, 0.0]] * 4), ForwardContext(None, {"image": tokens}))
+    assert circle.hidden[:, 0].all() and not circle.hidden[:, -1].any()

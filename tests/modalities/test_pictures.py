@@ -27,7 +27,7 @@ from core.reconstruction.pictures import (
 )
 from core.targets import Pixels, Target
 from core.tokenizers import Normalise, Patchify
-from core.tokens import Batch, ForwardContext, Progress, TargetValues
+from core.tokens import Batch, ForwardContext, Mask, Progress, TargetValues
 from modalities.image.pictures import ImagePictures
 from modalities.video.methods.videomaev2 import DualMasker
 from modalities.video.pictures import GAP, MOST, VideoPictures
@@ -129,6 +129,17 @@ def test_statistics_are_exact_where_visible_and_between_neighbours_where_hidden(
         assert found[mask.hidden].min() >= exact[~mask.hidden].min() - 1e-3
         assert found[mask.hidden].max() <= exact[~mask.hidden].max() + 1e-3
         assert (found - exact)[mask.hidden].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("per", ["patch", "channel"])
+def test_where_nothing_is_visible_statistics_are_those_of_the_whole_set(per):
+    """0 and 1 of normalised values; nothing warns of a variance of no values."""
+    method, batch = method_for("image", per=per), batch_for("image")
+    tokens = method.tokenizer.tokenize_views(batch.views)["image"]
+    mask = Mask.from_hidden(torch.ones(2, tokens.layout.count, dtype=torch.bool))
+    mean, std = visible_statistics(method.readouts["main"].objectives["pixels"].target, tokens, mask)
+    assert mean.shape == std.shape == (2, tokens.layout.count, 1, 1)
+    assert (mean == 0).all() and (std == 1).all()
 
 
 def test_true_predictions_of_even_patches_come_back():

@@ -13,6 +13,7 @@ from torch import Tensor
 from core.errors import UserError
 from core.interop import Official, Rule, State
 from core.maskers import Masker, checked_ratio
+from core.seeding import PlacedGenerator
 from core.targets import Target
 from core.tokens import Batch, ForwardContext, Layout, Mask, Query, Rows, TargetValues, Tokens
 from modalities.graph.graphs import Graphs, to_dense
@@ -79,6 +80,10 @@ class NodeMasker(Masker):
     def draw(self, tokens: Mapping[str, Tokens], generator: torch.Generator | None, ctx: ForwardContext) -> dict:
         layout, device = tokens[self.view].layout, tokens[self.view].content.device
         count, hidden = layout.count, self.hidden_count(layout.count)
+
+        # Ranks have other numbers of nodes, and equal ones should not hide the same.
+        if isinstance(generator, PlacedGenerator):
+            generator = generator.apart
 
         draws = {"nodes": permutation(count, generator, device)}
         if self.replace:

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 import core
 from core import compare, evaluate
 from core.errors import UserError
-from core.evaluation.comparison import Estimate, compare_runs
+from core.evaluation.comparison import Estimate, Group, compare_recorded, compare_runs, means, row_names
 from core.evaluation.record import save
+from core.runs import expand_runs
 
 T2 = 4.302653  # 97.5 % of Student's t with two degrees of freedom, from a table
 T1 = 12.706205  # with one
@@ -169,6 +170,13 @@ def test_records_of_changed_data_are_measured_again(six, monkeypatch):
     assert {value for row in table.rows for value in row.values.values()} == {0.3}
 
 
+def test_records_of_data_with_other_names_are_refused_at_once(six, make_run, monkeypatch):
+    other = make_run("other", 0.5, record={"data_hash": "b"}, seed=9, data__root="elsewhere")
+    monkeypatch.setattr("core.evaluation.comparison.run_task", lambda *_, **__: pytest.fail("measured again"))
+    with pytest.raises(UserError, match="different data"):
+        compare_runs([six[0], other], "knn", seeds=1)
+
+
 def test_missing_evaluations_are_carried_out_once(photo_run, make_run):
     runs = [make_run("a", seed=0), make_run("b", seed=1)]
     table = compare_runs(runs, "knn", seeds=1)
@@ -185,6 +193,63 @@ def test_missing_evaluations_are_carried_out_once(photo_run, make_run):
     assert (skills.metric, skills.label) == ("skill", "pixels")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "differs"),
+    [
+        ("method__masker__ratio", 0.5, True),
+        ("method__readouts__main__objectives__pixels__target__per", "none", True),
+        ("optim__base_lr", 0.5, False),
+        ("method__encoder__masking", "replace", False),
+    ],
+)
+def test_reconstructions_under_other_masks_or_targets_are_noted(make_run, key, value, differs):
+    """Skills are of one problem only where masks, targets and losses are."""
+    runs = [make_run("a", seed=0), make_run("b", seed=0, **{key: value})]
+    notes = " ".join(compare_runs(runs, "reconstruction").notes)
+    assert ("Rows differ in masks, targets or losses" in notes) == differs
+
+
+@pytest.mark.parametrize("target", ["core.maskers.BlockMasker", "rings.maskers.RingMasker"])
+def test_rows_that_differ_in_a_class_are_named_by_it(target):
+    """Also by the class of a plug-in."""
+    groups = []
+    for masker in ("core.maskers.RandomMasker", target):
+        groups.append(Group(settings={"method.masker._target_": masker}, runs={}))
+    names, _ = row_names(groups)
+    assert names == [{"masker": "RandomMasker"}, {"masker": target.rpartition(".")[2]}]
+
+
+def test_what_is_measured_is_told_beside_the_table(six, monkeypatch, capsys):
+    for name in ("seed0", "seed2"):
+        shutil.rmtree(six[1] / name / "evaluation")
+
+    def measure(run, task, *overrides, **settings):
+        return core.evaluation.Result.of_record(record_of(0.6, run))
+
+    monkeypatch.setattr("core.evaluation.comparison.run_task", measure)
+    compare_runs(six, "knn", seeds=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"evaluating {six[1] / 'seed0'}, 1 of 2", f"evaluating {six[1] / 'seed2'}, 2 of 2"]
+
+
+def test_recorded_evaluations_of_all_runs_make_tables(six, make_run):
+    runs = [core.open_run(path) for path in expand_runs(six)]
+    by_task = {table.task: table for table in compare_recorded(runs)}
+    assert by_task["knn"].rows == compare_runs(six, "knn", seeds=1).rows
+
+    lacking = core.open_run(make_run("other", 0.5, record={"words": ("seeds=1", "shots=2")}, seed=8))
+    assert "knn" not in {table.task for table in compare_recorded([*runs, lacking])}
+
+
+def test_means_over_runs(six):
+    """0.5, 0.6, 0.7: the mean is 0.6, the deviation 0.1."""
+    results = []
+    for path in expand_runs(six[:1]):
+        results.append(core.evaluation.Result.of_record(core.open_run(path).evaluations["knn"]))
+    (line,) = means(results)
+    assert line.startswith(f"mean of 3 runs: label, accuracy 0.600 ± {T2 * 0.1 / 3**0.5:.3f}")
+
+
 def test_mistakes_are_one_message(six, make_run, tmp_path, capsys):
     twin = make_run("twin", 0.5, seed=1)
     other = make_run("other", 0.5, record={"data_hash": "b"}, seed=9)
@@ -195,6 +260,7 @@ def test_mistakes_are_one_message(six, make_run, tmp_path, capsys):
         ([f"runs={six[0]}"], "Give task="),
         ([f"runs=[{six[0]},{twin}]", "task=knn", "seeds=1"], "the same seed"),
         ([f"runs={tmp_path / 'no'}", "task=knn"], "is no folder of a run"),
+        ([f"runs={six[0]},{six[1]}", "task=knn"], "written in brackets"),
         ([f"runs={six[0]}", "task=kn"], "kn"),
         ([f"runs={six[0]}", "task=knn", "format=pdf"], "format"),
     ]

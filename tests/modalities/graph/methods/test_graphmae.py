@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from core.seeding import METHOD, PlacedGenerator, mix, seed_part
+from core.tokens import ForwardContext
 from modalities.graph.methods.graphmae import NodeMasker, drop_edges
 from tests.modalities.graph.masking import mask, tokens
 
@@ -49,3 +51,21 @@ def test_only_the_encoder_sees_fewer_edges():
     found = tokens(6, links=40)
     drawn = mask(NodeMasker(0.5, drop_edges=0.5), found)
     assert drawn.layout.edges.shape != found["graph"].layout.edges.shape
+
+
+def test_ranks_draw_apart_and_the_first_as_one_process_does():
+    """Equal numbers of nodes on every rank, which should not hide the same ones."""
+    nodes, masker = tokens(20, links=40), NodeMasker(0.5, replace=0.2, drop_edges=0.3)
+
+    def draws(rank, size):
+        generator = PlacedGenerator()
+        generator.rank, generator.size = rank, size
+        seed_part(generator, seed=3, step=7, rank=rank, part=0)
+        return masker.draw(nodes, generator, ForwardContext(None, nodes))["graph"]
+
+    alone, first, second = draws(0, 1), draws(0, 2), draws(1, 2)
+    assert all(torch.equal(alone[name], first[name]) for name in alone)
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+
+    plain = torch.Generator().manual_seed(mix(3, METHOD, 7, 0, 0))
+    assert torch.equal(alone["nodes"], torch.randperm(20, generator=plain)), "curves of earlier runs stay"
