@@ -60,15 +60,15 @@ def choose(
 def saved(config: Mapping[str, Any], given: Collection[str]) -> list[Setting]:
     """The choices that stand in a run's config."""
     choices = []
-    for key, node in config["chosen"].items():
+    for key, node in config.get("chosen", {}).items():
         if not _is_given(key, given):
             choices.append(Setting(key, node["value"], reason=node["reason"]))
     return choices
 
 
-def describe(choices: Sequence[Setting]) -> str:
+def describe(choices: Sequence[Setting], title: str = "Chosen from your data") -> str:
     """One line a choice, for the screen."""
-    lines = ["Chosen from your data; whatever you set yourself wins:"]
+    lines = [f"{title}; whatever you set yourself wins:"]
     for choice in choices:
         lines.append(f"  {choice.override:<28} {choice.reason}")
     return "\n".join(lines)

@@ -3,10 +3,11 @@
   python -m core.encode run=runs/mine data.root=photos out=features.npz
   python -m core.encode run=runs/mine data.root=photos out=features.parquet split=test
 
-  run=         folder of a finished run
+  run=         folder of a finished run, or a saved encoder (core.convert)
   out=         the file: .npz (arrays `features` (N, D), `key`, `split` and one for each label), .csv or
                .parquet (the same as columns, features as f0, f1, …)
-  data.root=   your files; any other data= setting works too. Default: the data of the run
+  data.root=   your files; any other data= setting works too. Default: the data of the run;
+               a saved encoder has none
   split=all    samples of one split only: train or test
   tokens=      true: a row for every token (patch, node) of a sample, with its number in a column `token`;
                false: for every sample, the mean of its tokens. Default: false, but for data that are one
@@ -58,7 +59,7 @@ def encode(argv: Sequence[str]) -> None:
     # Loaded late: --help should not wait for torch.
     from core.config import options
     from core.encoding import write_encoded
-    from core.runs import open_run
+    from core.runs import is_saved_encoder, open_encoding, open_run
 
     settings, overrides = options(argv, SETTINGS)
     for name in ("run", "out"):
@@ -66,8 +67,10 @@ def encode(argv: Sequence[str]) -> None:
             example = "python -m core.encode run=runs/mine data.root=photos out=f.npz"
             raise UserError(f"Give {name}=, as in: {example}")
 
-    run, out = open_run(settings.pop("run")), Path(settings.pop("out"))
-    encoding = run.encoding(*overrides, **settings)
+    path, out = Path(settings.pop("run")), Path(settings.pop("out"))
+    if not is_saved_encoder(path):
+        open_run(path)  # its newest checkpoint must be whole
+    encoding = open_encoding(path, *overrides, **settings)
     summary = write_encoded(out, encoding, Progress(len(encoding.items)))
     print(describe(out, summary, settings.get("tokens")))
 

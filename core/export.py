@@ -50,7 +50,7 @@ class Features:
     sample: Tensor | None = None  # (N,) sample of each token, of packed data
 
 
-torch.export.register_dataclass(Features)
+torch.export.register_dataclass(Features, serialized_type_name="core.export.Features")
 
 
 class SavedEncoder(nn.Module):

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from core.config import load
 from core.config.allowed import load_target
+from core.data.sources import Setting
 from core.embeddings import FlatSinusoid, Learned, Separable, SinCos, TablePositions, resize_table
 from core.engine.checkpoint import META, MODEL, Checkpoints, compare_shapes
 from core.errors import UserError, show
@@ -23,6 +24,7 @@ from core.trees import paths
 # Settings that change no function of the weights, or whose difference the tensors' shapes show.
 START = ("init", "layer_scale", "drop", "feat_drop", "attn_drop", "drop_path", "masking")
 SHAPES = ("dim", "depth", "mlp_ratio", "width", "inner", "features")
+SIZES = (*SHAPES, "heads", "patch", "channels")  # taken from the source where nothing else is given
 FROM_SCOPE = ("grid", "size", "values", "axes", "stride", "widths", "out")  # of enclosing nodes
 MODALITY = ("normalise", "channels", "patch", "features")  # settings that a method takes from its modality
 
@@ -107,6 +109,28 @@ def open_weights(path: Path) -> Source:
     )
 
 
+def choose_sizes(path: Path, part: str | None, config: Mapping[str, Any], given: Collection[str]) -> list[Setting]:
+    """The source's sizes that differ from those of `config`, as settings; only those that were not `given`.
+
+    With `size=` only patch and channels.
+    Raises: UserError where there is no such source.
+    """
+    source = open_weights(path)
+    theirs, ours = options_of(source.nodes), options_of(config["method"])
+    reason = f"as in init.from={path}"
+
+    settings: dict[str, Setting] = {}
+    keys = differing_options(theirs, ours, part)
+    if part in (None, "encoder", "tokenizer") and "tokenizer.patch" in theirs.keys() & ours.keys():
+        keys.append("tokenizer.patch")  # alike too: otherwise it would be chosen from the data
+    for key in keys:
+        name = key.rpartition(".")[2]
+        setting = _setting(key)
+        if name in SIZES and not _is_set(setting, given):
+            settings[setting] = Setting(setting, theirs[key], reason=reason)
+    return list(settings.values())
+
+
 def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) -> str:
     """The settings that give this method the source's sizes, as a remedy; empty where they agree.
 
@@ -118,22 +142,10 @@ def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) 
     if not nodes or not source.nodes:
         return ""
 
-    places: tuple[str, ...] = ("encoder", "readouts", "tokenizer")
-    if part == "encoder":
-        places = ("encoder", "tokenizer")
-    elif part is not None:
-        places = (part,)
-
     theirs, ours = options_of(source.nodes), options_of(nodes)
     differing, sizes = [], []
-    for key in sorted(theirs.keys() & ours.keys()):
-        name = key.rpartition(".")[2]
-        # Targets, losses and their weights may be others: no weight depends on them.
-        is_training = key.startswith("readouts.") and ".decoder." not in key
-        is_loaded = not is_training and any(f"{key}.".startswith(f"{place}.") for place in places)
-        if not is_loaded or theirs[key] == ours[key] or name in (*START, *FROM_SCOPE):
-            continue
-        if name in SHAPES:
+    for key in differing_options(theirs, ours, part):
+        if key.rpartition(".")[2] in SHAPES:
             sizes.append(key)
         else:
             differing.append(key)
@@ -149,6 +161,25 @@ def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) 
     if sizes:
         return f"Its sizes: {remedy}. Or load less by init.part=."
     return ""
+
+
+def differing_options(theirs: Mapping[str, Any], ours: Mapping[str, Any], part: str | None) -> list[str]:
+    """Options with two values of which loaded weights are a function, by their paths in a method's config."""
+    places: tuple[str, ...] = ("encoder", "readouts", "tokenizer")
+    if part == "encoder":
+        places = ("encoder", "tokenizer")
+    elif part is not None:
+        places = (part,)
+
+    keys = []
+    for key in sorted(theirs.keys() & ours.keys()):
+        # Targets, losses and their weights may be others: no weight depends on them.
+        is_training = key.startswith("readouts.") and ".decoder." not in key
+        is_loaded = not is_training and any(f"{key}.".startswith(f"{place}.") for place in places)
+        is_from_elsewhere = key.rpartition(".")[2] in (*START, *FROM_SCOPE)
+        if is_loaded and not is_from_elsewhere and theirs[key] != ours[key]:
+            keys.append(key)
+    return keys
 
 
 def options_of(node: Any, key: str = "") -> dict[str, Any]:
@@ -242,6 +273,18 @@ def _setting(key: str) -> str:
         if found and start.split(".")[-1] in ("tokenizer", "embed"):
             return f"modality.{name}{rest}"
     return f"method.{key}"
+
+
+def _is_set(setting: str, given: Collection[str]) -> bool:
+    """Whether a size, a node around it, one inside it, or one that settles it as well was set."""
+    names = [setting, "modality.side"] if setting == "modality.patch" else [setting]
+    if setting.startswith("method."):
+        names.append("size")
+    nodes = [text for text in given if text not in ("modality", "method")]  # a choice of these sets no size
+    for name in names:
+        if any(f"{text}.".startswith(f"{name}.") or f"{name}.".startswith(f"{text}.") for text in nodes):
+            return True
+    return False
 
 
 def _typed(value: Any) -> str:

@@ -131,10 +131,7 @@ class Run:
         `settings`: `split`, `tokens`, `batch_size`, `workers` and `device` of `core.encoding.Encoding`.
         Raises: UserError for overrides of anything but the data, and where the run has not come to its end.
         """
-        config = open_config(self.path, overrides)
-        encoder = self.encoder(view)
-        reader, source = open_source(config)
-        return Encoding(encoder, reader, source, reader_node=config["modality"]["reader"], **settings)
+        return open_encoding(self.path, *overrides, view=view, **settings)
 
     def _repr_html_(self) -> str:
         """A notebook's view of the run: its choices and its progress."""
@@ -213,6 +210,7 @@ def open_run(folder: str | Path) -> Run:
 
 def read_run(folder: Path) -> Run:
     """As `open_run`, but the checkpoint's files are not read."""
+    check_is_run(folder)
     config = open_config(folder)
 
     lines: dict[str, list] = {"train": [], "held_out": [], "skip": [], "stop": []}
@@ -233,6 +231,14 @@ def read_run(folder: Path) -> Run:
         evaluations=evaluations,
         checkpoint=Checkpoints(folder / "checkpoints", keep=1).newest(),
     )
+
+
+def open_encoding(path: Path, *overrides: str, view: str | None = None, **settings: Any) -> Encoding:
+    """As `Run.encoding`, of a run's folder or a saved encoder, which needs overrides that name data."""
+    config = open_config(path, overrides)
+    encoder = load_encoder(path, view=view)
+    reader, source = open_source(config)
+    return Encoding(encoder, reader, source, reader_node=config["modality"]["reader"], **settings)
 
 
 def list_runs(folder: str | Path) -> Iterator[Run | tuple[Path, str]]:
@@ -263,6 +269,21 @@ def _seed_runs(folder: Path) -> list[Path]:
         if number.isdecimal():
             by_number[int(number)] = file.parent
     return list(dict(sorted(by_number.items())).values())
+
+
+def is_saved_encoder(folder: Path) -> bool:
+    """Whether a folder holds an encoder alone, such as a converted official one, and no run."""
+    return (folder / "config.json").exists() and not (folder / "config.yaml").exists()
+
+
+def check_is_run(folder: Path) -> None:
+    """Raises: UserError for a saved encoder, where a run's masks or log are needed."""
+    if is_saved_encoder(folder):
+        raise UserError(
+            f"run={folder} is a saved encoder, not a run: it has no log, and no masks to reconstruct with. "
+            "core.encode and core.evaluate (knn, linear, finetune, …) take it with data.root=<your files>; "
+            f"core.train init.from={folder} trains it on, which gives a run."
+        )
 
 
 def open_config(run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
 from core.files import write_json
-from core.initial_weights import load_weights
+from core.initial_weights import choose_sizes, load_weights
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, open_run
 from core.saved import complete
@@ -159,12 +159,18 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     check_parts(_with_patch(overrides, config))
     data = open_data(config)
 
-    choices = choose_defaults(overrides, config, data, run_dir, distributed)
+    sizes = inherit_sizes(overrides, config, run_dir)
+    if sizes:
+        overrides = [*(size.override for size in sizes), *overrides]
+        config = compose(overrides)
+        log_main(distributed, defaults.describe(sizes, f"Sizes of init.from={config['init']['from']}"))
+    choices = [*sizes, *choose_defaults(overrides, config, data, run_dir, distributed)]
     if choices:
         config = compose([*(choice.override for choice in choices), *overrides])
         config["chosen"] = {choice.key: {"value": choice.value, "reason": choice.reason} for choice in choices}
         data = replace(data, reader=build_at(config, "modality.reader", Reader))
-        log_main(distributed, defaults.describe(choices))
+    if len(choices) > len(sizes):
+        log_main(distributed, defaults.describe(choices[len(sizes) :], "Chosen from your data"))
 
     config["run_dir"] = str(run_dir)
     settings = Settings.of(config)
@@ -234,10 +240,12 @@ def choose_defaults(
     None for an experiment or a saved config, which settle everything.
     """
     given = {split(text)[0] for text in overrides}
-    if not _has_defaults(config, given):
+    if given & {"experiment", "config"}:
         return []
     if has_steps(run_dir):
         return defaults.saved(load(run_dir / "config.yaml"), given)
+    if config["data"]["name"] != "folder":
+        return []
     facts = data.reader.peek(data.train)
     for sentence in facts.sentences():
         log_main(distributed, f"note: {sentence}")
@@ -256,6 +264,17 @@ def _with_patch(overrides: Sequence[str], config: dict[str, Any]) -> dict[str, A
     if not choices:
         return config
     return compose([*(choice.override for choice in choices), *overrides])
+
+
+def inherit_sizes(overrides: Sequence[str], config: Mapping[str, Any], run_dir: Path) -> list[Setting]:
+    """Sizes of the weights that a new run starts from, where no others are given.
+
+    None for an experiment or a saved config, which settle them.
+    """
+    given, init = {split(text)[0] for text in overrides}, Init.of(config["init"])
+    if init.source is None or given & {"experiment", "config"} or has_steps(run_dir):
+        return []
+    return choose_sizes(Path(init.source), init.part, config, given)
 
 
 def check_parts(config: Mapping[str, Any]) -> None:

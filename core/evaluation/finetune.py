@@ -40,6 +40,7 @@ from core.evaluation.settings import LabelledTask, LoaderSettings, Pool
 from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import SavedEncoder, load_encoder
 from core.files import read_json
+from core.runs import is_saved_encoder
 from core.seeding import deterministic, mix
 from core.tokens import Progress
 
@@ -48,6 +49,7 @@ DEFAULT_RATE = 6e-4  # where there are too few samples to choose
 VALIDATION = 0.1  # of the training samples, for the rate and the moment to stop
 MOST_LINES = 10  # of progress, for one training
 NETWORK = "network/"  # in front of the names of kept weights
+NO_COMPUTE = "a saved encoder does not say how much compute its pre-training took"
 MOST_EPOCHS = 300.0  # more than that is learned by heart
 RECIPE = {"betas": (0.9, 0.999), "weight_decay": 0.05, "warmup_share": 0.1, "clip": 1.0}
 LOOKS = 5  # at the validation part, evenly over a training; the weights of the best of them are kept
@@ -249,6 +251,7 @@ class Contest:
 def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> dict:
     """Figures of whole networks; leaves a classifier and its predictions in `folder`, for each label.
 
+    Of a saved encoder, whose compute of pre-training is not known, without the supervised baseline.
     Raises: UserError where there are too few labels, or a run is not finished.
     """
     table = extract({}, data.samples, task.loader, data.tokens)  # which samples can be read
@@ -258,7 +261,11 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> d
     trained = Contender("trained", _saved(task.runs), samples=_epochs(task), keeps=True)
     untrained = Contender(RANDOM, _random(task), samples=_epochs(task))
     rival = Contender("compare_to", _saved(task.rivals), samples=_epochs(task))
-    supervised, supervised_text = supervised_scores(task, contests)
+    supervised, supervised_text = {}, NO_COMPUTE
+    if any(is_saved_encoder(run) for run in task.runs):
+        print(f"note: {SUPERVISED}, is left out: {NO_COMPUTE}.", file=sys.stderr)
+    else:
+        supervised, supervised_text = supervised_scores(task, contests)
 
     ours, baselines, rivals, outcomes = {}, {}, {}, {}
     for name, contest in contests.items():
@@ -268,8 +275,9 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> d
         baselines[name] = {
             CONSTANT[contest.split.label.kind]: constant_scores(contest.split),
             RANDOM: compete(untrained, contest).units,
-            SUPERVISED: supervised[name],
         }
+        if supervised:
+            baselines[name][SUPERVISED] = supervised[name]
         if task.rivals:
             rivals[name] = compete(rival, contest).units
 
@@ -395,8 +403,10 @@ def pretraining_flops(run: Path, samples: Sequence[Item], loader: LoaderSettings
     """FLOPs of a finished run: steps × batch size × forward and backward of the method per sample.
 
     Counted on training samples of the evaluation, read as in training; compute that `init=` brought along
-    is not counted. Raises UserError where the run is not finished.
+    is not counted. Raises UserError where the run is not finished, or no run.
     """
+    if is_saved_encoder(run):
+        raise UserError(f"run={run}: {NO_COMPUTE}. Leave out supervised=true.")
     note = read_json(run / "finished.json")
     if note is None:
         raise UserError(f"run={run} is not finished, so that its compute is not known: finish it by the same command.")

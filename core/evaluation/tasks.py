@@ -49,7 +49,7 @@ from core.evaluation.settings import (
 )
 from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import load_encoder
-from core.runs import Run, loader_workers, open_config, open_method
+from core.runs import Run, check_is_run, loader_workers, open_config, open_method
 
 TRAINED, RIVAL = "trained", "compare_to"
 RUNS = {"run", "compare_to"}  # settings that name runs
@@ -260,6 +260,7 @@ def _reconstruct(
             )
 
     run, device = settings.runs[0], settings.torch_device
+    check_is_run(run)
     method = open_method(run, config).to(device)
     batch_size = settings.batch_size or 32
     options = ReconstructionSettings(samples=settings.samples, batch_size=batch_size, seed=settings.seed)

@@ -25,7 +25,7 @@ from core.reconstruction.baseline import baseline_of
 from core.reconstruction.errors import context_of, token_errors
 from core.reconstruction.pictures import Gallery, Panel, Pictures, Raster
 from core.reconstruction.skill import REFERENCES, ErrorSums, skill
-from core.runs import open_config, open_method, root_override
+from core.runs import check_is_run, open_config, open_method, root_override
 from core.tokens import Batch, levels
 
 MOST = 8  # samples of a sheet, drawn at random where the files hold more
@@ -111,6 +111,7 @@ class Drawer:
     """
 
     def __init__(self, run: Path, *, ratio: float | None = None, device: str | None = None):
+        check_is_run(run)
         config = open_config(run)
         nodes = config["modality"]
         if nodes.get("pictures") is None:

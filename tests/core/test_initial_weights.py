@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from core import train
 from core.config import compose, dump
 from core.config.build import build_method
 from core.embeddings import SinCos
@@ -21,6 +22,7 @@ from core.objectives import Readout
 from core.teachers import MovingTeacher
 from tests.contracts.toys import DIM, light, patches, raw_objective, vit
 from tests.core.official_files import official_mae
+from tests.core.small_runs import draw
 
 
 class Copy(MovingTeacher):
@@ -234,3 +236,20 @@ def test_other_sizes_are_refused_with_the_settings_that_fit(converted):
     made, config = composed("modality.size=[32,32]", *settings)
     load_weights(made, converted, config=config)
     assert torch.equal(made.encoder.cls.token, official_mae()["cls_token"])
+
+
+def test_sizes_are_the_source_s_where_no_others_are_given(converted, tmp_path, capsys):
+    """Two converted widths, depths and numbers of heads; a given depth wins, and is then refused by its shapes."""
+    draw(tmp_path / "photos", "train", 0, 8)
+    words = ["modality=image", "data=folder", f"data.root={tmp_path / 'photos'}", f"init.from={converted}"]
+    words += ["batch_size=2", "steps=1", "engine.workers=0", "precision=fp32", f"run_dir={tmp_path / 'run'}"]
+    config = train(*words).config
+    assert (config["method"]["encoder"]["trunk"]["dim"], config["method"]["encoder"]["trunk"]["heads"]) == (192, 3)
+    assert config["method"]["readouts"]["main"]["decoder"]["dim"] == 512
+    assert "method.encoder.trunk.depth" in config["chosen"]
+
+    text = capsys.readouterr().out
+    assert "Sizes of init.from=" in text and "method.encoder.trunk.dim=192" in text and "fresh: nothing" in text
+    assert train(*words).step == 1  # the same command again
+    with pytest.raises(UserError, match=r"encoder\.trunk"):
+        train(*words[:-1], "method.encoder.trunk.depth=1", f"run_dir={tmp_path / 'other'}")

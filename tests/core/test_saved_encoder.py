@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from core import load_encoder
+from core import encode, load_classifier, load_encoder, open_run
 from core.config import compose
 from core.config.build import build, build_method
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.tasks import run_task
 from core.export import Features, SavedEncoder, export_encoder, export_official
+from core.reconstruction.sheet import Drawer
 from tests.core.official_files import official_mae
 
 SIZE = ["size=nano", "data=folder", "data.root=none"]
@@ -179,6 +181,15 @@ def test_a_whole_encoder_is_exported(encoder):
     assert_close(features.pooled, encoder(images).pooled, atol=1e-5, rtol=1e-5)
 
 
+def test_an_exported_encoder_is_saved_and_opened_again(encoder, tmp_path):
+    images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    program = torch.export.export(encoder, (images,), dynamic_shapes=({0: torch.export.Dim("samples")},))
+    torch.export.save(program, tmp_path / "encoder.pt2")
+    features = torch.export.load(tmp_path / "encoder.pt2").module()(images.repeat(3, 1, 1, 1))
+    assert isinstance(features, Features) and features.pooled.shape == (6, 128)
+    assert_close(features.pooled, encoder(images).pooled.repeat(3, 1), atol=1e-5, rtol=1e-5)
+
+
 def test_an_encoder_of_an_earlier_version_still_opens(run, tmp_path):
     for file in (run / "encoder").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -212,3 +223,43 @@ def test_a_converted_encoder_is_evaluated_like_a_run(tmp_path, pictures):
         run_task(tmp_path / "mae", "knn")
     with pytest.raises(UserError, match=r"no config\.json"):
         run_task(tmp_path, "knn", f"data.root={pictures}")
+
+
+@pytest.fixture
+def converted(tmp_path) -> Path:
+    export_official("mae", official_mae(), tmp_path / "mae")
+    return tmp_path / "mae"
+
+
+def test_a_converted_encoder_encodes_files(converted, pictures, tmp_path):
+    out = tmp_path / "features.npz"
+    assert encode.main([f"run={converted}", f"data.root={pictures}", f"out={out}"]) == 0
+    arrays = np.load(out)
+    files = [pictures / key for key in arrays["key"]]
+    assert_close(
+        torch.tensor(arrays["features"]), torch.tensor(load_encoder(converted).encode(files)), atol=1e-4, rtol=0
+    )
+
+
+def test_a_converted_encoder_is_fine_tuned(converted, pictures, capsys):
+    """Without the baseline of equal compute, which it does not tell; with a classifier beside it."""
+    options = {"folds": 2, "seeds": 1, "epochs": 1}
+    result = run_task(converted, "finetune", f"data.root={pictures}", **options)
+    assert set(result.baselines) == {"majority class", "random init"}
+    assert "supervised, equal compute, is left out" in capsys.readouterr().err
+
+    (folder,) = (converted / "classifier").iterdir()
+    files = sorted(map(str, pictures.rglob("*.png")))[:2]
+    assert len(load_classifier(folder)(files).labels) == 2
+    with pytest.raises(UserError, match=r"how much compute.*Leave out supervised=true"):
+        run_task(converted, "knn", f"data.root={pictures}", supervised=True, **options)
+
+
+def test_a_converted_encoder_is_no_run(converted, pictures):
+    message = r"saved encoder, not a run.*init\.from="
+    with pytest.raises(UserError, match=message):
+        open_run(converted)
+    with pytest.raises(UserError, match=message):
+        Drawer(converted)
+    with pytest.raises(UserError, match=message):
+        run_task(converted, "reconstruction", f"data.root={pictures}")
