@@ -9,7 +9,7 @@ from core.reconstruction.pictures import Raster, Scene
 
 AZIMUTH, ELEVATION = 35.0, 22.0  # degrees of the camera, round the vertical axis and above the ground
 DISC = 1 / 110  # radius of a point's disc, as a share of the picture's side
-LEAST = 0.8  # pixels, of a disc's radius in small pictures
+LEAST = 1.2  # pixels, of a disc's radius in small pictures
 MARGIN = 0.04  # of the picture's side round the sphere in sight
 FINE = 2  # drawn larger by this factor, then averaged
 FAR, RIM = 0.35, 0.6  # opacity of the farthest points, brightness of a disc's rim

@@ -21,7 +21,7 @@ from modalities.point.targets import GroupPoints
 SIDE = 360  # pixels of a still
 MOST = 20_000  # points of a cloud that are drawn; of larger ones that many, drawn by a fixed seed
 SIGHT = 1.15  # radius of the sphere in sight, in distances of the farthest centre or visible point
-VISIBLE, UNGROUPED = (0.40, 0.46, 0.54), (0.72, 0.75, 0.78)
+VISIBLE, UNGROUPED = (0.45, 0.52, 0.62), (0.74, 0.77, 0.80)
 RAMP = ((0.0, 0.45, 0.70), (0.96, 0.80, 0.25), (0.80, 0.10, 0.15))  # of distances, from 0 to `GREATEST` means
 GREATEST = 2.0
 BASELINE, METHOD = "nearest visible group", "reconstruction"

@@ -79,8 +79,16 @@ class PointClouds(WholeReader):
         if self.grouping is None:
             return clouds
 
-        self._check_groups(cloud, self.grouping)
-        return Clouds(clouds.points, plans=self.grouping(clouds))
+        distinct = len(cloud[:, :3].unique(dim=0))
+        if distinct < self.grouping.groups[0] <= len(cloud):
+            raise BadSample(
+                f"of its {len(cloud)} points {distinct} are distinct, too few for {self.grouping.groups[0]} groups: "
+                f"set modality.groups={distinct} or less"
+            )
+        try:
+            return Clouds(clouds.points, plans=self.grouping(clouds))
+        except UserError as error:
+            raise BadSample(str(error)) from error
 
     def collate(self, samples: list[Any]) -> Clouds:
         return join(samples)
@@ -112,22 +120,6 @@ class PointClouds(WholeReader):
 
     def _read(self, item: Item) -> Cloud:
         return files.read(item, max(SURFACE, self.points or 0))
-
-    def _check_groups(self, cloud: Tensor, grouping: Grouping) -> None:
-        """Raises: BadSample where the cloud has too few points for the groups of the finest level."""
-        for name, least in (("groups", grouping.groups[0]), ("members", grouping.members[0])):
-            if len(cloud) < least:
-                raise BadSample(
-                    f"has {len(cloud)} points, too few for modality.{name}: it needs {least}, or set "
-                    f"modality.{name}={len(cloud)} or less"
-                )
-
-        distinct = len(cloud[:, :3].unique(dim=0))
-        if distinct < grouping.groups[0]:
-            raise BadSample(
-                f"of its {len(cloud)} points {distinct} are distinct, too few for {grouping.groups[0]} groups: "
-                f"set modality.groups={distinct} or less"
-            )
 
 
 def occupancy(cloud: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ def normalise(points: np.ndarray) -> np.ndarray:
     """
     points = points.astype(np.float64)
     points[:, :3] -= points[:, :3].mean(0)
+    points[:, :3] /= np.abs(points[:, :3]).max()  # squares of very large and very small coordinates stay in range
     points[:, :3] /= np.sqrt(np.square(points[:, :3]).sum(1).max())
     return points
 

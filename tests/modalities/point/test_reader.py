@@ -132,8 +132,8 @@ def test_a_cloud_that_its_groups_do_not_cover(save, points, is_dense):
     ("array", "reason"),
     [
         (POINTS[:1], "holds 1 point: two or more are needed"),
-        (POINTS[:10], r"has 10 points, too few for modality.groups: .* set modality.groups=10 or less"),
-        (POINTS[:20], r"has 20 points, too few for modality.members: .* set modality.members=20 or less"),
+        (POINTS[:10], "A cloud of 10 points has too few for modality.groups=16: set it to at most 10"),
+        (POINTS[:20], "A cloud of 20 points has too few for modality.members=24: set it to at most 20"),
         (POINTS[:1].repeat(100, 0), "all its 100 points are the same"),
         (POINTS[:5].repeat(20, 0), r"of its 100 points 5 are distinct, too few for 16 groups"),
         (np.where(POINTS > 2, np.nan, POINTS), "are not finite"),

@@ -36,6 +36,8 @@ def test_normalise():
     far = POINTS.astype(np.float64)
     far[:, :2] += [5e5, 6e6]
     assert np.allclose(transforms.normalise(far)[:, :3], sphere(POINTS)[:, :3], atol=1e-6)
+    for factor in (1e-200, 1e200):
+        assert np.allclose(transforms.normalise(POINTS.astype(np.float64) * factor)[:, :3], sphere(POINTS)[:, :3])
     half = (POINTS * 3000).astype(np.float16)
     assert np.allclose(transforms.normalise(half)[:, :3], sphere(POINTS)[:, :3], atol=2e-3)
 
