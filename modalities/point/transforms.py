@@ -21,7 +21,7 @@ MOST_FARTHEST = 2**16  # points among which the farthest are looked for; of more
 def normalise(points: np.ndarray) -> np.ndarray:
     """Points moved and scaled so that their centroid is 0 and the farthest has radius 1.
 
-    In double precision: maps count metres in the hundred thousands. Raises: BadSample where all coincide.
+    In double precision: maps count metres in the hundred thousands. They must not all coincide.
     """
     points = points.astype(np.float64)
     points[:, :3] -= points[:, :3].mean(0)
@@ -33,7 +33,7 @@ def normalise(points: np.ndarray) -> np.ndarray:
 def check_extent(points: np.ndarray) -> None:
     """Raises: BadSample where all points are the same."""
     if (points[:, :3] == points[0, :3]).all():
-        raise BadSample(f"all its {len(points)} points are the same: a cloud needs an extent")
+        raise BadSample("its points are all the same: a cloud needs an extent")
 
 
 def random_rows(count: int, size: int) -> np.ndarray:
@@ -76,7 +76,6 @@ class Draw:
 
     def __call__(self, points: np.ndarray, train: bool) -> Tensor:
         """Raises: BadSample where all points are the same."""
-        check_extent(points)
         if self.count is None:
             return self._normalise(points)
         if self.sampling == "random":
@@ -91,6 +90,7 @@ class Draw:
         return cloud[torch.from_numpy(random_rows(len(cloud), self.count))]
 
     def _normalise(self, points: np.ndarray) -> Tensor:
+        check_extent(points)
         if self.normalised:
             points = normalise(points)
         return torch.from_numpy(np.array(points, dtype=np.float32))

@@ -1,5 +1,7 @@
 """Reading clouds: shapes, channels, plans, determinism, and clouds that cannot be used."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -134,7 +136,7 @@ def test_a_cloud_that_its_groups_do_not_cover(save, points, is_dense):
         (POINTS[:1], "holds 1 point: two or more are needed"),
         (POINTS[:10], "A cloud of 10 points has too few for modality.groups=16: set it to at most 10"),
         (POINTS[:20], "A cloud of 20 points has too few for modality.members=24: set it to at most 20"),
-        (POINTS[:1].repeat(100, 0), "all its 100 points are the same"),
+        (POINTS[:1].repeat(100, 0), "its points are all the same"),
         (POINTS[:5].repeat(20, 0), r"of its 100 points 5 are distinct, too few for 16 groups"),
         (np.where(POINTS > 2, np.nan, POINTS), "are not finite"),
         (np.where(POINTS > 2, -np.inf, POINTS).astype(np.float16), "are not finite"),
@@ -154,6 +156,23 @@ def test_repeated_points_are_read(save):
 def test_other_types_of_numbers(save, dtype):
     points = PointClouds(points=None, channels=6, transform=[]).read(save((POINTS * 50).astype(dtype)), True).points
     assert points.dtype == torch.float32 and torch.isfinite(points).all()
+
+
+def test_ten_million_points_in_bounded_memory(tmp_path):
+    """A file of 120 MB, of which only the points that are drawn are held."""
+    values = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", np.float32, (10_000_000, 3))
+    values[:, 0] = np.arange(len(values))
+    values.flush()
+    del values
+
+    item = Item("big.npy", str(tmp_path / "big.npy"))
+    for sampling in ("random", "farthest"):
+        reader = PointClouds(sampling=sampling, grouping=Grouping([64], [32]))
+        tracemalloc.start()
+        assert reader.read(item, True).points.shape == (1, 1024, 3)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 50 * 2**20
 
 
 def test_channels_that_files_lack(save):

@@ -44,7 +44,7 @@ def test_normalise():
 
 def test_all_points_the_same():
     for row in (POINTS[:1], POINTS[:1] * 1e-30, np.zeros((1, 3))):
-        with pytest.raises(BadSample, match="all its 9 points are the same"):
+        with pytest.raises(BadSample, match="its points are all the same"):
             Draw(4, "random", normalised=True)(row.repeat(9, 0), train=True)
 
 
