@@ -18,6 +18,7 @@ from core.errors import BadSample, one_line
         ("holds <b> at 3 and no pixel", "holds <b> at 3 and no pixel"),
         ("offset 0x10 is beyond the end", "offset 0x10 is beyond the end"),
     ],
+    ids=["a stream", "an object", "a call", "control characters", "a tag", "an offset"],  # equal in every process
 )
 def test_no_address_and_no_control_character_in_a_reason(text, reason):
     assert str(BadSample(text)) == reason
