@@ -83,19 +83,23 @@ class PointPictures(Pictures):
     def gallery(self, samples: Sequence[Groups]) -> Gallery:
         """Panels of samples, and notes."""
         greatest = GREATEST * _mean_distance(samples, BASELINE)
-        masks, panels = [], []
+        masks, panels, outside = [], [], 0
         for sample in samples:
             scenes = self._scenes(sample, greatest)
+            outside += sum(map(_out_of_sight, scenes))
             stills = [still(scene, SIDE) for scene in scenes]
             mask = replace(stills[0], label="mask", alt=f"mask of {sample.key}")
             masks.append(Panel(sample.key, [mask]))
             panels.append(Panel(sample.key, stills, scenes=scenes))
-        return Gallery(masks, panels, self._notes(samples, greatest))
+
+        notes = self._notes(samples, greatest)
+        if outside:
+            notes.append(f"Points left out, too far from visible points and centres: {outside}.")
+        return Gallery(masks, panels, notes)
 
     def thumbnails(self, batch: Batch, side: int) -> Sequence[Raster]:
-        (clouds,) = batch.views.values()
         rasters = []
-        for key, cloud in zip(batch.keys, as_clouds(clouds), strict=True):
+        for key, cloud in zip(batch.keys, as_clouds(batch.views["point"]), strict=True):
             points = _thinned(_array(cloud))
             part = _one_colour("points", points, VISIBLE)
             centre, radius = _sight(points)
@@ -246,6 +250,12 @@ def _sight(points: np.ndarray) -> tuple[np.ndarray, float]:
     centre = (points.min(0) + points.max(0)) / 2
     radius = SIGHT * float(np.linalg.norm(points - centre, axis=1).max())
     return centre, radius or 1.0
+
+
+def _out_of_sight(scene: Scene) -> int:
+    """The number of points that its pictures leave out."""
+    positions = np.concatenate([part.positions for part in scene.sets])
+    return int((np.linalg.norm(positions - scene.centre, axis=1) > scene.radius).sum())
 
 
 def _near(points: np.ndarray, others: np.ndarray, tolerance: float) -> np.ndarray:

@@ -233,6 +233,16 @@ def test_large_clouds_are_thinned_and_the_page_says_so():
     assert is_in(drawn[:50], clouds(1, MOST + 500)[0].numpy()).all()
 
 
+def test_points_outside_of_the_pictures_are_counted():
+    counts = []
+    for far in (0, 5):
+        prediction = torch.zeros(2, HIDDEN, MEMBERS, 3)
+        prediction[0, 2, :far] = 50.0
+        notes = PointPictures().gallery(samples_of(prediction=prediction.flatten(2))).notes
+        counts.append(sum(int(note.split()[-1].rstrip(".")) for note in notes if note.startswith("Points left out")))
+    assert counts[1] == counts[0] + 5 and counts[0] < 5
+
+
 def test_thumbnails_of_clouds_of_unlike_size():
     points = [clouds(1, 100)[0], torch.cat([clouds(1, 50)[0], torch.rand(50, 3)], 1)]
     rasters = PointPictures(up="z").thumbnails(Batch({"point": Clouds(points)}, ["a", "b"]), 72)
