@@ -47,6 +47,22 @@ patches as are visible; what lies between it and ours is the most that skipping 
 | backbone | picture, batch | visible | side | ms | ratio | ratio of CPU time | paths differ by | device | versions |
 |---|---|---|---|---|---|---|---|---|---|
 """
+POINTS = """
+## Groups of points
+
+Farthest-point sampling and nearest neighbours, ms a cloud. Ratio: ours / theirs, median of paired rounds in one run
+with its 95 % interval; below 1 is faster. fpsample: its plain sampling and scipy's k-d tree. bucket: its sampling by
+buckets and the tree. loop: rows of three in torch, one cloud at a time.
+
+| points | groups | clouds a batch | side | ms | ratio | of CPU time | device | versions |
+|---|---|---|---|---|---|---|---|---|
+"""
+GROWTH = """
+### Larger clouds
+
+| points | groups | ms | MiB gained |
+|---|---|---|---|
+"""
 
 
 def render(folder: Path) -> str:
@@ -57,6 +73,8 @@ def render(folder: Path) -> str:
         + section(GRAPHMAE, (line for record in records(folder, "graphmae") for line in graphmae(record)))
         + section(SAMPLING, (sampling(record) for record in records(folder, "graph_sampling")))
         + section(SPARK, (line for record in records(folder, "spark") for line in spark(record)))
+        + section(POINTS, (line for record in records(folder, "points") for line in points(record)))
+        + section(GROWTH, (line for record in records(folder, "points") for line in growth(record)))
     )
 
 
@@ -111,3 +129,23 @@ def spark(r: dict) -> list[list]:
         difference = f"{row['largest_difference']:.0e}"
         found += [[*shape, *timing(row, side), difference, device, versions] for side in row["ms"]]
     return found
+
+
+def points(r: dict) -> list[list]:
+    device = f"{r['device']}, {r['threads']} thread"
+    versions = ", ".join(f"{name} {number}" for name, number in {"torch": r["torch"], **r["versions"]}.items())
+    found = []
+    for row in r["rows"]:
+        shape = [row["points"], f"{row['groups']} × {row['members']}", row["batch"]]
+        for side in row["ms"]:
+            ratios = [interval(row[key].get(side)) for key in ("ratio", "cpu_ratio")]
+            found.append([*shape, side, f"{row['ms'][side]:.2f}", *ratios, device, versions])
+    return found
+
+
+def growth(r: dict) -> list[list]:
+    rows = r["growth"]
+    return [
+        [row["points"], f"{row['groups']} × {row['members']}", f"{row['ms']:.1f}", f"{row['gained_mib']:.0f}"]
+        for row in rows
+    ]

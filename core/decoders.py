@@ -41,10 +41,12 @@ class MAEDecoder(Decoder):
     at all rows that the latent lacks. "mask_token" (VideoMAE): a further mask token; those stand at predicted rows
     only.
     `cls`: put before the sequence; its own vector or, when it owns none, the encoder's cls, projected.
-    `width`: W, of the latent. `project_bias`: of the linear layer from W to `dim` (VideoMAE has none).
+    `width`: W, of the latent. `project_bias`: of the linear layer from W to `dim` (VideoMAE has none); `project`:
+    without it W must be `dim` (Point-MAE).
+    `positions_at`: they are added once, at the "start", or before every block ("blocks": Point-MAE).
     Shapes: latent (B, V, W), queries of M rows -> dict of (B, M, D), D = `dim`.
-    Raises: UserError for packed samples.
-    Source: facebookresearch/mae, MCG-NJU/VideoMAE, facebookresearch/mae_st.
+    Raises: UserError for packed samples, and where widths differ without `project`.
+    Source: facebookresearch/mae, MCG-NJU/VideoMAE, facebookresearch/mae_st, Pang-Yatian/Point-MAE.
     """
 
     def __init__(
@@ -57,11 +59,17 @@ class MAEDecoder(Decoder):
         visible_rows: Literal["latent", "mask_token"] = "latent",
         project_bias: bool = True,
         mask_init: Literal["normal", "truncated", "cut", "zero"] = "normal",
+        project: bool = True,
+        positions_at: Literal["start", "blocks"] = "start",
     ):
         super().__init__()
-        self.dim, self.visible_rows = dim, visible_rows
-        self.project = nn.Linear(width, dim, bias=project_bias)
-        initialise(self.project)
+        self.dim, self.visible_rows, self.positions_at = dim, visible_rows, positions_at
+        self.project: nn.Module = nn.Identity()
+        if project:
+            self.project = nn.Linear(width, dim, bias=project_bias)
+            initialise(self.project)
+        elif width != dim:
+            raise UserError(f"decoder.dim={dim} must be the encoder's width {width} where decoder.project is false.")
         self.mask_token = nn.Parameter(token(dim, mask_init))
         self.positions, self.cls, self.trunk = positions, cls, trunk
 
@@ -76,10 +84,15 @@ class MAEDecoder(Decoder):
         masked = self._mask_token_rows(visible, layout, predicted)
 
         # The sequence: cls, visible latents, mask tokens.
-        latents = self.project(latent.features) + self.positions.at(layout, visible)
-        mask_tokens = (self.mask_token + self.positions.at(layout, masked)).expand(visible.index.shape[0], -1, -1)
-        x = torch.cat([latents, mask_tokens], 1)
-        extra = int(self.cls is not None)
+        batch, extra = visible.index.shape[0], int(self.cls is not None)
+        latents, at_visible = self.project(latent.features), self.positions.at(layout, visible)
+        at_masked = self.positions.at(layout, masked)
+        positions = None
+        if self.positions_at == "start":
+            x = torch.cat([latents + at_visible, (self.mask_token + at_masked).expand(batch, -1, -1)], 1)
+        else:
+            x = torch.cat([latents, self.mask_token.expand(batch, masked.count, -1)], 1)
+            positions = F.pad(torch.cat([at_visible, at_masked], 1), (0, 0, extra, 0))
         if self.cls is not None:
             encoder_cls = None
             if self.cls.token is None:
@@ -89,9 +102,9 @@ class MAEDecoder(Decoder):
         plan = self._plan(latent, masked, extra)
         output = self._output_rows(visible, layout, masked, predicted, extra)
         if output.count < x.shape[1]:
-            x, _ = self.trunk(x, plan, read=output)
+            x, _ = self.trunk(x, plan, read=output, positions=positions)
         else:
-            x = output.gather(self.trunk(x, plan)[0])
+            x = output.gather(self.trunk(x, plan, positions=positions)[0])
 
         counts = [rows.count for rows in predicted.values()]
         return dict(zip(predicted, x.split(counts, 1), strict=True))

@@ -9,12 +9,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import UserError
 from core.tokenizers import Normalise
 from core.tokens import EncoderInput, Layout, Rows
 
 
 class Positions(nn.Module, ABC):
-    """A vector for every cell of a grid. `forward(cells, grid)`: cells (B, K) -> (B, K, D), None -> (1, N, D)."""
+    """A vector of width D for every place of a layout."""
+
+    dim: int
+
+    @abstractmethod
+    def at(self, layout: Layout, rows: Rows | None) -> Tensor:
+        """Positions (B, K, D) of `rows` of a layout; None: of all, (B or 1, N, D)."""
+
+    def of(self, inputs: EncoderInput) -> Tensor:
+        """Positions (B or 1, V, D) of the rows that an encoder gets."""
+        if inputs.layout.coords is not None:  # those of the rows alone
+            return self.at(inputs.layout, None)
+        return self.at(inputs.layout, inputs.rows)
+
+
+class TablePositions(Positions):
+    """A table with a vector for every cell of a grid.
+
+    `forward(cells, grid)`: cells (B, K) -> (B, K, D), None -> (1, N, D).
+    """
 
     def __init__(self, grid: Sequence[int], dim: int):
         super().__init__()
@@ -33,12 +53,42 @@ class Positions(nn.Module, ABC):
             return table[None]
         return table.index_select(0, cells.flatten()).view(*cells.shape, self.dim)
 
-    def at(self, layout: Layout, rows: Rows) -> Tensor:
-        """Positions (B, K, D) of `rows` of a layout."""
+    def at(self, layout: Layout, rows: Rows | None) -> Tensor:
         return self(layout.cells(rows), layout.grid)
 
 
-class SinCos(Positions):
+class CoordinateMLP(Positions):
+    """Metric coordinates x (B, K, A) -> W₂ gelu(W₁ x + b₁) + b₂, (B, K, D).
+
+    `hidden`: width between the two layers; None: that of the positions. `init`: "truncated", N(0, 0.02) cut at two
+    deviations and biases zero, or "default", torch's own.
+    Source: Pang-Yatian/Point-MAE (pos_embed, decoder_pos_embed).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int | None = None,
+        axes: int = 3,
+        init: Literal["truncated", "default"] = "default",
+    ):
+        super().__init__()
+        self.dim = dim
+        self.fc1 = nn.Linear(axes, hidden or dim)
+        self.fc2 = nn.Linear(hidden or dim, dim)
+        if init == "truncated":
+            initialise_truncated(self)
+
+    def at(self, layout: Layout, rows: Rows | None) -> Tensor:
+        coords = layout.coords
+        if coords is None:
+            raise UserError("core.embeddings.CoordinateMLP needs tokens with coordinates: set positions of a grid.")
+        if rows is not None:
+            coords = rows.gather(coords)
+        return self.fc2(F.gelu(self.fc1(coords.to(self.fc1.weight.dtype))))
+
+
+class SinCos(TablePositions):
     """Fixed sine-cosine table of an n-d grid; the last axis first, sines before cosines.
 
     Each axis takes D / A channels (rounded down to even; what is left stays zero) with ω_k = 10000^(−k/(D/2A)).
@@ -66,7 +116,7 @@ class SinCos(Positions):
         return self.table
 
 
-class FlatSinusoid(Positions):
+class FlatSinusoid(TablePositions):
     """Fixed sinusoids over the flattened index: channel j of position n is sin or cos of n / 10000^(2⌊j/2⌋/D).
 
     Source: MCG-NJU/VideoMAE (a 1-d table even for space-time).
@@ -84,7 +134,7 @@ class FlatSinusoid(Positions):
         return self.table
 
 
-class Learned(Positions):
+class Learned(TablePositions):
     """One learned vector for every cell, truncated normal 0.02: a table (1, N, D)."""
 
     def __init__(self, grid: Sequence[int], dim: int):
@@ -96,7 +146,7 @@ class Learned(Positions):
         return self.table[0]
 
 
-class Separable(Positions):
+class Separable(TablePositions):
     """Learned vectors for the first axis (time) and for the cells of the others (space), added: p(t, s) = T_t + S_s.
 
     Source: facebookresearch/mae_st (sep_pos_embed).
@@ -172,7 +222,7 @@ class PatchEmbed(nn.Module):
         if self.mask_token is not None and inputs.erased is not None:
             x = torch.where(inputs.erased[..., None], self.mask_token.to(x.dtype), x)
         if self.positions is not None:
-            x = x + self.positions(inputs.cells, inputs.layout.grid)
+            x = x + self.positions.of(inputs)
         return x
 
 
@@ -209,6 +259,15 @@ class ClsToken(nn.Module):
         if self.position is not None:
             row = row + self.position
         return torch.cat([row, x], 1)
+
+
+def initialise_truncated(module: nn.Module) -> None:
+    """N(0, 0.02) cut at two deviations of the unit normal, and zero biases, for linear layers and convolutions."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def token(dim: int, init: Literal["normal", "truncated", "cut", "zero"] = "normal") -> Tensor:

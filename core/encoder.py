@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]  # public
 from torch import Tensor, nn
 
-from core.embeddings import ClsToken
+from core.embeddings import ClsToken, Positions, initialise_truncated
 from core.errors import UserError
 from core.tokens import EncoderInput, Latent, Layout, Rows, view_of
 
@@ -198,10 +198,11 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """`depth` pre-norm blocks and a final norm: (B, N, D) -> (B, N, D).
+    """`depth` pre-norm blocks and a final norm (unless `norm` is false): (B, N, D) -> (B, N, D).
 
-    Drop path grows linearly with depth. Initialised as all published recipes here are: linear weights Xavier
-    uniform, biases zero. `taps`: names of the block outputs to return, "block0" first.
+    Drop path grows linearly with depth, from `drop_path_start` to `drop_path`. `init` of linear weights: "xavier"
+    uniform, or "truncated" normal (0.02); biases are zero. `taps`: names of the block outputs to return, from
+    "block0" on.
     `layer_scale`: start value of the branches' scales, 0 for none; `bias`, `cosine`: as in `Attention`.
     """
 
@@ -216,6 +217,9 @@ class Trunk(nn.Module):
         drop_path: float = 0.0,
         layer_scale: float = 0.0,
         norm_eps: float = 1e-6,
+        init: Literal["xavier", "truncated"] = "xavier",
+        drop_path_start: float = 0.0,
+        norm: bool = True,
     ):
         super().__init__()
         for name, value, least in (("dim", dim, 1), ("depth", depth, 0), ("heads", heads, 1)):
@@ -228,26 +232,41 @@ class Trunk(nn.Module):
         self.dim = dim
         self.blocks = nn.ModuleList()
         for i in range(depth):
-            rate = drop_path * i / max(depth - 1, 1)
+            rate = drop_path_start + (drop_path - drop_path_start) * i / max(depth - 1, 1)
             attention = {"bias": bias, "cosine": cosine}
             self.blocks.append(Block(dim, heads, int(dim * mlp_ratio), attention, rate, layer_scale, norm_eps))
 
-        self.norm = nn.LayerNorm(dim, eps=norm_eps)
-        initialise(self)
+        self.norm: nn.Module = nn.Identity()
+        if norm:
+            self.norm = nn.LayerNorm(dim, eps=norm_eps)
+        if init == "xavier":
+            initialise(self)
+        else:
+            initialise_truncated(self)
 
     @property
     def provides(self) -> dict:
         return {"dim": self.dim}
 
     def forward(
-        self, x: Tensor, plan: AttentionPlan, taps: Sequence[str] = (), read: Rows | None = None
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        taps: Sequence[str] = (),
+        read: Rows | None = None,
+        positions: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read`; and the tapped block outputs."""
+        """x (B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read`; and the tapped block outputs.
+
+        `positions` (B or 1, N, D): added before every block (Point-MAE).
+        """
         outputs, last = {}, len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             rows = None
             if i == last:
                 rows = read
+            if positions is not None:
+                x = x + positions
             x = block(x, plan, rows)
             if f"block{i}" in taps:
                 outputs[f"block{i}"] = x
@@ -298,7 +317,9 @@ class ViT(Encoder):
     """Vision transformer over any tokens: embed the rows, put cls in front, run the trunk.
 
     `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a mask token
-    (SimMIM).
+    (SimMIM); "leak" embeds all of them and runs the trunk on the visible ones (official Point-MAE, whose embedding
+    sees hidden groups through its batch statistics).
+    `positions`: added before every block; those of the embedding are added once.
     Taps: "block0", … for the rows, "block0/cls" for the cls token.
     Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
@@ -311,11 +332,12 @@ class ViT(Encoder):
         trunk: Trunk,
         embed: nn.Module,
         cls: ClsToken | None = None,
-        masking: Literal["drop", "replace"] = "drop",
+        masking: Literal["drop", "replace", "leak"] = "drop",
+        positions: Positions | None = None,
     ):
         super().__init__()
         self.masking = masking
-        self.trunk, self.embed, self.cls = trunk, embed, cls
+        self.trunk, self.embed, self.cls, self.positions = trunk, embed, cls, positions
         self.embed_dim, self.depth = trunk.dim, len(trunk.blocks)
 
     @property
@@ -323,14 +345,23 @@ class ViT(Encoder):
         return {"width": self.embed_dim}
 
     def forward(self, inputs: EncoderInput, taps: Sequence[str] = ()) -> Latent:
-        x = self.embed(inputs)
-        plan = AttentionPlan.of(inputs.layout, extra=int(self.cls is not None))
+        if self.masking == "leak" and inputs.rows is not None:
+            x = inputs.rows.gather(self.embed(replace(inputs, rows=None)))
+            inputs = replace(inputs, layout=inputs.layout.gather(inputs.rows))
+        else:
+            x = self.embed(inputs)
+
+        extra = int(self.cls is not None)
+        plan = AttentionPlan.of(inputs.layout, extra)
+        positions = None
+        if self.positions is not None:
+            positions = F.pad(self.positions.of(inputs), (0, 0, extra, 0))
 
         if self.cls is None:
-            x, outputs = self.trunk(x, plan, taps)
+            x, outputs = self.trunk(x, plan, taps, positions=positions)
             return Latent(x, inputs.layout, rows=inputs.rows, taps=outputs, condition=inputs.condition)
 
-        x, outputs = self.trunk(self.cls(x), plan, taps)
+        x, outputs = self.trunk(self.cls(x), plan, taps, positions=positions)
         split_taps = {}
         for name, output in outputs.items():
             split_taps[name] = output[:, 1:]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from core.config import load
 from core.config.allowed import load_target
 from core.data.sources import Setting
-from core.embeddings import FlatSinusoid, Learned, Positions, Separable, SinCos, resize_table
+from core.embeddings import FlatSinusoid, Learned, Separable, SinCos, TablePositions, resize_table
 from core.engine.checkpoint import META, MODEL, Checkpoints, compare_shapes
 from core.errors import UserError, show
 from core.export import DECODER, METHOD, load_encoder
@@ -206,7 +206,7 @@ def fit_positions(source: Source, method: MaskedAutoencoder) -> tuple[dict[str, 
     theirs = options_of(source.nodes)
     for name, module in method.named_modules():
         grid = theirs.get(f"{name}.grid")
-        if not isinstance(module, Positions) or grid is None or tuple(grid) == module.grid:
+        if not isinstance(module, TablePositions) or grid is None or tuple(grid) == module.grid:
             continue
 
         change = "×".join(map(str, grid)) + " → " + "×".join(map(str, module.grid))

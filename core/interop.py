@@ -212,6 +212,7 @@ def read_official(name: str, state_dict: Mapping[str, Any], meta: Mapping[str, A
 def find_official(name: str) -> Official:
     """The reader of an official code base, by the name that a method's YAML lists under `official`."""
     targets = official_names()
+    name = name.replace("_", "-")
     if name not in targets:
         names = ", ".join(sorted(targets))
         raise UserError(f"There are no official checkpoints named {name!r}; there are: {names}.")

@@ -55,13 +55,13 @@ class RandomMasker(ViewMasker):
     """Hides tokens at random: noise ~ U[0, 1) per sample, the lowest int(n · (1 − ratio)) stay visible.
 
     n is the number of tokens, or of valid ones where samples are padded. The float product is truncated as
-    published (100 tokens at 0.9 keep 9), or, `rounding="nearest"`, rounded, halves to even (SparK). Visible
-    rows are in noise order.
+    published (100 tokens at 0.9 keep 9), or, `rounding="nearest"`, rounded, halves to even (SparK); "up": int(n ·
+    ratio) are hidden and the others visible (Point-MAE). Visible rows are in noise order.
     Shapes: tokens of N rows -> Mask with visible (B, V), query `main` (B, N − V).
-    Source: facebookresearch/mae, facebookresearch/mae_st, keyu-tian/SparK.
+    Source: facebookresearch/mae, facebookresearch/mae_st, keyu-tian/SparK, Pang-Yatian/Point-MAE.
     """
 
-    def __init__(self, ratio: float, rounding: Literal["down", "nearest"] = "down"):
+    def __init__(self, ratio: float, rounding: Literal["down", "nearest", "up"] = "down"):
         self.ratio, self.rounding = checked_ratio(ratio), rounding
 
     def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
@@ -70,7 +70,39 @@ class RandomMasker(ViewMasker):
     def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
         if self.rounding == "nearest" and tokens.layout.valid is None:
             return keep_lowest(draws, tokens, keep=round(tokens.layout.count * (1 - self.ratio)))
+        if self.rounding == "up" and tokens.layout.valid is None:
+            return keep_lowest(draws, tokens, keep=tokens.layout.count - int(tokens.layout.count * self.ratio))
         return keep_lowest(draws, tokens, self.ratio)
+
+
+class NeighbourhoodMasker(ViewMasker):
+    """Hides the int(N · ratio) tokens whose coordinates are nearest to those of one token drawn at random.
+
+    Per sample, u ~ U[0, 1) draws token ⌊u · N⌋, which is hidden itself; of equal distances the lower row first.
+    Visible rows are in ascending order.
+    Shapes: tokens with coords (B, N, A) -> Mask with visible (B, N − int(N · ratio)), query `main`.
+    Raises: UserError for tokens without coordinates, or with padding.
+    Source: Pang-Yatian/Point-MAE (mask_type: block).
+    """
+
+    def __init__(self, ratio: float):
+        self.ratio = checked_ratio(ratio)
+
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
+        if tokens.layout.coords is None or tokens.layout.valid is not None:
+            raise UserError("method.masker: neighbourhoods need coordinates and no padding; take RandomMasker.")
+        return uniform((tokens.content.shape[0],), tokens.content.device, generator)
+
+    def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
+        coords, count = tokens.layout.coords, tokens.layout.count
+        assert coords is not None, "draw_view refuses tokens without coordinates"
+        start = (draws * count).long().clamp(max=count - 1)
+        centre = coords[torch.arange(len(coords), device=coords.device), start]
+        distance = (coords - centre[:, None]).square().sum(2)
+
+        hidden = int(count * self.ratio)
+        rows = Rows(distance.sort(dim=1, stable=True).indices[:, :hidden])
+        return Mask.from_hidden(rows.to_mask(count), hidden)
 
 
 class BlockMasker(ViewMasker):

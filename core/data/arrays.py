@@ -1,8 +1,9 @@
-"""Array files whose first axis counts samples: .npy, .npz and idx (.gz); never unpickled."""
+"""Array files whose first axis counts samples: .npy, .npz, .h5 and idx (.gz); never unpickled."""
 
 import gzip
 import io
 import math
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data import columns, splits
+from core.data import columns, hdf5, splits
 from core.data.columns import Name
 from core.errors import UserError
 
-EXTENSIONS = (".npy", ".npz")
+EXTENSIONS = (".npy", ".npz", *hdf5.EXTENSIONS)
 IDX_NAME = re.compile(r"idx\d+-ubyte(\.gz)?$")
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 # Names of arrays that hold samples, the likeliest first; of labels; and of the names of classes or questions.
@@ -66,19 +67,28 @@ def is_array(path: str) -> bool:
     return path.lower().endswith(EXTENSIONS) or is_idx(path)
 
 
-@lru_cache(maxsize=64)
 def load(path: str) -> Arrays:
-    """All arrays of the file by name. A .npy or idx file has one, "data"; a .npy stays on disk (memory map).
+    """All arrays of the file by name. A .npy or idx file has one, "data"; those of .npy and .h5 stay on disk.
 
     Raises: UserError where the file is damaged or all of it would have to be unpickled.
     """
+    return _load(path, os.getpid() if hdf5.is_hdf5(path) else 0)
+
+
+@lru_cache(maxsize=64)
+def _load(path: str, process: int) -> Arrays:
+    """Forked workers open a .h5 anew, as its library keeps a state for each process."""
     try:
+        if hdf5.is_hdf5(path):
+            return Arrays(hdf5.load(path))
         if is_idx(path):
             return Arrays(data=_read_idx(path))
         if path.lower().endswith(".npy"):
             return Arrays(data=_map(path))
         with np.load(path, allow_pickle=False) as file:
             return _read_npz(file)
+    except UserError:
+        raise
     except Exception as error:  # numpy and zlib raise many kinds
         raise UserError(
             f"data.root: the array file {path} cannot be read ({error}). It must hold plain numbers "
@@ -131,8 +141,8 @@ def list_stacks(path: str) -> list[Stack]:
 
 
 def has_rows(path: str) -> bool:
-    """Whether a .npz holds a label for every row of another array, so that its rows are samples."""
-    if not path.lower().endswith(".npz"):
+    """Whether a .npz or .h5 holds a label for every row of another array, so that its rows are samples."""
+    if not path.lower().endswith((".npz", *hdf5.EXTENSIONS)):
         return False
 
     try:
@@ -140,7 +150,8 @@ def has_rows(path: str) -> bool:
     except UserError:  # a damaged file is reported where it is read
         return False
 
-    count = len(np.atleast_1d(arrays[main_array(arrays)]))
+    main = arrays[main_array(arrays)]
+    count = main.shape[0] if main.ndim else 1
     for name, array in arrays.items():
         if _without_split(name) in LABELS and array.ndim > 0 and len(array) == count > 1:
             return True
@@ -248,7 +259,9 @@ def _stack(path: str, arrays: Arrays, main: str, part: Mapping[str, np.ndarray],
     notes = _notes(arrays, part, main, label_key, classes_key)
     if label_key is None or label_key == main:
         return Stack(name, len(samples), labels=None, notes=notes)
-    labels = columns.read_labels(label_key, arrays[label_key], len(samples), classes)
+    if classes is not None:
+        classes = np.asarray(classes)
+    labels = columns.read_labels(label_key, np.asarray(arrays[label_key]), len(samples), classes)
     return Stack(name, len(samples), labels=labels.names, label_array=label_key, notes=notes + labels.notes)
 
 

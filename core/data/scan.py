@@ -72,6 +72,7 @@ class Scan:
         self.extensions, self.labels, self.group, self.rows = tuple(extensions), labels, group, rows
         self.sample_axes = sample_axes
         self._clips = ClipFolders(frame_extensions)
+        self._tables: dict[Path, bool] = {}  # whether a text is a table, where samples are texts too
         self.leftovers = Leftovers()  # files that were not read
         self.label_sources: dict[str, dict[str, None]] = {}  # by label, in words; ordered sets
         self.notes: list[str] = []
@@ -115,12 +116,12 @@ class Scan:
         for match in matches:
             files.update(dict.fromkeys(self._walk(Path(match))))
 
-        if files and all(self._is_table(file.name) for file in files):
+        if files and all(map(self._is_table, files)):
             return self._list_entries(base, self._open_lists(list(files)))
         return self._files(base, self._with_clips(list(files)))
 
     def _file(self, path: Path) -> Iterable[Entry]:
-        if path.suffix.lower() in tables.EXTENSIONS:
+        if self._is_table(path):
             return self._list_entries(path.parent, self._open_lists([path]))
         is_rows = arrays.is_array(path.name) and self._hold_rows([path])
         if archives.is_archive(path.name) or is_rows:
@@ -216,7 +217,7 @@ class Scan:
             elif self._is_readable(file.name) and arrays.is_array(file.name):
                 array_files.append(file)
             else:
-                others += self._is_readable(file.name)
+                others += self._is_sample(str(file))
 
         # An array file among samples of other kinds is one of them.
         is_one_of_many = len(array_files) == 1 and others > 0 and not self.rows
@@ -244,7 +245,7 @@ class Scan:
         return name.lower().endswith(self.extensions) and not _is_aux(name)
 
     def _is_sample(self, path: str) -> bool:
-        return (self._is_readable(path) and not self._is_table(path)) or path in self._clips
+        return (self._is_readable(path) and not self._is_table(Path(path))) or path in self._clips
 
     def _with_clips(self, files: list[Path]) -> list[Path]:
         """The files; where none is a sample, folders of numbered pictures stand for the pictures in them."""
@@ -261,10 +262,20 @@ class Scan:
             self.notes.append(f"of these, {len(with_gaps)} {fault}, such as {with_gaps[0]}")
         return result
 
-    def _is_table(self, name: str) -> bool:
-        """Whether a file may be a list of samples rather than a sample."""
-        suffix = os.path.splitext(name)[1].lower()
-        return suffix in tables.EXTENSIONS and suffix not in self.extensions
+    def _is_table(self, path: Path) -> bool:
+        """Whether a file may be a list of samples rather than a sample.
+
+        Where samples are text too, those are rows of numbers.
+        """
+        suffix = path.suffix.lower()
+        if suffix not in tables.EXTENSIONS:
+            return False
+        if suffix not in self.extensions:
+            return True
+
+        if path not in self._tables:
+            self._tables[path] = not tables.holds_numbers(path)
+        return self._tables[path]
 
     def _pass_over(self, reason: str, name: str) -> None:
         kind = PurePosixPath(name).suffix.lower() or PurePosixPath(name).name
@@ -275,7 +286,7 @@ class Scan:
 
     def _loose(self, file: Path, name: str) -> Iterator[Entry]:
         """The entry of a file that is one sample; none where it is of another kind."""
-        if self._is_readable(name) or str(file) in self._clips:
+        if self._is_sample(str(file)):
             folders = _parts(name)[:-1]
             yield Entry(printable(name), str(file), folders=folders, containers=folders)
         else:

@@ -9,6 +9,7 @@ The column of paths is the one whose values are files (`forms`). Which others ar
 (`headers`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl")
 ANSWERS = {"": -1.0, "nan": -1.0, "true": 1.0, "false": 0.0}  # in words
 MOST_CLASSES = 10_000  # of which a sample may have several
 MOST_SHOWN = 4  # columns that a message names
+LEAST_NUMBERS, MOST_LINES, BEGINNING = 3, 64, 2**14  # columns, lines, bytes: of texts of numbers
 
 
 @dataclass
@@ -104,6 +106,29 @@ def names_files(path: Path, places: Places) -> bool:
     if not places.ways or not sheet.header:
         return False
     return sheet.header[sheet.path_column].lower().endswith((*PATH_ENDINGS, "id"))
+
+
+def holds_numbers(path: Path) -> bool:
+    """Whether a text has a row of `LEAST_NUMBERS` numbers or more and nothing else, in its first lines."""
+    try:
+        with path.open("rb") as file:
+            lines = file.read(BEGINNING).splitlines()
+    except OSError:  # a file that cannot be read is reported by whoever reads it
+        return True
+
+    for line in lines[:MOST_LINES]:
+        cells = re.split(r"[\s,;]+", line.decode("latin-1").strip(" \t,;"))
+        if len(cells) >= LEAST_NUMBERS and all(map(_is_float, cells)):
+            return True
+    return False
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_width(path: Path, sheet: Sheet, places: Places) -> Sheet:

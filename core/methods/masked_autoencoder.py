@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -56,7 +57,7 @@ class MaskedAutoencoder(nn.Module):
     `teachers`: by name, anything that maps a `ForwardContext` to targets or scores; never trained, nor saved
     with the method unless they follow its weights.
     `no_weight_decay`: endings of parameter names that are not decayed although they have more than one
-    dimension.
+    dimension; `*` in them stands for anything.
     """
 
     def __init__(
@@ -282,7 +283,11 @@ class MaskedAutoencoder(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are not decayed although they have more than one dimension."""
-        return {name for name, _ in self.named_parameters() if name.endswith(self._no_weight_decay)}
+        names = set()
+        for name, _ in self.named_parameters():
+            if any(fnmatchcase(name, f"*{ending}") for ending in self._no_weight_decay):
+                names.add(name)
+        return names
 
     def _apply(self, fn, recurse: bool = True) -> "MaskedAutoencoder":
         """Frozen teachers are no submodules, but move to another device with the method."""

@@ -19,13 +19,23 @@ CACHE_VALUES = 400_000  # values that stay in a CPU's cache
 
 
 class Baseline(ABC):
-    """Predicts the hidden rows of one view from its visible ones. The config node `modality.baseline`."""
+    """Predicts the hidden rows of one view from its visible ones. The config node `modality.baseline`.
+
+    It answers with raw data, or, where other data would be cut into other tokens, with tokens: `predict_tokens`.
+    """
 
     name: str  # exact, for reports
 
     @abstractmethod
     def predict(self, tokenizer: Tokenizer, data: Any, tokens: Tokens, hidden: Tensor) -> Any:
         """Raw data of one view like `data`, in which the content of rows `hidden` (B, N) is replaced."""
+
+    def predict_tokens(self, tokens: Tokens, hidden: Sequence[Tensor]) -> Tokens | None:
+        """The tokens with the content of hidden rows replaced; None: those of the data of `predict`.
+
+        `hidden`: (B, N) of every level of a pyramid, coarsest first.
+        """
+        return None
 
 
 class HarmonicInterpolation(Baseline):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.reconstruction.baseline import Baseline
-from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows
+from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows, levels, view_of
 
 TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
 
@@ -45,9 +45,8 @@ def token_errors(
     """
     predictions = method.predict(ctx.tokens, ctx.masks, ctx=ctx)[1]
 
-    # Other raw data go through the same targets, with their own statistics.
-    views = {view: _baseline_data(method, ctx, view, baseline) for view in ctx.tokens}
-    contexts = {"baseline": _with_data(method, ctx, views)}
+    # Other data go through the same targets, with their own statistics.
+    contexts = {"baseline": _with_baseline(method, ctx, baseline)}
     for answer, views in (further or {}).items():
         contexts[answer] = _with_data(method, ctx, views)
 
@@ -72,7 +71,7 @@ def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
     """(B, N): rows of a view that no mask over it leaves visible, nor shows in another row's place."""
     flags = []
     for name, mask in masks.items():
-        if name.partition("/")[0] != view:
+        if view_of(name) != view:
             continue
         for _ in range(level):
             assert mask.finer is not None, "a query names a level that the mask has"
@@ -110,11 +109,24 @@ def _with_data(method: MaskedAutoencoder, ctx: ForwardContext, views: Mapping[st
     return context
 
 
-def _baseline_data(method: MaskedAutoencoder, ctx: ForwardContext, view: str, baseline: Baseline) -> Any:
-    data = ctx.batch.views[view]
-    if not any(name.partition("/")[0] == view for name in ctx.masks):
-        return data  # a view for teachers alone
-    return baseline.predict(method.tokenizer, data, ctx.tokens[view], hidden_rows(ctx.masks, view))
+def _with_baseline(method: MaskedAutoencoder, ctx: ForwardContext, baseline: Baseline) -> ForwardContext:
+    """The same context with the baseline's data, or with its tokens, where views have masks."""
+    views, answers = {}, {}
+    for view, tokens in ctx.tokens.items():
+        views[view] = ctx.batch.views[view]
+        if not any(view_of(name) == view for name in ctx.masks):
+            continue  # a view for teachers alone
+
+        hidden = [hidden_rows(ctx.masks, view, level) for level in range(len(levels(tokens)))]
+        answer = baseline.predict_tokens(tokens, hidden)
+        if answer is None:
+            views[view] = baseline.predict(method.tokenizer, views[view], tokens, hidden[0])
+        else:
+            answers[view] = answer
+
+    context = _with_data(method, ctx, views)
+    context.tokens.update(answers)
+    return context
 
 
 def _per_row(error: Tensor, weight: Tensor | None) -> Tensor:

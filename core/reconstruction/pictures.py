@@ -7,7 +7,7 @@ its predictions are put back with statistics interpolated from the visible patch
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from math import prod
 from typing import Literal
 
@@ -44,12 +44,42 @@ class Raster:
 
 
 @dataclass(frozen=True)
+class PointSet:
+    """Points of one kind in space, positions (n, 3), with their colours (n, 3) in [0, 1]."""
+
+    name: str
+    positions: np.ndarray
+    _: KW_ONLY
+    colours: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Sets of points that the reader of a page can turn; `alt`: a text in its place.
+
+    `centre` (3,) and `radius`: the sphere in sight. `up`: the number of the vertical axis.
+    """
+
+    label: str
+    alt: str
+    _: KW_ONLY
+    sets: Sequence[PointSet]
+    centre: np.ndarray
+    radius: float
+    up: int = 1
+
+
+@dataclass(frozen=True)
 class Panel:
-    """The pictures of one sample: side by side in columns, or in rows below each other."""
+    """The pictures of one sample: side by side in columns, or in rows below each other.
+
+    `scenes`: the same to be turned, where a page can; the pictures are their stills.
+    """
 
     title: str
     rasters: Sequence[Raster]
     arranged: Literal["columns", "rows"] = "columns"
+    scenes: Sequence[Scene] = ()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,20 @@ from collections.abc import Sequence
 from html import escape
 
 from core.reconstruction.pictures import LOSSLESS, Panel, Raster
+from core.report.scenes import STILL, is_installed, scenes
 
 
 def panels(content: Sequence[Panel], small: bool = False) -> str:
+    """Panels below each other or in columns. A note comes first where scenes can only be shown as stills."""
+    has_scenes = any(panel.scenes for panel in content)
     kind = " small" if small else ""
-    if content and content[0].arranged == "rows":
+    if has_scenes or (content and content[0].arranged == "rows"):
         kind = " films"
-    return f'<div class="samples{kind}">{"".join(_panel(panel) for panel in content)}</div>'
+
+    note = ""
+    if has_scenes and not is_installed():
+        note = f'<p class="notes">{escape(STILL)}</p>'
+    return f'{note}<div class="samples{kind}">{"".join(_panel(panel) for panel in content)}</div>'
 
 
 def image(raster: Raster) -> str:
@@ -40,7 +47,11 @@ def _panel(panel: Panel) -> str:
         else:
             pictures += f"<div>{image(raster)}{label}</div>"
 
+    figures = ""
+    if panel.scenes and is_installed():
+        figures = scenes(panel.scenes)
+
     return (
         f'<figure class="sample"><figcaption>{escape(panel.title)}</figcaption>'
-        f'<div class="{panel.arranged}">{pictures}</div></figure>'
+        f'<div class="{panel.arranged}">{pictures}</div>{figures}</figure>'
     )

@@ -20,13 +20,14 @@ from core.report.embeddings import embeddings
 from core.report.features import Encoded, encode_held_out
 from core.report.images import panels
 from core.report.neighbours import neighbours
-from core.report.samples import Samples, draw_samples
+from core.report.samples import Samples, draw_samples, with_settings
+from core.report.scenes import allowance, script
 from core.report.style import STYLE
 from core.report.token_pca import token_pca
 from core.runs import Run, open_run
 
 MASKS = 4  # samples in the gallery of masks
-# Nothing may be loaded from anywhere, whatever text a file name or config holds.
+# Nothing may be loaded from anywhere, nor run, whatever text a file name or config holds.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HELD_OUT = {"skill": "Held-out skill (64 samples)", "knn": "Nearest neighbours, accuracy (128 samples)"}
 SPEED = {  # column of the log: title, unit, factor
@@ -40,11 +41,14 @@ SPEED = {  # column of the log: title, unit, factor
 NOT_TERMS = {*SPEED, "kind", "step", "epoch", "loss", "skipped", "time"}
 
 
-def write_report(folder: str | Path) -> Path:
-    """Writes `<folder>/report.html` whole or not at all. Raises UserError unless `folder` holds a run."""
+def write_report(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Writes `<folder>/report.html` whole or not at all. `overrides`: of the settings of pictures.
+
+    Raises: UserError unless `folder` holds a run, or where overrides do not fit.
+    """
     run = open_run(folder)
-    path = run.path / "report.html"
-    content = page(run, draw_samples(run), encode_held_out(run))
+    path, altered = run.path / "report.html", with_settings(run, overrides)
+    content = page(run, draw_samples(altered), encode_held_out(altered))
 
     with explain_write_errors(path):
         write_atomic(path, content)
@@ -68,11 +72,19 @@ def page(run: Run, samples: Samples, encoded: Encoded) -> str:
         "Config": f"<details><summary>config.yaml</summary><pre>{escape(_yaml(config))}</pre></details>",
     }
 
-    return document(title, head(run), sections)
+    return document(title, head(run), sections, script([samples]))
 
 
-def document(title: str, top: str, sections: Mapping[str, str]) -> str:
-    """A whole HTML page of sections by their names; `top`: HTML between its title and its links."""
+def document(title: str, top: str, sections: Mapping[str, str], code: str = "") -> str:
+    """A whole HTML page of sections by their names.
+
+    `top`: HTML between its title and its links. `code`: the only script that may run in it.
+    """
+    policy, element = POLICY, ""
+    if code:
+        policy = f"{POLICY}; {allowance(code)}"
+        element = f"<script>{code}</script>"
+
     links = body = ""
     for name, text in sections.items():
         links += f'<a href="#{_anchor(name)}">{escape(name)}</a>'
@@ -80,10 +92,10 @@ def document(title: str, top: str, sections: Mapping[str, str]) -> str:
 
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
-        f"<header><h1>{escape(title)}</h1>{top}<nav>{links}</nav></header>{body}</body></html>\n"
+        f"<header><h1>{escape(title)}</h1>{top}<nav>{links}</nav></header>{body}{element}</body></html>\n"
     )
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from core import seeding
+from core.config import compose
 from core.config.build import build
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
@@ -28,6 +29,13 @@ class Samples:
     notes: Sequence[str]  # without a gallery, the reason
     gallery: Gallery | None = None
     skipped: Sequence[tuple[str, str]] = ()  # key and reason of samples that could not be read
+
+
+def with_settings(run: Run, overrides: Sequence[str]) -> Run:
+    """The run with other settings in its config. Raises: UserError where they do not fit."""
+    if not overrides:
+        return run
+    return replace(run, config=compose([f"config={run.path / 'config.yaml'}", *overrides]))
 
 
 def draw_samples(run: Run) -> Samples:

@@ -13,17 +13,18 @@ from core.report import tables
 from core.report.curves import COLOURS, chart
 from core.report.images import panels
 from core.report.page import HELD_OUT, document, evaluations
-from core.report.samples import draw_samples
+from core.report.samples import Samples, draw_samples, with_settings
+from core.report.scenes import script
 from core.runs import Run, open_run
 
 PICTURES = 4  # samples whose reconstructions stand side by side
 DIFFERENCES = 20  # settings that are listed
 
 
-def write_comparison(folders: Sequence[str | Path]) -> Path:
-    """Writes `report_<n>_runs.html` in the first run's folder.
+def write_comparison(folders: Sequence[str | Path], overrides: Sequence[str] = ()) -> Path:
+    """Writes `report_<n>_runs.html` in the first run's folder. `overrides`: of the settings of pictures.
 
-    Raises: UserError where a folder holds no run, or there are more runs than colours.
+    Raises: UserError where a folder holds no run, there are more runs than colours, or overrides do not fit.
     """
     if len(folders) > COLOURS:
         remedy = "name fewer, such as one seed of each; core.compare makes a table of any number"
@@ -34,21 +35,22 @@ def write_comparison(folders: Sequence[str | Path]) -> Path:
 
     path = Path(folders[0]) / f"report_{len(runs)}_runs.html"
     with explain_write_errors(path):
-        write_atomic(path, comparison(runs))
+        write_atomic(path, comparison(runs, overrides))
     return path
 
 
-def comparison(runs: Mapping[str, Run]) -> str:
+def comparison(runs: Mapping[str, Run], overrides: Sequence[str] = ()) -> str:
     """The HTML of the page; runs by their short names."""
+    samples = {name: draw_samples(with_settings(run, overrides)) for name, run in runs.items()}
     sections = {
         "Figures": figures(runs),
         "Settings that differ": differences(runs),
         "Training curves": curves(runs),
-        "Reconstructions": reconstructions(runs),
+        "Reconstructions": reconstructions(runs, samples),
     }
     for name, run in runs.items():
         sections[f"Evaluation of {name}"] = evaluations(run)
-    return document(f"{len(runs)} runs", verdicts(runs), sections)
+    return document(f"{len(runs)} runs", verdicts(runs), sections, script(samples.values()))
 
 
 def short_names(folders: Sequence[str | Path]) -> list[str]:
@@ -125,11 +127,11 @@ def curves(runs: Mapping[str, Run]) -> str:
     return f'<div class="charts">{text}</div>'
 
 
-def reconstructions(runs: Mapping[str, Run]) -> str:
+def reconstructions(runs: Mapping[str, Run], samples_by_run: Mapping[str, Samples]) -> str:
     """The same held-out samples, drawn by every run under the masks of its own method."""
     text = ""
     for name, run in runs.items():
-        samples, config = draw_samples(run), run.config
+        samples, config = samples_by_run[name], run.config
         about = f"{config['modality']['name']} · {config['method']['name']} · {config['size']['name']}"
         text += f"<h3>{escape(name)} <span class='about'>{escape(about)}</span></h3>"
         if samples.gallery and samples.gallery.reconstructions:

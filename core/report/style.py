@@ -44,6 +44,7 @@ pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow: aut
 .columns { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: .5rem; }
 .rows { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: .35rem .6rem; align-items: center; }
 .name { font-size: .8rem; color: var(--dim); } .columns img { width: 100%; } .rows img { max-width: 100%; }
+.scenes { margin: .7rem 0 0; } .scene { aspect-ratio: 1; min-width: 0; }
 img { display: block; height: auto; } img.exact { image-rendering: pixelated; }
 .target circle { fill: transparent; } .target .thumb { display: none; pointer-events: none; }
 .target:hover .thumb { display: block; } .target:hover circle { stroke: var(--fg); }

@@ -197,10 +197,15 @@ def _square(seed: int, split: str, block: int) -> tuple[NDArray[np.intp], NDArra
 
 
 def uniforms(count: int, seed: int, split: str, index: int, purpose: int) -> Array:
-    """`count` draws from [0, 1). Raw bits, which NumPy guarantees to stay the same in all its versions."""
+    """`count` draws from [0, 1), a pure function of the other arguments."""
     key = np.random.SeedSequence([seed, int.from_bytes(split.encode(), "big"), index, purpose])
-    bits = np.random.PCG64(key).random_raw(count)
-    return (bits >> np.uint64(11)) * 2.0**-53  # the upper 53 bits, as many as a double holds
+    return doubles(np.random.PCG64(key), count)
+
+
+def doubles(bits: np.random.PCG64, count: int) -> Array:
+    """The next `count` draws from [0, 1). Raw bits, which NumPy guarantees to stay the same in all its versions."""
+    raw = bits.random_raw(count)
+    return (raw >> np.uint64(11)) * 2.0**-53  # the upper 53 bits, as many as a double holds
 
 
 def rotations(yaw: ArrayLike, pitch: ArrayLike, roll: ArrayLike) -> Array:

@@ -25,6 +25,10 @@ class Solid(ABC):
     def radius(self, proportion: Number) -> Number:
         """Radius of a ball round the origin that holds the solid."""
 
+    @abstractmethod
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        """Half sizes along x, y, z of the smallest box round the origin that holds the solid."""
+
     def normal(self, points: Array, proportion: Number, step: float = 4e-3) -> Array:
         """Unit gradient (..., 3) of the distance, by differences at the four corners of a tetrahedron."""
         corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], dtype=points.dtype)
@@ -42,6 +46,9 @@ class Sphere(Solid):
     def radius(self, proportion: Number) -> Number:
         return 0.95 * np.ones_like(proportion)
 
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        return 0.95, 0.95, 0.95
+
 
 class Box(Solid):
     """Half sizes 0.72, 0.72 q, 0.72."""
@@ -51,6 +58,9 @@ class Box(Solid):
 
     def radius(self, proportion: Number) -> Number:
         return 0.72 * _length(2**0.5, proportion)
+
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        return 0.72, 0.72 * proportion, 0.72
 
 
 class Cylinder(Solid):
@@ -62,6 +72,9 @@ class Cylinder(Solid):
 
     def radius(self, proportion: Number) -> Number:
         return _length(0.68, 0.85 * proportion)
+
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        return 0.68, 0.85 * proportion, 0.68
 
 
 class Cone(Solid):
@@ -89,6 +102,9 @@ class Cone(Solid):
     def radius(self, proportion: Number) -> Number:
         return 0.95 * _length(1.0, proportion)
 
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        return 0.95, 0.95 * proportion, 0.95
+
 
 class Torus(Solid):
     """A ring of radius 0.70 round the y axis; its tube has radius 0.38 q."""
@@ -99,6 +115,10 @@ class Torus(Solid):
 
     def radius(self, proportion: Number) -> Number:
         return 0.70 + 0.38 * proportion
+
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        across = 0.70 + 0.38 * proportion
+        return across, 0.38 * proportion, across
 
 
 class Capsule(Solid):
@@ -111,6 +131,9 @@ class Capsule(Solid):
     def radius(self, proportion: Number) -> Number:
         return 0.58 + 0.42 * proportion
 
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        return 0.58, 0.58 + 0.42 * proportion, 0.58
+
 
 class Octahedron(Solid):
     """|x| + |y| / q + |z| = 1.15. Distances are to the faces' planes: too small beyond edges and corners."""
@@ -121,6 +144,9 @@ class Octahedron(Solid):
 
     def radius(self, proportion: Number) -> Number:
         return 1.15 * np.maximum(1.0, proportion)
+
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        return 1.15, 1.15 * proportion, 1.15
 
 
 class Cross(Solid):
@@ -135,6 +161,9 @@ class Cross(Solid):
 
     def radius(self, proportion: Number) -> Number:
         return _length(0.98 * np.maximum(1.0, proportion), 0.36 * 2**0.5)
+
+    def extent(self, proportion: float) -> tuple[float, float, float]:
+        return 0.98, max(0.98 * proportion, 0.36), 0.98
 
 
 SOLIDS: tuple[Solid, ...] = (Sphere(), Box(), Cylinder(), Cone(), Torus(), Capsule(), Octahedron(), Cross())

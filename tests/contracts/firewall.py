@@ -30,8 +30,10 @@ def firewall(method: MaskedAutoencoder, tokens: Views, other: Views, masks: Mask
     """`other`: the tokens of the same raw input with everything replaced that `unread` names."""
     for name, mask in masks.items():
         view = name.partition("/")[0]
-        closed, differ = unread(mask, method.encoder.masking), _differ(tokens[view].content, other[view].content)
-        assert not (differ & ~closed).any(), f"{name}: the scrambled input differs in rows that are seen"
+        for one, changed, part in zip(levels(tokens[view]), levels(other[view]), levels(mask), strict=True):
+            closed, differ = unread(part, method.encoder.masking), _differ(one.content, changed.content)
+            assert not (differ & ~closed).any(), f"{name}: the scrambled input differs in rows that are seen"
+        # Of a pyramid the finest: what is raw.
         assert not closed.any() or differ[closed].float().mean() > 0.5, f"{name}: the scrambled input hardly differs"
     for train in (False, True):
         compare(answers(method, tokens, masks, train), answers(method, other, masks, train), _mode(train))
@@ -261,9 +263,15 @@ def _part(method: MaskedAutoencoder, key: str, value: Tensor, tokens: Views, mas
 
 
 def _shuffled_coords(tokens: Tokens, mask: Mask, seed: int) -> Tokens:
-    """Hidden tokens change places with random free or hidden cells of their grid."""
+    """Hidden tokens lie in random free or hidden cells of their grid, or, without one, anywhere among the others."""
     if tokens.layout.coords is None:
         return tokens
+    if tokens.layout.grid is None:
+        low, high = tokens.layout.coords.amin((0, 1)), tokens.layout.coords.amax((0, 1))
+        places = low + (high - low) * torch.rand(tokens.layout.coords.shape, generator=_seeded(seed))
+        coords = torch.where(mask.hidden[..., None], places, tokens.layout.coords)
+        return replace(tokens, layout=replace(tokens.layout, coords=coords))
+
     drawn = [torch.randint(n, mask.hidden.shape, generator=_seeded(seed + a)) for a, n in enumerate(tokens.layout.grid)]
     coords = torch.where(mask.hidden[..., None], torch.stack(drawn, -1).to(tokens.layout.coords), tokens.layout.coords)
     return replace(tokens, layout=replace(tokens.layout, coords=coords))

@@ -24,6 +24,8 @@ ACCEPTED = {
     "graphmae_gin": ["graph"],
     "graphmae_transformer": ["graph"],
     "mae": ["image", "video"],
+    "point_m2ae": ["point"],
+    "point_mae": ["point"],
     "simmim": ["image", "video"],
     "spark": ["image"],
     "st_mae": ["video"],

@@ -44,3 +44,41 @@ def official_videomae() -> dict[str, torch.Tensor]:
     shapes |= {"encoder_to_decoder.weight": (dim, dim), "mask_token": (1, 1, dim)}
     shapes |= {"decoder.head.weight": (384, dim), "decoder.head.bias": (384,)}
     return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def official_point_mae(dim: int = 48, depth: int = 2) -> dict[str, torch.Tensor]:
+    """A checkpoint in Pang-Yatian/Point-MAE's layout, of random numbers: groups of 32 points."""
+    torch.manual_seed(0)
+
+    def block(name: str) -> dict[str, tuple[int, ...]]:
+        shapes = {"attn.qkv.weight": (3 * dim, dim), "attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,)}
+        shapes |= {"mlp.fc1.weight": (4 * dim, dim), "mlp.fc1.bias": (4 * dim,)}
+        shapes |= {"mlp.fc2.weight": (dim, 4 * dim), "mlp.fc2.bias": (dim,)}
+        shapes |= {f"norm{number}.{part}": (dim,) for number in (1, 2) for part in ("weight", "bias")}
+        return {f"{name}.{part}": shape for part, shape in shapes.items()}
+
+    def convolution(name: str, width: int, out: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (out, width, 1), f"{name}.bias": (out,)}
+
+    def layer(name: str, width: int, out: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (out, width), f"{name}.bias": (out,)}
+
+    embedding = "MAE_encoder.encoder"
+    shapes = {"mask_token": (1, 1, dim), **convolution("increase_dim.0", dim, 96)}
+    shapes |= convolution(f"{embedding}.first_conv.0", 3, 128) | convolution(f"{embedding}.first_conv.3", 128, 256)
+    shapes |= convolution(f"{embedding}.second_conv.0", 512, 512) | convolution(f"{embedding}.second_conv.3", 512, dim)
+    for name, width in (("first_conv", 128), ("second_conv", 512)):
+        parts = ("weight", "bias", "running_mean", "running_var")
+        shapes |= {f"{embedding}.{name}.1.{part}": (width,) for part in parts}
+
+    for positions in ("MAE_encoder.pos_embed", "decoder_pos_embed"):
+        shapes |= layer(f"{positions}.0", 3, 128) | layer(f"{positions}.2", 128, dim)
+    for index in range(depth):
+        shapes |= block(f"MAE_encoder.blocks.blocks.{index}")
+    shapes |= block("MAE_decoder.blocks.0")
+    shapes |= {f"MAE_{part}.norm.{kind}": (dim,) for part in ("encoder", "decoder") for kind in ("weight", "bias")}
+    tensors = {name: torch.randn(shape) for name, shape in shapes.items()}
+    for name in ("first_conv", "second_conv"):
+        tensors[f"{embedding}.{name}.1.running_var"].abs_()
+        tensors[f"{embedding}.{name}.1.num_batches_tracked"] = torch.tensor(1)
+    return tensors

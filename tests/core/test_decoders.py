@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.decoders import MAEDecoder
-from core.embeddings import ClsToken, SinCos
+from core.embeddings import ClsToken, CoordinateMLP, SinCos
 from core.encoder import Trunk
 from core.errors import UserError
 from core.tokens import Latent, Layout, Query, Rows
@@ -18,7 +18,7 @@ WIDTH, DIM, GRID = 6, 8, (2, 4)
 class Through(nn.Module):
     """A trunk that changes nothing: what is answered is what went in."""
 
-    def forward(self, x, plan, taps=(), read=None):
+    def forward(self, x, plan, taps=(), read=None, positions=None):
         return x if read is None else read.gather(x), {}
 
 
@@ -58,7 +58,7 @@ def test_query_answers_seen_rows_by_an_extra_mask_token():
 
 
 class Spy(Through):
-    def forward(self, x, plan, taps=(), read=None):
+    def forward(self, x, plan, taps=(), read=None, positions=None):
         self.shape, self.plan, self.read = x.shape, plan, read
         return super().forward(x, plan, taps, read)
 
@@ -162,3 +162,31 @@ def test_packed_samples_are_refused():
 def test_bias_and_start_of_the_mask_token_are_settings():
     made = decoder("mask_token", project_bias=False, mask_init="zero")
     assert made.project.bias is None and (made.mask_token == 0).all() and made.provides == {"width": DIM}
+
+
+def test_positions_before_every_block_are_those_of_the_same_rows():
+    """With blocks that change nothing, they are added as often as there are blocks."""
+
+    class Steps(nn.Module):
+        def forward(self, x, plan, taps=(), read=None, positions=None):
+            return read.gather(x + 3 * positions), {}
+
+    torch.manual_seed(0)
+    positions, coords = CoordinateMLP(DIM, 5), torch.rand(1, 8, 3)
+    made = MAEDecoder(DIM, DIM, Steps(), positions, project=False, positions_at="blocks")
+    layout = Layout(8, coords=coords)
+    rows = Rows(torch.tensor([[6, 1, 3]]))
+    seen = Latent(torch.rand(1, 3, DIM), layout.gather(rows), rows=rows)
+    said = made(seen, layout, {"main": place([[4, 6]])}, {})["main"]
+    at = positions.at(layout, Rows(torch.tensor([[4, 6]])))
+    assert torch.allclose(said[:, 0], made.mask_token[:, 0] + 3 * at[:, 0])
+    assert torch.allclose(said[:, 1], seen.features[:, 0] + 3 * at[:, 1])
+
+
+def test_without_projection_widths_are_equal():
+    assert not any(
+        "project" in name
+        for name, _ in MAEDecoder(DIM, DIM, Through(), SinCos(GRID, DIM), project=False).named_parameters()
+    )
+    with pytest.raises(UserError, match=r"decoder\.dim=8 must be the encoder's width 6"):
+        decoder("latent", project=False)

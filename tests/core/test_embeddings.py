@@ -8,9 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from core.embeddings import ClsToken, FlatSinusoid, Learned, PatchEmbed, Separable, SinCos, resize_table, token
+from core.embeddings import (
+    ClsToken,
+    CoordinateMLP,
+    FlatSinusoid,
+    Learned,
+    PatchEmbed,
+    Separable,
+    SinCos,
+    resize_table,
+    token,
+)
+from core.errors import UserError
 from core.tokenizers import Normalise, Patchify
-from core.tokens import Layout, Mask, Rows
+from core.tokens import Layout, Mask, Rows, Tokens
 
 
 def test_sincos_is_maes_formula():
@@ -172,3 +183,28 @@ def test_a_mask_token_stands_for_erased_content_at_its_own_position():
     expected[hidden] = embed.mask_token[0, 0]
     assert torch.allclose(x, expected + embed.positions.table, atol=1e-6)
     assert torch.allclose(embed(tokens.unmasked()), embed.proj(tokens.content.flatten(2)) + embed.positions.table)
+
+
+def test_coordinates_go_through_two_layers():
+    torch.manual_seed(0)
+    made, coords = CoordinateMLP(6, 5, init="truncated"), torch.rand(2, 4, 3)
+    layout = Layout(4, coords=coords)
+    hidden = coords @ made.fc1.weight.T + made.fc1.bias
+    hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
+    expected = hidden @ made.fc2.weight.T + made.fc2.bias
+    assert torch.allclose(made.at(layout, None), expected, atol=1e-6)
+    rows = Rows(torch.tensor([[2, 0], [3, 1]]))
+    assert torch.allclose(made.at(layout, rows), rows.gather(expected), atol=1e-6)
+    assert not made.fc1.bias.any() and made.fc1.weight.abs().max() < 2
+    with pytest.raises(UserError, match="coordinates"):
+        made.at(Layout(4, (2, 2)), None)
+
+
+def test_positions_of_an_input_are_those_of_its_rows():
+    """Of cells of a full grid, and of tokens that bring their coordinates."""
+    mask = Mask.from_hidden(torch.tensor([[True, False, False, True]]))
+    table, mlp = SinCos((2, 2), 8), CoordinateMLP(8)
+    on_grid = Tokens(torch.rand(1, 4, 1), Layout(4, (2, 2)))
+    scattered = Tokens(torch.rand(1, 4, 1), Layout(4, coords=torch.rand(1, 4, 3)))
+    assert torch.equal(table.of(on_grid.drop_masked(mask)), table.full()[None, 1:3])
+    assert torch.allclose(mlp.of(scattered.drop_masked(mask)), mlp.at(scattered.layout, None)[:, 1:3], atol=1e-6)

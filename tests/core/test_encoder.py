@@ -244,3 +244,27 @@ def test_the_last_block_works_for_the_rows_read_alone():
         block.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
     trunk(rows(count=5), AttentionPlan(), read=Rows(torch.tensor([[1, 2], [0, 4]])))
     assert seen == [5, 2]
+
+
+def test_positions_are_added_before_every_block():
+    trunk, x, positions = Trunk(DIM, 2, HEADS), rows(), rows(seed=3)
+    plan = AttentionPlan()
+    expected = trunk.blocks[1](trunk.blocks[0](x + positions, plan) + positions, plan)
+    assert torch.equal(trunk(x, plan, positions=positions)[0], trunk.norm(expected))
+
+
+def test_weights_may_start_truncated():
+    torch.manual_seed(0)
+    weight = Trunk(64, 1, 4, init="truncated").blocks[0].mlp.fc1.weight.detach()
+    assert weight.std() == pytest.approx(0.02, rel=0.05) and not weight.mean().abs() > 0.001
+
+
+@pytest.mark.parametrize("cls", [False, True])
+def test_a_leaking_vit_embeds_all_and_encodes_what_is_visible(cls):
+    vit, tokens = small_vit(cls), image_tokens()
+    mask = Mask.from_hidden(torch.tensor([[True, False] * 3, [False, True] * 3]))
+    tight = vit(tokens.drop_masked(mask))
+    vit.masking = "leak"
+    latent = vit(tokens.leak_masked(mask))
+    assert latent.rows is mask.visible and torch.allclose(latent.features, tight.features, atol=1e-6)
+    assert vit(tokens.unmasked()).features.shape == (2, 6, DIM)

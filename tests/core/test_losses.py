@@ -47,3 +47,36 @@ def test_ids():
     ids = torch.tensor([[0, 1, 2, 3], [4, 4, 0, 1]])
     expected = -logits.log_softmax(-1).gather(2, ids[..., None])[..., 0]
     assert torch.allclose(losses.cross_entropy(logits, ids), expected, atol=1e-6)
+
+
+def by_hand(prediction, values, squared):
+    """Point by point, in double precision."""
+    rows = []
+    for predicted, points in zip(prediction.flatten(0, 1).double(), values.flatten(0, 1).double(), strict=True):
+        distance = torch.cdist(predicted.unflatten(0, (-1, 3)), points, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distance.amin(1), distance.amin(0)
+        rows.append(sum(d.square().mean() for d in nearest) if squared else sum(d.mean() for d in nearest) / 2)
+    return torch.stack(rows).unflatten(0, prediction.shape[:2])
+
+
+def test_chamfer_of_sets_of_unequal_size():
+    prediction, values = torch.randn(2, 4, 15), torch.randn(2, 4, 7, 3)
+    for squared in (True, False):
+        error = losses.chamfer(prediction, values, squared=squared)
+        assert error.shape == (2, 4)
+        assert torch.allclose(error.double(), by_hand(prediction, values, squared), atol=1e-6)
+    assert torch.equal(losses.chamfer(values.flatten(2), values), torch.zeros(2, 4))
+
+
+def test_chamfer_gradients_are_those_of_the_plain_formula_and_finite_where_points_coincide():
+    values = torch.randn(1, 2, 5, 3)
+    for squared in (True, False):
+        ours = torch.randn(1, 2, 12, requires_grad=True)
+        plain = ours.detach().clone().requires_grad_()
+        losses.chamfer(ours, values, squared=squared).sum().backward()
+        by_hand(plain, values, squared).sum().backward()
+        assert torch.allclose(ours.grad, plain.grad, atol=1e-5)
+
+        same = values.flatten(2).clone().requires_grad_()
+        losses.chamfer(same, values, squared=squared).sum().backward()
+        assert torch.equal(same.grad, torch.zeros_like(same))

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.maskers import BlockMasker, CellMasker, Masker, RandomMasker, ScoreMasker, keep_lowest
+from core.maskers import (
+    BlockMasker,
+    CellMasker,
+    Masker,
+    NeighbourhoodMasker,
+    RandomMasker,
+    ScoreMasker,
+    keep_lowest,
+)
 from core.seeding import PlacedGenerator, seed_part
 from core.tokens import Batch, ForwardContext, Layout, Mask, Rows, Tokens
 
@@ -205,3 +213,39 @@ def test_one_process_draws_as_a_plain_generator_does():
     plain, placed = torch.Generator().manual_seed(5), PlacedGenerator()
     placed.manual_seed(5)
     assert torch.equal(placed.uniform((4, 3)), torch.rand(4, 3, generator=plain))
+
+
+# Point-MAE: int(0.6 · 64) = 38 hidden, where int(64 · (1 − 0.6)) = 25 would be visible.
+@pytest.mark.parametrize("count, ratio, hidden", [(64, 0.6, 38), (512, 0.6, 307), (20, 0.6, 12), (10, 0.0, 0)])
+def test_hidden_counts_may_be_the_truncated_ones(count, ratio, hidden):
+    mask = mask_of(RandomMasker(ratio, rounding="up"), grid_tokens((count,)))
+    assert mask.hidden.sum(1).tolist() == [hidden] * 3 and mask.visible.count == count - hidden
+
+
+def scattered(batch=3, count=20) -> Tokens:
+    coords = torch.rand(batch, count, 3, generator=torch.Generator().manual_seed(0))
+    return Tokens(torch.zeros(batch, count, 1), Layout(count, coords=coords))
+
+
+def test_a_neighbourhood_is_the_nearest_of_one_token():
+    tokens = scattered()
+    masker, start = NeighbourhoodMasker(0.6), torch.tensor([3, 0, 19])
+    mask = masker.mask_view(tokens, (start + 0.5) / 20, context_of(tokens))
+    assert mask.hidden.sum(1).tolist() == [12] * 3
+    for coords, hidden, token in zip(tokens.layout.coords, mask.hidden, start, strict=True):
+        distance = (coords - coords[token]).norm(dim=1)
+        assert hidden[token] and distance[hidden].max() < distance[~hidden].min()
+
+
+def test_every_token_may_begin_a_neighbourhood():
+    tokens = scattered(batch=400, count=5)
+    masker = NeighbourhoodMasker(0.2)
+    first = mask_of(masker, tokens)
+    assert first.hidden.sum(1).tolist() == [1] * 400
+    assert (first.hidden.float().mean(0) - 0.2).abs().max() < 0.1  # five deviations of 400 draws
+    assert torch.equal(first.hidden, mask_of(masker, tokens).hidden)
+
+
+def test_neighbourhoods_need_coordinates():
+    with pytest.raises(UserError, match="coordinates"):
+        mask_of(NeighbourhoodMasker(0.5), grid_tokens((4, 4)))

@@ -1,5 +1,7 @@
 """The report: one page that needs nothing else, of whatever a run has left so far."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -8,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from core.config import compose
 from core.config.build import build
@@ -231,6 +234,30 @@ def test_the_command_says_what_it_wrote(run, capsys):
 @pytest.mark.parametrize("modality", ["image", "video"])
 def test_modalities_name_their_pictures(modality):
     assert isinstance(build(compose([f"modality={modality}"])["modality"]["pictures"]), Pictures)
+
+
+def test_a_report_may_draw_its_pictures_otherwise(run):
+    """Of three channels one: pictures are grey; the run's own config stays, and stands in the page."""
+    assert main([f"run={run}", "modality.pictures.shown=[0]"]) == 0
+    html = (run / "report.html").read_text(encoding="utf-8")
+    data = re.search(r'alt="input of [^"]*" src="data:image/webp;base64,([^"]*)"', html).group(1)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    assert (picture[..., 0] == picture[..., 2]).all() and picture.std() > 0
+    for config in ((run / "config.yaml").read_text(), html.partition('id="config"')[2]):
+        assert "shown: null" in config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps=3", "may set modality.pictures.<setting> only"),
+        ("modality.size=[8,8]", "takes its run as it is"),
+        ("modality.pictures.shonw=[0]", "shown"),
+    ],
+)
+def test_a_report_takes_its_run_as_it_is(trained, capsys, override, message):
+    assert main([f"run={trained}", override]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_long_lines_keep_their_spikes():

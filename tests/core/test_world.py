@@ -58,6 +58,15 @@ def test_ball_holds_the_solid(solid, proportion):
 
 
 @EACH_SOLID
+@pytest.mark.parametrize("proportion", (0.3, 0.5, 1.0, 2.0))
+def test_box_holds_the_solid_and_touches_it(solid, proportion):
+    half = np.array(solid.extent(proportion))
+    inside = cloud(400_000, 1.0) * (half + 0.3)
+    inside = np.abs(inside[solid.distance(inside, proportion) < 0])
+    assert (inside <= half).all() and (inside.max(0) > 0.9 * half).all()
+
+
+@EACH_SOLID
 def test_going_along_the_normal_reaches_the_surface(solid):
     points = cloud(4000, 1.2)
     for _ in range(30):

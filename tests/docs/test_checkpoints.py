@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.convert import main
-from tests.core.official_files import official_mae, official_videomae
+from tests.core.official_files import official_mae, official_point_mae, official_videomae
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("modalities/*/README.md"))]
@@ -32,8 +32,12 @@ def commands(page: str) -> list[list[str]]:
 
 
 def save_file_for(name: str) -> None:
-    """A file of random weights: a clip's where the name is that of the video example, else a picture's."""
-    state = official_mae() if "mae_" in name and "video" not in name else distilled()
+    """A file of random weights, of the method in the file's name."""
+    state = distilled()
+    if "point_mae" in name:
+        state = official_point_mae()
+    elif "mae_" in name and "video" not in name:
+        state = official_mae()
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": state}, name)
 

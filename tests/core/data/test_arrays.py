@@ -1,5 +1,7 @@
 """Array files: which array holds the samples, which are labels, and files that hold none."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -150,3 +152,56 @@ def test_the_first_readable_file_tells_whether_files_are_samples(save, tmp_path)
     paths = [str(tmp_path / "cut.npy"), save(np.zeros((28, 32, 3)))]
     assert arrays.are_one_sample_each(paths, 2) and not arrays.are_one_sample_each(paths, None)
     assert not arrays.are_one_sample_each(paths[:1], 2)
+
+
+@pytest.fixture
+def hdf5(tmp_path):
+    """Writes a .h5 and gives its path."""
+    h5py = pytest.importorskip("h5py")
+
+    def write(name="a.h5", **named):
+        with h5py.File(tmp_path / name, "w") as file:
+            for key, values in named.items():
+                file[key.replace("__", "/")] = values
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_hdf5(hdf5):
+    """Rows are read alone; labels of any shape, and class names in texts."""
+    names = np.array(["cat", "dog"], dtype=object)
+    path = hdf5(data=ROWS, label=np.arange(6, dtype=np.uint8)[:, None] % 2, class_names=names, extra=np.zeros(9999))
+    (stack,) = arrays.list_stacks(path)
+    assert stack.count == 6 and stack.labels[3] == {"label": "dog"} and "'extra' of shape (9999,)" in stack.notes[0]
+    assert arrays.has_rows(path) and not arrays.is_one_sample(path, 2)
+    row = Item("k", path, member="4").array()
+    assert isinstance(row, np.ndarray) and (row == ROWS[4]).all()
+    assert not isinstance(arrays.load(path)["data"], np.ndarray)  # it stays on disk
+
+
+def test_hdf5_groups_and_splits(hdf5):
+    by_split = hdf5("b.h5", train_x=ROWS, train_y=np.arange(6), test_x=ROWS[:2], test_y=np.arange(2))
+    assert {stack.name: stack.count for stack in arrays.list_stacks(by_split)} == {"train_x": 6, "test_x": 2}
+    grouped = hdf5("c.h5", set__images=ROWS)
+    assert arrays.load(grouped).keys() == {"set/images"} and arrays.list_stacks(grouped)[0].count == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"no hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 90])
+def test_damaged_hdf5(tmp_path, content):
+    pytest.importorskip("h5py")
+    (tmp_path / "a.h5").write_bytes(content)
+    with pytest.raises(UserError, match=r"the array file .*a.h5 cannot be read"):
+        arrays.list_stacks(str(tmp_path / "a.h5"))
+
+
+def test_labels_of_another_length_in_hdf5(hdf5):
+    (stack,) = arrays.list_stacks(hdf5(data=ROWS, label=np.arange(5)))
+    assert stack.labels is None and "'label' is left out: its shape (5,) does not fit 6 samples" in stack.notes[1]
+
+
+def test_hdf5_without_its_package(hdf5, monkeypatch):
+    path = hdf5("d.h5", data=ROWS)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(UserError, match=r'needs h5py: pip install "lacuna-ssl\[points\]"'):
+        arrays.load(path)

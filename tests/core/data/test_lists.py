@@ -314,3 +314,38 @@ def test_encodings_of_lists(read, encoding, tmp_path):
     (tmp_path / "l.csv").write_bytes("path,label\né/0.num,é\nb/1.num,b\n".encode(encoding))
     _, names, _ = read(numbers("é/0.num", "b/1.num"), "l.csv")
     assert names == {"é/0.num": "é", "b/1.num": "b"}
+
+
+@pytest.fixture
+def texts(write):
+    """The samples of a folder where samples may be text themselves: rows of numbers."""
+
+    def keys(files, root="", **settings):
+        folder = write(files)
+        source = FolderSource(str(folder / root), (".txt", ".csv", ".num"), holdout=0, **settings)
+        return [item.key for item in source.items("train")], source
+
+    return keys
+
+
+@pytest.mark.parametrize("rows", ["1 2 3\n4 5 6\n", "x,y,z\n1,2,3\n", "# of 2\n\n1;2;3;\n", "1e-3\t-2.5\tnan\n"])
+def test_texts_of_numbers_are_samples(texts, rows):
+    keys, _ = texts({"a.txt": rows, "b/c.csv": rows, "d.num": "1"})
+    assert keys == ["a.txt", "b/c.csv", "d.num"]
+    assert texts({"a.txt": rows}, "a.txt")[0] == ["a.txt"]
+
+
+@pytest.mark.parametrize("words", ["cat\ndog\n", "b.txt 3\n", "1\n2\n", "10 20\n30 40\n", "", "read 1 2 3\n"])
+def test_other_texts_are_none(texts, words):
+    keys, source = texts({"a.txt": "1 2 3\n4 5 6\n", "words.txt": words})
+    assert keys == ["a.txt"]
+    (group,) = source.account().passed_over
+    assert group.examples == ["words.txt"]
+
+
+def test_lists_of_texts(texts):
+    """A list beside texts of its own kind, by folder and by its own path."""
+    files = {"a.txt": "1 2 3\n", "b.txt": "4 5 6\n", "c.txt": "7 8 9\n", "index.txt": "a.txt cat\nb.txt dog\n"}
+    for root in ("", "index.txt"):
+        keys, source = texts(files, root)
+        assert keys == ["a.txt", "b.txt"] and source.classes == {"label": ["cat", "dog"]}
