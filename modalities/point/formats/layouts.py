@@ -135,7 +135,7 @@ class NamedClouds(Source):
             split_of = {path: split.replace("validation", "test") for path, split in split_of.items()}
         return split_of
 
-    @property
+    @cached_property
     def _have_folders(self) -> bool:
         return len({path.parent for path in self._split_of}) > 1
 
