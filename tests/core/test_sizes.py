@@ -23,6 +23,9 @@ PUBLISHED = {
     ("video", "st_mae", "base"): (99_898_880, 86_394_624),
     ("video", "st_mae", "large"): (317_731_584, 304_096_256),
     ("video", "st_mae", "huge"): (645_232_460, 631_527_680),
+    ("point", "point_mae", "small"): (29_006_432, 21_825_024),
+    # The finest level's norm, which official training gives no gradient, is not trained.
+    ("point", "point_m2ae", "small"): (15_255_856 - 2 * 96, 12_654_976 - 2 * 96),
 }
 # VideoMAE L is counted with a decoder of 4 blocks, and trained with 12.
 DECODER_OF_4 = ["method.readouts.main.decoder.trunk.depth=4"]
