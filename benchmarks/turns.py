@@ -26,7 +26,8 @@ def queue(text: str, file: Path, runs: str) -> tuple[Path, Iterator[tuple[str, d
 def keep(record: Mapping, file: Path, runs: Path, public: str) -> None:
     """Writes an entry's record, places of this machine under their public names (`public`: of `runs`)."""
     text = json.dumps(record, indent=1)
-    for place, name in ((os.environ.get("DATA_DIR", ""), "$DATA_DIR"), (str(runs), public)):
+    places = {os.environ.get("DATA_DIR", ""): "$DATA_DIR", str(runs.resolve()): public, str(runs): public}
+    for place, name in places.items():
         text = text.replace(place, name) if place else text
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text + "\n")

@@ -24,6 +24,7 @@ from core.interop import Official, Rule, State, trunk_overrides
 from core.maskers import RandomMasker
 from core.tokens import Batch, ForwardContext, Layout, Mask, Tokens
 from modalities.point.clouds import Clouds, Plan
+from modalities.point.methods.point_mae import BLOCK
 
 DECODER = "readouts.main.decoder"
 POINTS = "readouts.main.objectives.points"
@@ -62,14 +63,14 @@ def pyramid_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
             "It has no tensor h_encoder.token_embed.0.first_conv.0.weight: no checkpoint of a point pyramid."
         )
 
-    dims, depths, ratio = [], [], ""
+    dims, depths, ratio = [], [], 0.0
     heads = settings.get("num_heads", 6)
     while f"{prefix}token_embed.{len(dims)}.second_conv.3.weight" in state:
         level = len(dims)
         dim = state[f"{prefix}token_embed.{level}.second_conv.3.weight"].shape[0]
-        depth, _, ratio = trunk_overrides(state, "", f"{prefix}encoder_blocks.{level}.blocks", dim, heads, {})[:3]
+        depth, ratio = _depth_and_ratio(state, f"{prefix}encoder_blocks.{level}.blocks", dim, heads)
         dims.append(dim)
-        depths.append(int(depth.partition("=")[2]))
+        depths.append(depth)
 
     first = state[f"{prefix}token_embed.0.first_conv.0.weight"].shape
     widths = [first[0]]
@@ -83,7 +84,7 @@ def pyramid_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"method.encoder.depths={depths}",
         f"method.encoder.heads={heads}",
         f"method.encoder.widths={widths}",
-        f"method.encoder.mlp_ratio={ratio.partition('=')[2]}",
+        f"method.encoder.mlp_ratio={ratio}",
         f"method.encoder.drop_path={settings.get('drop_path_rate', 0.1)}",
         "method.encoder.masking=leak",
     ]
@@ -93,18 +94,24 @@ def decoder_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     """Overrides of the decoder, empty for files without one."""
     if "mask_token" not in state:
         return []
-    depths, ratio, heads = [], "", settings.get("num_heads", 6)
+    depths, ratio, heads = [], 0.0, settings.get("num_heads", 6)
     while any(key.startswith(f"h_decoder.{len(depths)}.") for key in state):
         stage = len(depths)
         dim = state[f"decoder_pos_embeds.{stage}.0.weight"].shape[0]
-        depth, _, ratio = trunk_overrides(state, "", f"h_decoder.{stage}.blocks", dim, heads, {})[:3]
-        depths.append(int(depth.partition("=")[2]))
+        depth, ratio = _depth_and_ratio(state, f"h_decoder.{stage}.blocks", dim, heads)
+        depths.append(depth)
     return [
         f"method.{DECODER}.depths={depths}",
         f"method.{DECODER}.heads={heads}",
-        f"method.{DECODER}.mlp_ratio={ratio.partition('=')[2]}",
+        f"method.{DECODER}.mlp_ratio={ratio}",
         f"method.{DECODER}.drop_path={settings.get('drop_path_rate', 0.1)}",
     ]
+
+
+def _depth_and_ratio(state: State, blocks: str, dim: int, heads: int) -> tuple[int, float]:
+    """Depth and MLP ratio of one level's blocks; all levels share their heads."""
+    values = dict(text.split("=") for text in trunk_overrides(state, "level", blocks, dim, heads, {}))
+    return int(values["level.depth"]), float(values["level.mlp_ratio"])
 
 
 def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
@@ -136,8 +143,6 @@ def _replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
     order = torch.arange(io[top].shape[1]) / io[top].shape[1]  # visible rows in ascending order
     return Batch({"point": clouds_of(io)}), {"point": io[top] + order}
 
-
-BLOCK = r"(\d+\.(?:norm[12]\.(?:weight|bias)|attn\.(?:qkv|proj)\.(?:weight|bias)|mlp\.fc[12]\.(?:weight|bias)))"
 
 PYRAMID_RULES = (
     Rule(r"h_encoder\.token_embed\.(\d+)\.first_conv\.(\d+\.\w+)", (r"encoder.embeds.\1.points.\2",)),

@@ -93,7 +93,7 @@ def _replay(io: State, settings: Mapping[str, Any]) -> tuple[Batch, dict]:
     return Batch({"point": Clouds(io["points"], plans=(plan,))}), {"point": io["mask"] + order}
 
 
-_BLOCK = r"(\d+\.(?:norm[12]\.(?:weight|bias)|attn\.(?:qkv|proj)\.(?:weight|bias)|mlp\.fc[12]\.(?:weight|bias)))"
+BLOCK = r"(\d+\.(?:norm[12]\.(?:weight|bias)|attn\.(?:qkv|proj)\.(?:weight|bias)|mlp\.fc[12]\.(?:weight|bias)))"
 _ENCODER = r"(?:MAE_encoder\.)?"
 
 POINT_MAE = Official(
@@ -107,12 +107,12 @@ POINT_MAE = Official(
         Rule(rf"{_ENCODER}encoder\.second_conv\.(\d+\.\w+)", (r"encoder.embed.groups.\1",)),
         Rule(rf"{_ENCODER}pos_embed\.0\.(weight|bias)", (r"encoder.positions.fc1.\1",)),
         Rule(rf"{_ENCODER}pos_embed\.2\.(weight|bias)", (r"encoder.positions.fc2.\1",)),
-        Rule(rf"{_ENCODER}blocks\.blocks\.{_BLOCK}", (r"encoder.trunk.blocks.\1",)),
+        Rule(rf"{_ENCODER}blocks\.blocks\.{BLOCK}", (r"encoder.trunk.blocks.\1",)),
         Rule(rf"{_ENCODER}norm\.(weight|bias)", (r"encoder.trunk.norm.\1",)),
         Rule(r"mask_token", (f"{DECODER}.mask_token",)),
         Rule(r"decoder_pos_embed\.0\.(weight|bias)", (rf"{DECODER}.positions.fc1.\1",)),
         Rule(r"decoder_pos_embed\.2\.(weight|bias)", (rf"{DECODER}.positions.fc2.\1",)),
-        Rule(rf"MAE_decoder\.blocks\.{_BLOCK}", (rf"{DECODER}.trunk.blocks.\1",)),
+        Rule(rf"MAE_decoder\.blocks\.{BLOCK}", (rf"{DECODER}.trunk.blocks.\1",)),
         Rule(r"MAE_decoder\.norm\.(weight|bias)", (rf"{DECODER}.trunk.norm.\1",)),
         Rule(r"increase_dim\.0\.weight", (f"{POINTS}.head.weight",), split=lambda weight: (weight[..., 0],)),
         Rule(r"increase_dim\.0\.bias", (f"{POINTS}.head.bias",)),
