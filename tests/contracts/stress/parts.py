@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core import losses
 from core.decoders import Decoder
 from core.embeddings import SinCos, token
 from core.encoder import AttentionPlan, Encoder
@@ -100,8 +101,7 @@ def contrast(prediction: Tensor, values: Tensor, temperature: float = 0.1) -> Te
 
 def chamfer(prediction: Tensor, values: Tensor) -> Tensor:
     """Mean squared distance to the nearest point, both ways: (B, M, 3 K) -> (B, M)."""
-    near = torch.cdist(prediction.unflatten(2, (-1, 3)), values.unflatten(2, (-1, 3))).square()
-    return near.amin(-1).mean(-1) + near.amin(-2).mean(-1)
+    return losses.chamfer(prediction, values.unflatten(2, (-1, 3)))
 
 
 def joined(latents: Sequence[Latent]) -> tuple[Tensor, Tensor]:
