@@ -108,10 +108,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, plan: AttentionPlan, read: Rows | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D), or (B, M, D) for the rows in `read` alone, which attend to all N."""
-        weight, bias = self.qkv.weight, self.qkv.bias
-        if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-
+        weight, bias = self.qkv.weight, self._bias()
         if read is None:
             q, k, v = self._project(x, weight, bias)
         else:  # queries of the rows to be read, keys and values of all
@@ -122,14 +119,30 @@ class Attention(nn.Module):
             q = self._project(read.gather(x), weight[:dim], query_bias)[0]
             k, v = self._project(x, weight[dim:], key_value_bias)
 
-        scale = None
-        if self.scale is not None:
-            # Clamped at log 100, to the digits of the official code.
-            q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp()
-            k = F.normalize(k, dim=-1)
-            scale = 1.0
-
+        q, k, scale = self._scaled(q, k)
         return self.proj(plan.attend(q, k, v, scale).transpose(1, 2).flatten(2))
+
+    def first_row(self, x: Tensor) -> Tensor:
+        """Attention weights of row 0, which is cls where there is one, softmax(q₀ kᵀ · scale): (B, heads, N)."""
+        q, k, _ = self._project(x, self.qkv.weight, self._bias())
+        q, k, scale = self._scaled(q, k)
+        if scale is None:
+            scale = q.shape[-1] ** -0.5
+        return (q[:, :, :1] @ k.transpose(2, 3) * scale).softmax(-1)[:, :, 0]
+
+    def _bias(self) -> Tensor | None:
+        """(3 D,) of queries, keys and values."""
+        if self.q_bias is not None and self.v_bias is not None:
+            return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        return self.qkv.bias
+
+    def _scaled(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, float | None]:
+        """Queries and keys, and the factor of their products; None: d ** -0.5."""
+        if self.scale is None:
+            return q, k, None
+        # Clamped at log 100, to the digits of the official code.
+        q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp()
+        return q, F.normalize(k, dim=-1), 1.0
 
     def _project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
         """x (B, N, D) -> one (B, heads, N, d) for every D rows of `weight`."""
@@ -202,7 +215,7 @@ class Trunk(nn.Module):
 
     Drop path grows linearly with depth, from `drop_path_start` to `drop_path`. `init` of linear weights: "xavier"
     uniform, or "truncated" normal (0.02); biases are zero. `taps`: names of the block outputs to return, from
-    "block0" on.
+    "block0" on, or of blocks' inputs, from "input0" on.
     `layer_scale`: start value of the branches' scales, 0 for none; `bias`, `cosine`: as in `Attention`.
     """
 
@@ -267,6 +280,8 @@ class Trunk(nn.Module):
                 rows = read
             if positions is not None:
                 x = x + positions
+            if f"input{i}" in taps:
+                outputs[f"input{i}"] = x
             x = block(x, plan, rows)
             if f"block{i}" in taps:
                 outputs[f"block{i}"] = x
@@ -320,7 +335,7 @@ class ViT(Encoder):
     (SimMIM); "leak" embeds all of them and runs the trunk on the visible ones (official Point-MAE, whose embedding
     sees hidden groups through its batch statistics).
     `positions`: added before every block; those of the embedding are added once.
-    Taps: "block0", … for the rows, "block0/cls" for the cls token.
+    Taps: "block0", … for the rows, "block0/cls" for the cls token; "input0", … likewise.
     Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
     """

@@ -215,6 +215,34 @@ class ScoreMasker(ViewMasker):
         return keep_lowest((1 - self.randomness) * rank + self.randomness * draws, tokens, self.ratio)
 
 
+class SaliencyMasker(ViewMasker):
+    """Keeps tokens drawn without replacement by the softmax of a teacher's scores: N − int(N · ratio) stay visible.
+
+    `scores`: name of the teacher, whose output s is (B, N). Tokens are drawn one after another, each time with
+    probabilities p = softmax(s) among those that are left: the order of s − log e descending, e ~ Exp(1), which is the
+    order of e / p. Visible rows are in ascending order.
+    Shapes: scores (B, N) -> Mask with visible (B, N − int(N · ratio)), query `main`.
+    Raises: UserError for tokens with padding.
+    Source: ZrrSkywalker/I2P-MAE.
+    """
+
+    def __init__(self, ratio: float, scores: str):
+        self.ratio, self.scores = checked_ratio(ratio), scores
+
+    def draw_view(self, tokens: Tokens, generator: torch.Generator | None, ctx: ForwardContext) -> Tensor:
+        if tokens.layout.valid is not None:
+            raise UserError("method.masker: SaliencyMasker draws as many tokens of each sample; take ScoreMasker.")
+        shape = tokens.content.shape[0], tokens.layout.count
+        return -torch.log1p(-uniform(shape, tokens.content.device, generator))
+
+    def mask_view(self, tokens: Tokens, draws: Tensor, ctx: ForwardContext) -> Mask:
+        keys = draws.log() - ctx.teacher_output(self.scores)
+        count = tokens.layout.count
+        hidden = int(count * self.ratio)
+        visible = Rows(keys.argsort(1)[:, : count - hidden]).to_mask(count)
+        return Mask.from_hidden(~visible, hidden)
+
+
 def keep_lowest(score: Tensor, tokens: Tokens, ratio: float | None = None, keep: int | None = None) -> Mask:
     """Keeps the rows with the lowest scores (B, N), in that order; padding is neither hidden nor visible.
 

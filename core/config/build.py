@@ -2,10 +2,11 @@
 
 A node is a mapping with `_target_`; its parameters are built in the constructor's order. A required parameter
 that is left out comes from the scope: plain values of enclosing nodes and facts that earlier parts provide. These
-values are written into the node, which then stands alone. Parts declare, both optional:
+values are written into the node, which then stands alone. Parts declare, all optional:
 
 provides  property: facts for later parts, {"width": 128}
 requires  class attribute or property: facts that must hold in the scope, {"axes": 3}
+built_first  class attribute: parameters that are built before the others, ("teachers",)
 """
 
 import inspect
@@ -80,14 +81,16 @@ def _construct(node: Any, target: Any, scope: Mapping[str, Any], key: str) -> An
     is_partial, required = bool(node.get("_partial_")), types.signature_of(target).required
 
     facts, arguments = {**scope, **_plain(node)}, {}
-    for name, hint in types.hints_of(node, target, key).items():
+    for name, hint in _in_order(target, types.hints_of(node, target, key)).items():
         value = node.get(name)
         if value is None and not (name in node and accepts(None, hint)):
             if is_partial or name not in required:
                 continue
             value = node[name] = _from_scope(name, target, facts, key)
         arguments[name] = _make(value, hint, facts, join(key, name))
-        facts |= _declared(arguments[name], "provides")
+        parts = arguments[name].values() if isinstance(arguments[name], Mapping) else (arguments[name],)
+        for part in parts:
+            facts |= _declared(part, "provides")
 
     if is_partial:
         return partial(target, **arguments)
@@ -97,6 +100,12 @@ def _construct(node: Any, target: Any, scope: Mapping[str, Any], key: str) -> An
         raise UserError(f"{key or target.__name__}: {one_line(error)}") from error
     _check_requirements(part, scope, key)
     return part
+
+
+def _in_order(target: Any, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters in the order in which they are built."""
+    first = inspect.getattr_static(target, "built_first", ())
+    return {name: hints[name] for name in first} | dict(hints)
 
 
 def _from_scope(name: str, target: Any, scope: Mapping[str, Any], key: str) -> Any:

@@ -60,6 +60,8 @@ class MaskedAutoencoder(nn.Module):
     dimension; `*` in them stands for anything.
     """
 
+    built_first = ("tokenizer", "masker", "encoder", "teachers")  # targets follow the width of teachers
+
     def __init__(
         self,
         tokenizer: Tokenizer,

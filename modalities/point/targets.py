@@ -1,9 +1,11 @@
 """What is predicted of a group of points."""
 
 import torch
+from torch import Tensor
 
+from core.errors import UserError
 from core.targets import Target
-from core.tokens import ForwardContext, Query, TargetValues, levels
+from core.tokens import ForwardContext, Layout, Query, Rows, TargetValues, Tokens, levels
 
 
 class GroupPoints(Target):
@@ -23,3 +25,43 @@ class GroupPoints(Target):
         tokens = levels(ctx.tokens[view])[query.level]
         rows = query.rows_in(tokens.layout, tokens.content)
         return TargetValues(rows.gather(tokens.content)[..., :3])
+
+
+class ViewFeatures(Target):
+    """Features of an image encoder over depth views at each member of a group: values (B, M, S · V · D).
+
+    `teacher`: name of the `DepthViews`; `members`: S; `teacher_width`: V · D, one view behind the other.
+    Raises: UserError where the teacher's features or the groups have other sizes.
+    Source: ZrrSkywalker/I2P-MAE.
+    """
+
+    def __init__(self, teacher: str, members: int, teacher_width: int):
+        super().__init__()
+        self.teacher, self.out = teacher, members * teacher_width
+
+    @torch.no_grad()
+    def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
+        tokens = levels(ctx.tokens[view])[query.level]
+        rows = query.rows_in(tokens.layout, tokens.content)
+        places = rows.gather(_members(tokens))  # (B, M, S, 3)
+
+        maps = ctx.teacher_output(self.teacher)
+        features = maps.projection.at(maps.features, places.flatten(1, 2))
+        values = features.flatten(2).unflatten(1, places.shape[1:3]).flatten(2)
+        if values.shape[2] != self.out:
+            raise UserError(
+                f"The teacher {self.teacher} has {values.shape[2]} values for a group, its target {self.out}: set the "
+                "target's members to those of the groups, and its teacher_width to null."
+            )
+        return TargetValues(values)
+
+
+def _members(tokens: Tokens) -> Tensor:
+    """Coordinates of the members of each group (B, G, S, 3), not relative to the centre."""
+    layout: Layout = tokens.layout
+    assert layout.coords is not None, "groups have centres"
+    if layout.children is None or layout.finer is None:
+        return tokens.content[..., :3] + layout.coords[:, :, None]
+    # Those of the finer level themselves: sums would be off by a digit, which can be another cell of a picture.
+    assert layout.finer.coords is not None, "groups have centres"
+    return Rows(layout.children.flatten(1)).gather(layout.finer.coords).unflatten(1, layout.children.shape[1:])

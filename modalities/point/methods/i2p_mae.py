@@ -1,0 +1,1 @@
+I2P_MAE = None
