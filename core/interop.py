@@ -68,6 +68,7 @@ class Official:
     `rules`: key map; only renames, permutes, concatenates and splits, so that it carries gradients too.
     `other_names`: of other libraries, whose files are read as well.
     `replay(io, settings)`: recorded input and randomness of a reference vector as (batch, draws).
+    `load_teachers(method, state)`: loads frozen teachers that the file holds.
     """
 
     method: str
@@ -77,6 +78,7 @@ class Official:
     overrides: Callable[[State, Mapping[str, Any]], list[str]]
     other_names: tuple[OtherNames, ...] = ()
     replay: Callable[[State, Mapping[str, Any]], tuple[Batch, dict]] | None = None
+    load_teachers: Callable[[MaskedAutoencoder, State], None] | None = None
 
     def official_names(self, state: State, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any], list[str]]:
         """Tensors by official names, options with those of the library that wrote the file, and notes."""
@@ -206,6 +208,8 @@ def read_official(name: str, state_dict: Mapping[str, Any], meta: Mapping[str, A
 
     method.load_state_dict(mapped, strict=False)
     method.follow(mapped)
+    if official.load_teachers is not None:
+        official.load_teachers(method, state)
     return OfficialMethod(method=method, config=config, has_decoder=has_decoder)
 
 
@@ -280,7 +284,7 @@ def _holds_tensors(value: Mapping[Any, Any]) -> bool:
 
 def settings(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor arguments of a reference vector's meta.json, whichever of its four layouts it has."""
-    arguments = {key: value for key, value in meta.items() if not isinstance(value, Mapping)}
+    arguments = {key: value for key, value in meta.items() if not isinstance(value, Mapping) or key == "clip"}
     for key in ("mask", "config", "constructor", "constructor_args"):
         section = meta.get(key)
         if not isinstance(section, Mapping):

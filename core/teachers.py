@@ -1,6 +1,7 @@
 """Teachers: modules that map a forward's context to targets or scores and are not trained by its loss."""
 
 import copy
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,6 +53,19 @@ class EMATeacher(MovingTeacher):
 
     @abstractmethod
     def forward(self, ctx: ForwardContext) -> Any: ...
+
+
+def weights_hash(teacher: nn.Module) -> str | None:
+    """SHA-256 of a teacher's tensors, with their names, types and shapes; None for one without any."""
+    tensors = teacher.state_dict()
+    if not tensors:
+        return None
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -31,19 +31,21 @@ from core.evaluation import reconstruction, verdicts
 from core.evaluation.published import Published
 from core.evaluation.watch import HeldOutWatch
 from core.export import export_encoder
-from core.files import write_json
+from core.files import read_json, write_json
 from core.initial_weights import choose_sizes, load_weights
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.runs import Run, open_run
 from core.saved import complete
 from core.seeding import seed_global
 from core.settings import Engine, Init, Plan, Start, split
+from core.teachers import weights_hash
 from core.tokens import Progress
 
 Stream = Callable[[int], Loader]  # batches from the k-th on
 
 
 ACCOUNT = "account.json"  # in a run's folder: the samples of its source, and whatever is passed over
+TEACHERS = "teachers.json"  # in a run's folder: frozen teachers, by the hash of their weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,11 +194,17 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
             log_main(distributed, f"{nothing_to_do(run_dir, clock.steps)}\n{next_commands(run_dir, config)}")
             return run_dir
 
+        teachers = frozen_teachers(method)
+        if resume.steps:
+            check_teachers(run_dir, teachers)
+
         if settings.init.source is not None and resume.steps == 0:
             text = load_weights(method, Path(settings.init.source), settings.init.part, config)
             log_main(distributed, text)
 
         log_main(distributed, summary(config, settings, data, method, clock, distributed))
+        for name, weights in teachers.items():
+            log_main(distributed, f"{'teacher':>11}  {name}, frozen: SHA-256 of its weights {weights[:12]}…")
         warning = defaults.warn_of_length(clock.steps, {split(text)[0] for text in overrides})
         if warning is not None and config["data"]["name"] == "folder":
             log_main(distributed, f"note: {warning}")
@@ -210,7 +218,7 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
             settings.engine,
             run_dir,
             distributed,
-            begin=partial(begin, run_dir, data, resume.begin),
+            begin=partial(begin, run_dir, data, teachers, resume.begin),
             measure=HeldOutWatch(data.reader, data.source, config["modality"]),
             dry_run=start.dry_run,
         )
@@ -226,10 +234,33 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
     return run_dir
 
 
-def begin(run_dir: Path, data: Data, write_config: Callable[[], None]) -> None:
-    """Writes the config and the account of the data, which makes the folder a run."""
+def begin(run_dir: Path, data: Data, teachers: Mapping[str, str], write_config: Callable[[], None]) -> None:
+    """Writes the config, the account of the data and the hashes of teachers, which makes the folder a run."""
     write_config()
     write_json(run_dir / ACCOUNT, asdict(data.source.account()))
+    if teachers:
+        write_json(run_dir / TEACHERS, dict(teachers))
+
+
+def frozen_teachers(method: MaskedAutoencoder) -> dict[str, str]:
+    """The hash of the weights of every frozen teacher that has any, by name."""
+    hashes = {}
+    for name, teacher in method.teachers.items():
+        if name not in method.moving_teachers:
+            weights = weights_hash(teacher)
+            if weights is not None:
+                hashes[name] = weights
+    return hashes
+
+
+def check_teachers(run_dir: Path, teachers: Mapping[str, str]) -> None:
+    """Raises: UserError where a run would go on with other teachers than it began with."""
+    for name, weights in (read_json(run_dir / TEACHERS) or {}).items():
+        if teachers.get(name) != weights:
+            raise UserError(
+                f"method.teachers.{name} has other weights than at the start of {run_dir} (SHA-256 {weights[:12]}…): put "
+                "those back where its source is, or choose another run_dir=."
+            )
 
 
 def choose_defaults(

@@ -140,9 +140,7 @@ class TimmPictures(PictureEncoder):
         return _square(x.transpose(1, 2))
 
 
-def open_pictures(
-    source: str, weights: str, *, head: bool, settings: Mapping[str, Any], seed: int
-) -> PictureEncoder:
+def open_pictures(source: str, weights: str, *, head: bool, settings: Mapping[str, Any], seed: int) -> PictureEncoder:
     """The encoder that a teacher's settings name; on the meta device without its weights.
 
     Raises: UserError for sources and files that there are not, or that are of another kind.
@@ -171,8 +169,8 @@ def _open(source: str, weights: str, *, head: bool, settings: Mapping[str, Any],
     if not timm.is_model(source):
         names = " or ".join(nearest(source, timm.list_models())) or "vit_base_patch16_clip_quickgelu_224.openai"
         raise UserError(
-            f"{place} is neither the folder of an image run nor a network of timm {timm.__version__}. Give such a folder, "
-            f"a name such as {names}, or {RANDOM}."
+            f"{place} is neither the folder of an image run nor a network of timm {timm.__version__}. Give a folder, a "
+            f"name such as {names}, or {RANDOM}."
         )
     network = _create(source, weights, settings, place)
     size = settings.get("img_size") or network.pretrained_cfg["input_size"][-1]

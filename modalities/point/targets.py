@@ -37,7 +37,8 @@ class ViewFeatures(Target):
 
     def __init__(self, teacher: str, members: int, teacher_width: int):
         super().__init__()
-        self.teacher, self.out = teacher, members * teacher_width
+        self.teacher, self.members, self.teacher_width = teacher, members, teacher_width
+        self.out = members * teacher_width
 
     @torch.no_grad()
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues:
@@ -46,14 +47,12 @@ class ViewFeatures(Target):
         places = rows.gather(_members(tokens))  # (B, M, S, 3)
 
         maps = ctx.teacher_output(self.teacher)
-        features = maps.projection.at(maps.features, places.flatten(1, 2))
-        values = features.flatten(2).unflatten(1, places.shape[1:3]).flatten(2)
-        if values.shape[2] != self.out:
-            raise UserError(
-                f"The teacher {self.teacher} has {values.shape[2]} values for a group, its target {self.out}: set the "
-                "target's members to those of the groups, and its teacher_width to null."
-            )
-        return TargetValues(values)
+        features = maps.projection.at(maps.features, places.flatten(1, 2)).flatten(2)
+        sizes = {"members": (self.members, places.shape[2]), "teacher_width": (self.teacher_width, features.shape[2])}
+        for name, (size, actual) in sizes.items():
+            if size != actual:
+                raise UserError(f"ViewFeatures: {name}={size} must be {actual}: set it in the objective's target.")
+        return TargetValues(features.unflatten(1, places.shape[1:3]).flatten(2))
 
 
 def _members(tokens: Tokens) -> Tensor:

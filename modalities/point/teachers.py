@@ -51,8 +51,8 @@ class DepthViews(nn.Module):
         self.encoder = open_pictures(source, weights, head=head, settings=settings or {}, seed=seed)
         if self.encoder.channels not in (1, 3):
             raise UserError(
-                f"method.teachers: source={source} takes pictures of {self.encoder.channels} channels; depth views have "
-                "1, or 3 that are alike: take an encoder of modality.channels=3."
+                f"method.teachers: source={source} takes pictures of {self.encoder.channels} channels; depth views "
+                "have 1, or 3 that are alike: take an encoder of modality.channels=3."
             )
 
     @property
@@ -86,4 +86,3 @@ class GroupSaliency(nn.Module):
         centres = ctx.tokens[self.view].layout.coords
         assert centres is not None, "groups have centres"
         return maps.projection.at(maps.saliency, centres)[..., 0].mean(2)
-

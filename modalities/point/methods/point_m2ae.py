@@ -2,7 +2,8 @@
 `modalities.point.nn.pyramid`.
 
 Options of its `Point_M2AE`:
-- of the tensors: encoder_dims, encoder_depths, decoder_dims, decoder_depths, group_sizes[0] (points of a prediction);
+- of the tensors: encoder_dims, encoder_depths, decoder_dims, decoder_depths, decoder_up_blocks, the points of a
+  prediction;
 - of `meta`: num_groups (512, 256, 64), group_sizes (16, 8, 8), num_heads (6), drop_path_rate, mask_ratio (0.8);
 - `local_radius`: attention among all visible tokens, as with radii 0: the official radii mask nothing between tokens
   but let them attend to padding, which there is none of here.
@@ -39,11 +40,11 @@ class PublishedMasker(RandomMasker):
     """
 
     def mask_view(self, tokens: Tokens, draws: Any, ctx: ForwardContext) -> Mask:
-        return _with_slip(super().mask_view(tokens, draws, ctx), tokens.layout)
+        return with_slip(super().mask_view(tokens, draws, ctx), tokens.layout)
 
 
-def _with_slip(mask: Mask, layout: Layout) -> Mask:
-    """The mask with its finer levels."""
+def with_slip(mask: Mask, layout: Layout) -> Mask:
+    """The mask with its finer levels, as the official code makes them."""
     if layout.finer is None:
         return mask
     finer = replace(mask, finer=None).propagate(replace(layout, finer=replace(layout.finer, finer=None))).finer
@@ -52,7 +53,7 @@ def _with_slip(mask: Mask, layout: Layout) -> Mask:
         hidden = finer.hidden.clone()
         hidden[0, 0] = False
         finer = Mask.from_hidden(hidden)
-    return replace(mask, finer=_with_slip(finer, layout.finer))
+    return replace(mask, finer=with_slip(finer, layout.finer))
 
 
 def pyramid_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
@@ -100,7 +101,11 @@ def decoder_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         dim = state[f"decoder_pos_embeds.{stage}.0.weight"].shape[0]
         depth, ratio = _depth_and_ratio(state, f"h_decoder.{stage}.blocks", dim, heads)
         depths.append(depth)
+    residuals = 1
+    while f"token_prop.0.extraction.operation.{residuals}.net1.0.weight" in state:
+        residuals += 1
     return [
+        f"method.{DECODER}.residuals={residuals}",
         f"method.{DECODER}.depths={depths}",
         f"method.{DECODER}.heads={heads}",
         f"method.{DECODER}.mlp_ratio={ratio}",
@@ -158,6 +163,14 @@ PYRAMID_RULES = (
     Rule(r"token_prop\.(\d+)\.fuse\.net\.(\d+\.\w+)", (rf"{DECODER}.propagation.\1.fuse.\2",)),
     Rule(r"token_prop\.(\d+)\.extraction\.operation\.0\.net1\.(\d+\.\w+)", (rf"{DECODER}.propagation.\1.first.\2",)),
     Rule(r"token_prop\.(\d+)\.extraction\.operation\.0\.net2\.(\d+\.\w+)", (rf"{DECODER}.propagation.\1.second.\2",)),
+    Rule(
+        r"token_prop\.(\d+)\.extraction\.operation\.(\d+)\.net1\.(\d+\.\w+)",
+        (rf"{DECODER}.propagation.\1.further.\2.first.\3",),
+    ),
+    Rule(
+        r"token_prop\.(\d+)\.extraction\.operation\.(\d+)\.net2\.(\d+\.\w+)",
+        (rf"{DECODER}.propagation.\1.further.\2.second.\3",),
+    ),
     # Of two stages; more stages are never published.
     Rule(r"decoder_norm\.(weight|bias)", (rf"{DECODER}.trunks.1.norm.\1",)),
     Rule(r"(cls_head_finetune|norm)\..*", (), note="the classifier, left out"),

@@ -119,7 +119,8 @@ class PyramidDecoder(Decoder):
     nearest coarser features by 1 / (squared distance + 1e-8), beside the encoder's latent (zero at hidden places),
     fused by a layer with batch norm and a residual pair of layers, then blocks. Positions before every block; a norm
     at the end. The layouts of all levels that it goes through are revealed.
-    `dims`: of the encoder's levels, the finest first. `depths`: blocks of each stage, the coarsest first.
+    `dims`: of the encoder's levels, the finest first. `depths`: blocks of each stage, the coarsest first. `residuals`:
+    pairs of layers at each finer stage.
     Shapes: Latent of a pyramid, queries at the last stage's level -> dict of (B, M, D).
     Source: ZrrSkywalker/Point-M2AE (h_decoder, token_prop).
     """
@@ -131,6 +132,7 @@ class PyramidDecoder(Decoder):
         heads: int,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        residuals: int = 1,
     ):
         super().__init__()
         if not 1 <= len(depths) <= len(dims):
@@ -147,7 +149,7 @@ class PyramidDecoder(Decoder):
             self.trunks.append(_trunk(width, depth, heads, mlp_ratio, rates, norm=stage == len(depths) - 1))
             first += depth
             if stage:
-                self.propagation.append(Propagation(width, widths[stage - 1]))
+                self.propagation.append(Propagation(width, widths[stage - 1], residuals))
 
     def forward(
         self, latent: Latent, layout: Layout, queries: Mapping[str, Query], context: Mapping[str, Latent]
@@ -181,14 +183,16 @@ class PyramidDecoder(Decoder):
 class Propagation(nn.Module):
     """Coarse features to finer places, beside what is there: (B, N, D), (B, K, D') -> (B, N, D).
 
-    Source: ZrrSkywalker/Point-M2AE (PointNetFeaturePropagation with one residual block).
+    `residuals`: pairs of layers, at least one.
+    Source: ZrrSkywalker/Point-M2AE (PointNetFeaturePropagation).
     """
 
-    def __init__(self, dim: int, coarse: int):
+    def __init__(self, dim: int, coarse: int, residuals: int = 1):
         super().__init__()
         self.fuse = nn.Sequential(nn.Conv1d(dim + coarse, dim, 1), nn.BatchNorm1d(dim), nn.GELU())
         self.first = nn.Sequential(nn.Conv1d(dim, dim, 1), nn.BatchNorm1d(dim), nn.GELU())
         self.second = nn.Sequential(nn.Conv1d(dim, dim, 1), nn.BatchNorm1d(dim))
+        self.further = nn.ModuleDict({str(number): ResidualPair(dim) for number in range(1, residuals)})
 
     def forward(self, skip: Tensor, features: Tensor, places: Tensor, coarse_places: Tensor) -> Tensor:
         distance, rows = _squares(places, coarse_places).sort(dim=2, stable=True)
@@ -199,7 +203,22 @@ class Propagation(nn.Module):
         interpolated = (near * weight[..., None]).sum(2)
 
         x = self.fuse(torch.cat([skip, interpolated], 2).transpose(1, 2))
-        return F.gelu(self.second(self.first(x)) + x).transpose(1, 2)
+        x = F.gelu(self.second(self.first(x)) + x)
+        for pair in self.further.values():
+            x = pair(x)
+        return x.transpose(1, 2)
+
+
+class ResidualPair(nn.Module):
+    """gelu(x + BN(W₂ gelu(BN(W₁ x)))): (B, D, N) -> (B, D, N)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv1d(dim, dim, 1), nn.BatchNorm1d(dim), nn.GELU())
+        self.second = nn.Sequential(nn.Conv1d(dim, dim, 1), nn.BatchNorm1d(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.second(self.first(x)) + x)
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
