@@ -258,7 +258,7 @@ def check_teachers(run_dir: Path, teachers: Mapping[str, str]) -> None:
     for name, weights in (read_json(run_dir / TEACHERS) or {}).items():
         if teachers.get(name) != weights:
             raise UserError(
-                f"method.teachers.{name} has other weights than at the start of {run_dir} (SHA-256 {weights[:12]}…): put "
+                f"method.teachers.{name} has other weights than at the start of {run_dir} ({weights[:12]}…): put "
                 "those back where its source is, or choose another run_dir=."
             )
 

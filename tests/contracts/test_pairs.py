@@ -23,6 +23,7 @@ ACCEPTED = {
     "graphmae_chem": ["graph"],
     "graphmae_gin": ["graph"],
     "graphmae_transformer": ["graph"],
+    "i2p_mae": ["point"],
     "mae": ["image", "video"],
     "point_m2ae": ["point"],
     "point_mae": ["point"],

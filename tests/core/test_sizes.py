@@ -26,9 +26,15 @@ PUBLISHED = {
     ("point", "point_mae", "small"): (29_006_432, 21_825_024),
     # The finest level's norm, which official training gives no gradient, is not trained.
     ("point", "point_m2ae", "small"): (15_255_856 - 2 * 96, 12_654_976 - 2 * 96),
+    ("point", "i2p_mae", "small"): (17_622_808 - 2 * 96, 12_654_976 - 2 * 96),  # without its 2D model
 }
-# VideoMAE L is counted with a decoder of 4 blocks, and trained with 12.
-DECODER_OF_4 = ["method.readouts.main.decoder.trunk.depth=4"]
+CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
+OTHERS = {
+    # It is counted with a decoder of 4 blocks, and trained with 12.
+    ("videomae", "large"): ["method.readouts.main.decoder.trunk.depth=4"],
+    # Its second head has the width of CLIP's features.
+    ("i2p_mae", "small"): [f"method.teachers.image.source={CLIP}", "method.teachers.image.head=true"],
+}
 
 
 def trainable(module: torch.nn.Module) -> int:
@@ -40,7 +46,8 @@ def test_parameter_counts_are_the_published_ones(modality, method, size):
     total, encoder = PUBLISHED[modality, method, size]
     # No data are read: with people's own data, input sizes are the published ones.
     overrides = [f"modality={modality}", f"method={method}", f"size={size}", "data=folder", "data.root=none"]
-    config = assemble(overrides + (DECODER_OF_4 if (method, size) == ("videomae", "large") else []))
+    overrides += OTHERS.get((method, size), [])
+    config = assemble(overrides)
     with torch.device("meta"):
         built = build(config["method"], key="method")
     assert trainable(built.encoder) == encoder
