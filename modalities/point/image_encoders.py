@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from math import isqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +39,8 @@ class PictureMaps(NamedTuple):
 class PictureEncoder(nn.Module, ABC):
     """Pictures in [0, 1] (B, channels, size, size) -> PictureMaps.
 
-    Saliency is the last attention's row of the class token, the mean of its heads, at the patches; the length of a
-    patch's features where there is no class token.
+    Saliency is the last attention's row of the class token, the mean of its heads, at the patches. Without a class
+    token it is the length of a patch's features, divided by the sum of all lengths: of the same size as attention.
     """
 
     size: int
@@ -73,7 +74,7 @@ class OwnPictures(PictureEncoder):
         if not isinstance(self.encoder, ViT) or self.encoder.cls is None or not self.encoder.depth:
             latent = self.encoder(inputs)
             features = _as_maps(latent)
-            return PictureMaps(features, features.norm(dim=1, keepdim=True))
+            return PictureMaps(features, _lengths(features))
 
         last = f"input{self.encoder.depth - 1}"
         latent = self.encoder(inputs, (last,))
@@ -114,11 +115,19 @@ class TimmPictures(PictureEncoder):
         for name, values in zip(("mean", "std"), IMAGENET, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
+        try:
+            with torch.no_grad():
+                self.width = self.eval()(torch.zeros(1, 3, size, size)).features.shape[1]
+        except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
+            raise UserError(
+                f"{place} gives no map of features for pictures of {size} pixels: {one_line(error)}"
+            ) from None
+
     def forward(self, pictures: Tensor) -> PictureMaps:
         x = (pictures - self.mean) / self.std
         if self.attention is None:
             features = self._maps(self.network.forward_features(x))
-            return PictureMaps(features, features.norm(dim=1, keepdim=True))
+            return PictureMaps(features, _lengths(features))
 
         weights: list[Tensor] = []
 
@@ -148,12 +157,11 @@ def open_pictures(source: str, weights: str, *, head: bool, settings: Mapping[st
     place = f"method.teachers: source={source}"
     if source == RANDOM:
         source, weights, settings = CONTROL, RANDOM, {**CONTROL_SETTINGS, **settings}
-    is_meta = torch.get_default_device().type == "meta"  # sizes alone are looked at
-    if weights == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _open(source, weights, head=head, settings=settings, place=place)
-    return _open(source, RANDOM if is_meta else weights, head=head, settings=settings, place=place)
+    if torch.get_default_device().type == "meta":  # sizes alone are looked at
+        weights = RANDOM
+    with torch.random.fork_rng(devices=[]):  # the method's own weights do not depend on its teacher
+        torch.manual_seed(seed)
+        return _open(source, weights, head=head, settings=settings, place=place)
 
 
 def _open(source: str, weights: str, *, head: bool, settings: Mapping[str, Any], place: str) -> PictureEncoder:
@@ -172,6 +180,10 @@ def _open(source: str, weights: str, *, head: bool, settings: Mapping[str, Any],
             f"{place} is neither the folder of an image run nor a network of timm {timm.__version__}. Give a folder, a "
             f"name such as {names}, or {RANDOM}."
         )
+    if settings.get("in_chans", 3) != 3:
+        raise UserError(f"{place}: settings.in_chans={settings['in_chans']} must be 3: pictures are normalised as RGB.")
+    if not head:
+        settings = {"num_classes": 0, **settings}
     network = _create(source, weights, settings, place)
     size = settings.get("img_size") or network.pretrained_cfg["input_size"][-1]
     if not isinstance(size, int):
@@ -193,21 +205,24 @@ def _create(source: str, weights: str, settings: Mapping[str, Any], place: str) 
     if weights in (RANDOM, PRETRAINED):
         return network
 
-    state: Mapping[str, Tensor] = unwrap(read_checkpoint(weights))
-    load_timm(network, state, f"{place}: {weights}")
+    load_timm(network, unwrap(read_checkpoint(weights)), f"{place}: {weights}")
     return network
 
 
 def load_timm(network: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
     """Loads weights under timm's names, or OpenAI's of CLIP ("visual.…"). Raises: UserError where they do not fit."""
     if isinstance(network, VisionTransformer):
-        state = checkpoint_filter_fn(dict(state), network)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
+        with suppress(RuntimeError, LookupError, AttributeError, ValueError, TypeError):  # of tensors of other shapes
+            state = checkpoint_filter_fn(dict(state), network)
+
+    tensors = network.state_dict()
+    wrong = [name for name, value in tensors.items() if name not in state or state[name].shape != value.shape]
+    if wrong:
         raise UserError(
-            f"{place} holds weights of another network ({one_line(error)}): name the one that they are of as source=."
-        ) from None
+            f"{place} holds weights of another network: of its {len(tensors)} tensors {len(wrong)} are missing or of "
+            f"another shape ({wrong[0]}, …). Name their network as source=."
+        )
+    network.load_state_dict({name: state[name] for name in tensors})
 
 
 def _last_attention(network: nn.Module) -> nn.Module | None:
@@ -226,6 +241,12 @@ def _as_maps(latent: Latent) -> Tensor:
     """(B, D, h, w) of features (B, N, D) that fill a grid."""
     assert latent.layout.grid is not None, "pictures are cut into a grid"
     return latent.features.transpose(1, 2).unflatten(2, latent.layout.grid)
+
+
+def _lengths(features: Tensor) -> Tensor:
+    """(B, 1, h, w), whose sum over h and w is 1, of features (B, D, h, w)."""
+    lengths = features.norm(dim=1, keepdim=True)
+    return lengths / lengths.sum((2, 3), keepdim=True)
 
 
 def _square(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.convert import main
-from tests.core.official_files import official_mae, official_point_mae, official_videomae
+from tests.core.official_files import official_i2p_mae, official_mae, official_point_mae, official_videomae
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("modalities/*/README.md"))]
@@ -36,6 +36,8 @@ def save_file_for(name: str) -> None:
     state = distilled()
     if "point_mae" in name:
         state = official_point_mae()
+    elif "i2p_mae" in name:
+        state = official_i2p_mae()
     elif "mae_" in name and "video" not in name:
         state = official_mae()
     Path(name).parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def pyramid_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
             "It has no tensor h_encoder.token_embed.0.first_conv.0.weight: no checkpoint of a point pyramid."
         )
 
-    dims, depths, ratio = [], [], 0.0
+    dims, depths, ratios = [], [], []
     heads = settings.get("num_heads", 6)
     while f"{prefix}token_embed.{len(dims)}.second_conv.3.weight" in state:
         level = len(dims)
@@ -72,6 +72,7 @@ def pyramid_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         depth, ratio = _depth_and_ratio(state, f"{prefix}encoder_blocks.{level}.blocks", dim, heads)
         dims.append(dim)
         depths.append(depth)
+        ratios.append(ratio)
 
     first = state[f"{prefix}token_embed.0.first_conv.0.weight"].shape
     widths = [first[0]]
@@ -85,7 +86,7 @@ def pyramid_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"method.encoder.depths={depths}",
         f"method.encoder.heads={heads}",
         f"method.encoder.widths={widths}",
-        f"method.encoder.mlp_ratio={ratio}",
+        f"method.encoder.mlp_ratio={min(ratios)}",
         f"method.encoder.drop_path={settings.get('drop_path_rate', 0.1)}",
         "method.encoder.masking=leak",
     ]
@@ -95,12 +96,13 @@ def decoder_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
     """Overrides of the decoder, empty for files without one."""
     if "mask_token" not in state:
         return []
-    depths, ratio, heads = [], 0.0, settings.get("num_heads", 6)
+    depths, ratios, heads = [], [], settings.get("num_heads", 6)
     while any(key.startswith(f"h_decoder.{len(depths)}.") for key in state):
         stage = len(depths)
         dim = state[f"decoder_pos_embeds.{stage}.0.weight"].shape[0]
         depth, ratio = _depth_and_ratio(state, f"h_decoder.{stage}.blocks", dim, heads)
         depths.append(depth)
+        ratios.append(ratio)
     residuals = 1
     while f"token_prop.0.extraction.operation.{residuals}.net1.0.weight" in state:
         residuals += 1
@@ -108,13 +110,16 @@ def decoder_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"method.{DECODER}.residuals={residuals}",
         f"method.{DECODER}.depths={depths}",
         f"method.{DECODER}.heads={heads}",
-        f"method.{DECODER}.mlp_ratio={ratio}",
+        f"method.{DECODER}.mlp_ratio={min(ratios)}",
         f"method.{DECODER}.drop_path={settings.get('drop_path_rate', 0.1)}",
     ]
 
 
 def _depth_and_ratio(state: State, blocks: str, dim: int, heads: int) -> tuple[int, float]:
-    """Depth and MLP ratio of one level's blocks; all levels share their heads."""
+    """Depth and MLP ratio of one level's blocks; all levels share their heads.
+
+    Ratios are half a unit of the hidden width too large: the smallest, of the widest level, serves all.
+    """
     values = dict(text.split("=") for text in trunk_overrides(state, "level", blocks, dim, heads, {}))
     return int(values["level.depth"]), float(values["level.mlp_ratio"])
 
