@@ -60,6 +60,13 @@ def test_method_is_built_in_constructor_order_and_completed(built):
     assert readout.objectives["pixels"].target.grid == (4, 2)
 
 
+def test_parts_that_are_built_first_give_facts_to_those_before_them():
+    tree = node("Guided", embed=node("Embed", dim=4), guides={"one": node("Guide", size=5)})
+    guided = build(tree)
+    assert guided.embed.values == 5 and tree["embed"]["values"] == 5
+    assert "no earlier part provides it" in message(node("Guided", embed=node("Embed", dim=4)))
+
+
 def test_completed_nodes_stand_alone():
     config = compose([], TREE)
     build_method(config)

@@ -52,6 +52,21 @@ def test_attention_is_softmax(bias, cosine):
     assert torch.allclose(made(x, AttentionPlan()), by_hand(made, x), atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", ["full", "qv", "none"])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_first_row_is_that_of_the_weights(bias, cosine):
+    """Values that name their row come out as weights."""
+    made, x = attention(bias=bias, cosine=cosine), rows()
+    heads, width = made.heads, x.shape[2] // made.heads
+    weights = made.first_row(x)
+    assert weights.shape == (2, heads, 5) and torch.allclose(weights.sum(2), torch.ones(2, heads))
+
+    # By attention itself: of row 0 the weighted mean of the values.
+    v = made._project(x, made.qkv.weight, made._bias())[2]
+    mixed = (weights[:, :, None] @ v)[:, :, 0].reshape(2, heads * width)
+    assert torch.allclose(made.proj(mixed), made(x, AttentionPlan())[:, 0], atol=1e-5)
+
+
 def test_the_cosine_scale_is_learned_per_head_and_clamped():
     made, x = attention(cosine=True), rows()
     assert torch.allclose(Attention(DIM, HEADS, cosine=True).scale.exp(), torch.full((HEADS, 1, 1), 10.0))
@@ -163,6 +178,14 @@ def test_taps_are_block_outputs_before_the_final_norm():
     assert set(tapped) == {"block0", "block2"} and torch.allclose(trunk.norm(tapped["block2"]), out)
     assert torch.allclose(tapped["block0"], trunk.blocks[0](x, AttentionPlan()))
     assert trunk(x, AttentionPlan())[1] == {}
+
+
+def test_taps_are_block_inputs_too():
+    trunk = Trunk(8, 2, 2)
+    x, positions = torch.randn(2, 5, 8), torch.randn(1, 5, 8)
+    _, taps = trunk(x, AttentionPlan(), ("input0", "block0", "input1"), positions=positions)
+    assert torch.equal(taps["input0"], x + positions)
+    assert torch.equal(taps["input1"], taps["block0"] + positions)
 
 
 def small_vit(cls: bool) -> ViT:

@@ -10,6 +10,7 @@ from core.maskers import (
     Masker,
     NeighbourhoodMasker,
     RandomMasker,
+    SaliencyMasker,
     ScoreMasker,
     keep_lowest,
 )
@@ -145,6 +146,50 @@ def test_scores_count_by_rank():
     for stretched in (scores * 1e6, scores.exp()):
         one, two = (mask_of(ScoreMasker(0.5, "s", 0.5), tokens, s=lambda step, x=x: x) for x in (scores, stretched))
         assert torch.equal(one.hidden, two.hidden)
+
+
+@pytest.mark.parametrize("count, ratio, kept", [(64, 0.8, 13), (12, 0.75, 3), (10, 0.0, 10), (7, 0.5, 4), (5, 0.99, 1)])
+def test_salient_tokens_stay_in_exact_numbers(count, ratio, kept):
+    """N − int(N · ratio), the published rounding; visible rows ascend."""
+    tokens = grid_tokens((count,), 4)
+    mask = mask_of(SaliencyMasker(ratio, "s"), tokens, s=lambda ctx: torch.randn(4, count))
+    assert (~mask.hidden).sum(1).tolist() == [kept] * 4 and mask.visible.index.shape == (4, kept)
+    assert torch.equal(mask.visible.index, mask.visible.index.sort(1).values)
+
+
+def shown(scores: torch.Tensor, ratio: float, batch: int = 20000) -> torch.Tensor:
+    """How often each token is visible."""
+    tokens = grid_tokens((len(scores),), batch)
+    mask = mask_of(SaliencyMasker(ratio, "s"), tokens, s=lambda ctx: scores.expand(batch, -1))
+    return (~mask.hidden).float().mean(0)
+
+
+def test_equal_saliency_shows_all_tokens_equally_often():
+    share = shown(torch.zeros(10), 0.7)  # 3 of 10
+    assert torch.allclose(share, torch.full((10,), 0.3), atol=5 * (0.3 * 0.7 / 20000) ** 0.5)
+
+
+def test_a_very_salient_token_is_always_visible():
+    scores = torch.zeros(10)
+    scores[7] = 20.0
+    share = shown(scores, 0.9)  # 1 of 10
+    assert share[7] == 1 and share.sum() == 1
+
+
+def test_tokens_are_drawn_by_softmax_without_replacement():
+    """Of three tokens with p = (.6, .3, .1) the pair {i, j} is drawn with p_i p_j / (1 − p_i) + p_j p_i / (1 − p_j)."""
+    p = torch.tensor([0.6, 0.3, 0.1])
+    share = shown(p.log() + 3, 0.34)  # 2 of 3
+    pairs = p[:, None] * p / (1 - p[:, None])
+    left_out = torch.stack([pairs[1, 2] + pairs[2, 1], pairs[0, 2] + pairs[2, 0], pairs[0, 1] + pairs[1, 0]])
+    assert torch.allclose(1 - share, left_out, atol=5 * 0.5 / 20000**0.5)
+
+
+def test_saliency_needs_tokens_without_padding():
+    valid = torch.ones(3, 4, dtype=torch.bool)
+    tokens = Tokens(torch.zeros(3, 4, 1), Layout(4, valid=valid))
+    with pytest.raises(UserError, match="SaliencyMasker"):
+        mask_of(SaliencyMasker(0.5, "s"), tokens, s=lambda ctx: torch.zeros(3, 4))
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])

@@ -78,6 +78,23 @@ class Encoder:
         return {"width": self.trunk.dim}
 
 
+class Guide:
+    def __init__(self, size: int):
+        BUILT.append("Guide")
+        self.size = size
+
+    @property
+    def provides(self) -> dict:
+        return {"values": self.size}
+
+
+class Guided:
+    built_first = ("guides",)
+
+    def __init__(self, embed: Embed, guides: Mapping[str, Guide] | None = None):
+        self.embed, self.guides = embed, guides
+
+
 class Decoder:
     def __init__(self, width: int, dim: int, trunk: Trunk | None = None):
         self.width, self.dim, self.trunk = width, dim, trunk
