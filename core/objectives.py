@@ -14,11 +14,15 @@ from core.tokens import Rows
 
 
 class Head(nn.Linear):
-    """The linear layer from decoder width to the target's values, Xavier uniform."""
+    """The linear layer from decoder width to the target's values.
 
-    def __init__(self, width: int, out: int):
+    `init`: "xavier" uniform with zero biases, or "default", torch's own (point clouds).
+    """
+
+    def __init__(self, width: int, out: int, init: Literal["xavier", "default"] = "xavier"):
         super().__init__(width, out)
-        initialise(self)
+        if init == "xavier":
+            initialise(self)
 
 
 class Objective(nn.Module):

@@ -1,4 +1,4 @@
-"""Teachers of clouds: a frozen image encoder that looks at depth views, and the saliency that it finds."""
+"""Teachers of clouds: a frozen image encoder over depth views, and the saliency of groups in them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from modalities.point.views import AXES, Projection, project
 
 @dataclass(frozen=True, kw_only=True)
 class ViewMaps:
-    """What an image encoder makes of the V views of B clouds, and where their points lie in them.
+    """An image encoder's maps of the V views of B clouds, and where the points lie in them.
 
     Shapes: `features` (V, B, D, h, w), `saliency` (V, B, 1, h, w), float32.
     """
@@ -64,14 +64,14 @@ class DepthViews(nn.Module):
         projection, maps = project(as_clouds(ctx.batch.views[self.view]).points, self.encoder.size)
         pictures = maps.sigmoid().flatten(0, 1)[:, None].expand(-1, self.encoder.channels, -1, -1)
 
-        found = self.encoder(pictures)
-        features = found.features.float().unflatten(0, maps.shape[:2])
-        saliency = found.saliency.float().unflatten(0, maps.shape[:2])
+        features, saliency = self.encoder(pictures)
+        features = features.float().unflatten(0, maps.shape[:2])
+        saliency = saliency.float().unflatten(0, maps.shape[:2])
         return ViewMaps(projection=projection, features=features, saliency=saliency)
 
 
 class GroupSaliency(nn.Module):
-    """How salient the groups of the coarsest level are, the mean of the views at their centres: (B, G).
+    """The saliency of the coarsest level's groups, the mean of the views at their centres: (B, G).
 
     `teacher`: name of the `DepthViews`.
     """

@@ -79,6 +79,14 @@ def test_a_place_without_rows_gives_zero(reduction):
     assert loss == 0
 
 
+def test_heads_may_start_as_torch_starts_them():
+    """Uniform within 1 / √width, biases too."""
+    torch.manual_seed(0)
+    head = Head(64, 512, init="default")
+    for values in (head.weight, head.bias):
+        assert values.abs().max() <= 1 / 8 and abs(values.std() - 1 / 8 / 3**0.5) < 0.005
+
+
 def test_heads_start_xavier():
     head = Head(64, 32)
     assert (head.bias == 0).all() and abs(head.weight.std() / (2 / 96) ** 0.5 - 1) < 0.1
