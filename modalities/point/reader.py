@@ -79,16 +79,24 @@ class PointClouds(WholeReader):
         if self.grouping is None:
             return clouds
 
-        distinct = len(cloud[:, :3].unique(dim=0))
-        if distinct < self.grouping.groups[0] <= len(cloud):
-            raise BadSample(
-                f"of its {len(cloud)} points {distinct} are distinct, too few for {self.grouping.groups[0]} groups: "
-                f"set modality.groups={distinct} or less"
-            )
         try:
-            return Clouds(clouds.points, plans=self.grouping(clouds))
+            plans = self.grouping(clouds)
         except UserError as error:
             raise BadSample(str(error)) from error
+        self._check_centres(cloud, cloud[plans[0].centres[0], :3])
+        return Clouds(clouds.points, plans=plans)
+
+    def _check_centres(self, cloud: Tensor, centres: Tensor) -> None:
+        """Raises: BadSample where groups share their centre because too few points are distinct."""
+        groups = len(centres)
+        if len(centres.unique(dim=0)) == groups:  # of a few centres, which takes less time than of all points
+            return
+        distinct = len(cloud[:, :3].unique(dim=0))
+        if distinct < groups:
+            raise BadSample(
+                f"of its {len(cloud)} points {distinct} are distinct, too few for {groups} groups: "
+                f"set modality.groups={distinct} or less"
+            )
 
     def collate(self, samples: list[Any]) -> Clouds:
         return join(samples)
