@@ -31,6 +31,8 @@ RIVALS = {
     "optim.lr": ("optim", "optim.base_lr"),
     "modality.side": ("modality.patch", "method.encoder.stride"),
     "method.encoder.stride": ("modality.patch", "modality.side"),
+    "modality.groups": ("modality.pyramid", "modality.members"),
+    "modality.members": ("modality.pyramid", "modality.groups"),
     "modality.channels": ("modality.normalise", "init.from"),  # loaded weights have theirs
 }
 
@@ -40,14 +42,14 @@ def choose(
     facts: DataFacts,
     count: int,
     given: Collection[str],
-    of_source: Sequence[Setting] = (),
+    of_data: Sequence[Setting] = (),
 ) -> list[Setting]:
     """Sizes, channels, batch, rate and length for `count` training samples.
 
     `config`: composed without them. `facts`: of a few samples. `given`: keys that were set, which are left alone.
-    `of_source`: what the source chooses itself, which is preferred.
+    `of_data`: what source and reader choose themselves, which is preferred.
     """
-    choices = {setting.key: setting for setting in [*_shape(config, facts, given), *_batch(config, count), *of_source]}
+    choices = {setting.key: setting for setting in [*_shape(config, facts, given), *_batch(config, count), *of_data]}
     batch = config["batch_size"]
     if not _is_given("batch_size", given):
         batch = choices["batch_size"].value

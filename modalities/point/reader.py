@@ -1,15 +1,17 @@
 """Point clouds as raw samples: `Clouds` of float32 (R, n, 3 + C)."""
 
 from collections.abc import Sequence
+from math import sqrt
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.data.facts import SampleFacts
+from core.data.facts import DataFacts, SampleFacts
 from core.data.reader import WholeReader
-from core.data.sources import Item
+from core.data.sources import Item, Setting
 from core.errors import BadSample, UserError
 from modalities.point import transforms
 from modalities.point.clouds import Clouds, join
@@ -20,6 +22,7 @@ from modalities.point.transforms import Draw, Sampling
 
 SURFACE = 8192  # points of a mesh, as many as the published files of ShapeNet have
 SIDE = 8  # cells along each axis of `occupancy`
+FEWEST = 4  # groups, and members of one, that are chosen
 DENSE = 2  # times as many points as groups hold: groups leave out half of the cloud
 
 
@@ -119,6 +122,26 @@ class PointClouds(WholeReader):
                     "modality.members): lower modality.points, or raise these"
                 )
         return SampleFacts(channels=min(channels, self.channels), size=(count,), notes=tuple(notes))
+
+    def defaults(self, facts: DataFacts) -> list[Setting]:
+        """Groups and their members, where most clouds have fewer points than are read: both by the root of the share.
+
+        Groups then overlap as much as they do with all points.
+        """
+        if self.grouping is None or self.points is None or not facts.sizes:
+            return []
+        points = int(median(size[0] for size in facts.sizes))
+        if points >= self.points:
+            return []
+
+        share = sqrt(points / self.points)
+        groups, members, most = [], [], points
+        for count, size in zip(self.grouping.groups, self.grouping.members, strict=True):
+            groups.append(min(most, max(FEWEST, round(share * count))))
+            members.append(min(most, max(FEWEST, round(share * size))))
+            most = groups[-1]
+        reason = f"clouds have {points} points (median), fewer than {self.points}"
+        return [Setting("modality.groups", groups, reason=reason), Setting("modality.members", members, reason=reason)]
 
     def raw_features(self, data: Clouds, by_token: bool) -> Tensor | None:
         """Shares of points in a grid of 8³ cells (B, 512): of one length, however many points there are."""
