@@ -84,7 +84,8 @@ def pretrain(data: list[str], settings: Mapping[str, str], run: Path, of_labels:
         (run / "wall.json").write_text(json.dumps({"seconds": round(time.monotonic() - start, 1)}))
 
     if not (run / "labels.json").exists():
-        command = [sys.executable, "-m", "core.evaluate", f"run={run}", f"task={LABELS[modality]}", *of_labels, "--json"]
+        settings_of_task = [f"run={run}", f"task={LABELS[modality]}", *of_labels, "--json"]
+        command = [sys.executable, "-m", "core.evaluate", *settings_of_task]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         (run / "labels.json").write_text(done.stdout.splitlines()[-1])
     (run / "settings.json").write_text(json.dumps(dict(settings)))
