@@ -33,6 +33,7 @@ class PointClouds(WholeReader):
     in `transforms.Draw`. Training then goes through `transform`, a list of modules on (n, `channels`), by default
     the published scale and shift. With `grouping` samples carry their plans, made in the loader's workers.
 
+    `arrays`: of a .npz or .h5 those that hold a cloud together, coordinates first ([points, normals]); by default one.
     Meshes give `SURFACE` points of their surface, the same every time, or `points` if that is more.
     Channels of a file beyond `channels` are not read, which `measure` notes.
     """
@@ -49,6 +50,7 @@ class PointClouds(WholeReader):
         normalise: bool = True,
         transform: Sequence[nn.Module] | None = None,
         grouping: Grouping | None = None,
+        arrays: Sequence[str] = (),
     ):
         if points is not None and points < 2:
             raise UserError(f"modality.points is {points}: it must be at least 2, or null for all points.")
@@ -58,7 +60,7 @@ class PointClouds(WholeReader):
         if transform is None:
             transform = transforms.published()
         self.transform = nn.Sequential(*transform)
-        self.points, self.channels, self.grouping = points, channels, grouping
+        self.points, self.channels, self.grouping, self.arrays = points, channels, grouping, tuple(arrays)
         self.draw = Draw(points, sampling, normalise)
 
     def decode(self, item: Item) -> np.ndarray:
@@ -150,7 +152,7 @@ class PointClouds(WholeReader):
         return torch.stack([occupancy(cloud) for cloud in data])
 
     def _read(self, item: Item) -> Cloud:
-        return files.read(item, max(SURFACE, self.points or 0))
+        return files.read(item, max(SURFACE, self.points or 0), self.arrays)
 
 
 def occupancy(cloud: Tensor) -> Tensor:
