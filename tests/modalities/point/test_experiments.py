@@ -16,6 +16,11 @@ SIZES = {
         "method.encoder.dims=[12, 24, 24]", "method.encoder.depths=[1, 1, 1]", "method.encoder.heads=2",
     ],
 }  # fmt: skip
+SIZES["i2p_mae_shapenet"] = [
+    *SIZES["point_m2ae_shapenet"],
+    *("method.teachers.image.source=random", "method.teachers.image.head=false"),
+    "method.teachers.image.settings={img_size: 32, embed_dim: 24, depth: 1, num_heads: 3}",
+]
 COMMON = ["size.dim=24", "size.depth=1", "size.heads=2", "batch_size=4", "epochs=1", "engine.workers=0"]
 
 
@@ -44,13 +49,18 @@ def test_an_epoch(tmp_path, shapenet, name):
 
 
 @pytest.mark.parametrize(
-    "name, points, course", [("point_mae_shapenet", 1024, 300), ("point_m2ae_shapenet", 2048, 400)]
+    "name, points, batch, course",
+    [
+        ("point_mae_shapenet", 1024, 128, 300),
+        ("point_m2ae_shapenet", 2048, 128, 400),
+        ("i2p_mae_shapenet", 2048, 64, 400),
+    ],
 )
-def test_published_values(name, points, course):
-    """Sources: cfgs/pretrain.yaml and the runners of Pang-Yatian/Point-MAE and ZrrSkywalker/Point-M2AE."""
+def test_published_values(name, points, batch, course):
+    """Sources: cfgs and runners of Pang-Yatian/Point-MAE, ZrrSkywalker/Point-M2AE and ZrrSkywalker/I2P-MAE."""
     config = compose([f"experiment={name}", "data.root=x"])
     optim = config["optim"]
-    assert config["modality"]["points"] == points and config["batch_size"] == 128
+    assert config["modality"]["points"] == points and config["batch_size"] == batch
     assert (optim["lr"], optim["weight_decay"], list(optim["betas"])) == (1e-3, 0.05, [0.9, 0.999])
     assert (config["epochs"], optim["schedule_epochs"], optim["clip"]) == (301, course, None)
     assert config["method"]["encoder"]["masking"] == "leak"
