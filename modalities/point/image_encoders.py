@@ -17,6 +17,7 @@ from core.encoder import ViT
 from core.errors import UserError, nearest, one_line
 from core.export import SavedEncoder, load_encoder
 from core.interop import IMAGENET, unwrap
+from core.seeding import seeded
 from core.tokenizers import Patchify
 from core.tokens import Latent
 
@@ -159,8 +160,7 @@ def open_pictures(source: str, weights: str, *, head: bool, settings: Mapping[st
         source, weights, settings = CONTROL, RANDOM, {**CONTROL_SETTINGS, **settings}
     if torch.get_default_device().type == "meta":  # sizes alone are looked at
         weights = RANDOM
-    with torch.random.fork_rng(devices=[]):  # the method's own weights do not depend on its teacher
-        torch.manual_seed(seed)
+    with seeded(seed):  # the method's own weights do not depend on its teacher
         return _open(source, weights, head=head, settings=settings, place=place)
 
 

@@ -48,7 +48,7 @@ def compare(folder: Folder) -> dict[str, Pair]:
     hidden, visible = mask.queries["main"].rows.valid, mask.visible.valid
     compared.close("rec_3d", valid_rows(sets_by_row(out.predictions["points"]), hidden))
     compared.close("gt_3d", valid_rows(out.targets["points"].values, hidden))
-    shape = folder.io["target_2d"].shape[1:]
+    shape = method.readouts["main"].objectives["image"].target.members, -1
     compared.close("rec_2d", valid_rows(out.predictions["image"], visible).unflatten(1, shape))
     compared.close("target_2d", valid_rows(out.targets["image"].values, visible).unflatten(1, shape))
     losses(compared, "", out)
