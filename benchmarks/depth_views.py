@@ -36,7 +36,7 @@ def write(arguments: Sequence[str]) -> str:
     if "out" not in settings:
         raise UserError("out= not set: the folder for the pictures. python -m benchmarks.depth_views --help")
     out, size = Path(settings["out"]), settings.get("size", 64)
-    reader, source = open_source(compose(["modality=point", *overrides]))
+    reader, source = open_source(compose(["modality=point", "modality.reader.grouping=null", *overrides]))
 
     counts = []
     for split in ("train", "test"):
