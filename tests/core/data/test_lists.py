@@ -83,6 +83,11 @@ def test_columns_by_content(read, name, text):
         ("a.film 16 3\nb.film 20 1\n", ["3", "1"]),  # frames, label
         ("a.film 0 300 3\nb.film 40 250 1\n", ["3", "1"]),  # start, frames, label
         ("a.film -1\nb.film -1\n", [None, None]),
+        ("a.film 0 -1 3\nb.film 0 -1 1\n", ["3", "1"]),  # VideoMAE V2: start, end, label
+        ("a.film,0,-1,1\nb.film,0,-1,0\n", ["1", "0"]),
+        ("a.film 0 -1 playing chess\nb.film 0 -1 abseiling\n", ["playing chess", "abseiling"]),
+        ("a.film,0,-1,playing chess\nb.film,0,-1,abseiling\n", ["playing chess", "abseiling"]),
+        ("a.film\t0\t-1\t7\nb.film\t0\t-1\t7\n", ["7", "7"]),
         ("a.film playing chess\nb.film abseiling\n", ["playing chess", "abseiling"]),
         ("a.film,3\nb.film,1\n", ["3", "1"]),
         ("a.film\t3\nb.film\t1\n", ["3", "1"]),
@@ -145,6 +150,8 @@ def test_a_header_alone(read, name, text):
         ("a.film 0 0.8 1\na.film 0.8 1.6 0\n", [(0, 0.8, "seconds"), (0.8, 1.6, "seconds")]),
         ("video,begin,duration\na.film,00:00:01,2\na.film,00:01:00,2\n", [(1, 3, "seconds"), (60, 62, "seconds")]),
         ("clip,start_frame,end_frame\na.film,0,10\na.film,10,25\n", [(0, 10, "frames"), (10, 25, "frames")]),
+        ("a.film 16 -1 3\na.film 0 32 1\n", [(0, 32, "frames"), (16, None, "frames")]),
+        ("a.film,2.5,-1,run\na.film,0.0,2.5,sit\n", [(0, 2.5, "seconds"), (2.5, None, "seconds")]),
         ("file,start_ms,end_ms\na.film,0,500\na.film,500,2500\n", [(0, 0.5, "seconds"), (0.5, 2.5, "seconds")]),
     ],
 )
