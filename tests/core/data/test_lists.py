@@ -242,6 +242,21 @@ def test_lists_by_split(read, train, test, form):
     assert sum(counts.values()) == 1  # all.csv
 
 
+@pytest.mark.parametrize("train", ["", "\n", "path,label\n", "path,label\ngone/x.num,a\ngone/y.num,b\n"])
+@pytest.mark.parametrize(
+    "names", [("train.csv", "val.csv"), ("set_train.csv", "set_test.csv"), ("l/train.csv", "l/val.csv")]
+)
+def test_a_list_for_training_that_names_no_sample(read, train, names):
+    listed = "path,label\nv/0.num,a\nv/1.num,b\n"
+    with pytest.raises(UserError, match=rf"{names[0]} names no sample that exists"):
+        read({**numbers(*SIX), names[0]: train, names[1]: listed})
+
+
+def test_a_text_named_by_a_split_beside_lists_of_it(read):
+    lists = {"train.csv": "v/0.num\nv/1.num\n", "val.csv": "v/2.num\n", "training.csv": "about it\n"}
+    assert read({**numbers(*SIX), **lists})[2].samples == {"train": 2, "test": 1}
+
+
 def test_a_glob_of_lists(read):
     lists = {"train.csv": "v/0.num a\nv/1.num b\n", "val.csv": "v/2.num a\n"}
     _, names, account = read({**numbers(*SIX), **lists}, "*.csv")
