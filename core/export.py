@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from core.checkpoint_files import read_checkpoint
+from core.checkpoint_files import is_transformers, read_checkpoint
 from core.config import compose, load
 from core.config.allowed import checked_targets, load_target
 from core.config.build import build, build_method
 from core.data.memory import Sample, as_items
 from core.data.reader import PIXELS, Reader
 from core.encoder import Encoder, EncoderByView
-from core.errors import BadSample, UserError
+from core.errors import BadSample, UserError, suggestion
 from core.files import explain_write_errors, write_atomic, write_json
 from core.interop import open_official, read_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -261,8 +261,15 @@ def export_official(
     """Saves the encoder of an official checkpoint in `path` and returns it; `meta` as for `load_official`.
 
     Where the file has a decoder, it is saved beside the encoder, so that `init.from=` begins with both.
+    Raises: UserError also for names in `meta` that the file leaves no choice about, or that do not exist.
     """
     opened = read_official(name, checkpoint, meta)
+    if opened.unread:
+        option = opened.unread[0]
+        raise UserError(
+            f"meta: {option!r} is no option that this file leaves open to official={name}; sizes are those of its "
+            f"tensors.{suggestion(option, opened.options)}"
+        )
     method, config = opened.method, opened.config
     description = _describe(config, licence=f"that of the {name} checkpoint")
     encoder = SavedEncoder(method.tokenizer, method.encoder, description)
@@ -310,10 +317,10 @@ def open_encoder(modality: str, name: str, weights: str | Path | None = None) ->
     """An encoder by name, "<method>_<size>" ("mae_base"), in eval mode. `modalities.<m>.encoder` calls it.
 
     `weights`: None for random ones; a run's folder or a saved encoder; or a file of official weights
-    (.safetensors, or .pth read without unpickling code), whose own sizes then count.
+    (.safetensors, or .pth read without unpickling code) or a folder of transformers, whose own sizes then count.
     Raises: UserError for unknown names and for files that are missing, damaged or of another kind.
     """
-    if weights is not None and Path(weights).is_dir():
+    if weights is not None and Path(weights).is_dir() and not is_transformers(Path(weights)):
         return load_encoder(weights)
 
     # No data are read: input sizes are as published, for users' own data.
