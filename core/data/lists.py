@@ -103,6 +103,20 @@ class ListReader:
             )
         return ListFile(path=path, table=table)
 
+    def hint_at_siblings(self, listing: ListFile) -> None:
+        """Notes the lists of other splits beside one for training that is given alone: a folder takes them all."""
+        path = listing.path
+        if listing.split != "train" or any(row.split for row in listing.table.rows):
+            return
+
+        for other in sorted(path.parent.glob(f"*{path.suffix}")):
+            is_pair = splits.by_folders([(path.stem,), (other.stem,)]) is not None
+            if is_pair and tables.names_files(other, Places(path.parent, None, self.extensions, self.clips)):
+                self.notes.append(
+                    f"{other.name} beside {path.name} is not read: data.root={path.parent} takes both, and holds the "
+                    f"samples of {other.name} out"
+                )
+
     def find(self, root: Path, files: Sequence[Path], is_sample: Callable[[str], bool]) -> Listing:
         """The lists among the files of a folder: those most of whose paths lead to samples.
 

@@ -263,6 +263,31 @@ def test_a_glob_of_lists(read):
     assert names == {"v/0.num": "a", "v/1.num": "b", "v/2.num": "a"} and account.samples == {"train": 2, "test": 1}
 
 
+@pytest.mark.parametrize("form", ["[{a}, {b}]", "{a},{b}", "['{a}','{b}']", "{a} {b}", "({a}, {b}, {folder}/v)"])
+def test_several_roots_are_refused_with_the_right_spelling(write, form):
+    folder = write({**numbers(*SIX), "a.csv": "v/0.num\n", "b.csv": "v/1.num\n"})
+    root = form.format(a=folder / "a.csv", b=folder / "b.csv", folder=folder)
+    with pytest.raises(UserError, match=rf"names [23]: .*data\.root={folder}\).*data\.root='{folder}/\*\.csv'"):
+        FolderSource(root, EXTENSIONS).items("train")
+
+
+@pytest.mark.parametrize(
+    ("root", "other", "hints"),
+    [
+        ("train.csv", "val.csv", True),
+        ("my_train.csv", "my_test.csv", True),
+        ("train.csv", "testing.csv", True),
+        ("train.csv", "val.txt", False),
+        ("train.csv", "more.csv", False),
+        ("val.csv", "train.csv", False),
+    ],
+)
+def test_a_list_beside_a_given_one_is_hinted_at(read, root, other, hints):
+    _, names, account = read({**numbers(*SIX), root: "v/0.num a\nv/1.num b\n", other: "v/2.num a\n"}, root)
+    assert set(names) == {"v/0.num", "v/1.num"}
+    assert [note for note in account.notes if other in note and "takes both" in note] == account.notes[: int(hints)]
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_metadata_in_each_split_folder(read, ending):
     files = {}
