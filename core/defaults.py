@@ -190,10 +190,18 @@ def _even(value: float, most: int) -> int:
 
 
 def _divisor(size: Sequence[int], tokens: int) -> int:
-    """The side that divides all of `size` and cuts the shortest into the number of tokens nearest to `tokens`."""
-    common = gcd(*size)
-    sides = [side for side in range(2, common + 1) if common % side == 0]
-    return min(sides, key=lambda side: abs(min(size) / side - tokens), default=common)
+    """The side that divides all of `size` and cuts the shortest into the number of tokens nearest to `tokens`.
+
+    Sides up to `PATCH`, then up to twice that, … go first where they give at most twice as many: 16 for 224
+    pixels, rather than 28.
+    """
+    common, shortest = gcd(*size), min(size)
+    sides = [side for side in range(2, common + 1) if common % side == 0 and shortest / side <= 2 * tokens]
+    most = PATCH
+    while sides and min(sides) > most:
+        most *= 2
+    usual = [side for side in sides if side <= most]
+    return min(usual, key=lambda side: abs(shortest / side - tokens), default=common)
 
 
 def _frames(sizes: Sequence[tuple[int, ...]], is_nano: bool) -> int:

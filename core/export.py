@@ -109,8 +109,11 @@ class SavedEncoder(nn.Module):
         """The encoder's latent, with the block outputs named in `taps` ("block0", …)."""
         if isinstance(data, np.ndarray):
             data = torch.from_numpy(data).to(self.device)
-        if self.takes_pixels and not torch.compiler.is_compiling():
-            self._check_pixels(data)
+        if not torch.compiler.is_compiling():
+            if self.takes_pixels:
+                self._check_pixels(data)
+            if isinstance(self.tokenizer, Patchify):
+                _check_shape(tuple(data.shape), self.tokenizer)
         return self.encoder(self.tokenizer(data).unmasked(), taps)
 
     def read(self, samples: Sample | Sequence[Sample]) -> Any:
@@ -219,6 +222,26 @@ class SavedEncoder(nn.Module):
             )
         head = f"SavedEncoder of the view {self.view} ({names}, {count / 1e6:.1f} M parameters)"
         return f"{head}\n  in:  {data}\n  out: tokens (B, N, {self.embed_dim}), pooled (B, {self.embed_dim})"
+
+
+def _check_shape(shape: tuple[int, ...], tokenizer: Patchify) -> None:
+    """Raises: UserError, with the remedy, for a batch that patches do not cut."""
+    channels, size, patch = tokenizer.channels, tokenizer.size, tokenizer.patch
+    sides = ", ".join(map(str, size))
+    fault = (
+        f"The batch has shape {shape}: this encoder takes (B, {channels}, {sides}), or other sizes in multiples of "
+        f"{patch}."
+    )
+    if len(shape) == len(size) + 1:
+        raise UserError(f"{fault} One sample needs the axis of the batch too: data[None].")
+    if len(shape) != len(size) + 2:
+        raise UserError(f"{fault} encoder.read(…) makes such a batch of files, pictures and arrays.")
+    if shape[1] != channels and shape[-1] == channels:
+        raise UserError(f"{fault} Channels come second: torch.movedim(data, -1, 1).")
+    if shape[1] != channels:
+        raise UserError(f"{fault} It was trained on {channels} channels, these have {shape[1]}.")
+    if any(length % side or not length for length, side in zip(shape[2:], patch, strict=True)):
+        raise UserError(f"{fault} Resize the batch; encoder.read(…) does so with files, pictures and arrays.")
 
 
 def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:

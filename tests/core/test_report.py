@@ -307,7 +307,7 @@ def test_probes_stand_beside_their_baselines():
     shape = {"accuracy": figure, "baselines": {"raw & white": better}, "verdict": judged, "classes": 8, "tested": 12}
     html = tables.evaluation("knn", {"task": "knn", "figures": {"shape": shape}, "protocol": {"split": "as given"}})
     assert html.index("raw &amp; white") < html.index("this run</strong>"), "the best comes first"
-    for words in ("0.500 [0.400, 0.600]", "-0.200 [-0.300, -0.100]", "A check", "split: as given"):
+    for words in ("0.500 [0.400, 0.600]", "-0.200 [-0.300, -0.100]", "A first look", "split: as given"):
         assert words in html
     assert "worse than raw &amp; white" in html and "verdict bad" in html
     assert "verdict good" not in html
