@@ -173,7 +173,8 @@ def find_uses(path: Path, sheet: Sheet, *, labels: Sequence[str] | None, group: 
     if sheet.header:
         _find_named_labels(uses, rest)
     else:
-        _find_labels(uses, [column for column in rest if not column.numbers_lines(sheet.path_column)])
+        filled = [column for column in rest if column.distinct != {""}]
+        _find_labels(uses, [column for column in filled if not column.numbers_lines(sheet.path_column)])
     return uses
 
 

@@ -123,6 +123,31 @@ def test_several_labels(read, text, questions, answers):
     assert [item.labels["label"] for item in source.items("train")][:2] == answers
 
 
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("a.film,cat,1\nb.film,dog\nc.film,dog,3,4\n", "2 in line 2, 4 in line 3"),
+        ("a.film a\nb.film\nc.film 1 2\n", "1 in line 2, 3 in line 3"),
+        ("a.film,0,-1,3\nb.film,3\nc.film,0,-1,3\n", "2 in line 2, 4 in line 3"),
+        ("a.film,cat\n\nb.film,dog,cat\nc.film,dog\n", "2 in line 4, 3 in line 3"),
+    ],
+)
+def test_ragged_lines_without_a_header(read, text, counts):
+    _, names, account = read({**numbers("a.film", "b.film", "c.film"), "l.csv": text}, "l.csv")
+    assert names == dict.fromkeys(("a.film", "b.film", "c.film")) and not account.classes
+    (note,) = account.notes
+    assert f"unlike numbers of values ({counts}), so that no label is read" in note and "a header" in note
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a.film,x\nb.film\nc.film,y\n", "a.film,x,\nb.film,,\nc.film,y\n", "a.film,x,0.5\nb.film\nc.film,y\n"],
+)
+def test_lines_without_a_label_are_unlabelled_samples(read, text):
+    _, names, account = read({**numbers("a.film", "b.film", "c.film"), "l.csv": text}, "l.csv")
+    assert names == {"a.film": "x", "b.film": None, "c.film": "y"} and not account.notes
+
+
 def test_a_list_without_paths(read):
     text = "label,youtube_id,time_start,time_end,split\nabseiling,abc,0,10,train\n"
     with pytest.raises(
