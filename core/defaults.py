@@ -5,12 +5,13 @@ models take them over by the square root of their width, which was not searched.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from math import gcd, sqrt
+from math import gcd, lcm, sqrt
 from statistics import median
 from typing import Any
 
 from core.data.facts import DataFacts
 from core.data.sources import Setting
+from core.errors import show
 
 TOKENS, TOKENS_NANO = 14, 8  # along each side of a picture
 LEAST_TOKENS = 4  # along each side; fewer are too few to hide most of them
@@ -104,6 +105,8 @@ def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) 
         frames = [_frames(facts.sizes, is_nano)]
 
     reason = f"{tokens} tokens a side of {side} pixels"
+    if _is_given("modality.side", given):
+        frames, side, reason = _fit_to_patch(modality["patch"], frames, side)
     of_size = f"{reason}; the samples' short side is {short:g} (median){_ends_lost(facts.sizes, patch, tokens, frames)}"
     size = Setting("modality.size", [*frames, side, side], reason=of_size)
     return [*choices, size, _patch(config, patch, reason)]
@@ -123,6 +126,15 @@ def choose_patch(config: Mapping[str, Any], given: Collection[str]) -> list[Sett
     if patch == 1 or min(size) / patch < LEAST_TOKENS or _is_given(choice.key, given):
         return []
     return [choice]
+
+
+def _fit_to_patch(patch: Sequence[int], frames: list[int], side: int) -> tuple[list[int], int, str]:
+    """Frames and side that a given patch divides, the nearest to those wished for, and a reason."""
+    common = lcm(*patch[-2:])
+    side = common * max(LEAST_TOKENS, round(side / common))
+    if frames:
+        frames = [patch[0] * max(1, round(frames[0] / patch[0]))]
+    return frames, side, f"{side} pixels a side, in patches of {show(list(patch))}"
 
 
 def _patch(config: Mapping[str, Any], side: int, reason: str) -> Setting:

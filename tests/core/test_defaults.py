@@ -88,6 +88,22 @@ def test_a_given_size_is_cut_into_patches_that_divide_it():
 
 
 @pytest.mark.parametrize(
+    ("words", "short", "size"),
+    [
+        (("modality=image", "modality.patch=[14,14]"), 300, [70, 70]),
+        (("modality=image", "modality.patch=[4,4]"), 300, [64, 64]),
+        (("modality=image", "modality.side=12"), 20, [48, 48]),
+        (("modality=image", "modality.patch=[4,6]"), 300, [60, 60]),
+        (("modality=video", "modality.patch=[3,7,7]"), 300, [9, 63, 63]),
+    ],
+)
+def test_a_size_is_a_multiple_of_a_given_patch(words, short, size):
+    axes = (16, short, short) if words[0] == "modality=video" else (short, short)
+    chosen = choices(*words, facts=DataFacts(samples=1, channels=3, sizes=[axes]))
+    assert chosen["modality.size"] == size and "modality.side" not in chosen
+
+
+@pytest.mark.parametrize(
     ("size", "side"), [("[224,224]", 16), ("[96,96]", 12), ("[160,320]", 16), ("[384,384]", 32), ("[64,64]", 8)]
 )
 def test_a_given_size_gets_a_usual_patch_where_that_takes_few_tokens(size, side):
