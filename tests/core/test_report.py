@@ -343,6 +343,16 @@ def test_several_runs_are_one_page(trained, run, capsys):
     path.unlink()
 
 
+def test_more_runs_than_colours_are_dashed(trained, tmp_path, capsys):
+    runs = [shutil.copytree(trained, tmp_path / f"copy{number}") for number in range(8)]
+    assert main([f"run=[{','.join(map(str, runs))}]"]) == 0
+    page = (runs[0] / "report_8_runs.html").read_text(encoding="utf-8")
+    looks = re.findall(r'<span class="key (c\d d\d)">copy(\d)</span>', page)[:8]
+    assert len({look for look, _ in looks}) == 8 and looks[7] == ("c1 d1", "7")
+    assert main([f"run=[{','.join(f'{trained}/{number}' for number in range(25))}]"]) == 2
+    assert "names 25 runs; one page shows up to 24" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("runs", "message"), [("[{run},{run}]", "a run twice"), ("[{run},{run}/no]", "no folder")])
 def test_several_runs_that_cannot_be_shown(trained, capsys, runs, message):
     assert main([f"run={runs.format(run=trained)}"]) == 2
