@@ -143,6 +143,8 @@ def doubt(word: str, difference: Mapping[str, float] | None) -> str:
         return ""
     if isnan(difference["low"]):
         return " (without an interval nothing can be told; more trainings give one)"
+    if difference["low"] == difference["high"] == 0:
+        return " (no difference in any sample)"
     if difference["low"] > 0:
         return " (another baseline is not beaten by its interval)"
     return f" ({DOUBT})"

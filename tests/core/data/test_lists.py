@@ -196,6 +196,7 @@ def test_parts_of_one_film_are_on_one_side_of_the_split(read):
     text = "\n".join(["path,start,end", *rows])
     source, _, _ = read({**files, "l.csv": text}, "l.csv", reads_parts=True, holdout=0.4)
     train, test = ({item.path for item in source.items(split)} for split in ("train", "test"))
+    assert all(item.group == item.key.partition("@")[0] for item in source.items("train"))  # in folds, too
     assert train and test and not train & test and len(source.items("train")) == 3 * len(train)
 
 

@@ -84,6 +84,7 @@ def test_words_of_skill(skill, reference, word):
         ({"pca": gap(-0.1, 0.2)}, "(0 lies within this interval, so that no difference is shown; more test"),
         ({"pca": gap(float("nan"), float("nan"))}, "(without an interval nothing can be told"),
         ({"pca": gap(0.1, 0.2), "random": gap(-0.1, 0.9)}, "(another baseline is not beaten by its interval)"),
+        ({"pca": gap(0.0, 0.0)}, "(no difference in any sample)"),
         ({"pca": gap(0.1, 0.2)}, "against pca"),
         ({"pca": gap(-0.2, -0.1)}, "-0.150 [-0.200, -0.100]"),
     ],
