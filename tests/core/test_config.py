@@ -614,3 +614,12 @@ def test_misspelt_names_offer_those_that_go_with_the_modality(modality, typed, o
         compose([f"modality={modality}", typed])
     choices = str(error.value).partition("There are: ")[2]
     assert offered in choices and others not in choices
+
+
+@pytest.mark.parametrize(
+    ("modality", "data", "offered"),
+    [("image", "world", "data=folder, which has it"), ("graph", "world", "data=graph_sampled or data=folder")],
+)
+def test_a_setting_of_other_files_offers_those_that_take_the_modality(modality, data, offered):
+    with pytest.raises(UserError, match=f"there is no data.root. Choose {offered}"):
+        compose([f"modality={modality}", f"data={data}", "data.root=x"])
