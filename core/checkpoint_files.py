@@ -20,6 +20,7 @@ from core.errors import UserError, one_line
 
 HEAD = 512  # bytes that show a file's kind
 LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number that torch.save put first until version 1.6
+TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")  # names of its weights, the preferred first
 TORCHSCRIPT = b"constants.pkl"
 AGAIN = "the download or copy ended early: get the file again"
 
@@ -44,12 +45,15 @@ FLAX = "a checkpoint of JAX or Flax (msgpack); PyTorch's are read"
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """The contents of a checkpoint file: safetensors, or what torch.save writes, under whatever name.
 
+    A folder that transformers saved stands for the weights in it.
     Nothing in it is run (`core.inert_pickle`): tensors, dicts and lists are read, of any other object an
     inert stand-in is left, with its attributes. A pickled module becomes the dict of its weights. Where
     transformers left a config.json beside the file, the result has it under "args".
     Raises: UserError, with the kind of the file, where it is missing, damaged or of another kind.
     """
     path = Path(path)
+    if is_transformers(path):
+        return _folder(path)
     try:
         head = _head(path)
         if _is_safetensors(head):
@@ -79,12 +83,38 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     return _with_config(content, path)
 
 
+def is_transformers(path: Path) -> bool:
+    """Whether it is a folder as transformers' save_pretrained writes it."""
+    return path.is_dir() and "model_type" in _json(path / "config.json")
+
+
+def _folder(path: Path) -> Mapping[str, Any]:
+    """The weights of a folder of transformers, in one file or cut into several."""
+    for name in TRANSFORMERS:
+        if (path / name).exists():
+            return read_checkpoint(path / name)
+
+        parts = _json(path / f"{name}.index.json").get("weight_map")
+        if isinstance(parts, Mapping):
+            content: dict[str, Any] = {}
+            for part in sorted(set(map(str, parts.values()))):
+                content |= read_checkpoint(path / Path(part).name)["model"]
+            return _with_config(content, path / name)
+    raise UserError(f"{path} is a folder of transformers without weights ({' or '.join(TRANSFORMERS)}).")
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    """An object; empty where there is no such file."""
+    content = None
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, Mapping) else {}
+
+
 def _with_config(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     """The contents, with the options that transformers saved beside them as `args`."""
-    config = None
-    with suppress(OSError, ValueError):
-        config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
-    if not isinstance(config, Mapping) or "model_type" not in config or "args" in content:
+    config = _json(path.with_name("config.json"))
+    if "model_type" not in config or "args" in content:
         return content
     return {"model": content, "args": config}
 

@@ -3,7 +3,8 @@
 Turns an official checkpoint into a saved encoder, for `core.load_encoder` or `core.train init.from=`.
 
   official=  the method whose official checkpoint it is; a wrong name lists all
-  path=      the file, .safetensors or .pth; whatever stands beside the tensors is passed over, and nothing is run
+  path=      the file, .safetensors or .pth, or a folder of transformers (its config.json tells sizes); whatever
+             stands beside the tensors is passed over, and nothing is run
   out=       folder of the encoder; the decoder, where the file has one, is kept there for init.from=
   meta=      arguments of the official constructor that tensors do not show:
              "meta={num_heads: 6, img_size: [128, 224]}"
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def convert(argv: Sequence[str]) -> str:
-    """Writes the encoder. Returns a line that describes it, and notes on what was left out or assumed."""
+    """Writes the encoder. Returns a line that describes it, and one for each note on tensors and assumptions."""
     # Imported late: --help should not wait for torch.
     from core.checkpoint_files import read_checkpoint
     from core.config import options
@@ -45,7 +46,8 @@ def convert(argv: Sequence[str]) -> str:
 
     count = sum(p.numel() for p in encoder.parameters())
     lines = [f"{out}: {encoder.view} encoder, width {encoder.embed_dim}, {count / 1e6:.1f} M parameters"]
-    lines += [f"note: {note.message}" for note in notes]
+    for note in notes:
+        lines += [f"note: {line}" for line in str(note.message).splitlines()]
     return "\n".join(lines)
 
 

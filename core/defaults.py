@@ -5,12 +5,13 @@ models take them over by the square root of their width, which was not searched.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from math import gcd, sqrt
+from math import gcd, lcm, sqrt
 from statistics import median
 from typing import Any
 
 from core.data.facts import DataFacts
 from core.data.sources import Setting
+from core.errors import show
 
 TOKENS, TOKENS_NANO = 14, 8  # along each side of a picture
 LEAST_TOKENS = 4  # along each side; fewer are too few to hide most of them
@@ -109,6 +110,8 @@ def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) 
         frames = [_frames(facts.sizes, is_nano)]
 
     reason = f"{tokens} tokens a side of {side} pixels"
+    if _is_given("modality.side", given):
+        frames, side, reason = _fit_to_patch(modality["patch"], frames, side)
     of_size = f"{reason}; the samples' short side is {short:g} (median){_ends_lost(facts.sizes, patch, tokens, frames)}"
     size = Setting("modality.size", [*frames, side, side], reason=of_size)
     return [*choices, size, _patch(config, patch, reason)]
@@ -128,6 +131,15 @@ def choose_patch(config: Mapping[str, Any], given: Collection[str]) -> list[Sett
     if patch == 1 or min(size) / patch < LEAST_TOKENS or _is_given(choice.key, given):
         return []
     return [choice]
+
+
+def _fit_to_patch(patch: Sequence[int], frames: list[int], side: int) -> tuple[list[int], int, str]:
+    """Frames and side that a given patch divides, the nearest to those wished for, and a reason."""
+    common = lcm(*patch[-2:])
+    side = common * max(LEAST_TOKENS, round(side / common))
+    if frames:
+        frames = [patch[0] * max(1, round(frames[0] / patch[0]))]
+    return frames, side, f"{side} pixels a side, in patches of {show(list(patch))}"
 
 
 def _patch(config: Mapping[str, Any], side: int, reason: str) -> Setting:
@@ -202,10 +214,18 @@ def _even(value: float, most: int) -> int:
 
 
 def _divisor(size: Sequence[int], tokens: int) -> int:
-    """The side that divides all of `size` and cuts the shortest into the number of tokens nearest to `tokens`."""
-    common = gcd(*size)
-    sides = [side for side in range(2, common + 1) if common % side == 0]
-    return min(sides, key=lambda side: abs(min(size) / side - tokens), default=common)
+    """The side that divides all of `size` and cuts the shortest into the number of tokens nearest to `tokens`.
+
+    Sides up to `PATCH`, then up to twice that, … go first where they give at most twice as many: 16 for 224
+    pixels, rather than 28.
+    """
+    common, shortest = gcd(*size), min(size)
+    sides = [side for side in range(2, common + 1) if common % side == 0 and shortest / side <= 2 * tokens]
+    most = PATCH
+    while sides and min(sides) > most:
+        most *= 2
+    usual = [side for side in sides if side <= most]
+    return min(usual, key=lambda side: abs(shortest / side - tokens), default=common)
 
 
 def _frames(sizes: Sequence[tuple[int, ...]], is_nano: bool) -> int:

@@ -1,7 +1,7 @@
 """The kinds of error that a user sees, and the words of their messages; everything else is a bug of ours."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -46,8 +46,10 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(guesses)}?"
 
 
-def suggestion(name: str, choices: Iterable[str], whole: str = "") -> str:
-    """The end of a message that `name` does not exist: the nearest of `choices`, and all of them.
+def suggestion(
+    name: str, choices: Iterable[str], whole: str = "", *, listed: Callable[[str], bool] = lambda choice: True
+) -> str:
+    """The end of a message that `name` does not exist: the nearest of `choices`, and all that are `listed`.
 
     Instead its successor, where `name` was renamed, or the longer name `whole`.
     """
@@ -55,7 +57,8 @@ def suggestion(name: str, choices: Iterable[str], whole: str = "") -> str:
     if successor:
         return f" It is {successor} now."
     choices = sorted(set(choices))
-    return f"{did_you_mean(name, choices)} There are: {', '.join(choices) or 'none'}."
+    names = ", ".join(filter(listed, choices))
+    return f"{did_you_mean(name, choices)} There are: {names or 'none'}."
 
 
 def one_line(error: Exception) -> str:

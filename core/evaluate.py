@@ -105,6 +105,8 @@ def evaluate(argv: Sequence[str]) -> None:
             console.print(result)
         else:
             print(result, end="")
+        for line in result.classifiers():
+            print(line)
         if JSON_FLAG in argv:
             print(json.dumps(result.record))
     if len(results) > 1:

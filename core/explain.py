@@ -10,7 +10,7 @@ from typing import Any
 from core.annotations import describe
 from core.cli import command
 from core.config import compose
-from core.config.files import GROUPS
+from core.config.files import GROUPS, choices
 from core.config.types import LABELS, hints_of, signature_of, target_of
 from core.errors import UserError, join, show, suggestion
 
@@ -20,6 +20,13 @@ python -m core.explain <key> [key=value ...]      list the settings of a part in
   python -m core.explain method=mae
   python -m core.explain method.encoder.trunk size=base"""
 WIDTH = 118
+# Settings of the command, which are no part of a run's config.
+START = {
+    "seeds": "that many runs, one after another, with seed, seed + 1, … in <run_dir>/seed0, seed1, …",
+    "dry_run": "true: everything is checked and estimated up to the first step, and nothing is written",
+    "config": "<run>/config.yaml, whose settings are taken; whatever is given beside it wins",
+    "data.changed": "accept: a run goes on although its samples are others than before",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,28 +59,44 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 def lines(key: str, config: Mapping[str, Any]) -> Iterator[str]:
     """The text about the part at a key. Raises: UserError where there is none."""
+    if key in START:
+        yield f"{key}: {START[key]}"
+        return
+
     node: Any = config
     path = ""
     for name in key.split("."):
         path = join(path, name)
         if not isinstance(node, Mapping) or name not in node:
             siblings = node if isinstance(node, Mapping) else ()
+            if node is config:
+                siblings = [*config, *START]
             raise UserError(f"{key}: there is no {path}.{suggestion(name, siblings)}")
         node = node[name]
 
+    comment = _comment(key)
     if not isinstance(node, Mapping):
         yield f"{key} = {show(node)}"
+        if comment:
+            yield f"  {comment}"
         return
 
     target = target_of(node)
     if target is None:
-        yield key
+        yield f"{key}: {comment}" if comment else key
         rows = [(name, "", _value(value), "") for name, value in node.items()]
     else:
         yield f"{key}: {target.__module__}.{target.__qualname__}"
         yield f"  {_sentence(inspect.getdoc(target) or '')}"
         rows = list(_settings(node, target, key))
     yield from _table(rows)
+
+
+def _comment(key: str) -> str:
+    """The comment beside a key of train.yaml, which no part has; empty for others."""
+    text = choices("")["train"].read_text(encoding="utf-8")
+    match = re.search(rf"^{re.escape(key)}:[^#\n]*# +(.+)$", text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _settings(node: Mapping[str, Any], target: Callable, key: str) -> Iterator[tuple[str, str, str, str]]:

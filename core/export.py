@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from core.checkpoint_files import read_checkpoint
+from core.checkpoint_files import is_transformers, read_checkpoint
 from core.config import compose, load
 from core.config.allowed import checked_targets, load_target
 from core.config.build import build, build_method
 from core.data.memory import Sample, as_items
 from core.data.reader import PIXELS, Reader
 from core.encoder import Encoder, EncoderByView
-from core.errors import BadSample, UserError
+from core.errors import BadSample, UserError, suggestion
 from core.files import explain_write_errors, write_atomic, write_json
 from core.interop import open_official, read_official
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -109,8 +109,11 @@ class SavedEncoder(nn.Module):
         """The encoder's latent, with the block outputs named in `taps` ("block0", …)."""
         if isinstance(data, np.ndarray):
             data = torch.from_numpy(data).to(self.device)
-        if self.takes_pixels and not torch.compiler.is_compiling():
-            self._check_pixels(data)
+        if not torch.compiler.is_compiling():
+            if self.takes_pixels:
+                self._check_pixels(data)
+            if isinstance(self.tokenizer, Patchify):
+                _check_shape(tuple(data.shape), self.tokenizer)
         return self.encoder(self.tokenizer(data).unmasked(), taps)
 
     def read(self, samples: Sample | Sequence[Sample]) -> Any:
@@ -221,6 +224,26 @@ class SavedEncoder(nn.Module):
         return f"{head}\n  in:  {data}\n  out: tokens (B, N, {self.embed_dim}), pooled (B, {self.embed_dim})"
 
 
+def _check_shape(shape: tuple[int, ...], tokenizer: Patchify) -> None:
+    """Raises: UserError, with the remedy, for a batch that patches do not cut."""
+    channels, size, patch = tokenizer.channels, tokenizer.size, tokenizer.patch
+    sides = ", ".join(map(str, size))
+    fault = (
+        f"The batch has shape {shape}: this encoder takes (B, {channels}, {sides}), or other sizes in multiples of "
+        f"{patch}."
+    )
+    if len(shape) == len(size) + 1:
+        raise UserError(f"{fault} One sample needs the axis of the batch too: data[None].")
+    if len(shape) != len(size) + 2:
+        raise UserError(f"{fault} encoder.read(…) makes such a batch of files, pictures and arrays.")
+    if shape[1] != channels and shape[-1] == channels:
+        raise UserError(f"{fault} Channels come second: torch.movedim(data, -1, 1).")
+    if shape[1] != channels:
+        raise UserError(f"{fault} It was trained on {channels} channels, these have {shape[1]}.")
+    if any(length % side or not length for length, side in zip(shape[2:], patch, strict=True)):
+        raise UserError(f"{fault} Resize the batch; encoder.read(…) does so with files, pictures and arrays.")
+
+
 def save_encoder(path: str | Path, encoder: SavedEncoder) -> None:
     """Writes config.json and model.safetensors, each atomically. Reading them needs no training code."""
     path = Path(path)
@@ -261,8 +284,15 @@ def export_official(
     """Saves the encoder of an official checkpoint in `path` and returns it; `meta` as for `load_official`.
 
     Where the file has a decoder, it is saved beside the encoder, so that `init.from=` begins with both.
+    Raises: UserError also for names in `meta` that the file leaves no choice about, or that do not exist.
     """
     opened = read_official(name, checkpoint, meta)
+    if opened.unread:
+        option = opened.unread[0]
+        raise UserError(
+            f"meta: {option!r} is no option that this file leaves open to official={name}; sizes are those of its "
+            f"tensors.{suggestion(option, opened.options)}"
+        )
     method, config = opened.method, opened.config
     description = _describe(config, licence=f"that of the {name} checkpoint")
     encoder = SavedEncoder(method.tokenizer, method.encoder, description)
@@ -310,10 +340,10 @@ def open_encoder(modality: str, name: str, weights: str | Path | None = None) ->
     """An encoder by name, "<method>_<size>" ("mae_base"), in eval mode. `modalities.<m>.encoder` calls it.
 
     `weights`: None for random ones; a run's folder or a saved encoder; or a file of official weights
-    (.safetensors, or .pth read without unpickling code), whose own sizes then count.
+    (.safetensors, or .pth read without unpickling code) or a folder of transformers, whose own sizes then count.
     Raises: UserError for unknown names and for files that are missing, damaged or of another kind.
     """
-    if weights is not None and Path(weights).is_dir():
+    if weights is not None and Path(weights).is_dir() and not is_transformers(Path(weights)):
         return load_encoder(weights)
 
     # No data are read: input sizes are as published, for users' own data.

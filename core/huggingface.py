@@ -58,7 +58,10 @@ def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
         "mask_ratio": ("mask_ratio",),
         "norm_pix_loss": ("norm_pix_loss", "normlize_target"),
     }
-    options: dict[str, Any] = {"norm_layer": f"LayerNorm(eps={config.get('layer_norm_eps', 1e-12)})"}
+    options: dict[str, Any] = {
+        "norm_layer": f"LayerNorm(eps={config.get('layer_norm_eps', 1e-12)})",
+        "use_mean_pooling": config.get("use_mean_pooling", True),  # of videos
+    }
     for theirs, ours in names.items():
         if theirs in config:
             options |= dict.fromkeys(ours, config[theirs])

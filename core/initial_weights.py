@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,19 @@ def choose_sizes(path: Path, part: str | None, config: Mapping[str, Any], given:
         setting = _setting(key)
         if name in SIZES and not _is_set(setting, given):
             settings[setting] = Setting(setting, theirs[key], reason=reason)
+    if "modality.patch" in settings and "modality.size" in given:
+        check_size(path, settings["modality.patch"].value, config["modality"]["size"])
     return list(settings.values())
+
+
+def check_size(path: Path, patch: Sequence[int], size: Sequence[int]) -> None:
+    """Raises: UserError, with a size that fits, where the source's patches do not divide the given one."""
+    fits = [side * max(1, round(length / side)) for length, side in zip(size, patch, strict=True)]
+    if fits != list(size):
+        raise UserError(
+            f"init.from={path} has patches of {list(patch)}, which do not divide modality.size={show(size)}: "
+            f"give modality.size={show(fits)}, or leave it out."
+        )
 
 
 def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) -> str:

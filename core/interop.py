@@ -8,7 +8,8 @@ tables.
 import argparse
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass, replace
 from math import isqrt
 from typing import Any
@@ -80,14 +81,15 @@ class Official:
     replay: Callable[[State, Mapping[str, Any]], tuple[Batch, dict]] | None = None
     load_teachers: Callable[[MaskedAutoencoder, State], None] | None = None
 
-    def official_names(self, state: State, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any], list[str]]:
+    def official_names(self, state: State, settings: Mapping[str, Any]) -> tuple[State, Mapping[str, Any], list[str]]:
         """Tensors by official names, options with those of the library that wrote the file, and notes."""
         for names in self.other_names:
             if any(re.fullmatch(names.mark, key) for key in state):
                 page = replace(self, rules=names.rules)
                 note = f"The tensors' names are those of {names.library}: they are read as such."
-                return page.keys(state), {**names.options(settings), **settings}, [note, *page.notes(state)]
-        return state, dict(settings), []
+                options = ChainMap(settings, names.options(settings))  # type: ignore[arg-type]  # it only reads
+                return page.keys(state), options, [note, *page.notes(state)]
+        return state, settings, []
 
     def keys(self, state: State, checkpoint: State | None = None) -> dict[str, Tensor]:
         """Official names -> ours, for weights, gradients or anything of the same shapes; some may be absent.
@@ -141,7 +143,7 @@ def load_official(
     `state_dict`: contents of the file, with or without wrappers ("model", "module") and prefixes. `meta`:
     arguments of the official constructor, for options that tensors do not show ({"num_heads": 6}). A file
     that holds the encoder alone (pre-trained, fine-tuned or distilled) gives a method whose decoder has its
-    initial weights. One warning names that, and every tensor that is left out.
+    initial weights. One warning names that, every tensor that is left out, and every assumption, a line each.
     Raises: UserError for an unknown name, tensors that do not fit, and options that are not offered.
     """
     return open_official(name, state_dict, meta)[0]
@@ -161,19 +163,40 @@ def open_official(
 class OfficialMethod:
     """An official checkpoint as our method, with the config that was built.
 
-    `has_decoder`: the file held the decoder too.
+    `has_decoder`: the file held the decoder too. `options`: names that were looked up in `meta`, as the tensors
+    do not show them; `unread`: names in `meta` that were not.
     """
 
     method: MaskedAutoencoder
     config: dict[str, Any]
     has_decoder: bool
+    options: set[str]
+    unread: list[str]
+
+
+class Options(Mapping[str, Any]):
+    """Options of an official constructor; `read` holds the names that were looked up."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values, self.read = dict(values), set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def read_official(name: str, state_dict: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> OfficialMethod:
     """As `load_official`, with the config and whether there was a decoder."""
     official = find_official(name)
     state = unwrap(state_dict)
-    options = arguments(state_dict) | settings(meta or {})
+    given = settings(meta or {})
+    options = Options(arguments(state_dict) | given)
     mapped, overrides, notes = _translate(name, official, state, options)
 
     # Targets as published, for users' own data; those of the generated world are simpler.
@@ -204,13 +227,19 @@ def read_official(name: str, state_dict: Mapping[str, Any], meta: Mapping[str, A
     if missing or misshapen or unexpected:
         raise UserError(f"{_mismatch(name, missing, unexpected, misshapen)} {description(name, state)}")
     if notes:
-        warnings.warn(" ".join(notes), stacklevel=4)
+        warnings.warn("\n".join(notes), stacklevel=4)
 
     method.load_state_dict(mapped, strict=False)
     method.follow(mapped)
     if official.load_teachers is not None:
         official.load_teachers(method, state)
-    return OfficialMethod(method=method, config=config, has_decoder=has_decoder)
+    return OfficialMethod(
+        method=method,
+        config=config,
+        has_decoder=has_decoder,
+        options=options.read,
+        unread=[name for name in given if name not in options.read],
+    )
 
 
 def find_official(name: str) -> Official:
@@ -363,12 +392,18 @@ def _guess_heads(blocks: str, dim: int) -> int:
     heads = max(dim // 64, 1)
     while dim % heads:
         heads -= 1
-    warnings.warn(
-        f"{blocks}: tensors do not show heads, and no published model is {dim} wide: {heads} taken. Pass "
-        "meta={num_heads: …} (encoder_num_heads, decoder_num_heads) if there were others.",
-        stacklevel=3,
-    )
+    option = "num_heads"
+    if "decoder" in blocks.lower():
+        option = "decoder_num_heads"
+    assume(option, heads, f"{blocks}: tensors do not show heads, and no published model is {dim} wide.")
     return heads
+
+
+def assume(option: str, value: Any, reason: str) -> None:
+    """Warns of an option that is taken for granted, with the way to pass another."""
+    warnings.warn(
+        f"{reason} {option}={value!r} is assumed; if it was another, pass it: meta={{{option}: …}}.", stacklevel=2
+    )
 
 
 def block_overrides(settings: Mapping[str, Any], *trunks: str) -> list[str]:

@@ -19,7 +19,11 @@ def l1(prediction: Tensor, values: Tensor) -> Tensor:
 
 
 def scaled_cosine(prediction: Tensor, values: Tensor, gamma: float = 2.0) -> Tensor:
-    """(1 − cosine similarity)^γ of each row: (B, M). A length below 1e-12 counts as that. Source: GraphMAE (SCE)."""
+    """(1 − cosine similarity)^γ of each row: (B, M). A length below 1e-12 counts as that. Source: GraphMAE (SCE).
+
+    A prediction of exactly 0, as of a fresh decoder where all neighbours are hidden too, has a gradient of
+    γ · 1e12, as in the official code.
+    """
     # Not the product of normalised rows, which is the same: that writes both of them down, and again for gradients.
     lengths = prediction.norm(dim=-1).clamp(min=1e-12) * values.norm(dim=-1).clamp(min=1e-12)
     return (1 - (prediction * values).sum(-1) / lengths).pow(gamma)

@@ -136,7 +136,7 @@ def run_seeds(
         if seeds is not None:
             config = compose(words)
             log_main(distributed, f"\nSeed {config['seed']}, {len(run_dirs) + 1} of {seeds}:")
-        run_dirs.append(run(words, config, distributed, start))
+        run_dirs.append(run(words, config, distributed, start, is_alone=seeds is None))
 
     if start.dry_run and seeds is not None:
         log_main(distributed, f"\nAll {seeds} seeds were tried; each estimate is of one of them.")
@@ -151,9 +151,17 @@ def run_seeds(
     return run_dirs
 
 
-def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distributed, start: Start) -> Path:
+def run(
+    overrides: Sequence[str],
+    config: dict[str, Any],
+    distributed: Distributed,
+    start: Start,
+    *,
+    is_alone: bool = True,
+) -> Path:
     """Trains a run, or resumes it; then exports and evaluates (main rank). `config`: composed from the overrides.
 
+    `is_alone`: whether it is none of several seeds, after all of which the next commands are printed.
     Nothing is written before the first step, so that a start that fails leaves nothing behind.
     Returns the run's folder. Raises: UserError; Interrupted.
     """
@@ -191,7 +199,9 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
         resume = distributed.from_main(resume)
 
         if resume.is_over:
-            log_main(distributed, f"{nothing_to_do(run_dir, clock.steps)}\n{next_commands(run_dir, config)}")
+            log_main(distributed, nothing_to_do(run_dir, clock.steps))
+            if is_alone:
+                log_main(distributed, next_commands(run_dir, config))
             return run_dir
 
         teachers = frozen_teachers(method)
@@ -230,7 +240,9 @@ def run(overrides: Sequence[str], config: dict[str, Any], distributed: Distribut
             finalize_run(config, method, run_dir)
             write_json(run_dir / FINISHED, {"steps": clock.steps})
 
-    log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.\n{next_commands(run_dir, config)}")
+    log_main(distributed, f"Done. The encoder is in {run_dir / 'encoder'}.")
+    if is_alone:
+        log_main(distributed, next_commands(run_dir, config))
     return run_dir
 
 

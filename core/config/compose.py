@@ -1,6 +1,7 @@
 """Overrides become one resolved tree: files are merged, then typed values, then `${…}` is looked up."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from core import catalogue
@@ -105,6 +106,12 @@ def _from_files(typed: Mapping[str, str], searchpath: SearchPath) -> dict[str, A
     choice = root["choose"] | files.picks("modality", modality, searchpath) | choice
     if missing := [group for group in ORDER if group not in choice]:
         raise UserError(f"modality={modality} chooses no {missing[0]}; give {missing[0]}=<name>.")
+
+    # Of misspelt names those are offered that go with the modality.
+    for group in ("method", "data"):
+        name, fits = str(choice[group]), partial(catalogue.fits, modality, searchpath=searchpath, group=group)
+        if name not in files.choices(group, searchpath):
+            raise files.no_such(group, name, searchpath, fits)
 
     tree = {key: value for key, value in root.items() if key != "choose"}
     for group in ORDER:

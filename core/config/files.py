@@ -8,7 +8,7 @@ modalities  of a method or of data: those it takes; without it, every one that f
 methods     of a modality: methods that take it although they do not list it
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,23 @@ def layers(group: str, name: str | None, searchpath: SearchPath = ()) -> list[di
     files, contents, source = choices(group, searchpath), [], f"{group}={name}"
     while name is not None:
         if name not in files or len(contents) > len(files):
-            guess = suggestion(name, files, whole=f"{group}={name}")
-            elsewhere = [f"{other}={name}" for other in GROUPS if name in choices(other, searchpath)]
-            if elsewhere and not contents and f"{group}={name}" not in RENAMES:
-                guess = f" There is {' and '.join(elsewhere)}."
-            raise UserError(f"{source}: there is no such {group}.{guess}")
+            if contents:  # a file extends another that does not exist
+                raise UserError(f"{source}: there is no such {group}.{suggestion(name, files)}")
+            raise no_such(group, name, searchpath)
         contents.insert(0, read(files[name]))
         source, name = f"{files[name]}: extends: {contents[0].get('extends')}", contents[0].get("extends")
     return contents
+
+
+def no_such(
+    group: str, name: str, searchpath: SearchPath = (), listed: Callable[[str], bool] = lambda choice: True
+) -> UserError:
+    """The error that a group has no such file, with those that are `listed`."""
+    guess = suggestion(name, choices(group, searchpath), whole=f"{group}={name}", listed=listed)
+    elsewhere = [f"{other}={name}" for other in GROUPS if name in choices(other, searchpath)]
+    if elsewhere and f"{group}={name}" not in RENAMES:
+        guess = f" There is {' and '.join(elsewhere)}."
+    return UserError(f"{group}={name}: there is no such {group}.{guess}")
 
 
 def picks(group: str, name: str | None, searchpath: SearchPath = ()) -> dict[str, str]:

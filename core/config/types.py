@@ -124,8 +124,12 @@ def _check_items(items: list, hint: Any, key: str, root: Any) -> list:
 
 def _guess(name: str, group: str, *, siblings: Mapping, root: Any) -> str:
     """The end of a message that a setting is not there: another file, another place or another word for it."""
-    files = choices(group) if group in GROUPS else {}
-    matches = [f"{group}={stem}" for stem, file in files.items() if name in read(file)]
+    modality = (root.get("modality") or {}).get("name") if isinstance(root, Mapping) else None
+    matches = []
+    for stem, file in choices(group).items() if group in GROUPS else ():
+        content = read(file)
+        if name in content and modality in content.get("modalities", [modality]):
+            matches.append(f"{group}={stem}")
     if matches:
         return f" Choose {' or '.join(matches)}, which {'has' if len(matches) == 1 else 'have'} it."
 

@@ -147,6 +147,7 @@ class FolderSource(Source):
         numbering = labelling.numbers(names)
 
         items: dict[str, list[Item]] = {}
+        has_parts = any(entry.part is not None for entry in entries)
         for entry, name, labels in zip(entries, split.splits, numbering.numbers, strict=True):
             item = Item(
                 entry.key,
@@ -154,7 +155,7 @@ class FolderSource(Source):
                 member=entry.member,
                 labels=labels,
                 aux=entry.aux,
-                group=entry.group,
+                group=entry.group or (_file_key(entry) if has_parts else None),  # parts of one film stay together
                 span=entry.span,
                 part=entry.part,
             )

@@ -168,7 +168,7 @@ def _cut(lines: list[str], form: Form, places: Places | None = None) -> tuple[li
 
 
 def _text_cells(line: str, form: Form, places: Places | None) -> Cells:
-    """The path, then the words that follow it; one cell of them unless all are numbers."""
+    """The path, then the words that follow it; one cell of them unless all are numbers, or the first two."""
     before = []
     if form.number_first:
         number, _, line = line.partition(" ")
@@ -181,6 +181,9 @@ def _text_cells(line: str, form: Form, places: Places | None) -> Cells:
         words = re.split(BREAK, rest)
     if not all(map(is_number, words)):
         words = [rest]
+        span = re.fullmatch(rf"(\S+?){BREAK}(\S+?){BREAK}(.+)", rest)  # start and end, before a class of words
+        if span is not None and is_number(span[1]) and is_number(span[2]):
+            words = list(span.groups())
     return [*before, path, *words]
 
 

@@ -173,7 +173,8 @@ def find_uses(path: Path, sheet: Sheet, *, labels: Sequence[str] | None, group: 
     if sheet.header:
         _find_named_labels(uses, rest)
     else:
-        _find_labels(uses, [column for column in rest if not column.numbers_lines(sheet.path_column)])
+        filled = [column for column in rest if column.distinct != {""}]
+        _find_labels(uses, [column for column in filled if not column.numbers_lines(sheet.path_column)])
     return uses
 
 
@@ -250,19 +251,20 @@ def _find_numbers(uses: Uses, rest: list[Column]) -> None:
     last = rest[-1]
     if len(rest) == 1:
         uses.labels[LABEL] = last
-    elif len(rest) == 2 and last.distinct == {"-1"}:
+    elif uses.part is None and len(rest) == 2 and last.distinct == {"-1"}:
         uses.notes.append("two numbers after each path, the second -1, are read as frames, and no label")
-    elif len(rest) == 2:
+    elif uses.part is None and len(rest) == 2:
         uses.labels[LABEL] = last
         uses.notes.append("two numbers after each path are read as the count of frames, and the label")
-    elif len(rest) == 3 and _are_offsets(*rest):
+    elif uses.part is None and len(rest) == 3 and _are_offsets(*rest):
         uses.labels[LABEL] = last
         meaning = "start and count of frames, and the label"
         uses.notes.append(f"three numbers after each path are read as {meaning}")
     else:
         for number, column in enumerate(rest):
             uses.labels[f"{LABEL}_{number}"] = column
-        uses.notes.append(f"{len(rest)} numbers after each path are read as labels {', '.join(uses.labels)}")
+        place = "each path" if uses.part is None else "each part"
+        uses.notes.append(f"{len(rest)} numbers after {place} are read as labels {', '.join(uses.labels)}")
 
 
 def _are_offsets(starts: Column, counts: Column, labels: Column) -> bool:
@@ -308,7 +310,8 @@ def _split_column(rest: list[Column]) -> Column | None:
 def _part_columns(columns: list[Column]) -> PartColumns | None:
     """Columns of start and end of each part.
 
-    Without a header: the first two columns, of rising times that are not all integers.
+    Without a header: the first two columns, of rising times (-1: the file's end). Where all are integers,
+    a -1 and a label behind them must tell them from other numbers.
     """
     if columns and columns[0].title:
         return _named_parts(columns)
@@ -318,11 +321,22 @@ def _part_columns(columns: list[Column]) -> PartColumns | None:
     start, end = columns[:2]
     for first, last in zip(start.values, end.values, strict=True):
         begin, stop = to_time(first), to_time(last)
-        if begin is None or stop is None or not 0 <= begin < stop:
+        if begin is None or stop is None or begin < 0 or not (begin < stop or stop == -1):
             return None
-    if not any("." in value for value in start.distinct | end.distinct):
-        return None
-    return PartColumns(start=start, end=end, unit="seconds")
+    if any("." in value for value in start.distinct | end.distinct):
+        return PartColumns(start=start, end=end, unit="seconds")
+    if len(columns) > 2 and _are_frames(start, end):
+        return PartColumns(start=start, end=end, unit="frames")
+    return None
+
+
+def _are_frames(start: Column, end: Column) -> bool:
+    """Whether integers are first and last frames, of VideoMAE V2's `path 0 -1 label`, and no answers."""
+    if "-1" not in end.distinct:
+        return False
+    if end.distinct == {"-1"}:
+        return len(start.distinct) == 1 or not start.are_answers
+    return not end.are_answers
 
 
 def _named_parts(columns: list[Column]) -> PartColumns | None:

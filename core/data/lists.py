@@ -103,20 +103,38 @@ class ListReader:
             )
         return ListFile(path=path, table=table)
 
+    def hint_at_siblings(self, listing: ListFile) -> None:
+        """Notes the lists of other splits beside one for training that is given alone: a folder takes them all."""
+        path = listing.path
+        if listing.split != "train" or any(row.split for row in listing.table.rows):
+            return
+
+        for other in sorted(path.parent.glob(f"*{path.suffix}")):
+            is_pair = splits.by_folders([(path.stem,), (other.stem,)]) is not None
+            if is_pair and tables.names_files(other, Places(path.parent, None, self.extensions, self.clips)):
+                self.notes.append(
+                    f"{other.name} beside {path.name} is not read: data.root={path.parent} takes both, and holds the "
+                    f"samples of {other.name} out"
+                )
+
     def find(self, root: Path, files: Sequence[Path], is_sample: Callable[[str], bool]) -> Listing:
         """The lists among the files of a folder: those most of whose paths lead to samples.
 
         Lists named by split (train.csv, val.csv) go before others in the same folder, such as an all.csv.
+        Raises: UserError where the list for training names no sample, and one beside it does.
         """
         samples = [file for file in files if is_sample(str(file))]
         candidates: list[ListFile] = []
+        without_samples: list[Path] = []  # named by a split
         for path in _likely(files, samples):
             listing = self._try(root, path, is_sample)
             if listing is not None:
                 candidates.append(listing)
             elif splits.from_name(path.stem):
+                without_samples.append(path)
                 name = path.relative_to(root)
                 self.notes.append(f"{name} names no sample that exists, and is not read as a list")
+        _check_train(candidates, without_samples)
 
         have_splits = any(listing.split for listing in candidates)
         lists, scopes, passed_over = [], set(), set()
@@ -236,6 +254,22 @@ def _likely(files: Iterable[Path], samples: Iterable[Path]) -> list[Path]:
             paths = list(filter(_has_usual_name, paths))[:MOST_TABLES]
         likely.extend(paths)
     return likely
+
+
+def _check_train(lists: Sequence[ListFile], without_samples: Sequence[Path]) -> None:
+    """Raises: UserError where only lists for evaluation name samples, beside one for training that names none."""
+    splits_of_lists = {listing.split for listing in lists} - {None}
+    if not splits_of_lists or "train" in splits_of_lists:
+        return
+
+    places = {(listing.path.parent, listing.path.suffix) for listing in lists if listing.split}
+    for path in without_samples:
+        if splits.from_name(path.stem) == "train" and (path.parent, path.suffix) in places:
+            raise UserError(
+                f"data.root: {path} names no sample that exists, so that the samples for evaluation, which are listed "
+                f"beside it, would be trained on. Its paths must be relative to {path.parent}, or absolute; "
+                "without it, move it away."
+            )
 
 
 def _has_usual_name(path: Path) -> bool:

@@ -31,7 +31,8 @@ def open_source(config: Mapping[str, Any]) -> tuple[Reader, Source]:
     target = target_of(node, key="data.source") if isinstance(node, dict) else None
     for name in ("reads_parts", "sample_axes", "frame_extensions"):
         if target is not None and name in signature_of(target).hints:
+            # Over whatever stands there: a saved config holds the defaults of a source without a reader.
             value = getattr(reader, name)
-            node.setdefault(name, list(value) if isinstance(value, tuple) else value)
+            node[name] = list(value) if isinstance(value, tuple) else value
     source: Source = build_at(draft, "data.source", Source, scope)
     return reader, source

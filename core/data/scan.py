@@ -104,6 +104,14 @@ class Scan:
             return self._folder(path)
         if path.is_file():
             return self._file(path)
+        several = _several(str(path))
+        if several and not glob.glob(str(path), recursive=True):
+            folder = Path(os.path.commonpath([part.parent for part in several]))
+            pattern = f"'{folder / '*'}{several[0].suffix}'"
+            raise UserError(
+                f"data.root is one place, and {path} names {len(several)}: give a folder that holds them all "
+                f"(data.root={folder}), or a glob (data.root={pattern})."
+            )
         if not glob.has_magic(str(path)):
             raise UserError(f"data.root: {path} does not exist.{_similar(path)}")
 
@@ -122,7 +130,9 @@ class Scan:
 
     def _file(self, path: Path) -> Iterable[Entry]:
         if self._is_table(path):
-            return self._list_entries(path.parent, self._open_lists([path]))
+            listing = self._open_lists([path])
+            self._lists.hint_at_siblings(*listing.lists)
+            return self._list_entries(path.parent, listing)
         is_rows = arrays.is_array(path.name) and self._hold_rows([path])
         if archives.is_archive(path.name) or is_rows:
             return self._container(path, path.name)
@@ -433,6 +443,16 @@ def _expand(root: str) -> Path:
     if not path.exists() and Path(root.replace("\\", "/")).exists():
         path = Path(root.replace("\\", "/"))
     return path
+
+
+def _several(root: str) -> list[Path]:
+    """Paths in one text, in brackets or not, apart by commas or spaces, where two or more of them exist."""
+    for separator in (",", " "):
+        parts = [part.strip(" '\"") for part in root.strip("[]() ").split(separator)]
+        paths = [Path(part) for part in parts if part]
+        if len(paths) > 1 and all(path.exists() for path in paths):
+            return paths
+    return []
 
 
 def _kinds(folder: Path) -> str:

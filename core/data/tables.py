@@ -12,6 +12,7 @@ The column of paths is the one whose values are files (`forms`). Which others ar
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def read(
     if not sheet.records:
         raise UserError(f"data.root: the list file {path} lists no file.")
 
-    sheet = _with_width(path, sheet, places)
+    sheet = _with_width(path, raw := sheet, places)
     uses = find_uses(path, sheet, labels=labels, group=group)
     rows = []
     for position in range(len(sheet.records)):
@@ -86,8 +87,13 @@ def read(
         sources[LABEL] = ", ".join(map(str, uses.answers[:MOST_SHOWN]))
         notes += _add_answers(rows, uses)
     elif any(len(cells) > sheet.width for cells in sheet.records):
-        sources = {LABEL: "the numbers after each path"}
-        notes += _add_class_numbers(rows, sheet.path_column)
+        sources, notes = _class_numbers(rows, sheet.path_column)
+    elif not sheet.header and _are_cut_short(raw, uses):
+        for row in rows:
+            row.names.clear()
+        sources, notes = {}, []
+    if not sources and (text := _raggedness(raw)):
+        notes = [text]
     return Table(rows=rows, header=sheet.header, labels=sources, notes=notes)
 
 
@@ -182,21 +188,48 @@ def _add_answers(rows: list[Row], uses: Uses) -> list[str]:
     return _add_labels(rows, np.array(columns).T, questions)
 
 
-def _add_class_numbers(rows: list[Row], path_column: int) -> list[str]:
-    """Gives rows of unlike length, with class numbers each, an answer for every class. Returns notes."""
+def _are_cut_short(sheet: Sheet, uses: Uses) -> bool:
+    """Whether lines that hold more than a path end before a column that is taken for a label."""
+    lengths = [_length(cells) for cells in sheet.records]
+    shortest = min((length for length in lengths if length > sheet.path_column + 1), default=sheet.width)
+    return any(column.position >= shortest for column in uses.labels.values())
+
+
+def _length(cells: Cells) -> int:
+    """How many cells there are, less empty ones at the end."""
+    return max((number for number, cell in enumerate(cells, start=1) if cell.strip()), default=0)
+
+
+def _raggedness(sheet: Sheet) -> str:
+    """A note on lines of unlike numbers of cells, with the remedy; empty where all have as many."""
+    lines = dict(zip(map(_length, sheet.records), sheet.numbers, strict=True))
+    if len(lines) < 2:
+        return ""
+    (few, first), (many, last) = (choose(lines.items()) for choose in (min, max))
+    return (
+        f"lines have unlike numbers of values ({few} in line {first}, {many} in line {last}), so that no label is "
+        "read: give all as many, and a header such as path,label"
+    )
+
+
+def _class_numbers(rows: list[Row], path_column: int) -> tuple[dict[str, str], list[str]]:
+    """The labels of rows of unlike length: an answer for every class, where they hold class numbers; else none.
+
+    Returns the labels' columns and notes.
+    """
     for row in rows:
         row.names.clear()
 
     cells = [list(filter(None, row.cells[path_column + 1 :])) for row in rows]
-    if not all(cell.isdecimal() and int(cell) < MOST_CLASSES for line in cells for cell in line):
-        return ["lines have unlike numbers of values, which are no class numbers: no label is read"]
+    if not all(cell.isdecimal() and int(cell) < MOST_CLASSES for cell in chain.from_iterable(cells)):
+        return {}, []
 
     numbers = [list(map(int, line)) for line in cells]
     answers = np.zeros((len(rows), 1 + max(map(max, filter(None, numbers)))))
     for position, classes in enumerate(numbers):
         answers[position, classes] = 1
-    notes = _add_labels(rows, answers, None)
-    return [*notes, "the numbers after each path are read as classes, several for a sample"]
+    note = "the numbers after each path are read as classes, several for a sample"
+    return {LABEL: "the numbers after each path"}, [*_add_labels(rows, answers, None), note]
 
 
 def _add_labels(rows: list[Row], answers: np.ndarray, questions: np.ndarray | None) -> list[str]:

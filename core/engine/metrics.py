@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ign
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from core.engine.progress import Display
+from core.engine.progress import Display, spell_held_out
 from core.files import explain_write_errors, write_atomic
 
 SHOWN = 3  # skipped samples that the display names between two log lines; metrics.jsonl names all
@@ -51,16 +51,18 @@ class Metrics:
         self._events(Event(step=step, summary=Summary(value=points)))
         self.display.metrics(line | {"skipped": len(self._skipped)})
 
-    def held_out(self, step: int, values: Mapping[str, float]) -> None:
+    def held_out(self, step: int, values: Mapping[str, float | str]) -> None:
         """Held-out figures after `step` steps, where there are any."""
         if not values:
             return
 
         self._write({"kind": "held_out", "step": step, **values})
-        points = [Summary.Value(tag=f"held_out/{name}", simple_value=value) for name, value in values.items()]
+        points = []
+        for name, value in values.items():
+            if not isinstance(value, str):
+                points.append(Summary.Value(tag=f"held_out/{name}", simple_value=value))
         self._events(Event(step=step, summary=Summary(value=points)))
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-        self.display.note(f"step {step}  held out: {figures}")
+        self.display.note(f"step {step}  held out: {spell_held_out(values)}")
 
     def skips(self, skips: list[tuple[int, str, str]]) -> None:
         """Bad samples: (step from 0, key, reason). Lines count steps from 1; the display names a sample once."""

@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Self
 
@@ -126,6 +127,17 @@ def open_display(start: int, steps: int, main: bool) -> Display:
     if console.is_terminal:
         return TerminalDisplay(start, steps, console)
     return PlainDisplay(start, steps)
+
+
+def spell_held_out(values: Mapping[str, float | str]) -> str:
+    """Held-out figures in words: "skill 0.123, knn of 'species' 0.520 (chance 0.250)"."""
+    words = []
+    for name, value in values.items():
+        if name == "knn" and "chance" in values:
+            words.append(f"knn of {values['label']!r} {value:.3f} (chance {values['chance']:.3f})")
+        elif name not in ("label", "chance"):
+            words.append(f"{name} {value:.3f}")
+    return ", ".join(words)
 
 
 def spell(line: dict) -> str:

@@ -18,7 +18,7 @@ class Watching:
 
     def __init__(
         self,
-        measure: Callable[[], Mapping[str, float]] | None,
+        measure: Callable[[], Mapping[str, float | str]] | None,
         *,
         steps: int,
         times: int,
@@ -30,7 +30,7 @@ class Watching:
         self._every = max(LEAST, steps // max(times, 1))
         self._start, self._spent = time.monotonic(), 0.0
 
-    def after(self, step: int) -> Mapping[str, float]:
+    def after(self, step: int) -> Mapping[str, float | str]:
         """The figures after `step` steps; empty where none are due."""
         if self._measure is None or step % self._every:
             return {}

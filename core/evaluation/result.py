@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core.evaluation import verdicts
+from core.evaluation.classifier import CONFUSION, PREDICTIONS
 from core.evaluation.intervals import Interval
 from core.evaluation.record import about, subject
 from core.evaluation.verdicts import RANDOM
@@ -73,6 +75,18 @@ class Result:
         yield from tables.get(self.task, _label_tables)(self.record)
         yield Text("")
         yield from map(Text, verdicts.lines(self.record))
+
+    def classifiers(self) -> Iterator[str]:
+        """Where fine-tuning has left its classifiers, a line each, which is printed apart so that paths stay whole."""
+        for label, section in self.record["figures"].items():
+            if "classifier" not in section:
+                continue
+            run = self.record["run"]
+            folder = Path(run if isinstance(run, str) else run[0]) / section["classifier"]
+            files = [PREDICTIONS]
+            if "classes" in section:
+                files.append(CONFUSION)
+            yield f"{folder}: the classifier of {label} (load_classifier), {', '.join(files)}"
 
     def __str__(self) -> str:
         """The table as plain text."""
@@ -152,7 +166,7 @@ def _label_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
             table.add_row("compare_to", *_cells(rival[metric]), *_cells(rival["difference"]))
         yield table
         if verdict["check"]:
-            yield Text(f"A check: {verdicts.trainings(verdict['trainings'])}, headlines take 5.")
+            yield Text(verdicts.few_trainings(verdict["trainings"]))
 
 
 def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ SUPERVISED = "supervised, equal compute"  # the baseline without which nothing w
 RANDOM = "random init"
 WINS, ABOVE, OPEN = "wins", "above the baselines measured", "not resolvable at this size"
 WORSE = "worse than"
+DOUBT = "0 lies within this interval, so that no difference is shown; more test samples or trainings would narrow it"
 WITHIN = "within the published figure"
 COMPARE = "compare_to"
 
@@ -113,13 +114,14 @@ def _label_lines(record: Mapping[str, Any]) -> Iterator[str]:
         line = f"{verdict.word}: {label}, {metric} {interval(section[metric])}, {signed(verdict.difference)}"
         if not verdict.word.startswith(WORSE):
             line += f" against {verdict.baseline}"
-        yield line
+        yield line + doubt(verdict.word, verdict.difference)
 
         if "beside" in section:
             rival = section["beside"]
             name = _names(record.get("beside") or [COMPARE])
             word = of_difference(rival["difference"], name)
-            yield f"{word}: {label}, {signed(rival['difference'])} against {name} ({interval(rival[metric])})"
+            line = f"{word}: {label}, {signed(rival['difference'])} against {name} ({interval(rival[metric])})"
+            yield line + doubt(word, rival["difference"])
 
 
 def _skill_lines(record: Mapping[str, Any]) -> Iterator[str]:
@@ -132,7 +134,26 @@ def _skill_lines(record: Mapping[str, Any]) -> Iterator[str]:
             line += f", held-out skill {interval(figures['skill'])}"
         if "skill" in figures and not word.startswith(WORSE):
             line += f" over {reference_name(figures, filler)}"
-        yield line
+        yield line + doubt(word, figures.get("skill"))
+
+
+def doubt(word: str, difference: Mapping[str, float] | None) -> str:
+    """For readers from elsewhere: the meaning of an open verdict, in brackets; empty for others."""
+    if word != OPEN or difference is None:
+        return ""
+    if isnan(difference["low"]):
+        return " (without an interval nothing can be told; more trainings give one)"
+    if difference["low"] == difference["high"] == 0:
+        return " (no difference in any sample)"
+    if difference["low"] > 0:
+        return " (another baseline is not beaten by its interval)"
+    return f" ({DOUBT})"
+
+
+def few_trainings(count: int) -> str:
+    """The sentence on a figure of fewer trainings than it takes to publish."""
+    remedy = "core.train … seeds=5, then run=<their folder>"
+    return f"A first look, of {trainings(count)}: a figure to publish takes 5, whose seeds differ ({remedy})."
 
 
 def _published_line(record: Mapping[str, Any]) -> str:

@@ -27,15 +27,16 @@ class HeldOutWatch:
     """Figures of a method's weights at hand: {"skill": …, "knn": …}, on a small fixed draw of samples and masks.
 
     skill: of the first objective, over all its hidden tokens. knn: accuracy of the first label's classes by
-    weighted nearest neighbours (k = 20), of features averaged over tokens; absent without labels. They are
-    for watching a run, smaller and without intervals; evaluations measure all.
+    weighted nearest neighbours (k = 20), of features averaged over tokens; absent without labels. Beside it
+    stand the label's name, "label", and "chance", the accuracy of the training part's most frequent class. They
+    are for watching a run, smaller and without intervals; evaluations measure all.
     """
 
     def __init__(self, reader: Reader, source: Source, modality: Mapping[str, Any]):
         self.reader, self.source, self.view = reader, source, modality["name"]
         self.baseline = baseline_of(modality)
 
-    def __call__(self, method: MaskedAutoencoder) -> dict[str, float]:
+    def __call__(self, method: MaskedAutoencoder) -> dict[str, float | str]:
         """Measures without changing weights, modes or random numbers. Raises: UserError where it cannot be done."""
         device = next(method.parameters()).device
         loader = LoaderSettings(self.reader, BATCH, workers=0, device=device)
@@ -54,7 +55,7 @@ class HeldOutWatch:
             return {}
         return {"skill": figures["skill"]["value"]}
 
-    def _accuracy(self, method: MaskedAutoencoder, loader: LoaderSettings) -> dict[str, float]:
+    def _accuracy(self, method: MaskedAutoencoder, loader: LoaderSettings) -> dict[str, float | str]:
         name = next(iter(self.source.classes), None)
         if name is None:
             return {}
@@ -69,7 +70,8 @@ class HeldOutWatch:
         x, y = _features(model, train, loader, name)
         queries, truth = _features(model, test, loader, name)
         predictions = NeighbourVote().predict(x, y, queries, [VOTERS])[0]
-        return {"knn": float((predictions == truth).mean())}
+        chance = float((truth == np.bincount(y).argmax()).mean())
+        return {"knn": float((predictions == truth).mean()), "label": name, "chance": chance}
 
 
 def _features(

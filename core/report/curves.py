@@ -9,7 +9,8 @@ from math import ceil, floor, isfinite, log10
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 210, 58, 10, 8, 24
 BINS = 160  # points of a line
 WIDE = 30.0  # see `chart`
-COLOURS = 6  # in the page's style
+COLOURS, DASHES = 6, 4  # in the page's style; lines beyond the colours are dashed
+LINES = COLOURS * DASHES  # that can be told apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def chart(
     across, up = _axes(lines, logs)
     shapes = [_grid(across, up, unit)]
     for number, points in enumerate(lines.values()):
-        shapes.append(_line(points, across, up, number % COLOURS))
+        shapes.append(_line(points, across, up, _look(number)))
     shapes.append(_readings(lines, across, unit))
 
     label = f"{title}: {'; '.join(summaries)} {unit}, steps {show(across.low)} to {show(across.high)}"
@@ -180,8 +181,13 @@ def _grid(across: Axis, up: Axis, unit: str) -> str:
     return "".join(shapes)
 
 
-def _line(points: Sequence[Point], across: Axis, up: Axis, colour: int) -> str:
-    """A line, or a dot for a single point, over the band from least to greatest values."""
+def _look(number: int) -> str:
+    """The classes of a line by its number: its colour, and its dashes beyond the colours that there are."""
+    return f"c{number % COLOURS} d{number // COLOURS % DASHES}"
+
+
+def _line(points: Sequence[Point], across: Axis, up: Axis, look: str) -> str:
+    """A line, or a dot for a single point, over the band from least to greatest values. `look`: its classes."""
     means, upper, lower = [], [], []
     for point in points:
         x = across.at(point.x)
@@ -192,12 +198,12 @@ def _line(points: Sequence[Point], across: Axis, up: Axis, colour: int) -> str:
     band = ""
     if any(point.low < point.high for point in points):
         outline = " ".join([*upper, *reversed(lower)])
-        band = f'<polygon class="band c{colour}" points="{outline}"/>'
+        band = f'<polygon class="band {look}" points="{outline}"/>'
 
     if len(points) == 1:
         x, y = means[0].split(",")
-        return band + f'<circle class="dot c{colour}" cx="{x}" cy="{y}" r="3"/>'
-    return band + f'<polyline class="line c{colour}" points="{" ".join(means)}"/>'
+        return band + f'<circle class="dot {look}" cx="{x}" cy="{y}" r="3"/>'
+    return band + f'<polyline class="line {look}" points="{" ".join(means)}"/>'
 
 
 def _readings(lines: Lines, across: Axis, unit: str) -> str:
@@ -231,5 +237,5 @@ def _legend(lines: Lines) -> str:
 
     keys = ""
     for number, name in enumerate(lines):
-        keys += f' <span class="key c{number % COLOURS}">{escape(name)}</span>'
+        keys += f' <span class="key {_look(number)}">{escape(name)}</span>'
     return keys

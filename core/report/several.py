@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.evaluation.comparison import compare_recorded
 from core.files import explain_write_errors, write_atomic
 from core.report import tables
-from core.report.curves import COLOURS, chart
+from core.report.curves import LINES, chart
 from core.report.images import panels
 from core.report.page import HELD_OUT, document, evaluations
 from core.report.samples import Samples, draw_samples, with_settings
@@ -24,11 +24,11 @@ DIFFERENCES = 20  # settings that are listed
 def write_comparison(folders: Sequence[str | Path], overrides: Sequence[str] = ()) -> Path:
     """Writes `report_<n>_runs.html` in the first run's folder. `overrides`: of the settings of pictures.
 
-    Raises: UserError where a folder holds no run, there are more runs than colours, or overrides do not fit.
+    Raises: UserError where a folder holds no run, there are more runs than kinds of line, or overrides do not fit.
     """
-    if len(folders) > COLOURS:
+    if len(folders) > LINES:
         remedy = "name fewer, such as one seed of each; core.compare makes a table of any number"
-        raise UserError(f"run=[…] names {len(folders)} runs; one page shows up to {COLOURS}: {remedy}.")
+        raise UserError(f"run=[…] names {len(folders)} runs; one page shows up to {LINES}: {remedy}.")
     runs = dict(zip(short_names(folders), map(open_run, folders), strict=True))
     if len(runs) < len(folders):
         raise UserError("run=[…] names a run twice; name each of them once.")

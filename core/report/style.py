@@ -30,7 +30,9 @@ pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow: aut
 .axis { stroke: var(--dim); fill: none; } .line { fill: none; stroke: currentColor; stroke-width: 1.6; }
 .band { fill: currentColor; opacity: .18; } .dot { fill: currentColor; } .reading { fill: transparent; }
 .reading:hover { fill: var(--dim); fill-opacity: .18; } .key { font-weight: 400; font-size: .85rem; }
-.key::before { content: "\\25ac\\00a0"; }
+.key::before { content: "\\25ac\\00a0"; } .d1.key::before { content: "\\254d\\254d\\00a0"; }
+.d2.key::before { content: "\\2508\\2508\\00a0"; } .d3.key::before { content: "\\254d\\2508\\00a0"; }
+.line.d1 { stroke-dasharray: 7 3; } .line.d2 { stroke-dasharray: 2 3; } .line.d3 { stroke-dasharray: 7 3 2 3; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); }
 .c4 { color: var(--c4); } .c5 { color: var(--c5); }
 .hit { fill: var(--good); } .miss { fill: var(--bad); } .frame { fill: none; stroke: var(--dim); }

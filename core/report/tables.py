@@ -123,8 +123,7 @@ def label_figures(label: str, figures: Mapping[str, Any], row: str = "this run")
         f"{label_size(figures)}, {figures['tested']} test samples.",
     ]
     if judgement["check"]:
-        trainings = verdicts.trainings(judgement["trainings"])
-        sentences.append(f"A check, not a headline figure: {trainings}, headlines take 5.")
+        sentences.append(escape(verdicts.few_trainings(judgement["trainings"])))
 
     head = (f"{metric} of", "value [95 %]", f"{row} better by [95 %]")
     return f"<h4>{escape(label)}</h4>" + table(head, rows, numbers=1) + f"<p>{' '.join(sentences)}</p>"

@@ -64,8 +64,8 @@ class Cache:
                 self._fill(missing, make, chunk_size)
         except OSError as error:
             raise UserError(
-                f"cannot keep generated samples in {self.folder}: {error.strerror or error}. Set data.root, or "
-                "the environment variable LACUNA_CACHE, to a folder that can be written to and has room."
+                f"cannot keep generated samples in {self.folder}: {error.strerror or error}. Set data.source.root, "
+                "or the environment variable LACUNA_CACHE, to a folder that can be written to and has room."
             ) from error
 
     def _fill(self, missing: Sequence[int], make: Make, chunk_size: int) -> None:

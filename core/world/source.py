@@ -108,5 +108,5 @@ def require_channels(channels: int) -> None:
 def require_integer(name: str, value: int, at_least: int) -> int:
     """The value of the setting `name`. Raises: UserError where it is no integer of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise UserError(f"data.{name} is {value!r}; it must be a whole number of at least {at_least}.")
+        raise UserError(f"data.source.{name} is {value!r}; it must be a whole number of at least {at_least}.")
     return value

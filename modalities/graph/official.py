@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
-from core.interop import Rule, State
+from core.interop import Rule, State, assume
 from modalities.graph.graphs import Graphs
 
 Settings = Mapping[str, Any]
@@ -188,7 +188,7 @@ def _activation(state: State, settings: Settings, encoder: str, decoder: str) ->
 
     if "activation" not in settings:
         reason = "PReLU alone has weights: the tensors do not show which other activation this is."
-        _assume("activation", "relu", reason)
+        assume("activation", "relu", reason)
         return "relu"
     name = settings["activation"] or "none"
     if name not in ACTIVATIONS:
@@ -210,7 +210,7 @@ def residual_of(state: State, settings: Settings, encoder: str) -> str:
         is_residual = bool(settings.get("residual", False))
         if "residual" not in settings:
             reason = "There are as many features as channels: tensors do not show a residual."
-            _assume("residual", False, reason)
+            assume("residual", False, reason)
     if encoder == "gin":
         return str(is_residual).lower()
     if is_residual:
@@ -224,7 +224,7 @@ def _heads(state: State, settings: Settings, kind: str, width: int) -> int:
     if "nhead" not in settings:
         if width % 4:
             raise UserError("Attention by dot products has no weights per head: pass meta={'nhead': …}.")
-        _assume("nhead", 4, "Attention by dot products has no weights per head.")
+        assume("nhead", 4, "Attention by dot products has no weights per head.")
     return settings.get("nhead", 4)
 
 
@@ -274,10 +274,6 @@ def depth_of(state: State, blocks: str) -> int:
     if not numbers:
         raise UserError(f"The checkpoint has no tensor {blocks}.0.…: pass the whole model's state_dict.")
     return 1 + max(numbers)
-
-
-def _assume(option: str, value: Any, reason: str) -> None:
-    _warn(f"{reason} {option}={value!r} is assumed; if it was another, pass it: meta={{{option!r}: …}}.")
 
 
 def _warn(message: str) -> None:

@@ -598,3 +598,28 @@ def test_other_colons_stay(text):
 def test_values_that_the_shell_divided_at_a_space_are_told(text):
     with pytest.raises(UserError, match="Put the whole setting in quotes"):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("modality", "typed", "offered", "others"),
+    [
+        ("image", "data=foldr", "folder, world", "graph_sampled"),
+        ("graph", "data=foldr", "graph_sampled", "point"),
+        ("image", "method=mea", "mae", "graphmae"),
+        ("video", "method=videomaev3", "videomae, videomaev2", "graphmae"),
+    ],
+)
+def test_misspelt_names_offer_those_that_go_with_the_modality(modality, typed, offered, others):
+    with pytest.raises(UserError) as error:
+        compose([f"modality={modality}", typed])
+    choices = str(error.value).partition("There are: ")[2]
+    assert offered in choices and others not in choices
+
+
+@pytest.mark.parametrize(
+    ("modality", "data", "offered"),
+    [("image", "world", "data=folder, which has it"), ("graph", "world", "data=graph_sampled or data=folder")],
+)
+def test_a_setting_of_other_files_offers_those_that_take_the_modality(modality, data, offered):
+    with pytest.raises(UserError, match=f"there is no data.root. Choose {offered}"):
+        compose([f"modality={modality}", f"data={data}", "data.root=x"])

@@ -1,11 +1,14 @@
 """From an official file to an encoder that opens without any training code."""
 
+import re
+
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from core import load_encoder
 from core.convert import main
-from tests.core.official_files import official_mae
+from tests.core.official_files import official_mae, official_point_mae, official_videomae
 
 
 @torch.no_grad()
@@ -32,6 +35,46 @@ def test_a_fine_tuned_file_becomes_an_encoder_and_what_is_left_out_is_printed(tm
     assert load_encoder(tmp_path / "encoder").encoder.trunk.blocks[0].attn.heads == 10
     assert main([*out, "meta=10"]) == 2 and main([*out, "meta={qk_scale: 0.5}"]) == 2
     assert "qk_scale=0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ("{nm_heads: 10}", "'nm_heads' is no option .* Did you mean num_heads"),
+        ("{image_size: 32}", "Did you mean img_size"),
+        ("{patch_size: 8}", "sizes are those of its tensors"),
+        ("{num_heads: 3, normpixloss: true}", "'normpixloss' is no option .* Did you mean norm_pix_loss"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_refused_with_the_nearest(tmp_path, capsys, meta, message):
+    save_file(official_mae(), tmp_path / "mae.safetensors")
+    arguments = ["official=mae", f"path={tmp_path / 'mae.safetensors'}", f"out={tmp_path / 'encoder'}"]
+    assert main([*arguments, f"meta={meta}"]) == 2
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "meta"),
+    [
+        ("mae", official_mae(), "{num_heads: 3, decoder_num_heads: 8, img_size: 32, mask_ratio: 0.5}"),
+        ("videomae", official_videomae(), "{img_size: 16, all_frames: 4, encoder_num_heads: 3, norm_layer: LayerNorm}"),
+        ("point-mae", official_point_mae(), "{num_group: 8, mask_type: rand, transformer_config: {num_heads: 6}}"),
+    ],
+)
+def test_options_that_a_file_leaves_open_are_taken(tmp_path, capsys, name, state, meta):
+    save_file(state, tmp_path / "a.safetensors")
+    arguments = [f"official={name}", f"path={tmp_path / 'a.safetensors'}", f"out={tmp_path / 'encoder'}"]
+    assert main([*arguments, f"meta={meta}"]) == 0, capsys.readouterr().err
+    assert main([*arguments, f"meta={meta[:-1]}, depth: 2}}"]) == 2
+
+
+def test_notes_stand_on_a_line_each(tmp_path, capsys):
+    tuned = {key.removeprefix("encoder."): x for key, x in official_videomae().items() if key.startswith("encoder.")}
+    save_file(tuned | {"head.weight": torch.zeros(5, 192)}, tmp_path / "a.safetensors")
+    assert main(["official=videomae", f"path={tmp_path / 'a.safetensors'}", f"out={tmp_path / 'encoder'}"]) == 0
+    notes = capsys.readouterr().out.splitlines()[1:]
+    assert [note.split()[0] for note in notes] == ["note:"] * 4
+    assert [note for note in notes if "img_size=224" in note] and [note for note in notes if "head.weight" in note]
 
 
 def test_what_is_wrong_is_said_once(tmp_path, capsys):

@@ -87,6 +87,31 @@ def test_a_given_size_is_cut_into_patches_that_divide_it():
     assert choices("modality=image", "modality.size=[33,66]")["modality.side"] == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "short", "size"),
+    [
+        (("modality=image", "modality.patch=[14,14]"), 300, [70, 70]),
+        (("modality=image", "modality.patch=[4,4]"), 300, [64, 64]),
+        (("modality=image", "modality.side=12"), 20, [48, 48]),
+        (("modality=image", "modality.patch=[4,6]"), 300, [60, 60]),
+        (("modality=video", "modality.patch=[3,7,7]"), 300, [9, 63, 63]),
+    ],
+)
+def test_a_size_is_a_multiple_of_a_given_patch(words, short, size):
+    axes = (16, short, short) if words[0] == "modality=video" else (short, short)
+    chosen = choices(*words, facts=DataFacts(samples=1, channels=3, sizes=[axes]))
+    assert chosen["modality.size"] == size and "modality.side" not in chosen
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [("[224,224]", 16), ("[96,96]", 12), ("[160,320]", 16), ("[384,384]", 32), ("[64,64]", 8)]
+)
+def test_a_given_size_gets_a_usual_patch_where_that_takes_few_tokens(size, side):
+    """At nano 8 tokens a side are the aim: 14 of 16 pixels, not 8 of 28; but 12 of 32, not 24 of 16."""
+    assert choices("modality=image", f"modality.size={size}")["modality.side"] == side
+    assert choices("modality=image", "size=base", f"modality.size={size}").get("modality.side", 16) in (4, 6, 10, 16)
+
+
 @pytest.mark.parametrize("size", ["[37,37]", "[30,37]"])  # patches of 37 or 1 pixels
 def test_a_size_without_a_fitting_patch_is_left_to_the_message(size):
     assert "modality.side" not in choices("modality=image", f"modality.size={size}")

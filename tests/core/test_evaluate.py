@@ -94,8 +94,11 @@ def test_fine_tuning_stands_beside_training_from_scratch(place, capsys):
     assert re.search(r"label, trained, seed 1 of 2, rate 0.002: epoch 1 of 2, loss \d", err)
     assert re.search(r"label, trained, seed 2 of 2, rate \S+: epoch 2 of 2, loss .*, validation accuracy", err)
 
-    # A classifier that answers as it was tested.
+    # The last line above the JSON names the folder of the classifier, which answers as it was tested.
     folder = place / "run" / section["classifier"]
+    last = out.splitlines()[-2]
+    assert last == f"{folder}: the classifier of label (load_classifier), predictions.csv, confusion.csv"
+    assert (folder / "predictions.csv").exists() and (folder / "confusion.csv").exists()
     rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
     classifier = load_classifier(folder)
     assert classifier.classes == ["class0", "class1"] and len(rows) == 12

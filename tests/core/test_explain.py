@@ -37,8 +37,33 @@ def test_data_that_must_be_given_stand_open(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["steps"], ["steps = ", "optimiser steps; wins over epochs"]),
+        (["batch_size", "batch_size=7"], ["batch_size = 7", "samples per optimiser step"]),
+        (["seeds"], ["seeds: that many runs"]),
+        (["dry_run"], ["dry_run: true: everything is checked"]),
+        (["config"], ["config.yaml"]),
+        (["init"], ["init: a run, saved encoder or checkpoint", "from", "part"]),
+        (["precision"], ["auto, fp32 or bf16"]),
+    ],
+)
+def test_settings_of_a_run_as_a_whole(capsys, argv, words):
+    text = told(capsys, *argv)
+    assert all(word in text for word in words)
+
+
+def test_every_setting_of_train_yaml_has_a_meaning():
+    config = composed(["modality=image"])
+    for key in set(config) - {*GROUPS, "choose"}:
+        text = "\n".join(lines(key, config))
+        assert len(text.split()) > 3, key
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
         (["modality.raeder"], ["there is no modality.raeder", "Did you mean reader"]),
         (["steps.x"], ["there is no steps.x"]),
+        (["dry_rum"], ["there is no dry_rum", "Did you mean dry_run"]),
         ([], ["Name one part"]),
         (["a", "b"], ["Name one part"]),
         (["optim", "modality=imgae"], ["modality=imgae"]),

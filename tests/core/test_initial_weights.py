@@ -10,11 +10,13 @@ import torch
 from core import train
 from core.config import compose, dump
 from core.config.build import build_method
+from core.data.facts import DataFacts
+from core.defaults import choose
 from core.embeddings import SinCos
 from core.engine.checkpoint import MODEL, STATE, Position, write_folder
 from core.errors import UserError
 from core.export import SavedEncoder, export_official, save_encoder
-from core.initial_weights import load_weights
+from core.initial_weights import choose_sizes, load_weights
 from core.interop import load_official
 from core.maskers import RandomMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
@@ -236,6 +238,26 @@ def test_other_sizes_are_refused_with_the_settings_that_fit(converted):
     made, config = composed("modality.size=[32,32]", *settings)
     load_weights(made, converted, config=config)
     assert torch.equal(made.encoder.cls.token, official_mae()["cls_token"])
+
+
+@pytest.mark.parametrize(("side", "short", "size"), [(16, 20, 64), (12, 32, 48), (16, 200, 64), (24, 200, 96)])
+def test_a_size_follows_from_the_source_s_patch(tmp_path, side, short, size):
+    saved_run(tmp_path / "source", f"modality.size={2 * side}", f"modality.patch=[{side},{side}]")
+    facts = DataFacts(samples=1, channels=3, sizes=[(short, short)])
+    config = compose(SMALL[:-1])
+    sizes = choose_sizes(tmp_path / "source", None, config, ())
+    overrides = [setting.override for setting in sizes]
+    chosen = choose(compose([*SMALL[:-1], *overrides]), facts, 100, {setting.key for setting in sizes})
+    assert next(setting.value for setting in chosen if setting.key == "modality.size") == [size, size]
+
+
+@pytest.mark.parametrize(("side", "given", "fits"), [(16, 40, 32), (12, 40, 36), (24, 10, 24)])
+def test_a_given_size_that_the_source_s_patch_does_not_divide(tmp_path, side, given, fits):
+    saved_run(tmp_path, f"modality.size={2 * side}", f"modality.patch=[{side},{side}]")
+    config = compose([*SMALL[:-1], f"modality.size={given}"])
+    with pytest.raises(UserError, match=rf"do not divide modality.size=.*give modality\.size=\[{fits},{fits}\]"):
+        choose_sizes(tmp_path, None, config, {"modality.size"})
+    assert choose_sizes(tmp_path, None, config, {"modality.size", "modality.patch"}) == []
 
 
 def test_sizes_are_the_source_s_where_no_others_are_given(converted, tmp_path, capsys):

@@ -111,12 +111,22 @@ def test_meta_is_stronger_than_a_saved_command_line():
 
 
 def test_heads_that_nothing_shows_are_a_guess_that_is_said():
-    with pytest.warns(UserWarning, match=r"blocks: .* 320 wide: 5 taken\. Pass meta=\{num_heads"):
+    with pytest.warns(UserWarning, match=r"blocks: .* 320 wide\. num_heads=5 is assumed; .*meta=\{num_heads: …\}"):
         method = load_official("mae", official_mae(dim=320))
     assert method.encoder.trunk.blocks[0].attn.heads == 5
     assert load_official("mae", official_mae(dim=320), {"num_heads": 10}).encoder.trunk.blocks[0].attn.heads == 10
     with pytest.raises(UserError, match="7 heads do not divide the width 192"):
         load_official("mae", official_mae(), {"num_heads": 7})
+
+
+def test_heads_of_a_decoder_are_asked_for_by_their_own_option():
+    state, meta = official_mae(width=80), {"num_heads": 6}
+    with pytest.warns(UserWarning, match=r"decoder_blocks: .* 80 wide\. decoder_num_heads=1 is assumed"):
+        method = load_official("mae", state, meta)
+    assert method.readouts["main"].decoder.trunk.blocks[0].attn.heads == 1
+    method = load_official("mae", state, meta | {"decoder_num_heads": 5})  # without a warning
+    assert method.encoder.trunk.blocks[0].attn.heads == 6
+    assert method.readouts["main"].decoder.trunk.blocks[0].attn.heads == 5
 
 
 def test_files_of_another_official_code_are_named():
@@ -138,7 +148,7 @@ def test_a_fine_tuned_or_probed_mae_gives_its_encoder(global_pool, head):
         state |= {"head.0.running_mean": torch.zeros(192), "head.0.num_batches_tracked": torch.zeros(())}
     if global_pool:
         state |= {f"fc_norm.{part}": state.pop(f"norm.{part}") for part in ("weight", "bias")}
-    with pytest.warns(UserWarning, match=r"no decoder.*head.*: the classifier, left out"):
+    with pytest.warns(UserWarning, match=r"(?s)no decoder.*head.*: the classifier, left out"):
         method = load_official("mae", {f"model.{key}": x for key, x in state.items()})
 
     images = torch.rand(2, 3, 32, 32)

@@ -1,5 +1,6 @@
 """Losses: one error per unit of weight."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -80,3 +81,15 @@ def test_chamfer_gradients_are_those_of_the_plain_formula_and_finite_where_point
         same = values.flatten(2).clone().requires_grad_()
         losses.chamfer(same, values, squared=squared).sum().backward()
         assert torch.equal(same.grad, torch.zeros_like(same))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-13, 1.0])
+def test_scaled_cosine_has_the_gradients_of_the_official_code_at_zero_too(scale):
+    """The official sce_loss: (1 − Σ normalize(x) · normalize(y))^α, with PyTorch's normalize, per row."""
+    ours = (scale * torch.randn(5, 7)).requires_grad_()
+    theirs, values = ours.detach().clone().requires_grad_(), torch.randn(5, 7)
+    losses.scaled_cosine(ours, values).sum().backward()
+    normalised = [F.normalize(x, dim=-1) for x in (theirs, values)]
+    (1 - (normalised[0] * normalised[1]).sum(-1)).pow(2).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert scale or ours.grad.norm() > 1e11

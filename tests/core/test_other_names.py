@@ -12,6 +12,7 @@ from core.catalogue import official_names
 from core.checkpoint_files import read_checkpoint
 from core.convert import main
 from core.errors import UserError
+from core.export import load_encoder, open_encoder
 from core.interop import load_official
 from tests.core.official_files import official_mae, official_videomae
 from tests.modalities.graph.checkpoints import Model, official_state
@@ -106,7 +107,7 @@ def test_transformers_vit_mae_gives_what_the_official_names_give(version, prefix
 def test_transformers_classifiers_leave_their_head_out():
     state = {key: x for key, x in official_mae().items() if not key.startswith(("decoder", "mask_token"))}
     state = vit_names(state | {"head.weight": torch.zeros(5, 192), "head.bias": torch.zeros(5)}, "new")
-    with pytest.warns(UserWarning, match=r"no decoder.*head.*: the classifier, left out"):
+    with pytest.warns(UserWarning, match=r"(?s)no decoder.*head.*: the classifier, left out"):
         method = load_official("mae", state)
     assert torch.equal(method.encoder.cls.token, official_mae()["cls_token"])
 
@@ -138,6 +139,59 @@ def test_a_config_beside_the_file_tells_what_tensors_do_not_show(tmp_path, capsy
     assert main(arguments) == 0 and "heads" not in capsys.readouterr().out
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
     assert main(arguments) == 2 and "hidden_act" in capsys.readouterr().err
+
+
+def save_folder(folder, state, config, kind="safetensors"):
+    """A folder as transformers' save_pretrained writes it: in one file, by torch.save, or in two parts."""
+    (folder / "config.json").write_text(json.dumps(config))
+    names = sorted(state)
+    if kind == "bin":
+        torch.save(state, folder / "pytorch_model.bin")
+    elif kind == "safetensors":
+        save_file(state, folder / "model.safetensors")
+    else:
+        weight_map = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(names)}
+        for file in set(weight_map.values()):
+            save_file({name: state[name] for name in names if weight_map[name] == file}, folder / file)
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "parts"])
+def test_a_folder_of_transformers_tells_sizes_by_its_config(tmp_path, capsys, kind):
+    config = {"model_type": "videomae", "image_size": 16, "num_frames": 4, "num_attention_heads": 3}
+    save_folder(tmp_path, video_names(official_videomae(), "old"), config, kind)
+    assert main(["official=videomae", f"path={tmp_path}", f"out={tmp_path / 'out'}"]) == 0
+    assert "assumed" not in capsys.readouterr().out
+    assert load_encoder(tmp_path / "out").tokenizer.size == (4, 16, 16)
+    assert open_encoder("video", "videomae_base", tmp_path).tokenizer.size == (4, 16, 16)
+
+
+def test_a_folder_of_transformers_without_weights(tmp_path, capsys):
+    save_folder(tmp_path, {}, {"model_type": "vit_mae"})
+    (tmp_path / "model.safetensors").unlink()
+    assert main(["official=mae", f"path={tmp_path}", f"out={tmp_path / 'out'}"]) == 2
+    assert "without weights (model.safetensors or pytorch_model.bin)" in capsys.readouterr().err
+
+
+def test_sinusoids_in_a_file_of_transformers_show_the_size():
+    state = video_names(official_videomae(), "old")
+    state["videomae.embeddings.position_embeddings"] = torch.zeros(1, 8 * 9, 192)
+    assert load_official("videomae", state).tokenizer.size == (16, 24, 24)
+    assert load_official("videomae", state, {"img_size": 16}).tokenizer.size == (36, 16, 16)
+
+
+def test_pre_training_files_of_transformers_without_a_last_norm():
+    """`use_mean_pooling`, the default of VideoMAEConfig, leaves the encoder's last norm to the classifier."""
+    state = {k: v for k, v in official_videomae().items() if not k.startswith("encoder.norm.")}
+    options = {"img_size": 16, "all_frames": 4}
+    with pytest.warns(UserWarning, match="no last norm"):
+        method = load_official("videomae", video_names(state, "old"), options)
+    assert isinstance(method.encoder.trunk.norm, torch.nn.Identity)
+    for config in ({"use_mean_pooling": False}, {"use_mean_pooling": False, "hidden_size": 192}):
+        with pytest.raises(UserError, match=r"missing: encoder\.trunk\.norm"):
+            load_official("videomae", {"model": video_names(state, "old"), "args": config}, options)
+    with pytest.raises(UserError, match=r"missing: encoder\.trunk\.norm"):
+        load_official("videomae", state, options)
 
 
 @torch.no_grad()

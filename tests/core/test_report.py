@@ -307,7 +307,7 @@ def test_probes_stand_beside_their_baselines():
     shape = {"accuracy": figure, "baselines": {"raw & white": better}, "verdict": judged, "classes": 8, "tested": 12}
     html = tables.evaluation("knn", {"task": "knn", "figures": {"shape": shape}, "protocol": {"split": "as given"}})
     assert html.index("raw &amp; white") < html.index("this run</strong>"), "the best comes first"
-    for words in ("0.500 [0.400, 0.600]", "-0.200 [-0.300, -0.100]", "A check", "split: as given"):
+    for words in ("0.500 [0.400, 0.600]", "-0.200 [-0.300, -0.100]", "A first look", "split: as given"):
         assert words in html
     assert "worse than raw &amp; white" in html and "verdict bad" in html
     assert "verdict good" not in html
@@ -341,6 +341,16 @@ def test_several_runs_are_one_page(trained, run, capsys):
     assert len([image for image in shown.all("img") if image["alt"].startswith("reconstruction of ")]) == 8
     assert not {"script", "link", "iframe"} & {tag for tag, _ in shown.tags}
     path.unlink()
+
+
+def test_more_runs_than_colours_are_dashed(trained, tmp_path, capsys):
+    runs = [shutil.copytree(trained, tmp_path / f"copy{number}") for number in range(8)]
+    assert main([f"run=[{','.join(map(str, runs))}]"]) == 0
+    page = (runs[0] / "report_8_runs.html").read_text(encoding="utf-8")
+    looks = re.findall(r'<span class="key (c\d d\d)">copy(\d)</span>', page)[:8]
+    assert len({look for look, _ in looks}) == 8 and looks[7] == ("c1 d1", "7")
+    assert main([f"run=[{','.join(f'{trained}/{number}' for number in range(25))}]"]) == 2
+    assert "names 25 runs; one page shows up to 24" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("runs", "message"), [("[{run},{run}]", "a run twice"), ("[{run},{run}/no]", "no folder")])

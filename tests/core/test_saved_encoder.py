@@ -173,6 +173,23 @@ def test_weights_take_no_gradients_until_training(run):
     assert encoder(torch.rand(1, 3, 32, 48)).pooled.requires_grad and not encoder.training
 
 
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((3, 32, 48), r"data\[None\]"),
+        ((2, 32, 48, 3), "torch.movedim"),
+        ((2, 1, 32, 48), "trained on 3 channels, these have 1"),
+        ((2, 3, 30, 50), "Resize the batch"),
+        ((2, 3, 4, 32, 48), r"encoder\.read"),
+        ((48,), r"encoder\.read"),
+        ((2, 3, 0, 48), "Resize the batch"),
+    ],
+)
+def test_a_batch_of_another_shape_is_refused_in_words_of_the_encoder(encoder, shape, remedy):
+    with pytest.raises(UserError, match=rf"takes \(B, 3, 32, 48\), or other sizes in multiples of \(8, 8\).*{remedy}"):
+        encoder(torch.zeros(shape))
+
+
 def test_a_whole_encoder_is_exported(encoder):
     images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
     program = torch.export.export(encoder, (images,))

@@ -55,6 +55,7 @@ def test_the_same_command_trains_the_seeds_that_lack(seeds, capsys):
     assert [run.config["seed"] for run in runs] == [5, 6, 7] and all(run.is_finished for run in runs)
     assert (seeds / "seed6" / "finished.json").stat().st_mtime_ns == stamp
     assert lines.count("nothing to do") == 2 and f"All 3 seeds are in {seeds}" in lines
+    assert lines.count("Next:") == 1 and lines.index("Next:") > lines.index("All 3 seeds")
 
 
 def test_a_dry_run_of_seeds_promises_no_runs(tmp_path, capsys):
@@ -66,7 +67,7 @@ def test_a_dry_run_of_seeds_promises_no_runs(tmp_path, capsys):
 
 
 def test_a_stop_names_the_command_of_all_seeds(tmp_path, monkeypatch, capsys):
-    def stop(config, distributed, *more):
+    def stop(*arguments, **settings):
         raise Interrupted(15, saved=True)
 
     monkeypatch.setattr("core.training.run", stop)

@@ -151,7 +151,7 @@ def test_empty_and_half_written_files_are_made_again(tmp_path):
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match=r"cannot keep generated samples in .*file.*data\.root.*LACUNA_CACHE"):
+    with pytest.raises(UserError, match=r"cannot keep generated samples in .*file.*data\.source\.root.*LACUNA_CACHE"):
         ImageWorld(str(tmp_path / "file"), 0, 2, 2).items("train")
 
 
@@ -177,5 +177,5 @@ def test_a_killed_worker_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("setting", [{"train": 0}, {"test": -1}, {"size": 4}, {"seed": -1}, {"size": 8.5}])
 def test_wrong_settings_are_named(setting):
-    with pytest.raises(UserError, match=f"data.{next(iter(setting))} is"):
+    with pytest.raises(UserError, match=rf"data\.source\.{next(iter(setting))} is"):
         ImageWorld(**setting)

@@ -21,7 +21,7 @@ def encode(method: MaskedAutoencoder, view: str, pixels: torch.Tensor) -> Latent
 @pytest.mark.parametrize("case", cases("mae-finetune"))
 def test_an_encoder_comes_out_of_a_fine_tuned_mae(case):
     folder = Folder(case[1], "mae")
-    with pytest.warns(UserWarning, match=r"no decoder.*head\.weight.*: the classifier"):
+    with pytest.warns(UserWarning, match=r"(?s)no decoder.*head\.weight.*: the classifier"):
         method = folder.load()
 
     latent = encode(method, "image", raw_pixels(folder.io["imgs"], *IMAGENET))
@@ -49,7 +49,7 @@ def test_without_pooling_the_last_norm_is_the_published_one(case):
 @pytest.mark.parametrize("case", cases("videomaev2-finetune"))
 def test_an_encoder_comes_out_of_a_fine_tuned_videomae(case, name):
     folder = Folder(case[1], name)
-    with pytest.warns(UserWarning, match=r"no decoder.*head\.weight.*: the classifier"):
+    with pytest.warns(UserWarning, match=r"(?s)no decoder.*head\.weight.*: the classifier"):
         method = folder.load()
 
     latent = encode(method, "video", raw_pixels(folder.io["video"], *IMAGENET))
@@ -84,7 +84,7 @@ def test_an_encoder_comes_out_of_a_fine_tuned_st_mae(case):
     state = load_file(case[1] / "state_dict.safetensors")
     state = {key: x for key, x in state.items() if not key.startswith(("decoder_", "mask_token"))}
     state |= load_file(case[1] / "state_dict_finetune.safetensors")
-    with pytest.warns(UserWarning, match=r"no decoder.*head\.weight.*: the classifier"):
+    with pytest.warns(UserWarning, match=r"(?s)no decoder.*head\.weight.*: the classifier"):
         method = load_official("st-mae", state, folder.meta)
 
     latent = encode(method, "video", raw_pixels(folder.io["video"], *STATISTICS))

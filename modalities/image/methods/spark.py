@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from core.decoders import Decoder
 from core.embeddings import token
 from core.errors import UserError
-from core.interop import IMAGENET, Official, Rule, State, channel_overrides, raw_pixels
+from core.interop import IMAGENET, Official, Rule, State, assume, channel_overrides, image_size, raw_pixels
 from core.tokens import Batch, Latent, Layout, Query, Rows, levels
 
 NETWORK = "sparse_encoder.sp_cnn"
@@ -211,7 +211,13 @@ def _side(state: State, settings: Mapping[str, Any]) -> int:
     """Pixels of a side: of a buffer that the official class keeps, and encoder-only files lack."""
     if "norm_black" in state:
         return state["norm_black"].shape[-1]
-    return settings.get("input_size") or settings.get("sparse_encoder.input_size") or 224
+    size = image_size(settings) or image_size({"img_size": settings.get("sparse_encoder.input_size")})
+    if size is None:
+        assume("input_size", 224, "An encoder's convolutions do not show the size of pictures.")
+        return 224
+    if size[0] != size[1]:
+        raise UserError(f"input_size={list(size)}: official SparK has square pictures alone.")
+    return size[0]
 
 
 def _resnet(network: State) -> tuple[Tensor, list[str]]:

@@ -10,6 +10,7 @@ Of its classifier `PointTransformer` the head and the class token are left out w
 As published, the embedding sees hidden groups: `method.encoder.masking=leak`. Set it to drop to go on training without.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,12 +25,14 @@ TRUNK = "method.encoder.trunk"
 DECODER = "readouts.main.decoder"
 POINTS = "readouts.main.objectives.points"
 HEADS = {384: 6}
+NORM = {"norm_layer": "LayerNorm(eps=1e-5)"}
 LOSSES = {"cdl1": "false", "cdl2": "true"}
 MASKERS = {"rand": "core.maskers.RandomMasker", "block": "core.maskers.NeighbourhoodMasker"}
 
 
 def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
-    settings = {"drop_path_rate": 0.1, **settings, **(settings.get("transformer_config") or {})}
+    nested = settings.get("transformer_config") or {}
+    settings = ChainMap(nested, settings, {"drop_path_rate": 0.1})  # type: ignore[arg-type]  # it only reads
     encoder = _encoder_prefix(state)
     dim = state[f"{encoder}norm.weight"].shape[0]
     first = state[f"{encoder}encoder.first_conv.0.weight"].shape
@@ -47,7 +50,7 @@ def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"modality.channels={first[1]}",
         f"{TRUNK}.dim={dim}",
         *trunk_overrides(state, TRUNK, f"{encoder}blocks.blocks", dim, settings.get("num_heads"), HEADS),
-        *block_overrides({**settings, "norm_layer": "LayerNorm(eps=1e-5)"}, TRUNK, f"method.{DECODER}.trunk"),
+        *block_overrides(ChainMap(NORM, settings), TRUNK, f"method.{DECODER}.trunk"),  # type: ignore[arg-type]
         f"method.encoder.embed.widths={widths}",
         f"method.encoder.positions.hidden={state[f'{encoder}pos_embed.0.weight'].shape[0]}",
         "method.encoder.masking=leak",

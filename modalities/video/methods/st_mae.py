@@ -24,6 +24,7 @@ from core.interop import (
     Official,
     Rule,
     State,
+    assume,
     block_overrides,
     flat_kernel,
     raw_pixels,
@@ -87,7 +88,10 @@ def _grid(state: State, settings: Mapping[str, Any], patch: list[int]) -> tuple[
         return state["pos_embed_temporal"].shape[1], *cells
 
     rows = state["pos_embed"].shape[1] - ("cls_token" in state)
-    frames = settings.get("num_frames") or 16
+    frames = settings.get("num_frames")
+    if frames is None:
+        frames = 16
+        assume("num_frames", frames, "Joint positions do not show how many frames there were.")
     slots = frames // patch[0]
     if not slots or rows % slots:
         raise UserError(

@@ -16,6 +16,7 @@ Pre-trained, fine-tuned or distilled. Options of VideoMAE's `PretrainVisionTrans
   norms other than LayerNorm.
 """
 
+import warnings
 from collections.abc import Mapping
 from math import prod
 from typing import Any, ClassVar
@@ -32,6 +33,7 @@ from core.interop import (
     OtherNames,
     Rule,
     State,
+    assume,
     block_overrides,
     channel_overrides,
     flat_kernel,
@@ -45,6 +47,7 @@ from core.tokens import ForwardContext, Mask, Rows, Tokens
 TRUNK = "method.encoder.trunk"
 DECODER = "readouts.main.decoder"
 PIXELS = "readouts.main.objectives.pixels"
+SINUSOIDS = "sinusoids"  # the table of fixed positions, where a file has it
 
 
 class TubeMasker(ViewMasker):
@@ -102,6 +105,11 @@ def videomae_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"method.masker.ratio={settings.get('mask_ratio', 0.9)}",
     ]
 
+    if settings.get("use_mean_pooling") and "norm.weight" not in state and "fc_norm.weight" not in state:
+        overrides.append(f"{TRUNK}.norm=false")
+        warnings.warn(
+            "The encoder has no last norm (use_mean_pooling, without the classifier's fc_norm).", stacklevel=2
+        )
     if "pos_embed" in state:
         overrides.append("method.encoder.embed.positions._target_=core.embeddings.Learned")
     if not settings.get("normlize_target", True):
@@ -128,21 +136,30 @@ def _decoder(state: State, settings: Mapping[str, Any], values: int) -> list[str
 
 
 def _clip_size(state: State, settings: Mapping[str, Any], patch: list[int]) -> list[int]:
-    """Frames, height and width: of the settings, as fixed positions have no tensors; learned ones must fit.
+    """Frames, height and width: of the settings and the table of positions, else as published, with a warning.
 
-    Raises: UserError where patches do not divide the size, or learned positions have another number of rows.
+    Raises: UserError where patches do not divide the size, or positions have another number of rows.
     """
-    frames = settings.get("all_frames") or settings.get("num_frames") or 16
-    size = [frames, *(image_size(settings) or (224, 224))]
+    frames, area = settings.get("all_frames") or settings.get("num_frames"), image_size(settings)
+    table = state.get("pos_embed", state.get(SINUSOIDS))
+    if frames is None and area is not None and table is not None:
+        frames = patch[0] * (table.shape[1] // prod(n // p for n, p in zip(area, patch[1:], strict=True)))
+    if not frames:
+        frames = 16
+        assume("all_frames", frames, "Tensors do not show how many frames a clip has.")
+    if area is None and table is None:
+        assume("img_size", 224, "Fixed positions are no tensors of the file: they do not show the size of frames.")
+
+    size = [frames, *(area or (224, 224))]
     if any(n % p or n < p for n, p in zip(size, patch, strict=True)):
         raise UserError(
             f"Patches of {patch} do not divide clips of {size}, which the checkpoint's tensors do not show: "
             "pass meta={all_frames: …, img_size: [height, width]}."
         )
-    if "pos_embed" not in state:
+    if table is None:
         return size
 
-    rows, slots = state["pos_embed"].shape[1], frames // patch[0]
+    rows, slots = table.shape[1], frames // patch[0]
     if rows == 1 + prod(n // p for n, p in zip(size, patch, strict=True)):
         raise UserError(
             "encoder.pos_embed: learned positions of the pre-training class (use_learnable_pos_emb) have "
@@ -150,7 +167,7 @@ def _clip_size(state: State, settings: Mapping[str, Any], patch: list[int]) -> l
             "they are not read."
         )
     if rows % slots:
-        fault = f"pos_embed has {rows} rows, which are not {slots} slots in time"
+        fault = f"The table of positions has {rows} rows, which are not {slots} slots in time"
         raise UserError(f"{fault}: pass meta={{all_frames: …}}.")
 
     h, w = table_grid(rows // slots, patch[1:], settings, "pos_embed")
@@ -163,6 +180,7 @@ _BLOCK = (
 )
 VIDEOMAE_RULES = (
     *CLASSIFIER_RULES,
+    Rule(SINUSOIDS, ()),  # computed anew
     Rule(r"encoder\.head\.(weight|bias)", ()),  # refused by name
     Rule(r"mask_token", (f"{DECODER}.mask_token",)),
     Rule(r"(?:encoder\.)?patch_embed\.proj\.weight", ("encoder.embed.proj.weight",), split=flat_kernel),
@@ -185,7 +203,7 @@ TRANSFORMERS = OtherNames(
     options=model_options,
     rules=(
         Rule(rf"{_VIDEOMAE}embeddings\.patch_embeddings\.projection\.(weight|bias)", (r"encoder.patch_embed.proj.\1",)),
-        Rule(r"(?:.*\.)?position_embeddings", (), note="left out, they are the fixed sinusoids"),
+        Rule(r"(?:.*\.)?position_embeddings", (SINUSOIDS,), note="left out, they are the fixed sinusoids"),
         *block_rules(rf"{_VIDEOMAE}(?:encoder\.layer|layers)", "encoder.blocks", key_bias=False),
         Rule(rf"{_VIDEOMAE}layernorm\.(weight|bias)", (r"encoder.norm.\1",)),
         Rule(r"(fc_norm\..*)", (r"\1",)),

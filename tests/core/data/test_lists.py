@@ -83,6 +83,11 @@ def test_columns_by_content(read, name, text):
         ("a.film 16 3\nb.film 20 1\n", ["3", "1"]),  # frames, label
         ("a.film 0 300 3\nb.film 40 250 1\n", ["3", "1"]),  # start, frames, label
         ("a.film -1\nb.film -1\n", [None, None]),
+        ("a.film 0 -1 3\nb.film 0 -1 1\n", ["3", "1"]),  # VideoMAE V2: start, end, label
+        ("a.film,0,-1,1\nb.film,0,-1,0\n", ["1", "0"]),
+        ("a.film 0 -1 playing chess\nb.film 0 -1 abseiling\n", ["playing chess", "abseiling"]),
+        ("a.film,0,-1,playing chess\nb.film,0,-1,abseiling\n", ["playing chess", "abseiling"]),
+        ("a.film\t0\t-1\t7\nb.film\t0\t-1\t7\n", ["7", "7"]),
         ("a.film playing chess\nb.film abseiling\n", ["playing chess", "abseiling"]),
         ("a.film,3\nb.film,1\n", ["3", "1"]),
         ("a.film\t3\nb.film\t1\n", ["3", "1"]),
@@ -118,6 +123,31 @@ def test_several_labels(read, text, questions, answers):
     assert [item.labels["label"] for item in source.items("train")][:2] == answers
 
 
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("a.film,cat,1\nb.film,dog\nc.film,dog,3,4\n", "2 in line 2, 4 in line 3"),
+        ("a.film a\nb.film\nc.film 1 2\n", "1 in line 2, 3 in line 3"),
+        ("a.film,0,-1,3\nb.film,3\nc.film,0,-1,3\n", "2 in line 2, 4 in line 3"),
+        ("a.film,cat\n\nb.film,dog,cat\nc.film,dog\n", "2 in line 4, 3 in line 3"),
+    ],
+)
+def test_ragged_lines_without_a_header(read, text, counts):
+    _, names, account = read({**numbers("a.film", "b.film", "c.film"), "l.csv": text}, "l.csv")
+    assert names == dict.fromkeys(("a.film", "b.film", "c.film")) and not account.classes
+    (note,) = account.notes
+    assert f"unlike numbers of values ({counts}), so that no label is read" in note and "a header" in note
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a.film,x\nb.film\nc.film,y\n", "a.film,x,\nb.film,,\nc.film,y\n", "a.film,x,0.5\nb.film\nc.film,y\n"],
+)
+def test_lines_without_a_label_are_unlabelled_samples(read, text):
+    _, names, account = read({**numbers("a.film", "b.film", "c.film"), "l.csv": text}, "l.csv")
+    assert names == {"a.film": "x", "b.film": None, "c.film": "y"} and not account.notes
+
+
 def test_a_list_without_paths(read):
     text = "label,youtube_id,time_start,time_end,split\nabseiling,abc,0,10,train\n"
     with pytest.raises(
@@ -145,6 +175,8 @@ def test_a_header_alone(read, name, text):
         ("a.film 0 0.8 1\na.film 0.8 1.6 0\n", [(0, 0.8, "seconds"), (0.8, 1.6, "seconds")]),
         ("video,begin,duration\na.film,00:00:01,2\na.film,00:01:00,2\n", [(1, 3, "seconds"), (60, 62, "seconds")]),
         ("clip,start_frame,end_frame\na.film,0,10\na.film,10,25\n", [(0, 10, "frames"), (10, 25, "frames")]),
+        ("a.film 16 -1 3\na.film 0 32 1\n", [(0, 32, "frames"), (16, None, "frames")]),
+        ("a.film,2.5,-1,run\na.film,0.0,2.5,sit\n", [(0, 2.5, "seconds"), (2.5, None, "seconds")]),
         ("file,start_ms,end_ms\na.film,0,500\na.film,500,2500\n", [(0, 0.5, "seconds"), (0.5, 2.5, "seconds")]),
     ],
 )
@@ -164,6 +196,7 @@ def test_parts_of_one_film_are_on_one_side_of_the_split(read):
     text = "\n".join(["path,start,end", *rows])
     source, _, _ = read({**files, "l.csv": text}, "l.csv", reads_parts=True, holdout=0.4)
     train, test = ({item.path for item in source.items(split)} for split in ("train", "test"))
+    assert all(item.group == item.key.partition("@")[0] for item in source.items("train"))  # in folds, too
     assert train and test and not train & test and len(source.items("train")) == 3 * len(train)
 
 
@@ -235,10 +268,50 @@ def test_lists_by_split(read, train, test, form):
     assert sum(counts.values()) == 1  # all.csv
 
 
+@pytest.mark.parametrize("train", ["", "\n", "path,label\n", "path,label\ngone/x.num,a\ngone/y.num,b\n"])
+@pytest.mark.parametrize(
+    "names", [("train.csv", "val.csv"), ("set_train.csv", "set_test.csv"), ("l/train.csv", "l/val.csv")]
+)
+def test_a_list_for_training_that_names_no_sample(read, train, names):
+    listed = "path,label\nv/0.num,a\nv/1.num,b\n"
+    with pytest.raises(UserError, match=rf"{names[0]} names no sample that exists"):
+        read({**numbers(*SIX), names[0]: train, names[1]: listed})
+
+
+def test_a_text_named_by_a_split_beside_lists_of_it(read):
+    lists = {"train.csv": "v/0.num\nv/1.num\n", "val.csv": "v/2.num\n", "training.csv": "about it\n"}
+    assert read({**numbers(*SIX), **lists})[2].samples == {"train": 2, "test": 1}
+
+
 def test_a_glob_of_lists(read):
     lists = {"train.csv": "v/0.num a\nv/1.num b\n", "val.csv": "v/2.num a\n"}
     _, names, account = read({**numbers(*SIX), **lists}, "*.csv")
     assert names == {"v/0.num": "a", "v/1.num": "b", "v/2.num": "a"} and account.samples == {"train": 2, "test": 1}
+
+
+@pytest.mark.parametrize("form", ["[{a}, {b}]", "{a},{b}", "['{a}','{b}']", "{a} {b}", "({a}, {b}, {folder}/v)"])
+def test_several_roots_are_refused_with_the_right_spelling(write, form):
+    folder = write({**numbers(*SIX), "a.csv": "v/0.num\n", "b.csv": "v/1.num\n"})
+    root = form.format(a=folder / "a.csv", b=folder / "b.csv", folder=folder)
+    with pytest.raises(UserError, match=rf"names [23]: .*data\.root={folder}\).*data\.root='{folder}/\*\.csv'"):
+        FolderSource(root, EXTENSIONS).items("train")
+
+
+@pytest.mark.parametrize(
+    ("root", "other", "hints"),
+    [
+        ("train.csv", "val.csv", True),
+        ("my_train.csv", "my_test.csv", True),
+        ("train.csv", "testing.csv", True),
+        ("train.csv", "val.txt", False),
+        ("train.csv", "more.csv", False),
+        ("val.csv", "train.csv", False),
+    ],
+)
+def test_a_list_beside_a_given_one_is_hinted_at(read, root, other, hints):
+    _, names, account = read({**numbers(*SIX), root: "v/0.num a\nv/1.num b\n", other: "v/2.num a\n"}, root)
+    assert set(names) == {"v/0.num", "v/1.num"}
+    assert [note for note in account.notes if other in note and "takes both" in note] == account.notes[: int(hints)]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])

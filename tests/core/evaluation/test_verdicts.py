@@ -78,6 +78,24 @@ def test_words_of_skill(skill, reference, word):
     assert line.startswith(f"{word}: pixels, held-out skill")
 
 
+@pytest.mark.parametrize(
+    ("gaps", "words"),
+    [
+        ({"pca": gap(-0.1, 0.2)}, "(0 lies within this interval, so that no difference is shown; more test"),
+        ({"pca": gap(float("nan"), float("nan"))}, "(without an interval nothing can be told"),
+        ({"pca": gap(0.1, 0.2), "random": gap(-0.1, 0.9)}, "(another baseline is not beaten by its interval)"),
+        ({"pca": gap(0.0, 0.0)}, "(no difference in any sample)"),
+        ({"pca": gap(0.1, 0.2)}, "against pca"),
+        ({"pca": gap(-0.2, -0.1)}, "-0.150 [-0.200, -0.100]"),
+    ],
+)
+def test_an_open_verdict_is_explained(gaps, words):
+    best = next(iter(gaps))
+    section = {"accuracy": gap(0.4, 0.5), "verdict": {"best_baseline": best, "differences": gaps}}
+    (line,) = verdicts.lines({"task": "knn", "figures": {"y": section}})
+    assert words in line and line.endswith(")") == words.startswith("(")
+
+
 def test_skill_that_cannot_be_measured_says_why():
     nothing = {"task": "reconstruction", "figures": {}, "reason": "no test samples"}
     assert list(verdicts.lines(nothing)) == ["not measured: no test samples"]

@@ -1,6 +1,7 @@
 """Held-out figures while a run trains: they change no bit of it, and are those of the evaluations."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -106,6 +107,7 @@ def test_watching_changes_no_bit_of_a_run(pictures, tmp_path, monkeypatch, capsy
     lines = [json.loads(line) for line in (tmp_path / "watched" / "metrics.jsonl").read_text().splitlines()]
     held_out = [line for line in lines if line["kind"] == "held_out"]
     assert [line["step"] for line in held_out] == [2, 4]
-    assert all(set(line) == {"kind", "step", "skill", "knn"} for line in held_out)
-    assert "step 4  held out: skill" in capsys.readouterr().out
+    assert all(set(line) == {"kind", "step", "skill", "knn", "label", "chance"} for line in held_out)
+    words = r"step 4  held out: skill -?\d\.\d+, knn of 'label' \d\.\d+ \(chance 0\.500\)"
+    assert re.search(words, capsys.readouterr().out)
     assert '"held_out"' not in (tmp_path / "alone" / "metrics.jsonl").read_text()

@@ -205,7 +205,7 @@ def test_a_fine_tuned_network_gives_an_encoder(case):
     """What the classifier had beside it is named; the maps are the network's own."""
     name, options, names = FINE_TUNED[case]
     made = network(name, **options)
-    with pytest.warns(UserWarning, match=r"holds no decoder.*fc\.weight.*the classifier, left out"):
+    with pytest.warns(UserWarning, match=r"(?s)holds no decoder.*fc\.weight.*the classifier, left out"):
         method = load_official("spark", names(made.state_dict()))
 
     pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))

@@ -144,7 +144,7 @@ def test_a_decoder_that_leaves_nothing_out_is_videomae():
 @pytest.mark.parametrize("size", [[16, 16], [16, 32]])
 def test_a_fine_tuned_videomae_gives_the_official_tokens(options, size):
     state = fine_tuned(videomae(**options))
-    with pytest.warns(UserWarning, match=r"no decoder.*head\.weight"):
+    with pytest.warns(UserWarning, match=r"(?s)no decoder.*head\.weight"):
         method = load_official("videomaev2", state, {"img_size": size, "all_frames": 4})
 
     x = clip(4, *size)
@@ -153,11 +153,34 @@ def test_a_fine_tuned_videomae_gives_the_official_tokens(options, size):
     assert_close(tokens(method, x), published.layer_norm(state, "fc_norm", rows), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*is assumed")
 @pytest.mark.parametrize(("name", "layout"), [("videomae", videomae), ("videomaev2", videomae), ("st_mae", st_mae)])
 def test_an_encoder_by_name_reads_its_own_method_s_files(name, layout, tmp_path):
     """Methods list the official names of those that they extend, too."""
     save_file(layout(), tmp_path / "weights.safetensors")
     assert encoder(f"{name}_base", tmp_path / "weights.safetensors").config["origin"]["method"] == name
+
+
+@pytest.mark.parametrize(
+    ("meta", "options"),
+    [({}, ["all_frames=16", "img_size=224"]), ({"img_size": 16}, ["all_frames=16"]), ({"all_frames": 4}, ["img_size"])],
+)
+def test_sizes_that_tensors_do_not_show_are_assumed_with_a_note(meta, options):
+    with pytest.warns(UserWarning) as notes:
+        method = load_official("videomae", videomae(), meta)
+    assert method.tokenizer.size[1] == meta.get("img_size", 224)
+    lines = str(notes[0].message).splitlines()
+    assert len(lines) == len(options) and all(map(str.__contains__, lines, options))
+
+
+@pytest.mark.parametrize("meta", [{"img_size": [16, 24]}, {"all_frames": 6, "img_size": [16, 24]}, {"all_frames": 6}])
+def test_learned_positions_show_whatever_size_is_not_given(meta):
+    state = fine_tuned(videomae()) | {"pos_embed": torch.zeros(1, 3 * 6, 192)}
+    if "img_size" not in meta:
+        state["pos_embed"] = torch.zeros(1, 3 * 9, 192)
+    with pytest.warns(UserWarning, match="no decoder") as notes:
+        method = load_official("videomae", state, meta)
+    assert method.tokenizer.size == (6, *meta.get("img_size", [24, 24])) and "assumed" not in str(notes[0].message)
 
 
 def test_learned_positions_of_a_classifier_are_read_and_show_the_size():
