@@ -312,7 +312,10 @@ def _holds_tensors(value: Mapping[Any, Any]) -> bool:
 
 
 def settings(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of a reference vector's meta.json, whichever of its four layouts it has."""
+    """Constructor arguments of a reference vector's meta.json, whichever of its four layouts it has.
+
+    Those of a frozen CLIP stay under their own name.
+    """
     arguments = {key: value for key, value in meta.items() if not isinstance(value, Mapping) or key == "clip"}
     for key in ("mask", "config", "constructor", "constructor_args"):
         section = meta.get(key)
