@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from core.errors import UserError
-from core.interop import Official, Rule, State, trunk_overrides
+from core.interop import LinearProbe, Official, Rule, State, trunk_overrides
 from core.maskers import RandomMasker
 from core.tokens import Batch, ForwardContext, Layout, Mask, Tokens
 from modalities.point.clouds import Clouds, Plan
@@ -173,4 +173,5 @@ POINT_M2AE = Official(
         Rule(r"rec_head\.weight", (f"{POINTS}.head.weight",), split=lambda weight: (weight[..., 0],)),
         Rule(r"rec_head\.bias", (f"{POINTS}.head.bias",)),
     ),
+    svm=LinearProbe(pool="mean+max", strengths={"ModelNet40": 0.012, "ScanObjectNN OBJ-BG": 0.042}),
 )
