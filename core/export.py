@@ -306,6 +306,23 @@ def load_encoder(path: str | Path, pretrained: bool = True, view: str | None = N
     return saved.eval().freeze()
 
 
+def with_settings(encoder: SavedEncoder, settings: Mapping[str, Any]) -> SavedEncoder:
+    """The same weights in an encoder whose node has these settings too, such as a class token for fine-tuning.
+
+    Parts that the encoder lacks begin anew, and those that it then has no place for are left out. Raises:
+    UserError for settings that its class does not take.
+    """
+    if not settings:
+        return encoder
+    config = {**encoder.config, "encoder": {**deepcopy(encoder.config["encoder"]), **deepcopy(dict(settings))}}
+    scope = getattr(encoder.tokenizer, "provides", {})
+    changed = build(config["encoder"], scope, key="encoder", kind=Encoder)
+
+    weights, expected = encoder.encoder.state_dict(), changed.state_dict()
+    changed.load_state_dict({name: weights.get(name, value) for name, value in expected.items()})
+    return SavedEncoder(encoder.tokenizer, changed, config).eval().freeze()
+
+
 def open_encoder(modality: str, name: str, weights: str | Path | None = None) -> SavedEncoder:
     """An encoder by name, "<method>_<size>" ("mae_base"), in eval mode. `modalities.<m>.encoder` calls it.
 
