@@ -1,6 +1,6 @@
 """compare: figures with intervals beside baselines, and the verdict whether an encoder beats them."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from core.data.loader import evaluation_batches
+from core.data.reader import Reader
 from core.data.sources import Item
 from core.evaluation.features import Extractor, FeatureTable
 from core.evaluation.labelled import EPISODE_TESTS, LabelledData, LabelSplit, draw_items, keys_of
 from core.evaluation.metrics import METRICS
 from core.evaluation.probes import FIRST, YES_FROM, Scores
-from core.evaluation.projection import fit_components
+from core.evaluation.projection import Components, fit_components
 from core.evaluation.settings import LabelledTask, LoaderSettings
 from core.evaluation.verdicts import of_differences
 from core.export import SavedEncoder, load_encoder
@@ -41,28 +42,42 @@ def random_encoder(path: str | Path, seed: int, number: int) -> SavedEncoder:
 
 def raw_components(
     items: Sequence[Item], loader: LoaderSettings, *, seed: int, by_token: bool = False
-) -> Extractor | None:
-    """Projection on the leading components of raw samples, or of their tokens.
+) -> dict[str, Extractor]:
+    """Projections on the leading components of raw samples, or of their tokens, and of descriptors of samples.
 
-    None where those are of many shapes.
+    By the name of the baseline; without those whose rows are of several lengths.
     """
     samples, reader = draw_items(items, FIT_SAMPLES, seed=seed), loader.reader
 
-    rows: list[Tensor] = []
+    rows: dict[str, list[Tensor]] = defaultdict(list)
+    count = 0
     for batch in evaluation_batches(samples, reader, loader.batch_size, loader.workers):
-        raw = reader.raw_features(batch.views[reader.view], by_token)
-        if raw is None or (rows and raw.shape[1] != rows[0].shape[1]):
-            return None
-        rows.append(raw)
+        count += 1
+        for name, raw in _raw(reader, batch.views[reader.view], by_token).items():
+            rows[name].append(raw)
 
-    components = fit_components(torch.cat(rows), COMPONENTS, seed)
+    extractors = {}
+    for name, parts in rows.items():
+        if len(parts) == count and len({part.shape[1] for part in parts}) == 1:
+            components = fit_components(torch.cat(parts), COMPONENTS, seed)
+            extractors[name] = _projection(components, reader, name, by_token)
+    return extractors
 
-    def project(data: Any) -> Tensor:
-        raw = reader.raw_features(data, by_token)
-        assert raw is not None, "it was a tensor for the samples that the components are fitted on"
-        return components.project(raw)
 
-    return project
+def _raw(reader: Reader, data: Any, by_token: bool) -> dict[str, Tensor]:
+    """Raw rows of a batch by the name of the baseline."""
+    rows = {}
+    raw = reader.raw_features(data, by_token)
+    if raw is not None:
+        rows[RAW] = raw
+    if not by_token:
+        for name, descriptor in reader.descriptors(data).items():
+            rows[f"PCA of {name}"] = descriptor
+    return rows
+
+
+def _projection(components: Components, reader: Reader, name: str, by_token: bool) -> Extractor:
+    return lambda data: components.project(_raw(reader, data, by_token)[name])
 
 
 def constant_scores(split: LabelSplit) -> np.ndarray:

@@ -26,7 +26,6 @@ from core.evaluation import record
 from core.evaluation.cache import cached
 from core.evaluation.compare import (
     CONSTANT,
-    RAW,
     chance_scores,
     compare,
     constant_scores,
@@ -326,16 +325,13 @@ def _encoders(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
 
 
 def _baseline_models(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
-    """Untrained encoders, and components of the raw input where samples have one shape."""
+    """Untrained encoders, and components of the raw input where samples have one shape, and of descriptors."""
     options, loader, models = task.options, task.loader, {}
     for number in range(options.seeds):
         encoder = random_encoder(task.runs[0], options.seed, number)
         models[f"{RANDOM}/{number}"] = extractor(encoder, data.pool(task), loader.device)
 
-    raw = raw_components(data.fit_samples, loader, seed=options.seed, by_token=data.tokens is not None)
-    if raw is not None:
-        models[RAW] = raw
-    return models
+    return models | raw_components(data.fit_samples, loader, seed=options.seed, by_token=data.tokens is not None)
 
 
 def _run_scores(
@@ -360,8 +356,9 @@ def _baseline_arrays(
     """Scores of every baseline, by [label, baseline] as JSON."""
     table = extract_cached({**encoders, **_baseline_models(task, data)}, data, task.loader)
     features = {RANDOM: _numbered(table, RANDOM, task.options.seeds)}
-    if RAW in table.features:
-        features[RAW] = [table.features[RAW]]
+    for name in table.features:
+        if name.startswith("PCA"):
+            features[name] = [table.features[name]]
 
     arrays = {}
     for label, split in data.splits(table.items, task.options).items():
@@ -372,7 +369,7 @@ def _baseline_arrays(
             arrays[json.dumps([label, CONSTANT[split.label.kind]])] = constant_scores(split)
 
         for name, tables in features.items():
-            scores = probe_scores(probe, tables, split, plain_rescale(probe, is_raw=name == RAW))
+            scores = probe_scores(probe, tables, split, plain_rescale(probe, is_raw=name != RANDOM))
             arrays[json.dumps([label, name])] = scores["plain"].units
             if "whitened" in scores:
                 arrays[json.dumps([label, f"{name}, whitened"])] = scores["whitened"].units

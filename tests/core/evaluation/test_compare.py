@@ -10,6 +10,7 @@ from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.compare import (
+    RAW,
     chance_scores,
     constant_scores,
     raw_components,
@@ -262,7 +263,7 @@ def test_groups_count_only_when_all_have_one():
 
 def test_components_of_raw_input_are_those_of_the_pixels(reader, squares):
     items = squares(train=40).items("train")
-    project = raw_components(items, LoaderSettings(reader, 16), seed=0)
+    project = raw_components(items, LoaderSettings(reader, 16), seed=0)["PCA of raw input"]
     pictures = torch.tensor(np.stack([np.load(item.path) for item in items]))
     pixels = pictures.flatten(1).float()
     exact = torch.linalg.svdvals(pixels - pixels.mean(0))
@@ -279,7 +280,28 @@ def test_samples_of_unlike_size_have_no_components(squares):
         def collate(self, samples):
             return [one for sample in samples for one in sample]
 
-    assert raw_components(squares(train=8).items("train"), LoaderSettings(Lists(), 4), seed=0) is None
+    assert raw_components(squares(train=8).items("train"), LoaderSettings(Lists(), 4), seed=0) == {}
+
+
+def test_descriptors_of_a_reader_are_baselines_too(reader, squares, monkeypatch):
+    """One of fixed length has components; one whose length varies from batch to batch has none."""
+    lengths = iter(range(3, 100))
+    monkeypatch.setattr(
+        type(reader),
+        "descriptors",
+        lambda self, data: {
+            "means": data.float().mean((2, 3)),
+            "unlike": torch.ones(len(data), next(lengths)),
+        },
+    )
+    items = squares(train=40).items("train")
+    extractors = raw_components(items, LoaderSettings(reader, 16), seed=0)
+    assert set(extractors) == {"PCA of raw input", "PCA of means"}
+    pictures = torch.tensor(np.stack([np.load(item.path) for item in items]))
+    means = pictures.float().mean((2, 3))
+    rows = extractors["PCA of means"](pictures)
+    torch.testing.assert_close(torch.cdist(rows, rows), torch.cdist(means, means), rtol=1e-3, atol=1e-2)
+    assert RAW in raw_components(items, LoaderSettings(reader, 16), seed=0, by_token=False)
 
 
 def test_constant_predictions_of_every_kind():
