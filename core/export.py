@@ -48,6 +48,7 @@ class Features:
     cls: Tensor | None = None  # (B, D)
     grid: tuple[int, ...] | None = None  # of the tokens, where they lie on one
     sample: Tensor | None = None  # (N,) sample of each token, of packed data
+    coords: Tensor | None = None  # (B, N, A) of the tokens, such as the centres of groups, where these have some
 
 
 torch.export.register_dataclass(Features, serialized_type_name="core.export.Features")
@@ -103,6 +104,7 @@ class SavedEncoder(nn.Module):
             cls=latent.cls,
             grid=layout.grid,
             sample=layout.sample,
+            coords=layout.coords,
         )
 
     def latent(self, data: Any, taps: tuple[str, ...] = ()) -> Latent:
@@ -210,7 +212,7 @@ class SavedEncoder(nn.Module):
         origin = self.config.get("origin", {})
         count = sum(parameter.numel() for parameter in self.parameters())
         names = " ".join(str(origin[name]) for name in ("method", "size") if name in origin)
-        data = f"a batch of the view {self.view}, as encoder.read(…) makes it"
+        data = self.tokenizer.takes or f"a batch of the view {self.view}, as encoder.read(…) makes it"
         if isinstance(self.tokenizer, Patchify):
             sides = ", ".join(map(str, self.tokenizer.size))
             values = "uint8, or floats from 0 to 1" if self.takes_pixels else "values"
