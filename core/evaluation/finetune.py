@@ -92,10 +92,13 @@ def fit(
     lines = EpochLines(name, clock.steps, samples / len(fitted))
     metric, y = network.label.metric, network.label.values(validation)
     optimizer, best, weights = recipe.optimizer(network.to(device)), None, None
+    untrained = untrained_norms(network)
     with torch.random.fork_rng(_generators(device)), deterministic(True):
         torch.manual_seed(mix("fit", seed))  # dropout
         for step, batch in zip(range(clock.steps), stream, strict=False):
             network.train()
+            for norm, momentum in untrained.items():
+                norm.momentum = max(momentum, 1 / (step + 1))
             recipe.set(optimizer, clock.at(step), size)
             with autocast(_precision(device), device):
                 loss = network(batch.to(device)).loss
@@ -113,9 +116,27 @@ def fit(
                 lines.note(f"validation {metric.name} {value:.3f}")
             lines.show(step)
 
+    for norm, momentum in untrained.items():
+        norm.momentum = momentum
     if weights is not None:
         network.load_state_dict(weights)
     return best
+
+
+def untrained_norms(network: nn.Module) -> dict[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, float]:
+    """Batch norms that have seen no batch yet, with their momentum.
+
+    Their running statistics start at 0 and 1, whose share after n steps of momentum m is (1 - m)^n: a short
+    training ends with norms that fit nothing. Averaged over the steps so far at first, they fit from the
+    first step on, and a long training ends with the same.
+    """
+    norms = {}
+    for module in network.modules():
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) or module.momentum is None:
+            continue
+        if module.num_batches_tracked == 0:
+            norms[module] = module.momentum
+    return norms
 
 
 class EpochLines:
