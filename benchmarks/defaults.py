@@ -43,7 +43,8 @@ def main() -> None:
                 data = plan["sets"][name]
                 if settings:
                     data = [*data, "data.cache_mb=1024"]
-                pretrain([*data, "data=folder"], settings, args.runs / name / candidate)
+                run = args.runs / name / candidate
+                pretrain([*data, "data=folder"], settings, run, plan["labels"].get(name, []))
                 collect(name, list(plan["candidates"]), args.runs)
 
 
@@ -73,8 +74,8 @@ def settings_of(plan: Mapping, name: str, candidate: str) -> dict[str, str] | No
     return {**plan["centre"][modality], **plan["centre"].get(name, {}), **changes}
 
 
-def pretrain(data: list[str], settings: Mapping[str, str], run: Path) -> None:
-    """One run and its evaluation; what is finished stays."""
+def pretrain(data: list[str], settings: Mapping[str, str], run: Path, of_labels: list[str]) -> None:
+    """One run and its evaluation; what is finished stays. `of_labels`: settings of the evaluation by labels."""
     modality = data[0].removeprefix("modality=")
     overrides = [os.path.expandvars(text) for text in data] + [f"{key}={value}" for key, value in settings.items()]
     if not (run / "finished.json").exists():
@@ -83,7 +84,8 @@ def pretrain(data: list[str], settings: Mapping[str, str], run: Path) -> None:
         (run / "wall.json").write_text(json.dumps({"seconds": round(time.monotonic() - start, 1)}))
 
     if not (run / "labels.json").exists():
-        command = [sys.executable, "-m", "core.evaluate", f"run={run}", f"task={LABELS[modality]}", "--json"]
+        settings_of_task = [f"run={run}", f"task={LABELS[modality]}", *of_labels, "--json"]
+        command = [sys.executable, "-m", "core.evaluate", *settings_of_task]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         (run / "labels.json").write_text(done.stdout.splitlines()[-1])
     (run / "settings.json").write_text(json.dumps(dict(settings)))

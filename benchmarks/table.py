@@ -63,6 +63,15 @@ GROWTH = """
 | points | groups | ms | MiB gained |
 |---|---|---|---|
 """
+POINT_STEP = """
+### A step of Point-MAE at its published size
+
+Straight: groups cut within the step, hidden ones embedded too, timm's blocks. Ratio: ours / straight, median of paired
+steps in one run with its 95 % interval. Waiting: share of a run of ours that waits for clouds and their groups.
+
+| side | batch | rounds | ms | ratio | of CPU time | GFLOP | waiting, 1 worker | 2 workers | device |
+|---|---|---|---|---|---|---|---|---|---|
+"""
 
 
 def render(folder: Path) -> str:
@@ -75,6 +84,7 @@ def render(folder: Path) -> str:
         + section(SPARK, (line for record in records(folder, "spark") for line in spark(record)))
         + section(POINTS, (line for record in records(folder, "points") for line in points(record)))
         + section(GROWTH, (line for record in records(folder, "points") for line in growth(record)))
+        + section(POINT_STEP, (line for record in records(folder, "point_step") for line in point_step(record)))
     )
 
 
@@ -149,3 +159,15 @@ def growth(r: dict) -> list[list]:
         [row["points"], f"{row['groups']} × {row['members']}", f"{row['ms']:.1f}", f"{row['gained_mib']:.0f}"]
         for row in rows
     ]
+
+
+def point_step(r: dict) -> list[list]:
+    lines = []
+    for side, seconds in r["seconds"].items():
+        ratios, waits = [""] * 2, [""] * 2
+        if side == "ours":
+            ratios = [interval(r["ratio"]), interval(r["cpu_ratio"])]
+            waits = [f"{share:.0%}" for share in r["waiting"].values()]
+        figures = [f"{1e3 * seconds:.0f}", *ratios, f"{r['gflop'][side]:.1f}", *waits]
+        lines.append([side, r["batch"], r["rounds"], *figures, f"{r['device']}, {r['threads']} thread"])
+    return lines

@@ -18,10 +18,10 @@ NEARLY_SQUARE = 0.8  # short side / long side, from which a square shows enough 
 PATCH, PATCH_NANO = 16, 8  # sides at most
 FRAMES, FRAMES_NANO = 16, 8
 STRIDE = 8  # of convolutional networks, at least
-BATCH = 32
+BATCH, BATCH_NANO = 32, 8
 BATCHES = 8  # in an epoch at least, by smaller batches
 RATE, WIDTH = 1e-3, 128  # of AdamW and LAMB at BATCH, for models so wide
-STEPS = 3000
+STEPS, STEPS_NANO = 3000, 6000
 EPOCHS = 300  # at most: few samples are learned by heart
 SHORT = 1000  # steps below which little is learned
 
@@ -31,6 +31,8 @@ RIVALS = {
     "optim.lr": ("optim", "optim.base_lr"),
     "modality.side": ("modality.patch", "method.encoder.stride"),
     "method.encoder.stride": ("modality.patch", "modality.side"),
+    "modality.groups": ("modality.pyramid", "modality.members"),
+    "modality.members": ("modality.pyramid", "modality.groups"),
     "modality.channels": ("modality.normalise", "init.from"),  # loaded weights have theirs
 }
 
@@ -40,19 +42,19 @@ def choose(
     facts: DataFacts,
     count: int,
     given: Collection[str],
-    of_source: Sequence[Setting] = (),
+    of_data: Sequence[Setting] = (),
 ) -> list[Setting]:
     """Sizes, channels, batch, rate and length for `count` training samples.
 
     `config`: composed without them. `facts`: of a few samples. `given`: keys that were set, which are left alone.
-    `of_source`: what the source chooses itself, which is preferred.
+    `of_data`: what source and reader choose themselves, which is preferred.
     """
-    choices = {setting.key: setting for setting in [*_shape(config, facts, given), *_batch(count), *of_source]}
+    choices = {setting.key: setting for setting in [*_shape(config, facts, given), *_batch(config, count), *of_data]}
     batch = config["batch_size"]
     if not _is_given("batch_size", given):
         batch = choices["batch_size"].value
 
-    for setting in (*_rate(config, batch), *_length(count, batch)):
+    for setting in (*_rate(config, batch), *_length(config, count, batch)):
         choices.setdefault(setting.key, setting)
     return [setting for setting in choices.values() if not _is_given(setting.key, given)]
 
@@ -78,7 +80,10 @@ def warn_of_length(steps: int, given: Collection[str]) -> str | None:
     """A warning where a run that somebody has set is too short to learn much."""
     if steps >= SHORT or not {"steps", "epochs"} & set(given):
         return None
-    return f"{steps} steps are few to learn from: sets of a few thousand samples took about {STEPS} (steps={STEPS})."
+    return (
+        f"{steps} steps are few to learn from: sets of a few thousand samples took about {STEPS_NANO} of "
+        f"{BATCH_NANO} samples (steps={STEPS_NANO})."
+    )
 
 
 def _shape(config: Mapping[str, Any], facts: DataFacts, given: Collection[str]) -> list[Setting]:
@@ -154,8 +159,13 @@ def _tokens(config: Mapping[str, Any]) -> int:
     return TOKENS_NANO if _is_nano(config) else TOKENS
 
 
-def _batch(count: int) -> list[Setting]:
-    batch = BATCH
+def _usual_batch(config: Mapping[str, Any]) -> int:
+    """Of few samples at nano: as much is computed, and many steps learn more than large batches."""
+    return BATCH_NANO if _is_nano(config) else BATCH
+
+
+def _batch(config: Mapping[str, Any], count: int) -> list[Setting]:
+    batch = _usual_batch(config)
     while batch > 1 and batch * BATCHES > count:
         batch //= 2
     return [Setting("batch_size", batch, reason=f"{count} training samples")]
@@ -164,16 +174,18 @@ def _batch(count: int) -> list[Setting]:
 def _rate(config: Mapping[str, Any], batch: int) -> list[Setting]:
     if config["optim"]["lr"] is not None:  # an absolute one belongs to the method
         return []
-    rate = RATE * sqrt(batch / BATCH) * sqrt(WIDTH / config["size"]["dim"])
-    reason = f"{RATE:g} at batch {BATCH} and width {WIDTH}, by the square root of both"
+    usual = _usual_batch(config)
+    rate = RATE * sqrt(batch / usual) * sqrt(WIDTH / config["size"]["dim"])
+    reason = f"{RATE:g} at batch {usual} and width {WIDTH}, by the square root of both"
     return [Setting("optim.lr", float(f"{rate:.2g}"), reason=reason)]
 
 
-def _length(count: int, batch: int) -> list[Setting]:
+def _length(config: Mapping[str, Any], count: int, batch: int) -> list[Setting]:
+    steps = STEPS_NANO if _is_nano(config) else STEPS
     most = EPOCHS * count // batch
-    if most < STEPS:
+    if most < steps:
         return [Setting("steps", most, reason=f"{EPOCHS} epochs: few samples are learned by heart")]
-    return [Setting("steps", STEPS, reason=f"{STEPS * batch / count:.3g} epochs; more steps learn more")]
+    return [Setting("steps", steps, reason=f"{steps * batch / count:.3g} epochs; more steps learn more")]
 
 
 def _is_given(key: str, given: Collection[str]) -> bool:

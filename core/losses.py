@@ -45,6 +45,15 @@ def chamfer(prediction: Tensor, values: Tensor, squared: bool = True) -> Tensor:
     return (forward.clamp(min=tiny).sqrt().mean(-1) + backward.clamp(min=tiny).sqrt().mean(-1)) / 2
 
 
+def to_nearest(prediction: Tensor, values: Tensor) -> Tensor:
+    """Squared distance of each point of `values` to the nearest predicted one: (B, M, S).
+
+    Shapes: prediction (B, M, P · A) or (B, M, P, A), values (B, M, S, A).
+    """
+    predicted = prediction.reshape(*values.shape[:-2], -1, values.shape[-1])
+    return (predicted[..., :, None, :] - values[..., None, :, :]).square().sum(-1).amin(-2)
+
+
 def _points(points: Tensor, index: Tensor) -> Tensor:
     """Of points (…, P, A) those at `index` (…, K): (…, K, A)."""
     return points.gather(-2, index[..., None].expand(*index.shape, points.shape[-1]))

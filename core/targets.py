@@ -29,6 +29,14 @@ class Target(nn.Module, ABC):
     @abstractmethod
     def forward(self, ctx: ForwardContext, view: str, query: Query) -> TargetValues: ...
 
+    def unseen(self, ctx: ForwardContext, view: str, query: Query, hidden: Sequence[Tensor]) -> Tensor | None:
+        """Flags (B, M, S) of the parts of each row's values (B, M, S, A) that no visible token shows.
+
+        None where tokens do not overlap: all parts of hidden rows are unseen. `hidden`: rows (B, N) of every
+        level, coarsest first.
+        """
+        return None
+
 
 class Pixels(Target):
     """The raw content of each row (B, M, P), channel fastest; plain or standardised per patch.

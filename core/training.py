@@ -249,7 +249,8 @@ def choose_defaults(
     facts = data.reader.peek(data.train)
     for sentence in facts.sentences():
         log_main(distributed, f"note: {sentence}")
-    return defaults.choose(config, facts, len(data.train), given, data.source.defaults())
+    of_data = [*data.source.defaults(), *data.reader.defaults(facts)]
+    return defaults.choose(config, facts, len(data.train), given, of_data)
 
 
 def _has_defaults(config: Mapping[str, Any], given: set[str]) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.data.facts import LOOKED_AT, DataFacts, SampleFacts, look_at
-from core.data.sources import Item, Part
+from core.data.sources import Item, Part, Setting
 
 PIXELS = "pixels"  # uint8, or floats in [0, 1]
 
@@ -80,6 +80,10 @@ class Reader(ABC):
         A function of the items alone.
         """
         return look_at(self.measure, items, count)
+
+    def defaults(self, facts: DataFacts) -> Sequence[Setting]:
+        """Settings that follow from the data's facts, for runs whose user gives others no value."""
+        return ()
 
     def objects(self, item: Item) -> Tensor | None:
         """Object pixels, bool, aligned with `read(item, train=False)[0]` without channels; None: unknown."""
@@ -172,6 +176,9 @@ class CachedReader(Reader):
 
     def collate_views(self, samples: list[Mapping[str, Any]]) -> dict[str, Any]:
         return self.reader.collate_views(samples)
+
+    def defaults(self, facts: DataFacts) -> Sequence[Setting]:
+        return self.reader.defaults(facts)
 
     def objects(self, item: Item) -> Tensor | None:
         return self.reader.objects(item)

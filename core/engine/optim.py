@@ -29,12 +29,16 @@ class Recipe(ABC):
     Peak rate = `lr`, or base_lr · batch_size / 256. Linear warm-up from `warmup_start` of it, then half a
     cosine down to `min_lr` (an absolute rate), read before every step. Source of the defaults: MAE,
     pre-training (40 warm-up epochs of 800).
+
+    `schedule=epochs` changes the rate once an epoch, to that of the epoch before (the first two have the first rate),
+    and its cosine begins with the run, below the warm-up: timm's scheduler as Point-MAE steps it.
     """
 
     base_lr: float = 1.5e-4  # peak rate for a batch of 256 samples
     lr: float | None = None  # peak rate; None: by base_lr
     min_lr: float = 0.0  # rate at which the cosine ends
-    schedule: Literal["cosine", "constant"] = "cosine"  # of the rate after the warm-up
+    schedule: Literal["cosine", "epochs", "constant"] = "cosine"  # of the rate after the warm-up
+    schedule_epochs: float | None = None  # length of the rate's course; None: that of the run
     warmup_epochs: float | None = None  # length of the linear warm-up, in epochs
     warmup_steps: int | None = None  # the same in steps
     warmup_share: float = 0.05  # of the run; used where neither epochs nor steps are given
@@ -51,8 +55,10 @@ class Recipe(ABC):
     def __post_init__(self):
         if self.warmup_epochs is not None and self.warmup_steps is not None:
             raise UserError("optim.warmup_epochs and optim.warmup_steps are both set; set one of them to null.")
-        if self.schedule not in ("cosine", "constant"):
-            raise UserError(f"optim.schedule={self.schedule} is unknown; choose cosine or constant.")
+        if self.schedule not in ("cosine", "epochs", "constant"):
+            raise UserError(f"optim.schedule={self.schedule} is unknown; choose cosine, epochs or constant.")
+        if self.schedule_epochs is not None and not self.schedule_epochs > 0:
+            raise UserError(f"optim.schedule_epochs={self.schedule_epochs} must be above 0, or null.")
         for name in ("base_lr", "lr", "min_lr", "weight_decay", "warmup_steps", "warmup_epochs", "clip", "eps"):
             value = getattr(self, name)
             if value is not None and not value >= 0:  # refuses NaN too
@@ -94,10 +100,17 @@ class Recipe(ABC):
         if self.schedule == "constant":
             floor = peak
         start = self.warmup_start * peak
+        total = self.schedule_epochs or progress.epochs
 
+        if self.schedule == "epochs":
+            warmup = self.warmup(progress) * progress.epochs / progress.steps
+            return rate_of_epoch(math.floor(progress.epoch), warmup, total, peak, floor, start)
         if self.warmup_epochs is not None:  # in epochs, as published, to the last bit
-            return learning_rate(progress.epoch, self.warmup_epochs, progress.epochs, peak, floor, start)
-        return learning_rate(progress.step, self.warmup(progress), progress.steps, peak, floor, start)
+            return learning_rate(progress.epoch, self.warmup_epochs, total, peak, floor, start)
+        steps = progress.steps
+        if self.schedule_epochs is not None:
+            steps *= self.schedule_epochs / progress.epochs
+        return learning_rate(progress.step, self.warmup(progress), steps, peak, floor, start)
 
     def set(self, optimizer: torch.optim.Optimizer, progress: Progress, batch_size: int) -> float:
         """Writes the step's rate and decay into the groups and returns the rate."""
@@ -175,10 +188,21 @@ def learning_rate(
     floor: float,
     start: float = 0.0,
 ) -> float:
-    """Linear from `start` to `peak` at `warmup`, then half a cosine to `floor` at `total`; steps or epochs."""
+    """Linear from `start` to `peak` at `warmup`, half a cosine to `floor` at `total`, then that; steps or epochs."""
     if done < warmup:
         return start + (peak - start) * done / warmup
-    return half_cosine((done - warmup) / max(total - warmup, 1e-12), peak, floor)
+    return half_cosine(min(1.0, (done - warmup) / max(total - warmup, 1e-12)), peak, floor)
+
+
+def rate_of_epoch(epoch: int, warmup: float, total: float, peak: float, floor: float, start: float) -> float:
+    """The rate in an epoch: linear from `start` to `peak` at `warmup`, else half a cosine from epoch 0 to `total`.
+
+    Read at the epoch before. Source: timm's CosineLRScheduler, stepped after each epoch with its number.
+    """
+    done = max(epoch - 1, 0)
+    if done < warmup:
+        return start + (peak - start) * done / warmup
+    return half_cosine(min(1.0, done / total), peak, floor)
 
 
 def half_cosine(share: float, start: float, end: float) -> float:

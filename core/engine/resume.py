@@ -22,7 +22,8 @@ LENGTHEN = (
 SCHEDULE = tuple(
     f"optim.{name}"
     for name in (
-        *("schedule", "base_lr", "lr", "min_lr", "warmup_epochs", "warmup_steps", "warmup_share", "warmup_start"),
+        *("schedule", "schedule_epochs", "base_lr", "lr", "min_lr"),
+        *("warmup_epochs", "warmup_steps", "warmup_share", "warmup_start"),
         "weight_decay_end",
     )
 )

@@ -5,11 +5,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from core.data.loader import evaluation_batches
 from core.data.opening import open_source
@@ -22,21 +21,14 @@ from core.evaluation.settings import EvaluationSettings, LoaderSettings
 from core.evaluation.verdicts import of_skill
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.reconstruction.baseline import Baseline, HarmonicInterpolation, baseline_of
-from core.reconstruction.errors import context_of, token_errors
+from core.reconstruction.errors import context_of, token_errors, with_data
 from core.reconstruction.skill import OBJECT_SHARE, REFERENCES, ErrorSums, object_shares
 from core.runs import loader_workers
 from core.seeding import mix
-from core.tokens import Batch, levels
+from core.tokens import Batch, ForwardContext, levels
 
 ROUNDING = 1e-6  # an error so much smaller than another is none
 KEYS = {"prediction": "prediction", "baseline": "filler", "zero": "zero"}  # of answers in a record
-
-
-@runtime_checkable
-class Rendered(Protocol):
-    """A source that can render its samples as they were before they were encoded as files."""
-
-    def clean(self, key: str) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +78,23 @@ def evaluate_reconstruction(
     units = "samples"
     if sums.by_token:
         units = "tokens of the only sample"
+    further = {}
+    if any("unseen" in sums.regions(name) for name in sums.objectives):
+        further["unseen"] = (
+            "parts of scored tokens that are in no visible one: squared distance to the nearest predicted"
+        )
     return {
         "figures": {name: objective_figures(sums, name, baseline.name, seed) for name in sums.objectives},
         "protocol": {
             "filler": baseline.name,
             "reference": "the better of filler and zero, over all samples of a region",
+            "ceiling": baseline.ceiling,
             "object_token": f"at least {OBJECT_SHARE:.0%} of its cells show an object",
             "scored": "tokens that are hidden from the encoder, predicted, and weighted in the loss",
             "held_out": source.held_out,
             "interval": f"95 %, percentile bootstrap over {units}",
             "batch_size": loader.batch_size,  # masks are drawn batch by batch
+            **further,
         },
         "counts": {"test": count, "skipped": len(skipped)},
         "skipped": skipped,
@@ -185,8 +184,8 @@ def _region_figures(parts: dict[str, np.ndarray], by_token: bool, seed: int) -> 
         "better_reference": KEYS[REFERENCES[int(totals.argmin())]],
         **counts,
     }
-    if "clean" in parts:  # a perfect picture compared with its decoded self
-        figures["codec_ceiling"] = skill_interval(parts["clean"], references, seed).as_dict()
+    if "ceiling" in parts:
+        figures["ceiling"] = skill_interval(parts["ceiling"], references, seed).as_dict()
     return figures
 
 
@@ -204,13 +203,12 @@ def _add_batch(
     ctx = context_of(method, batch, generator)
     ctx.masks.update(method.draw_mask(ctx))
 
-    # Samples as they were before the codec, and shares of object in tokens, where the data have them.
-    view = loader.reader.view
-    present, further = items_of(items, batch.keys), {}
-    clean = _clean_data(source, present, batch.views[view])
-    if clean is not None:
-        further["clean"] = {**batch.views, view: clean}
-    objects = list(map(loader.reader.objects, present))
+    # Perfect answers, and shares of object in tokens, where the data have them.
+    view, further = loader.reader.view, {}
+    ceiling = _ceiling(method, ctx, baseline, source, view)
+    if ceiling is not None:
+        further["ceiling"] = ceiling
+    objects = list(map(loader.reader.objects, items_of(items, batch.keys)))
     shares = object_shares(objects, ctx.tokens[view].layout)
 
     for errors in token_errors(method, ctx, baseline, further):
@@ -221,11 +219,15 @@ def _add_batch(
             sums.add(errors, layout, None)
 
 
-def _clean_data(source: Source, items: Sequence[Item], data: Tensor) -> Tensor | None:
-    """Samples before the codec, where the source can render them at the size that was read."""
-    if not isinstance(source, Rendered):
-        return None
-    clean = torch.stack([source.clean(item.key) for item in items]).to(data.device)
-    if clean.shape != data.shape:
-        return None
-    return clean
+def _ceiling(
+    method: MaskedAutoencoder, ctx: ForwardContext, baseline: Baseline, source: Source, view: str
+) -> ForwardContext | None:
+    """The context of the answers that a perfect method would give, where the source knows them."""
+    keys = ctx.batch.keys
+    tokens = baseline.ceiling_tokens(method.tokenizer, source, keys, ctx.tokens[view])
+    if tokens is not None:
+        return with_data(method, ctx, ctx.batch.views, {view: tokens})
+    data = baseline.ceiling_data(source, keys, ctx.batch.views[view])
+    if data is not None:
+        return with_data(method, ctx, {**ctx.batch.views, view: data})
+    return None

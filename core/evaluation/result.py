@@ -203,9 +203,9 @@ def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 
     for objective, regions in record["figures"].items():
         title = f"\n{objective}: skill on {record['counts']['test']} test samples"
-        table = _table(title, "region", "skill", "95 %", "result", "codec ceiling", "95 % ")
+        table = _table(title, "region", "skill", "95 %", "result", "ceiling", "95 % ")
         for region, figures in regions.items():
-            skill, ceiling = _cells(figures.get("skill")), _cells(figures.get("codec_ceiling"))
+            skill, ceiling = _cells(figures.get("skill")), _cells(figures.get("ceiling"))
             table.add_row(region, *skill, verdicts.of_skill(figures, filler), *ceiling)
         yield table
 

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from core.config.build import build
+from core.data.sources import Source
 from core.errors import UserError
 from core.tokenizers import Patchify, Tokenizer, unit
 from core.tokens import Tokens
@@ -18,13 +19,22 @@ MOST_ITERATIONS = 1000
 CACHE_VALUES = 400_000  # values that stay in a CPU's cache
 
 
+@runtime_checkable
+class Rendered(Protocol):
+    """A source that can render its samples as they were before they were encoded as files."""
+
+    def clean(self, key: str) -> Tensor: ...
+
+
 class Baseline(ABC):
     """Predicts the hidden rows of one view from its visible ones. The config node `modality.baseline`.
 
     It answers with raw data, or, where other data would be cut into other tokens, with tokens: `predict_tokens`.
+    Beside this lowest bound of a skill it gives the highest that a source allows: `ceiling_data`, `ceiling_tokens`.
     """
 
     name: str  # exact, for reports
+    ceiling = "samples as they were before they were encoded"  # exact, for reports
 
     @abstractmethod
     def predict(self, tokenizer: Tokenizer, data: Any, tokens: Tokens, hidden: Tensor) -> Any:
@@ -35,6 +45,21 @@ class Baseline(ABC):
 
         `hidden`: (B, N) of every level of a pyramid, coarsest first.
         """
+        return None
+
+    def ceiling_data(self, source: Source, keys: Sequence[str], data: Any) -> Any | None:
+        """Raw data like `data` that a perfect method would predict; None where the source does not know them."""
+        if not isinstance(source, Rendered):
+            return None
+        clean = torch.stack([source.clean(key) for key in keys]).to(data.device)
+        if clean.shape != data.shape:  # it was read at another size
+            return None
+        return clean
+
+    def ceiling_tokens(
+        self, tokenizer: Tokenizer, source: Source, keys: Sequence[str], tokens: Tokens
+    ) -> Tokens | None:
+        """The tokens that a perfect method would predict; None: those of `ceiling_data`."""
         return None
 
 

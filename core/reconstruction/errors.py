@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.losses import to_nearest
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.reconstruction.baseline import Baseline
-from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows, levels, view_of
+from core.tokens import Batch, ForwardContext, Mask, Progress, Query, Rows, Tokens, levels, view_of
 
 TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
 
@@ -18,7 +19,8 @@ TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets
 class TokenErrors:
     """Errors (B, M) at the rows of one objective's query, by answer; `scored` (B, M): rows that count.
 
-    Answers are "prediction", "baseline" and "zero", and the names of further raw data.
+    Answers are "prediction", "baseline" and "zero", and the names of further contexts. `region`: "unseen" where
+    errors are of those parts of a row alone that no visible token shows, else None.
     """
 
     objective: str
@@ -26,6 +28,7 @@ class TokenErrors:
     query: Query
     errors: Mapping[str, Tensor]
     scored: Tensor
+    region: str | None = None
 
 
 def context_of(method: MaskedAutoencoder, batch: Batch, generator: torch.Generator | None = None) -> ForwardContext:
@@ -37,18 +40,15 @@ def token_errors(
     method: MaskedAutoencoder,
     ctx: ForwardContext,
     baseline: Baseline,
-    further: Mapping[str, Mapping[str, Any]] | None = None,
+    further: Mapping[str, ForwardContext] | None = None,
 ) -> Iterator[TokenErrors]:
     """Errors of prediction, baseline and zero, for every objective that predicts hidden tokens.
 
-    `ctx` holds the masks. `further`: by name, other raw data by view whose targets are taken for answers.
+    `ctx` holds the masks. `further`: contexts by name, whose targets are taken for answers. Where tokens overlap,
+    the errors at unseen parts come apart: squared distances to the nearest part of an answer.
     """
     predictions = method.predict(ctx.tokens, ctx.masks, ctx=ctx)[1]
-
-    # Other data go through the same targets, with their own statistics.
-    contexts = {"baseline": _with_baseline(method, ctx, baseline)}
-    for answer, views in (further or {}).items():
-        contexts[answer] = _with_data(method, ctx, views)
+    contexts = {"baseline": _with_baseline(method, ctx, baseline), **(further or {})}
 
     for name, (objective, view, query) in method.prediction_tasks(ctx.masks).items():
         if query.rows is None:
@@ -64,7 +64,26 @@ def token_errors(
             answers[answer] = objective.target(context, view, query).values
 
         errors = {part: _per_row(objective.loss(answer, values), weight) for part, answer in answers.items()}
-        yield TokenErrors(objective=name, view=view, query=query, errors=errors, scored=scored)
+        row = TokenErrors(objective=name, view=view, query=query, errors=errors, scored=scored)
+        yield row
+
+        unseen = objective.target.unseen(ctx, view, query, hidden_levels(ctx, view))
+        if unseen is not None:
+            yield _at_unseen_parts(row, answers, values, unseen)
+
+
+def _at_unseen_parts(row: TokenErrors, answers: Mapping[str, Tensor], values: Tensor, unseen: Tensor) -> TokenErrors:
+    """Mean error at the unseen parts of each row. Shapes: values (B, M, S, A), unseen (B, M, S) bool."""
+    counts = unseen.sum(-1)
+    errors = {}
+    for name, answer in answers.items():
+        errors[name] = (to_nearest(answer, values) * unseen).sum(-1) / counts.clamp(min=1)
+    return replace(row, errors=errors, scored=row.scored & (counts > 0), region="unseen")
+
+
+def hidden_levels(ctx: ForwardContext, view: str) -> list[Tensor]:
+    """Hidden rows (B, N) of each level of a view, coarsest first."""
+    return [hidden_rows(ctx.masks, view, level) for level in range(len(levels(ctx.tokens[view])))]
 
 
 def hidden_rows(masks: Mapping[str, Mask], view: str, level: int = 0) -> Tensor:
@@ -101,11 +120,20 @@ def _scored_rows(rows: Rows, weight: Tensor | None, hidden: Tensor) -> Tensor:
     return scored
 
 
-def _with_data(method: MaskedAutoencoder, ctx: ForwardContext, views: Mapping[str, Any]) -> ForwardContext:
-    """The same context with other raw data, for targets and their teachers; masks and latents stay."""
+def with_data(
+    method: MaskedAutoencoder,
+    ctx: ForwardContext,
+    views: Mapping[str, Any],
+    tokens: Mapping[str, Tokens] | None = None,
+) -> ForwardContext:
+    """The same context with other raw data, or tokens, for targets and their teachers; masks and latents stay.
+
+    Other data go through the same targets, with their own statistics.
+    """
     context = context_of(method, replace(ctx.batch, views=views))
     context.masks.update(ctx.masks)
     context.latents.update(ctx.latents)
+    context.tokens.update(tokens or {})
     return context
 
 
@@ -117,16 +145,14 @@ def _with_baseline(method: MaskedAutoencoder, ctx: ForwardContext, baseline: Bas
         if not any(view_of(name) == view for name in ctx.masks):
             continue  # a view for teachers alone
 
-        hidden = [hidden_rows(ctx.masks, view, level) for level in range(len(levels(tokens)))]
+        hidden = hidden_levels(ctx, view)
         answer = baseline.predict_tokens(tokens, hidden)
         if answer is None:
             views[view] = baseline.predict(method.tokenizer, views[view], tokens, hidden[0])
         else:
             answers[view] = answer
 
-    context = _with_data(method, ctx, views)
-    context.tokens.update(answers)
-    return context
+    return with_data(method, ctx, views, answers)
 
 
 def _per_row(error: Tensor, weight: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from core.reconstruction.errors import TokenErrors
 from core.tokens import Layout, Query
 
-REGIONS = ("total", "object", "background")
+REGIONS = ("total", "object", "background", "unseen")
 OBJECT_SHARE = 0.5  # a token counts as object from this share of object cells on, else as background
 REFERENCES = ("baseline", "zero")
 
@@ -46,7 +46,11 @@ class ErrorSums:
         `layout`: of the tokens; `shares` (B, N): of object cells in each, None: unknown.
         """
         owner, samples = _owners(errors.query, layout)
-        for region, flags in _regions(errors.scored, errors.query, shares).items():
+        if errors.region is None:
+            regions = _regions(errors.scored, errors.query, shares)
+        else:
+            regions = {errors.region: errors.scored}
+        for region, flags in regions.items():
             self._add_region(errors, region, flags, owner[flags], samples)
 
     def of(self, objective: str, region: str) -> dict[str, np.ndarray]:

@@ -94,10 +94,10 @@ def skills(objective: str, regions: Mapping[str, Mapping[str, Any]], filler: str
         row.append(verdict(verdicts.of_skill(figures, filler)))
         for part in ("prediction", "filler", "zero"):
             row.append(_or_dash(errors.get(part), show))
-        row.append(_or_dash(figures.get("codec_ceiling"), interval))
+        row.append(_or_dash(figures.get("ceiling"), interval))
         rows.append([*row, str(figures.get("samples", "-")), str(figures.get("tokens", "-"))])
 
-    head = ("region", "skill [95 %]", "result", "error", "baseline's", "zero's", "codec's ceiling", "samples", "tokens")
+    head = ("region", "skill [95 %]", "result", "error", "baseline's", "zero's", "ceiling", "samples", "tokens")
     return f"<h4>{escape(objective)}: skill on hidden tokens</h4>" + table(head, rows, numbers=3)
 
 

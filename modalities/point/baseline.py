@@ -2,14 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from core.data.sources import Source
 from core.reconstruction.baseline import Baseline
 from core.tokenizers import Tokenizer
-from core.tokens import Tokens
+from core.tokens import Rows, Tokens, levels
+from modalities.point.grouping import neighbours
+
+
+@runtime_checkable
+class Resampled(Protocol):
+    """A source that can sample the surfaces of its clouds anew, in the frame of the item."""
+
+    def resample(self, key: str) -> Tensor: ...
 
 
 class NearestGroup(Baseline):
@@ -20,6 +29,7 @@ class NearestGroup(Baseline):
     """
 
     name = "the visible group with the nearest centre (members relative to it; 0 without a visible group)"
+    ceiling = "other points of the same surfaces round the same centres"
 
     def predict(self, tokenizer: Tokenizer, data: Any, tokens: Tokens, hidden: Tensor) -> Any:
         raise NotImplementedError("groups are predicted as tokens: `predict_tokens`")
@@ -37,6 +47,35 @@ class NearestGroup(Baseline):
         nearest = _nearest_content(tokens.content, tokens.layout.coords, visible)
         content = torch.where(hidden[0][..., None, None], nearest, tokens.content)
         return replace(tokens, content=content, finer=finer)
+
+    def ceiling_data(self, source: Source, keys: Sequence[str], data: Any) -> None:
+        """None: `ceiling_tokens`, as other points would be cut into other groups."""
+
+    def ceiling_tokens(
+        self, tokenizer: Tokenizer, source: Source, keys: Sequence[str], tokens: Tokens
+    ) -> Tokens | None:
+        """Groups of an independent sample of the same surfaces: its members nearest to each centre, relative to it.
+
+        Higher levels take their members from the sample's own groups.
+        """
+        if not isinstance(source, Resampled):
+            return None
+        points = torch.stack([source.resample(key) for key in keys]).to(tokens.content.device)
+        own = levels(tokenizer(points))
+
+        pools = [*(level.layout.coords for level in own[1:]), points]  # members of each level, coarsest first
+        finer = None
+        for level, pool in reversed(list(zip(levels(tokens), pools, strict=True))):
+            finer = replace(level, content=_members_around(level, pool), finer=finer)
+        return finer
+
+
+def _members_around(tokens: Tokens, pool: Tensor) -> Tensor:
+    """As many of the points `pool` (B, N, 3) as groups have, nearest to each centre: (B, G, S, 3), relative to it."""
+    centres = tokens.layout.coords
+    assert centres is not None, "groups have centres"
+    rows = neighbours(centres, pool, tokens.content.shape[2])
+    return Rows(rows.flatten(1)).gather(pool).unflatten(1, rows.shape[1:]) - centres[:, :, None]
 
 
 def _nearest_content(content: Tensor, centres: Tensor, visible: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """Point clouds as raw samples: `Clouds` of float32 (R, n, 3 + C)."""
 
-import math
 from collections.abc import Sequence
+from math import ceil, sqrt
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.data.facts import SampleFacts
+from core.data.facts import DataFacts, SampleFacts
 from core.data.reader import WholeReader
-from core.data.sources import Item
+from core.data.sources import Item, Setting
 from core.errors import BadSample, UserError
 from modalities.point import transforms
 from modalities.point.clouds import Clouds, join
@@ -22,6 +23,7 @@ from modalities.point.transforms import Draw, Sampling
 SURFACE = 8192  # points of a mesh, as many as the published files of ShapeNet have
 SIDE = 8  # cells along each axis of `occupancy`
 BINS, PAIRED = 64, 1024  # of `distances`: bins, and points of a cloud between which they are
+FEWEST = 4  # groups, and members of one, that are chosen
 DENSE = 2  # times as many points as groups hold: groups leave out half of the cloud
 
 
@@ -32,6 +34,7 @@ class PointClouds(WholeReader):
     in `transforms.Draw`. Training then goes through `transform`, a list of modules on (n, `channels`), by default
     the published scale and shift. With `grouping` samples carry their plans, made in the loader's workers.
 
+    `arrays`: of a .npz or .h5 those that hold a cloud together, coordinates first ([points, normals]); by default one.
     Meshes give `SURFACE` points of their surface, the same every time, or `points` if that is more.
     Channels of a file beyond `channels` are not read, which `measure` notes.
     """
@@ -48,6 +51,7 @@ class PointClouds(WholeReader):
         normalise: bool = True,
         transform: Sequence[nn.Module] | None = None,
         grouping: Grouping | None = None,
+        arrays: Sequence[str] = (),
     ):
         if points is not None and points < 2:
             raise UserError(f"modality.points is {points}: it must be at least 2, or null for all points.")
@@ -57,7 +61,7 @@ class PointClouds(WholeReader):
         if transform is None:
             transform = transforms.published()
         self.transform = nn.Sequential(*transform)
-        self.points, self.channels, self.grouping = points, channels, grouping
+        self.points, self.channels, self.grouping, self.arrays = points, channels, grouping, tuple(arrays)
         self.draw = Draw(points, sampling, normalise)
 
     def decode(self, item: Item) -> np.ndarray:
@@ -81,16 +85,24 @@ class PointClouds(WholeReader):
         if self.grouping is None:
             return clouds
 
-        distinct = len(cloud[:, :3].unique(dim=0))
-        if distinct < self.grouping.groups[0] <= len(cloud):
-            raise BadSample(
-                f"of its {len(cloud)} points {distinct} are distinct, too few for {self.grouping.groups[0]} groups: "
-                f"set modality.groups={distinct} or less"
-            )
         try:
-            return Clouds(clouds.points, plans=self.grouping(clouds))
+            plans = self.grouping(clouds)
         except UserError as error:
             raise BadSample(str(error)) from error
+        self._check_centres(cloud, cloud[plans[0].centres[0], :3])
+        return Clouds(clouds.points, plans=plans)
+
+    def _check_centres(self, cloud: Tensor, centres: Tensor) -> None:
+        """Raises: BadSample where groups share their centre because too few points are distinct."""
+        groups = len(centres)
+        if len(centres.unique(dim=0)) == groups:  # of a few centres, which takes less time than of all points
+            return
+        distinct = len(cloud[:, :3].unique(dim=0))
+        if distinct < groups:
+            raise BadSample(
+                f"of its {len(cloud)} points {distinct} are distinct, too few for {groups} groups: "
+                f"set modality.groups={distinct} or less"
+            )
 
     def collate(self, samples: list[Any]) -> Clouds:
         return join(samples)
@@ -114,6 +126,26 @@ class PointClouds(WholeReader):
                 )
         return SampleFacts(channels=min(channels, self.channels), size=(count,), notes=tuple(notes))
 
+    def defaults(self, facts: DataFacts) -> list[Setting]:
+        """Groups and their members, where most clouds have fewer points than are read: both by the root of the share.
+
+        Groups then overlap as much as they do with all points.
+        """
+        if self.grouping is None or self.points is None or not facts.sizes:
+            return []
+        points = int(median(size[0] for size in facts.sizes))
+        if points >= self.points:
+            return []
+
+        share = sqrt(points / self.points)
+        groups, members, most = [], [], points
+        for count, size in zip(self.grouping.groups, self.grouping.members, strict=True):
+            groups.append(min(most, max(FEWEST, round(share * count))))
+            members.append(min(most, max(FEWEST, round(share * size))))
+            most = groups[-1]
+        reason = f"clouds have {points} points (median), fewer than {self.points}"
+        return [Setting("modality.groups", groups, reason=reason), Setting("modality.members", members, reason=reason)]
+
     def raw_features(self, data: Clouds, by_token: bool) -> Tensor | None:
         """Shares of points in a grid of 8³ cells (B, 512): of one length, however many points there are."""
         if by_token:
@@ -125,7 +157,7 @@ class PointClouds(WholeReader):
         return {"distances between pairs": torch.stack([distances(cloud) for cloud in data])}
 
     def _read(self, item: Item) -> Cloud:
-        return files.read(item, max(SURFACE, self.points or 0))
+        return files.read(item, max(SURFACE, self.points or 0), self.arrays)
 
 
 def distances(cloud: Tensor) -> Tensor:
@@ -134,7 +166,7 @@ def distances(cloud: Tensor) -> Tensor:
     (N, 3 + C) -> (64,). Longer ones count for the last bin. Of clouds with more than `PAIRED` points every
     second, third and so on is taken, so that no more than these are left.
     """
-    step = max(1, math.ceil(len(cloud) / PAIRED))
+    step = max(1, ceil(len(cloud) / PAIRED))
     lengths = torch.pdist(cloud[::step, :3].float())
     bins = (lengths / 2 * BINS).long().clamp(max=BINS - 1)
     return bins.bincount(minlength=BINS) / max(len(lengths), 1)

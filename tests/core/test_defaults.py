@@ -113,7 +113,7 @@ def test_oblong_clips_too():
 
 
 def test_a_given_batch_sets_rate_and_length():
-    values = choices("modality=image", "batch_size=8")
+    values = choices("modality=image", "batch_size=2")
     assert values["optim.lr"] == pytest.approx(choices("modality=image")["optim.lr"] / 2)
 
 

@@ -1,6 +1,6 @@
 """Arrays: .npy, .npz and .h5, whole files or rows of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,36 @@ def read_hdf5(item: Item) -> Cloud:
     if not content:
         raise BadSample("holds no array")
     return Cloud(_plain(np.asarray(content[arrays.main_array(content)])))
+
+
+def read_named(item: Item, names: Sequence[str]) -> Cloud:
+    """Several arrays (N, …) of one .npz or .h5 side by side: the first has x, y, z, the others are further channels.
+
+    These become shares of the largest value of their type where they are whole numbers (colours, normals).
+    """
+    first, *further = names
+    parts = [_plain(_named(item, first))]
+    for name in further:
+        values = _named(item, name)
+        if values.dtype.kind in "iu":
+            values = values / np.float32(np.iinfo(values.dtype).max)
+        parts.append(values.reshape(len(values), -1))
+
+    lengths = {name: len(part) for name, part in zip(names, parts, strict=True)}
+    if len(set(lengths.values())) > 1:
+        text = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise BadSample(f"modality.reader.arrays: of its arrays {text} have unlike lengths; each needs a row a point")
+    return Cloud(np.concatenate(parts, axis=1))
+
+
+def _named(item: Item, name: str) -> np.ndarray:
+    """Raises: BadSample where there is no such array, naming it and the setting."""
+    try:
+        if is_plain(item) and hdf5.is_hdf5(item.path):
+            return np.asarray(hdf5.load(item.path)[name])
+        return item.array(name)
+    except (BadSample, KeyError) as error:
+        raise BadSample(f"modality.reader.arrays: {name!r} cannot be read from it ({one_line(error)})") from error
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

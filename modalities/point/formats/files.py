@@ -1,6 +1,6 @@
 """Files of clouds, whatever their format: an item -> `Cloud`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from core.data.sources import Item
@@ -12,18 +12,22 @@ Read = Callable[[Item], Cloud]
 TEXTS = (".txt", ".xyz", ".xyzn", ".xyzrgb", ".csv", ".pts")
 MESHES = (".off", ".obj", ".stl", ".glb")
 HDF5 = (".h5", ".hdf5")
+NAMED = (".npz", *HDF5)  # files of several arrays
 EXTENSIONS = (
     *(".npy", ".npz", *HDF5, *TEXTS),
     *(".ply", *MESHES, ".pcd", ".las", ".laz", *open3d_files.SUFFIXES),
 )
 
 
-def read(item: Item, surface: int) -> Cloud:
+def read(item: Item, surface: int, names: Sequence[str] = ()) -> Cloud:
     """The cloud in a file, a row of an array file or a member of an archive.
 
-    `surface`: points that stand for a mesh. Raises: BadSample with the reason; UserError for a missing package.
+    `surface`: points that stand for a mesh. `names`: of the arrays of a file that hold the cloud together; none: the
+    usual one. Raises: BadSample with the reason; UserError for a missing package.
     """
     try:
+        if names and (item.is_row or item.suffix in NAMED):
+            return checked(array.read_named(item, names))
         return checked(_reads(surface)[item.suffix](item))
     except (BadSample, UserError):
         raise

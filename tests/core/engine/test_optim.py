@@ -54,6 +54,28 @@ def test_constant_schedule_keeps_the_peak():
     assert [recipe.rate(Progress(step, 100, step, 100), 8) for step in (0, 5, 10, 99)] == [0.0, 0.5, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    "epoch, rate",
+    [(0, 1e-6), (1, 1e-6), (2, 1.009e-4), (10, 9.001e-4), (11, 9.973e-4), (150, 5.057e-4), (300, 1.03e-6)],
+)
+def test_rate_once_an_epoch_as_point_mae_steps_it(epoch, rate):
+    """Rates measured in the official code (Pang-Yatian/Point-MAE): 300 epochs and one, the first two at the floor."""
+    recipe = AdamW(lr=1e-3, min_lr=1e-6, schedule="epochs", schedule_epochs=300, warmup_epochs=10, warmup_start=1e-3)
+    clock = Clock(301 * 7, 7.0)
+    for step in (0, 3, 6):
+        assert recipe.rate(clock.at(7 * epoch + step), 128) == pytest.approx(rate, rel=3e-3)  # three digits
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_epochs": 1.0}, {"warmup_steps": 100}])
+def test_course_that_outlasts_the_run_or_ends_before(warmup):
+    clock = Clock(1000, 100.0)
+    longer = AdamW(lr=1.0, schedule_epochs=19, **warmup)
+    assert longer.rate(clock.at(1000), 8) == pytest.approx(0.5)
+    shorter = AdamW(lr=1.0, min_lr=0.1, schedule_epochs=5, **warmup)
+    assert shorter.rate(clock.at(300), 8) == pytest.approx(0.55)
+    assert shorter.rate(clock.at(800), 8) == pytest.approx(0.1)
+
+
 def test_decay_moves_along_a_cosine():
     method, recipe = ToyMethod(), AdamW(lr=1.0, weight_decay=0.04, weight_decay_end=0.4)
     optimizer = recipe.optimizer(method)
@@ -76,7 +98,8 @@ def test_clipping_returns_the_norm_before():
     "make, words",
     [
         (lambda: AdamW(warmup_epochs=1.0, warmup_steps=1), "both set"),
-        (lambda: AdamW(schedule="linear"), "cosine or constant"),
+        (lambda: AdamW(schedule="linear"), "cosine, epochs or constant"),
+        (lambda: AdamW(schedule_epochs=0), "schedule_epochs=0"),
         (lambda: AdamW(accumulate=0), "at least 1"),
         (lambda: AdamW(ema=1.0), "below 1"),
         (lambda: Plan(batch_size=8), "steps= or epochs="),

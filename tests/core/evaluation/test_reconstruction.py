@@ -157,6 +157,6 @@ def test_the_ceiling_is_what_a_perfect_picture_scores(make_method, evaluate, squ
     source = squares()
     source.clean = lambda key: torch.from_numpy(np.load(source.folder / key))
     figures = evaluate(make_method(), source)["figures"]["pixels"]
-    assert figures["total"]["codec_ceiling"]["value"] == 1  # .npy files lose nothing
+    assert figures["total"]["ceiling"]["value"] == 1  # .npy files lose nothing
     source.clean = lambda key: torch.from_numpy(np.load(source.folder / key)) // 32 * 32
-    assert 0 < evaluate(make_method(), source)["figures"]["pixels"]["total"]["codec_ceiling"]["value"] < 1
+    assert 0 < evaluate(make_method(), source)["figures"]["pixels"]["total"]["ceiling"]["value"] < 1

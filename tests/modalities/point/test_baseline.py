@@ -4,6 +4,8 @@ import torch
 
 from core.tokens import Layout, Mask, Tokens, levels
 from modalities.point.baseline import NearestGroup
+from modalities.point.grouping import Grouping
+from modalities.point.tokenizer import PointGroups
 
 
 def line(*centres: float) -> torch.Tensor:
@@ -99,3 +101,32 @@ def test_levels_of_a_pyramid_follow_their_own_masks():
 
     other = NearestGroup().predict_tokens(pyramid, [flags([1, 0]), flags([1, 0, 0, 0])])
     assert [rows_shown(level) for level in levels(other)] == [[[1, 1]], [[1, 1, 2, 3]]]
+
+
+class Spheres:
+    """Samples on unit spheres, drawn anew from another seed."""
+
+    def resample(self, key: str) -> torch.Tensor:
+        points = torch.randn(300, 3, generator=torch.Generator().manual_seed(int(key)))
+        return points / points.norm(dim=1, keepdim=True)
+
+
+def test_the_ceiling_takes_other_points_of_the_same_surface():
+    tokenizer = PointGroups(Grouping([12, 6], [8, 3]))
+    drawn = torch.randn(2, 300, 3, generator=torch.Generator().manual_seed(7))
+    groups = tokenizer(drawn / drawn.norm(dim=2, keepdim=True))
+    answer = NearestGroup().ceiling_tokens(tokenizer, Spheres(), ["0", "1"], groups)
+
+    fine, given = answer.finer, groups.finer
+    assert answer.layout is groups.layout and fine.layout is given.layout
+    pool = torch.stack([Spheres().resample("0"), Spheres().resample("1")])
+    for sample in range(2):
+        for row in range(12):
+            centre = given.layout.coords[sample, row]
+            nearest = (pool[sample] - centre).norm(dim=1).argsort()[:8]
+            torch.testing.assert_close(fine.content[sample, row], pool[sample][nearest] - centre)
+
+    # Members of the higher level are groups of the other points, and lie on the sphere as well.
+    members = answer.content + groups.layout.coords[:, :, None]
+    torch.testing.assert_close(members.norm(dim=3), torch.ones(2, 6, 3))
+    assert NearestGroup().ceiling_tokens(tokenizer, object(), ["0", "1"], groups) is None

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from core.data.dataset import Samples
+from core.data.facts import DataFacts
 from core.data.loader import Loader
 from core.data.memory import as_items
 from core.data.reader import CachedReader
 from core.data.sources import Item
 from core.errors import BadSample, UserError
+from core.train import main
 from modalities.point.clouds import Clouds
 from modalities.point.grouping import Grouping
 from modalities.point.reader import PointClouds, distances, occupancy
@@ -285,3 +287,31 @@ def test_meshes_have_as_many_points_as_are_asked_for(tmp_path):
     (tmp_path / "a.off").write_text("OFF\n3 1 0\n0 0 0\n2 0 0\n0 1 0\n3 0 1 2\n")
     item = Item("a", str(tmp_path / "a.off"))
     assert len(PointClouds(points=1024).decode(item)) == 8192 and len(PointClouds(points=10_000).decode(item)) == 10_000
+
+
+@pytest.mark.parametrize(
+    "sizes, levels, expected",
+    [
+        ([256] * 3, ([64], [32]), {"modality.groups": [32], "modality.members": [16]}),
+        ([16, 4, 20], ([64], [32]), {"modality.groups": [8], "modality.members": [4]}),
+        ([256], ([128, 64, 32], [16, 8, 8]), {"modality.groups": [64, 32, 16], "modality.members": [8, 4, 4]}),
+        ([1024, 5000], ([64], [32]), {}),
+        ([], ([64], [32]), {}),
+    ],
+)
+def test_small_clouds_get_fewer_and_smaller_groups(sizes, levels, expected):
+    reader = PointClouds(points=1024, grouping=Grouping(*levels))
+    facts = DataFacts(samples=len(sizes), channels=3, sizes=[(size,) for size in sizes])
+    assert {setting.key: setting.value for setting in reader.defaults(facts)} == expected
+
+
+def test_groups_that_are_given_stay(tmp_path, capsys):
+    for split, count in {"train": 8, "test": 2}.items():
+        (tmp_path / split).mkdir()
+        for index in range(count):
+            np.save(tmp_path / split / f"{index}.npy", np.random.default_rng(index).normal(size=(64, 3)))
+    settings = ["modality=point", "data=folder", f"data.root={tmp_path}", "dry_run=true", f"run_dir={tmp_path}/run"]
+    assert main(settings) == 0
+    assert "modality.groups=[16]" in capsys.readouterr().out
+    assert main([*settings, "modality.members=[4]"]) == 0
+    assert "modality.groups=" not in capsys.readouterr().out

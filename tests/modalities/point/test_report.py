@@ -1,5 +1,6 @@
 """A point run's report: figures that turn of held-out clouds, in the page of the run itself."""
 
+import json
 import re
 
 import pytest
@@ -35,6 +36,16 @@ def test_the_page_of_a_run_has_figures_of_its_held_out_clouds(run):
     assert set(alts) == {"mask", "input", "visible groups", "nearest visible group", "reconstruction"}
     assert html.count("<image ") == 4, "every sample shows on hovering over its features"
     assert "Pictures are missing" not in html
+
+
+def test_skill_at_unseen_points_and_its_ceiling_are_measured(run):
+    record = json.loads((run / "evaluation" / "reconstruction.json").read_text())
+    regions = record["figures"]["points"]
+    assert regions.keys() == {"total", "unseen"}
+    assert 0 < regions["unseen"]["tokens"] <= regions["total"]["tokens"]
+    for figures in regions.values():
+        assert figures["skill"]["value"] < figures["ceiling"]["value"] < 1
+    assert record["protocol"]["ceiling"].startswith("other points of the same surfaces")
 
 
 def test_colours_by_distance_are_a_setting_of_the_report(run):

@@ -4,12 +4,14 @@ import builtins
 import io
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 
 from core.data.sources import Item
 from core.errors import BadSample, UserError
 from modalities.point.formats import files, pcd, text
+from modalities.point.source import PointSource
 
 POINTS = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
 SURFACE = 400
@@ -478,3 +480,45 @@ def test_arrays_and_text_need_no_extra(save, monkeypatch):
     for item in (save("a.npy", npy(POINTS)), save("a.npz", npz(points=POINTS)), save("a.txt", rows(" ", 6))):
         assert read(item).shape == (50, 6)
     assert read(save("a.pcd", pcd_header("x y z", "ascii", 50) + rows().encode())).shape == (50, 3)
+
+
+def _named_file(path, form, **arrays):
+    if form == ".npz":
+        np.savez(path, **arrays)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file[name] = values
+    return Item("x", str(path))
+
+
+@pytest.mark.parametrize("form", [".npz", ".h5"])
+def test_several_arrays_are_channels(tmp_path, form):
+    points = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float16)
+    normals = np.random.default_rng(1).integers(-127, 128, (20, 3), dtype=np.int8)
+    height = np.arange(20, dtype=np.float32)
+    item = _named_file(tmp_path / f"a{form}", form, points=points, normals=normals, height=height)
+    cloud = files.read(item, 10, ["points", "normals", "height"]).points
+    assert cloud.shape == (20, 7) and np.array_equal(cloud[:, 6], height)
+    np.testing.assert_allclose(cloud[:, :3], points, atol=1e-6)
+    np.testing.assert_allclose(cloud[:, 3:6], normals / 127, atol=1e-6)
+    assert files.read(item, 10).points.shape == (20, 3)
+
+
+@pytest.mark.parametrize("form", [".npz", ".h5"])
+@pytest.mark.parametrize(
+    "names, words", [(["points", "colour"], "'colour'"), (["points", "short"], "points 20, short 4")]
+)
+def test_arrays_that_do_not_fit(tmp_path, form, names, words):
+    item = _named_file(tmp_path / f"a{form}", form, points=np.random.rand(20, 3), short=np.zeros((4, 1)))
+    with pytest.raises(BadSample, match=f"modality.reader.arrays.*{words}"):
+        files.read(item, 10, names)
+
+
+def test_rows_of_several_arrays(tmp_path):
+    points, normals = np.random.rand(3, 20, 3), np.random.randint(-127, 128, (3, 20, 3)).astype(np.int8)
+    np.savez(tmp_path / "shapes.npz", points=points, normals=normals, label=np.array([0, 1, 1]))
+    item = PointSource(str(tmp_path / "shapes.npz"), holdout=0.4).items("train")[0]
+    cloud = files.read(item, 10, ["points", "normals"]).points
+    (row,) = [number for number in range(3) if np.allclose(cloud[:, :3], points[number])]
+    np.testing.assert_allclose(cloud[:, 3:], normals[row] / 127, atol=1e-6)
