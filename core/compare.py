@@ -5,7 +5,7 @@
 
   runs=       folders of runs, or of runs by `seeds=` of core.train. Runs that differ in their seed alone are
               one row; rows are named by the settings in which they differ
-  task=       knn, linear, svm, retrieval, finetune, reconstruction or published
+  task=       knn, linear, svm, retrieval, fewshot, finetune, reconstruction or published
   format=     md, csv or latex (for the package booktabs). Default: as out= ends, else md
   out=        a file for the table. Default: it is printed
 

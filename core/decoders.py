@@ -92,12 +92,14 @@ class MAEDecoder(Decoder):
             x = torch.cat([latents + at_visible, (self.mask_token + at_masked).expand(batch, -1, -1)], 1)
         else:
             x = torch.cat([latents, self.mask_token.expand(batch, masked.count, -1)], 1)
-            positions = F.pad(torch.cat([at_visible, at_masked], 1), (0, 0, extra, 0))
+            positions = torch.cat([at_visible, at_masked], 1)
         if self.cls is not None:
             encoder_cls = None
             if self.cls.token is None:
                 encoder_cls = self.project(latent.cls)
-            x = self.cls(x, encoder_cls)
+            x = self.cls(x, encoder_cls, add_position=positions is None)
+            if positions is not None:
+                positions = self.cls.before(positions)
 
         plan = self._plan(latent, masked, extra)
         output = self._output_rows(visible, layout, masked, predicted, extra)

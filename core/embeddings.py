@@ -230,6 +230,7 @@ class ClsToken(nn.Module):
     """A token put before the others: a learned vector, or, not `learned`, one that `forward` is given.
 
     `position`: none, a fixed vector (zero unless a checkpoint holds another: MAE's table has a row for it) or learned.
+    It is added once, or, where `forward` is told that positions go before every block, by the trunk (Point-MAE).
     """
 
     def __init__(
@@ -248,7 +249,7 @@ class ClsToken(nn.Module):
         else:
             self.position = None
 
-    def forward(self, x: Tensor, cls: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cls: Tensor | None = None, *, add_position: bool = True) -> Tensor:
         """x (B, N, D), cls (B, D) if it is not learned -> (B, 1 + N, D)."""
         if self.token is not None:
             row = self.token.expand(x.shape[0], -1, -1)
@@ -256,9 +257,15 @@ class ClsToken(nn.Module):
             assert cls is not None, "without a learned vector it needs the encoder's"
             row = cls[:, None]
 
-        if self.position is not None:
+        if self.position is not None and add_position:
             row = row + self.position
         return torch.cat([row, x], 1)
+
+    def before(self, positions: Tensor) -> Tensor:
+        """Its position, or zeros, in front of those of the tokens: (B or 1, N, D) -> (B or 1, 1 + N, D)."""
+        if self.position is None:
+            return F.pad(positions, (0, 0, 1, 0))
+        return torch.cat([self.position.expand(len(positions), -1, -1), positions], 1)
 
 
 def initialise_truncated(module: nn.Module) -> None:

@@ -40,10 +40,23 @@ class Encoder(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """The pairs of rows that attend to each other: all, the valid ones, or those of one sample."""
+    """The pairs of rows that attend to each other: all, the valid ones, near ones, or those of one sample."""
 
     valid: Tensor | None = None  # (B, N) bool
     counts: tuple[int, ...] | None = None  # rows of each packed sample
+    near: Tensor | None = None  # (B, N, N) bool: queries, keys
+
+    @classmethod
+    def within(cls, layout: Layout, radius: float) -> "AttentionPlan":
+        """Each row attends to rows whose coordinates are nearer than `radius`: itself at least.
+
+        Padding attends to all valid rows, so that no row is left without any.
+        """
+        assert layout.coords is not None, "distances are between coordinates"
+        near = torch.cdist(layout.coords, layout.coords) < radius
+        if layout.valid is None:
+            return cls(near=near)
+        return cls(near=(near | ~layout.valid[:, :, None]) & layout.valid[:, None])
 
     @classmethod
     def of(cls, layout: Layout, extra: int = 0) -> "AttentionPlan":
@@ -65,6 +78,8 @@ class AttentionPlan:
         keys = None
         if self.valid is not None:
             keys = self.valid[:, None, None]
+        elif self.near is not None:
+            keys = self.near[:, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keys, scale=scale)
 
     def _attend_by_sample(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
@@ -334,7 +349,7 @@ class ViT(Encoder):
     `masking`: "drop" encodes the visible rows alone (MAE); "replace" all of them, and the embedding needs a mask token
     (SimMIM); "leak" embeds all of them and runs the trunk on the visible ones (official Point-MAE, whose embedding
     sees hidden groups through its batch statistics).
-    `positions`: added before every block; those of the embedding are added once.
+    `positions`: added before every block, and so is then the cls token's; those of the embedding are added once.
     Taps: "block0", … for the rows, "block0/cls" for the cls token; "input0", … likewise.
     Shapes: EncoderInput content (B, V or N, *C) -> Latent features (B, V or N, D), cls (B, D) if there is one.
     Source: facebookresearch/mae, MCG-NJU/VideoMAE (same trunk, other embedding and biases).
@@ -370,13 +385,15 @@ class ViT(Encoder):
         plan = AttentionPlan.of(inputs.layout, extra)
         positions = None
         if self.positions is not None:
-            positions = F.pad(self.positions.of(inputs), (0, 0, extra, 0))
+            positions = self.positions.of(inputs)
 
         if self.cls is None:
             x, outputs = self.trunk(x, plan, taps, positions=positions)
             return Latent(x, inputs.layout, rows=inputs.rows, taps=outputs, condition=inputs.condition)
 
-        x, outputs = self.trunk(self.cls(x), plan, taps, positions=positions)
+        if positions is not None:
+            positions = self.cls.before(positions)
+        x, outputs = self.trunk(self.cls(x, add_position=positions is None), plan, taps, positions=positions)
         split_taps = {}
         for name, output in outputs.items():
             split_taps[name] = output[:, 1:]

@@ -6,8 +6,11 @@
 
 task=knn             labels by nearest neighbours, beside untrained encoders and components of the raw input
 task=linear          labels by linear probes (logistic or ridge regression), beside the same
-task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same
-task=retrieval       samples of the same class among the training samples, ranked by cosine, beside the same
+task=svm             classes by support vectors, as graph papers report them: ten folds, beside the same. With
+                     kernel=linear C is chosen on validation; where the method publishes its own, that stands beside
+task=retrieval       samples of the same class among the training samples, ranked by cosine, beside the same; where
+                     the data mark none to test, each sample among all others
+task=fewshot         classes in episodes of few classes and samples, drawn here, by probe=, beside the same
 task=finetune        labels by training the whole encoder on them, beside the same training from random weights,
                      as long and for the compute of pre-training on top; leaves <run>/classifier/<name>, which
                      `from core import load_classifier` opens, with predictions.csv and confusion.csv in it
@@ -18,19 +21,29 @@ task=published       as the paper measured it, where the run's experiment says h
                mean is measured (reconstruction: each by itself, then their mean is printed)
   metric=      of classes accuracy (default), balanced_accuracy, micro_f1 or miou; of answers to several
                questions, as which classes may count too, micro_f1 (default), map or roc_auc; of values r2
-               (default) or rmse; of retrieval retrieval_map (default) or retrieval_top1
+               (default) or rmse; of retrieval retrieval_map (default), retrieval_top1 or retrieval_top5, which
+               are shown together
   compare_to=  another run, or several that differ in seed, to compare with, by all but the last two tasks
   data.root=   your files; any other data= setting works too. Default: the data of the run
   seed=0       of masks, random weights, shots, validation parts and intervals
   pool=mean    features of a sample: mean, max, sum, first (token), cls, or axis0 (the change along the first
-               axis, such as time)
+               axis, such as time); mean+max (added); mean,max or cls,max (side by side); mean,max_rest (the
+               maximum without the first token). Default of kernel=linear and head=: the method's own, if any
   train=all    training samples used: all, or a number drawn at random, the same for every contender
   shots=all    labelled samples per class: all, or a number
   folds=       in which all labelled samples are tested once; of whole groups, where all samples carry one (a
                column `group` or `scene`). 0: the given split. Default: 5 (svm: 10) where samples carry groups
                or the data mark none to test, else the given split
+  way=5        classes of an episode (fewshot), with shots=10 training and 20 test samples of each, in folds=10
+               episodes
+  probe=linear of episodes: linear, knn, svm or finetune
+  kernel=rbf   of support vectors, or linear
   seeds=3      how often whatever is random is drawn anew
   epochs=10    of fine-tuning
+  head=linear  of fine-tuning, or mlp (twice 256 units), or as the method publishes it for a data set (a wrong
+               name lists them), with its pooling, smoothing= and clip=
+  smoothing=   ε of class labels, ε / (K - 1) for each wrong class (default: 0.1 shared by all classes)
+  clip=1       largest norm of the gradient in fine-tuning
   supervised=  true: probes beside supervised training at equal compute too: long, and "wins" needs it
   samples=1024 test samples at most, for reconstruction
   batch_size=  workers=  device=

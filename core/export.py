@@ -48,6 +48,7 @@ class Features:
     cls: Tensor | None = None  # (B, D)
     grid: tuple[int, ...] | None = None  # of the tokens, where they lie on one
     sample: Tensor | None = None  # (N,) sample of each token, of packed data
+    coords: Tensor | None = None  # (B, N, A) of the tokens, such as the centres of groups, where these have some
 
 
 torch.export.register_dataclass(Features, serialized_type_name="core.export.Features")
@@ -103,6 +104,7 @@ class SavedEncoder(nn.Module):
             cls=latent.cls,
             grid=layout.grid,
             sample=layout.sample,
+            coords=layout.coords,
         )
 
     def latent(self, data: Any, taps: tuple[str, ...] = ()) -> Latent:
@@ -213,7 +215,7 @@ class SavedEncoder(nn.Module):
         origin = self.config.get("origin", {})
         count = sum(parameter.numel() for parameter in self.parameters())
         names = " ".join(str(origin[name]) for name in ("method", "size") if name in origin)
-        data = f"a batch of the view {self.view}, as encoder.read(…) makes it"
+        data = self.tokenizer.takes or f"a batch of the view {self.view}, as encoder.read(…) makes it"
         if isinstance(self.tokenizer, Patchify):
             sides = ", ".join(map(str, self.tokenizer.size))
             values = "uint8, or floats from 0 to 1" if self.takes_pixels else "values"
@@ -334,6 +336,23 @@ def load_encoder(path: str | Path, pretrained: bool = True, view: str | None = N
     if pretrained:
         saved.load_state_dict(_read_weights(path / "model.safetensors", saved))
     return saved.eval().freeze()
+
+
+def with_settings(encoder: SavedEncoder, settings: Mapping[str, Any]) -> SavedEncoder:
+    """The same weights in an encoder whose node has these settings too, such as a class token for fine-tuning.
+
+    Parts that the encoder lacks begin anew, and those that it then has no place for are left out. Raises:
+    UserError for settings that its class does not take.
+    """
+    if not settings:
+        return encoder
+    config = {**encoder.config, "encoder": {**deepcopy(encoder.config["encoder"]), **deepcopy(dict(settings))}}
+    scope = getattr(encoder.tokenizer, "provides", {})
+    changed = build(config["encoder"], scope, key="encoder", kind=Encoder)
+
+    weights, expected = encoder.encoder.state_dict(), changed.state_dict()
+    changed.load_state_dict({name: weights.get(name, value) for name, value in expected.items()})
+    return SavedEncoder(encoder.tokenizer, changed, config).eval().freeze()
 
 
 def open_encoder(modality: str, name: str, weights: str | Path | None = None) -> SavedEncoder:

@@ -168,7 +168,8 @@ def compare_options(source: Source, nodes: Mapping[str, Any], part: str | None) 
         lines = [f"init.from={source.path} was trained with other options, which the shapes of weights do not show:"]
         for key in differing[:6]:
             lines.append(f"  {key}: {show(theirs[key])} there, {show(ours[key])} here")
-        lines.append(f"Give {remedy}, or load less by init.part=encoder.trunk.")
+        less = "" if part == "encoder.trunk" else ", or load less by init.part=encoder.trunk"
+        lines.append(f"Give {remedy}{less}.")
         raise UserError("\n".join(lines))
     if sizes:
         return f"Its sizes: {remedy}. Or load less by init.part=."

@@ -10,9 +10,9 @@ import re
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from math import isqrt
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -61,6 +61,33 @@ class OtherNames:
     options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions:
+    """How a network is fine-tuned, as a method publishes it or by the settings of task=finetune.
+
+    `head`: "linear" behind a norm, or "mlp": twice 256 units with batch norm, ReLU and dropout of a half.
+    `pool`: of its features, as `pool=` has it; None: the mean of the tokens.
+    `smoothing`: ε, shared out among the classes that are not the true one, ε / (K - 1) each; None: 0.1 among
+    all classes. `clip`: the largest norm of the gradient. `encoder`: settings of the encoder's node that
+    differ from those of pre-training. `no_weight_decay`: endings of names of the encoder's parameters.
+    """
+
+    head: Literal["linear", "mlp"] = "linear"
+    pool: str | None = None
+    smoothing: float | None = None
+    clip: float = 1.0
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    no_weight_decay: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """Linear support vectors as a method publishes them: the pooling of its features, and C by data set."""
+
+    pool: str
+    strengths: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class Official:
     """The reader of one official code base's checkpoints. Lives on a page of `modalities/<m>/methods/`.
@@ -70,6 +97,8 @@ class Official:
     `other_names`: of other libraries, whose files are read as well.
     `replay(io, settings)`: recorded input and randomness of a reference vector as (batch, draws).
     `load_teachers(method, state)`: loads frozen teachers that the file holds.
+    `classifiers`: published ways to fine-tune, by a name such as that of the data; `svm`: published support
+    vectors.
     """
 
     method: str
@@ -80,6 +109,8 @@ class Official:
     other_names: tuple[OtherNames, ...] = ()
     replay: Callable[[State, Mapping[str, Any]], tuple[Batch, dict]] | None = None
     load_teachers: Callable[[MaskedAutoencoder, State], None] | None = None
+    classifiers: Mapping[str, ClassifierOptions] = field(default_factory=dict)
+    svm: LinearProbe | None = None
 
     def official_names(self, state: State, settings: Mapping[str, Any]) -> tuple[State, Mapping[str, Any], list[str]]:
         """Tensors by official names, options with those of the library that wrote the file, and notes."""
@@ -250,6 +281,12 @@ def find_official(name: str) -> Official:
         names = ", ".join(sorted(targets))
         raise UserError(f"There are no official checkpoints named {name!r}; there are: {names}.")
     return load_target(targets[name])
+
+
+def official_of(method: str) -> Official | None:
+    """The page of a method by its own name ("point_mae"); None where it has no official checkpoints."""
+    target = official_names().get(method.replace("_", "-"))
+    return None if target is None else load_target(target)
 
 
 def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:

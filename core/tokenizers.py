@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,10 @@ from core.tokens import Layout, Tokens
 class Tokenizer(nn.Module, ABC):
     """Raw data of one view -> Tokens with content (B, N, *C), without learned parameters.
 
-    Tokenizers that join views override `tokenize_views`.
+    Tokenizers that join views override `tokenize_views`. `takes`: its raw data in words, where people give such.
     """
+
+    takes: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, data: Any) -> Tokens:

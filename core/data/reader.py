@@ -99,6 +99,10 @@ class Reader(ABC):
             return None
         return data.flatten(1)
 
+    def descriptors(self, data: Any) -> dict[str, Tensor]:
+        """Raw descriptors of samples by name, (B, P) each, for further baselines; none unless a reader has some."""
+        return {}
+
 
 class WholeReader(Reader):
     """A reader that first decodes the whole sample, always alike, and then draws views of it.
@@ -184,6 +188,9 @@ class CachedReader(Reader):
 
     def raw_features(self, data: Any, by_token: bool) -> Tensor | None:
         return self.reader.raw_features(data, by_token)
+
+    def descriptors(self, data: Any) -> dict[str, Tensor]:
+        return self.reader.descriptors(data)
 
 
 def size(raw: Any) -> int:

@@ -28,6 +28,7 @@ from core.evaluation.metrics import METRICS
 from core.evaluation.network import LabelledNetwork
 from core.export import SavedEncoder, load_encoder, save_encoder
 from core.files import explain_write_errors, write_atomic
+from core.interop import ClassifierOptions
 
 FORMAT = 1
 CONFIG, HEAD, ENCODER = "config.json", "head.safetensors", "encoder"
@@ -138,6 +139,7 @@ def save_classifier(
         "classes": list(label.names),
         "metric": label.metric.name,
         "pool": network.pool,
+        "head": network.options.head,
         "view": encoder.view,
         "reader": dict(reader),
         "trained_on": trained_on,
@@ -164,9 +166,13 @@ def load_classifier(path: str | Path) -> Classifier:
         raise UserError(f"{folder / CONFIG} is no classifier of format {FORMAT}.")
 
     label = Label(config["label"], kind, names=config["classes"], metric=metric())
-    network = LabelledNetwork(load_encoder(folder / ENCODER), label, config["pool"])
-    expected = {name for name in network.state_dict() if not name.startswith("encoder.")}
-    if head.keys() != expected or len(head["head.weight"]) != len(label.names):
+    options = ClassifierOptions(head=config.get("head", "linear"))
+    network = LabelledNetwork(load_encoder(folder / ENCODER), label, config["pool"], options=options)
+    expected = {}
+    for name, value in network.state_dict().items():
+        if not name.startswith("encoder."):
+            expected[name] = value.shape
+    if {name: value.shape for name, value in head.items()} != expected:
         raise UserError(f"{folder / HEAD} does not fit {CONFIG} beside it.")
 
     network.load_state_dict(head, strict=False)

@@ -1,7 +1,8 @@
 """compare: figures with intervals beside baselines, and the verdict whether an encoder beats them."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from core.data.loader import evaluation_batches
+from core.data.reader import Reader
 from core.data.sources import Item
 from core.evaluation.features import Extractor, FeatureTable
-from core.evaluation.labelled import LabelledData, LabelSplit, draw_items, keys_of
-from core.evaluation.probes import YES_FROM, Scores
-from core.evaluation.projection import fit_components
+from core.evaluation.labelled import EPISODE_TESTS, LabelledData, LabelSplit, draw_items, keys_of
+from core.evaluation.metrics import METRICS
+from core.evaluation.probes import FIRST, YES_FROM, Scores
+from core.evaluation.projection import Components, fit_components
 from core.evaluation.settings import LabelledTask, LoaderSettings
 from core.evaluation.verdicts import of_differences
 from core.export import SavedEncoder, load_encoder
@@ -39,28 +42,42 @@ def random_encoder(path: str | Path, seed: int, number: int) -> SavedEncoder:
 
 def raw_components(
     items: Sequence[Item], loader: LoaderSettings, *, seed: int, by_token: bool = False
-) -> Extractor | None:
-    """Projection on the leading components of raw samples, or of their tokens.
+) -> dict[str, Extractor]:
+    """Projections on the leading components of raw samples, or of their tokens, and of descriptors of samples.
 
-    None where those are of many shapes.
+    By the name of the baseline; without those whose rows are of several lengths.
     """
     samples, reader = draw_items(items, FIT_SAMPLES, seed=seed), loader.reader
 
-    rows: list[Tensor] = []
+    rows: dict[str, list[Tensor]] = defaultdict(list)
+    count = 0
     for batch in evaluation_batches(samples, reader, loader.batch_size, loader.workers):
-        raw = reader.raw_features(batch.views[reader.view], by_token)
-        if raw is None or (rows and raw.shape[1] != rows[0].shape[1]):
-            return None
-        rows.append(raw)
+        count += 1
+        for name, raw in _raw(reader, batch.views[reader.view], by_token).items():
+            rows[name].append(raw)
 
-    components = fit_components(torch.cat(rows), COMPONENTS, seed)
+    extractors = {}
+    for name, parts in rows.items():
+        if len(parts) == count and len({part.shape[1] for part in parts}) == 1:
+            components = fit_components(torch.cat(parts), COMPONENTS, seed)
+            extractors[name] = _projection(components, reader, name, by_token)
+    return extractors
 
-    def project(data: Any) -> Tensor:
-        raw = reader.raw_features(data, by_token)
-        assert raw is not None, "it was a tensor for the samples that the components are fitted on"
-        return components.project(raw)
 
-    return project
+def _raw(reader: Reader, data: Any, by_token: bool) -> dict[str, Tensor]:
+    """Raw rows of a batch by the name of the baseline."""
+    rows = {}
+    raw = reader.raw_features(data, by_token)
+    if raw is not None:
+        rows[RAW] = raw
+    if not by_token:
+        for name, descriptor in reader.descriptors(data).items():
+            rows[f"PCA of {name}"] = descriptor
+    return rows
+
+
+def _projection(components: Components, reader: Reader, name: str, by_token: bool) -> Extractor:
+    return lambda data: components.project(_raw(reader, data, by_token)[name])
 
 
 def constant_scores(split: LabelSplit) -> np.ndarray:
@@ -82,15 +99,19 @@ def chance_scores(split: LabelSplit) -> np.ndarray:
     """Scores (1, T) that a random ranking of the training samples has in the mean, for retrieval.
 
     With n samples, r of them hits: the average precision is (H_n + (r - 1)(n - H_n) / (n - 1)) / n, H_n = Σ
-    1 / k, and the first one hits with probability r / n.
+    1 / k, the first one hits with probability r / n, and none of m with Π (n - r - i) / (n - i), i < m.
     """
     scores = []
     for fold in split.folds:
         counts = np.bincount(split.y[split.fit_rows(fold)])
         total = counts.sum()
+        if fold.leaves_one_out:  # the query is no hit
+            counts, total = np.maximum(counts - 1, 0), total - 1
         harmonic = (1 / np.arange(1, total + 1)).sum()
         precision = (harmonic + (counts - 1) * (total - harmonic) / max(total - 1, 1)) / total
-        expected = np.stack([np.where(counts > 0, precision, 0), counts / total], 1)
+        steps = np.arange(min(FIRST, total))
+        misses = np.maximum(total - counts[:, None] - steps, 0) / (total - steps)
+        expected = np.stack([np.where(counts > 0, precision, 0), counts / total, 1 - misses.prod(1)], 1)
 
         y = split.y[split.test_rows(fold)]
         scores.append(split.metric.score(y, np.broadcast_to(expected, (len(y), *expected.shape))))
@@ -189,6 +210,10 @@ def _section(
         "baselines": {name: figure(scores, split) for name, scores in baselines.items()},
         "verdict": verdict(preferred, baselines, split, trainings=trainings),
     }
+    if split.metric.beside:
+        section["metrics"] = _beside(split, preferred, baselines)
+    if split.options.way is not None:
+        section["episodes"] = _episodes(split, preferred)
     if split.classes is not None:
         section |= {"classes": len(split.label.names), "absent_from_train": _absent_classes(split)}
     else:
@@ -200,11 +225,35 @@ def _section(
     }
 
 
+def _beside(
+    split: LabelSplit, ours: np.ndarray, baselines: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Figures of all metrics that read the same scores: ours, and those of the baselines by name."""
+    figures = {}
+    for name in split.metric.beside:
+        label = replace(split.label, metric=METRICS[name]())
+        of_metric = replace(split, label=label)
+        by_name = {baseline: figure(scores, of_metric) for baseline, scores in baselines.items()}
+        figures[name] = {"ours": figure(ours, of_metric), "baselines": by_name}
+    return figures
+
+
+def _episodes(split: LabelSplit, scores: np.ndarray) -> dict[str, Any]:
+    """The figure of each episode, a mean over seeds, their mean and their deviation, as papers give it."""
+    figures, groups = [], split.tested_groups
+    for number in range(len(split.folds)):
+        figures.append(split.metric.value(scores[:, groups == number]))
+    return {"each": figures, "mean": float(np.mean(figures)), "deviation": float(np.std(figures))}
+
+
 def _absent_classes(split: LabelSplit) -> list[str]:
     """Names of classes that some fold tests and does not train."""
     absent = set()
     for fold in split.folds:
-        absent |= set(split.y[split.test_rows(fold)]) - set(split.y[split.fit_rows(fold)])
+        numbers, counts = np.unique(split.y[split.fit_rows(fold)], return_counts=True)
+        if fold.leaves_one_out:
+            numbers = numbers[counts > 1]
+        absent |= set(split.y[split.test_rows(fold)]) - set(numbers)
     return sorted(split.label.names[int(number)] for number in absent)
 
 
@@ -234,6 +283,14 @@ def _protocol(task: LabelledTask, data: LabelledData, split: LabelSplit) -> dict
 def _split_in_words(task: LabelledTask, data: LabelledData, split: LabelSplit) -> str:
     """How samples to test were told from samples to train on, and which of them pre-training may have read."""
     folds, origin = len(split.folds), task.source.account().split_by
+    if split.options.way is not None:
+        options, place = split.options, f"training and test samples as given ({origin})"
+        if not data.tested:
+            place = "all of labelled samples, for the data mark none to test"
+        sizes = f"{options.way} classes, {options.shots} training and {EPISODE_TESTS} test samples (or all) of each"
+        return f"{folds} episodes of {sizes}; drawn here, not the published ones; {place}"
+    if split.folds[0].leaves_one_out:
+        return f"each of {len(split.tested)} labelled samples by all others, for the data mark none to test"
     if split.groups is not None and folds > 1:
         return f"{folds} folds of whole groups ({len(np.unique(split.groups))} groups) over all samples"
     if folds == 1 and task.source.split_is_drawn:

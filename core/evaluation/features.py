@@ -16,7 +16,7 @@ from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.cache import recall, store
 from core.evaluation.labelled import LabelledData, TokenItems, pick
-from core.evaluation.settings import LoaderSettings, Pool
+from core.evaluation.settings import LoaderSettings
 from core.export import Features, SavedEncoder
 
 Extractor = Callable[[Any], Tensor]  # raw data of a batch -> (B, D)
@@ -110,15 +110,16 @@ def fingerprints(models: Mapping[str, Extractor], samples: Sequence[Item], loade
     return hashes
 
 
-def extractor(encoder: SavedEncoder, pool: Pool | Literal["token"], device: torch.device | str = "cpu") -> Extractor:
+def extractor(encoder: SavedEncoder, pool: str, device: torch.device | str = "cpu") -> Extractor:
     """An encoder as a function from raw data to one feature vector per sample, or per token."""
     encoder = encoder.to(device).eval()
     return lambda data: pooled(encoder(data), pool)
 
 
-def pooled(features: Features, pool: Pool | Literal["token"]) -> Tensor:
+def pooled(features: Features, pool: str) -> Tensor:
     """(B, D). "mean", "max", "sum": over all valid tokens. "first": the first token. "cls": the class
-    token. "token": every valid token, (N, D).
+    token. "max_rest": the maximum over all tokens but the first. "token": every valid token, (N, D).
+    Joined by "+" they are added, joined by "," put side by side, (B, 2 D).
 
     "axis0": the change along the first axis of the grid (time): the mean absolute difference of
     neighbouring slots, each slot averaged over the other axes. An average over time hides motion; signed
@@ -126,6 +127,10 @@ def pooled(features: Features, pool: Pool | Literal["token"]) -> Tensor:
     lost to a cosine. Raises UserError where the encoder has no class token, or no full grid of at least two
     slots.
     """
+    if "," in pool:
+        return torch.cat([pooled(features, part) for part in pool.split(",")], 1)
+    if "+" in pool:
+        return torch.stack([pooled(features, part) for part in pool.split("+")]).sum(0)
     if pool == "mean":
         return features.pooled
     if pool == "token":
@@ -136,11 +141,13 @@ def pooled(features: Features, pool: Pool | Literal["token"]) -> Tensor:
         return _first_token(features)
     if pool == "max":
         return _over_tokens(features, "amax")
+    if pool == "max_rest":
+        return _without_first(features)
     if pool == "sum":
         return _over_tokens(features, "sum")
     if pool == "cls":
         if features.cls is None:
-            raise UserError("pool=cls: this encoder has no class token; use pool=mean.")
+            raise UserError("pool=cls: this encoder has no class token; use pool=mean, max or mean+max.")
         return features.cls
 
     grid = features.grid
@@ -155,6 +162,24 @@ def _first_token(features: Features) -> Tensor:
         return features.tokens[:, 0]
     samples = torch.arange(len(features.pooled), device=features.sample.device)
     return features.tokens[0, torch.searchsorted(features.sample, samples)]
+
+
+def _without_first(features: Features) -> Tensor:
+    """(B, D): each feature's largest value over a sample's tokens but the first.
+
+    Raises: UserError for packed samples, and where a sample has one token alone.
+    """
+    if features.sample is not None or features.tokens.shape[1] < 2:
+        raise UserError("pool=max_rest leaves out the first of two tokens or more of every sample: use pool=max.")
+    x = features.tokens[:, 1:]
+    if features.valid is not None:
+        x = x.masked_fill(~features.valid[:, 1:, None], -torch.inf)
+    return x.amax(1)
+
+
+def pooled_width(pool: str, dim: int) -> int:
+    """The width of features of an encoder of width `dim`."""
+    return dim * len(pool.split(","))
 
 
 def _over_tokens(features: Features, reduce: Literal["amax", "sum"]) -> Tensor:

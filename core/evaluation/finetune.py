@@ -10,10 +10,10 @@ costs the supervised one the most.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from core.config.build import build_method
 from core.data.dataset import Samples
 from core.data.loader import Loader, evaluation_batches
 from core.data.sources import Item
+from core.encoder import ViT
 from core.engine import flops
 from core.engine.clock import Clock
 from core.engine.optim import AdamW
@@ -36,9 +37,9 @@ from core.evaluation.features import extract, extractor, fingerprints
 from core.evaluation.labelled import Fold, LabelledData, LabelSplit, cache_key, draw_shots, pick
 from core.evaluation.network import LabelledNetwork
 from core.evaluation.probes import Choice, Scores, validation_parts
-from core.evaluation.settings import LabelledTask, LoaderSettings, Pool
+from core.evaluation.settings import LabelledTask, LoaderSettings
 from core.evaluation.verdicts import RANDOM, SUPERVISED
-from core.export import SavedEncoder, load_encoder
+from core.export import SavedEncoder, load_encoder, with_settings
 from core.files import read_json
 from core.runs import is_saved_encoder
 from core.seeding import deterministic, mix
@@ -51,7 +52,10 @@ MOST_LINES = 10  # of progress, for one training
 NETWORK = "network/"  # in front of the names of kept weights
 NO_COMPUTE = "a saved encoder does not say how much compute its pre-training took"
 MOST_EPOCHS = 300.0  # more than that is learned by heart
-RECIPE = {"betas": (0.9, 0.999), "weight_decay": 0.05, "warmup_share": 0.1, "clip": 1.0}
+RECIPE = {"betas": (0.9, 0.999), "weight_decay": 0.05, "warmup_share": 0.1}
+HEADS = {"linear": "linear head", "mlp": "head of two hidden layers"}
+# A class token for encoders that were trained without, begun as Point-MAE's classifier begins its own.
+CLS = {"_target_": "core.embeddings.ClsToken", "position": "learned", "init": "truncated"}
 LOOKS = 5  # at the validation part, evenly over a training; the weights of the best of them are kept
 COUNTED_SAMPLES = 8  # of the batch whose FLOPs are counted; their number changes nothing beyond rounding
 TRAINED = Progress(1, 1, 1.0, 1.0)  # the end of training, for masks and targets that follow a schedule
@@ -79,7 +83,7 @@ def fit(
     fitted = network.set_targets(items)
     device, size = torch.device(loader.device), min(loader.batch_size, len(fitted))
     stream = Loader(Samples(fitted, loader.reader, seed), size, seed, loader.workers)
-    recipe = AdamW(lr=rate, **RECIPE)
+    recipe = AdamW(lr=rate, clip=network.options.clip, **RECIPE)
     clock = Clock(max(1, round(samples / size)), stream.steps_per_epoch)
     looks = set()
     if validation:
@@ -88,10 +92,13 @@ def fit(
     lines = EpochLines(name, clock.steps, samples / len(fitted))
     metric, y = network.label.metric, network.label.values(validation)
     optimizer, best, weights = recipe.optimizer(network.to(device)), None, None
+    untrained = untrained_norms(network)
     with torch.random.fork_rng(_generators(device)), deterministic(True):
         torch.manual_seed(mix("fit", seed))  # dropout
         for step, batch in zip(range(clock.steps), stream, strict=False):
             network.train()
+            for norm, momentum in untrained.items():
+                norm.momentum = max(momentum, 1 / (step + 1))
             recipe.set(optimizer, clock.at(step), size)
             with autocast(_precision(device), device):
                 loss = network(batch.to(device)).loss
@@ -109,9 +116,27 @@ def fit(
                 lines.note(f"validation {metric.name} {value:.3f}")
             lines.show(step)
 
+    for norm, momentum in untrained.items():
+        norm.momentum = momentum
     if weights is not None:
         network.load_state_dict(weights)
     return best
+
+
+def untrained_norms(network: nn.Module) -> dict[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, float]:
+    """Batch norms that have seen no batch yet, with their momentum.
+
+    Their running statistics start at 0 and 1, whose share after n steps of momentum m is (1 - m)^n: a short
+    training ends with norms that fit nothing. Averaged over the steps so far at first, they fit from the
+    first step on, and a long training ends with the same.
+    """
+    norms = {}
+    for module in network.modules():
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) or module.momentum is None:
+            continue
+        if module.num_batches_tracked == 0:
+            norms[module] = module.momentum
+    return norms
 
 
 class EpochLines:
@@ -212,13 +237,13 @@ class Contest:
     items: Sequence[Item]
 
     @property
-    def pool(self) -> Pool | Literal["token"]:
+    def pool(self) -> str:
         return self.data.pool(self.task)
 
     def network(self, encoder: SavedEncoder, seed: int) -> LabelledNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix("head", self.task.options.seed, seed))
-            return LabelledNetwork(encoder, self.split.label, self.pool, self.data.tokens)
+            return LabelledNetwork(encoder, self.split.label, self.pool, self.data.tokens, self.task.classifier)
 
     @property
     def training_items(self) -> list[Item]:
@@ -245,7 +270,10 @@ class Contest:
 
     def key(self) -> dict:
         """Everything that every contender's scores depend on; the number of seeds is not among it."""
-        return cache_key(self.task, self.data) | {"label": self.split.label.name}
+        return cache_key(self.task, self.data) | {
+            "label": self.split.label.name,
+            "classifier": asdict(self.task.classifier),
+        }
 
 
 def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> dict:
@@ -258,9 +286,9 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> d
     splits = data.splits(table.items, task.options)
     contests = contests_of(task, data, splits, table.items)
 
-    trained = Contender("trained", _saved(task.runs), samples=_epochs(task), keeps=True)
+    trained = Contender("trained", _saved(task, task.runs), samples=_epochs(task), keeps=True)
     untrained = Contender(RANDOM, _random(task), samples=_epochs(task))
-    rival = Contender("compare_to", _saved(task.rivals), samples=_epochs(task))
+    rival = Contender("compare_to", _saved(task, task.rivals), samples=_epochs(task))
     supervised, supervised_text = {}, NO_COMPUTE
     if any(is_saved_encoder(run) for run in task.runs):
         print(f"note: {SUPERVISED}, is left out: {NO_COMPUTE}.", file=sys.stderr)
@@ -282,8 +310,9 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> d
             rivals[name] = compete(rival, contest).units
 
     protocol = {
-        "probe": "the whole network and a linear head on its pooled features, trained on augmented samples: "
-        f"{task.epochs:g} epochs of AdamW, warm-up and half a cosine",
+        "probe": f"the whole network and a {HEADS[task.classifier.head]} on its pooled features, trained on augmented "
+        f"samples: {task.epochs:g} epochs of AdamW, warm-up and half a cosine",
+        "recipe": asdict(task.classifier),
         "selection": f"rate (of {len(RATES)}, by the first seed) and moment to stop on a validation part "
         f"({VALIDATION:.0%}) of the training samples, which is not trained on",
         RANDOM: "the same network untrained, fine-tuned alike",
@@ -303,7 +332,7 @@ def evaluate_finetune(task: LabelledTask, data: LabelledData, folder: Path) -> d
 def _keep(contest: Contest, trainings: Sequence[Training], folder: Path) -> None:
     """Writes the network of the first fold as a classifier, and predictions for the tested items of all folds."""
     task, split, state = contest.task, contest.split, trainings[0].arrays
-    network = contest.network(load_encoder(task.runs[0]), 0)
+    network = contest.network(_saved(task, task.runs)(0), 0)
     tensors = {}
     for name in network.state_dict():
         tensors[name] = torch.from_numpy(np.asarray(state[NETWORK + name]))
@@ -493,12 +522,22 @@ def _epochs(task: LabelledTask) -> Callable[[int], float]:
     return lambda size: task.epochs * size
 
 
-def _saved(runs: Sequence[Path]) -> Callable[[int], SavedEncoder]:
-    return lambda seed: load_encoder(runs[seed % len(runs)])
+def _saved(task: LabelledTask, runs: Sequence[Path]) -> Callable[[int], SavedEncoder]:
+    return lambda seed: _for_classifier(load_encoder(runs[seed % len(runs)]), task, seed)
 
 
 def _random(task: LabelledTask) -> Callable[[int], SavedEncoder]:
-    return lambda seed: random_encoder(task.runs[0], task.options.seed, seed)
+    return lambda seed: _for_classifier(random_encoder(task.runs[0], task.options.seed, seed), task, seed)
+
+
+def _for_classifier(encoder: SavedEncoder, task: LabelledTask, seed: int) -> SavedEncoder:
+    """The encoder as the classifier takes it; new parts of it, a class token among them, begin at random."""
+    settings = dict(task.classifier.encoder)
+    if "cls" in task.pool and isinstance(encoder.encoder, ViT) and encoder.encoder.cls is None:
+        settings["cls"] = CLS
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix("parts", task.options.seed, seed))
+        return with_settings(encoder, settings)
 
 
 def _generators(device: torch.device) -> list[torch.device]:

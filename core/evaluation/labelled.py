@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain, compress, islice, starmap
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +16,9 @@ from core.data.sources import Item
 from core.errors import BadSample, UserError
 from core.evaluation.metrics import DEFAULTS, METRICS, LabelKind, Metric
 from core.evaluation.record import hash_items
-from core.evaluation.settings import LabelledTask, MetricName, Pool, ProtocolOptions, encoder_nodes
+from core.evaluation.settings import LabelledTask, MetricName, ProtocolOptions, encoder_nodes
 
+EPISODE_TESTS = 20  # test samples of every class in an episode, as published
 TOKEN_LABEL = "token"  # the name of a label that tokens carry
 
 
@@ -67,10 +67,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows of the table of items: `fit`, whose features and labels may be used, and `test`."""
+    """Rows of the table of items: `fit`, whose features and labels may be used, and `test`.
+
+    `leaves_one_out`: both are the same rows; each is tested by all but itself.
+    """
 
     fit: np.ndarray
     test: np.ndarray
+    leaves_one_out: bool = field(kw_only=True, default=False)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,10 @@ class LabelSplit:
 
     @property
     def tested_groups(self) -> np.ndarray | None:
+        """Groups (T,) of tested rows that intervals redraw together: whole episodes, else whole groups, if any."""
+        if self.options.way is not None:
+            counts = [len(self.test_rows(fold)) for fold in self.folds]
+            return np.repeat(np.arange(len(counts)), counts)
         if self.groups is None:
             return None
         return self.groups[self.tested]
@@ -160,7 +168,7 @@ class LabelledData:
     hash: str
     tokens: TokenItems | None = None
 
-    def pool(self, task: LabelledTask) -> Pool | Literal["token"]:
+    def pool(self, task: LabelledTask) -> str:
         """How tokens become one vector per item."""
         if self.tokens is None:
             return task.pool
@@ -247,9 +255,11 @@ def load_labelled(task: LabelledTask) -> LabelledData:
 def asks_in_folds(task: LabelledTask) -> bool:
     """Whether samples that the source drew at random to test are asked in folds together with all others.
 
-    `train=` counts the training samples of a split, and so keeps it.
+    `train=` counts the training samples of a split, and so keeps it; episodes keep it too.
     """
-    return task.source.split_is_drawn and task.options.folds != 0 and task.train is None
+    options = task.options
+    keeps_split = options.folds == 0 or options.way is not None or task.train is not None
+    return task.source.split_is_drawn and not keeps_split
 
 
 def _test_items(task: LabelledTask) -> Sequence[Item]:
@@ -257,7 +267,7 @@ def _test_items(task: LabelledTask) -> Sequence[Item]:
     try:
         return task.source.items("test")
     except UserError:
-        if asks_in_folds(task) or task.options.folds:
+        if asks_in_folds(task) or task.options.folds or task.options.way:
             return []
         raise
 
@@ -309,8 +319,8 @@ def label_names(
             present[name] = parts
     if not present:
         raise UserError(
-            "The data have no labels, which task=knn, linear, svm, retrieval and finetune need. Labels come from class "
-            "folders (train/cat/1.jpg) or from a csv list with a column `label`, given as data.root. "
+            "The data have no labels, which task=knn, linear, svm, retrieval, fewshot and finetune need. Labels come "
+            "from class folders (train/cat/1.jpg) or from a csv list with a column `label`, given as data.root. "
             "Without labels, task=reconstruction can be measured."
         )
     return present
@@ -369,11 +379,14 @@ def make_folds(
 
     Where samples carry groups, every sample tested once in folds of whole groups; where none is set aside
     to test, or `options.folds` asks for it, in shuffled folds of labelled samples, with their share of every
-    class if they have one.
+    class if they have one; for retrieval each by all others. With `options.way` episodes.
 
     Flags, classes and groups are (S,). Raises UserError where there are fewer groups, or samples of every
     class, than folds.
     """
+    if options.way is not None:
+        return make_episodes(is_test, is_known, classes=classes, groups=groups, options=options)
+
     rows, folds = np.arange(len(is_test)), options.folds
     count = 0
     if groups is not None:
@@ -391,6 +404,8 @@ def make_folds(
         return [Fold(rows[~is_test], rows[is_test])]
 
     rows = rows[is_known]
+    if options.leave_one_out and options.folds is None and options.shots is None:
+        return [Fold(rows, rows, leaves_one_out=True)]
     most, part = len(rows), "the labels are of"
     if classes is not None:
         most, part = int(np.bincount(classes[rows]).max(initial=0)), "the largest class has"
@@ -411,6 +426,58 @@ def make_folds(
             splitter = StratifiedKFold(folds, shuffle=True, random_state=options.seed)
             parts = list(splitter.split(rows, classes[rows]))
     return [Fold(rows[fit], rows[test]) for fit, test in parts]
+
+
+def make_episodes(
+    is_test: np.ndarray,
+    is_known: np.ndarray,
+    *,
+    classes: np.ndarray | None,
+    groups: np.ndarray | None,
+    options: ProtocolOptions,
+) -> list[Fold]:
+    """Episodes of `way` classes at random, and of each class `shots` training rows and `EPISODE_TESTS` test rows.
+
+    Of a class with fewer test rows all. Where none is set aside to test, test rows are drawn from all labelled
+    samples outside the training rows, and outside their groups. Flags, classes and groups are (S,).
+    Raises: UserError for labels that are no classes, and where too few classes have enough samples.
+    """
+    if classes is None:
+        raise UserError("task=fewshot draws episodes by class, and this label has none.")
+    way, shots = options.way, options.shots
+    assert way is not None and shots is not None, "episodes have a number of classes and of shots"
+
+    is_apart = bool((is_test & is_known).any())
+    fits, tests = {}, {}
+    for number in np.unique(classes[is_known]):
+        rows = np.flatnonzero(is_known & (classes == number))
+        fit, test = rows, rows[shots:]
+        if is_apart:
+            fit, test = rows[~is_test[rows]], rows[is_test[rows]]
+        if len(fit) >= shots and len(test):
+            fits[int(number)], tests[int(number)] = fit, test
+            if not is_apart:
+                tests[int(number)] = rows
+    if len(fits) < way:
+        raise UserError(
+            f"way={way} shots={shots}: {len(fits)} classes have {shots} training samples and one to test; choose fewer."
+        )
+
+    episodes = []
+    for number in range(options.folds or options.default_folds):
+        rng = np.random.default_rng([options.seed, number, 5])
+        episode_classes = rng.choice(sorted(fits), way, replace=False)
+        fit = np.concatenate([rng.permutation(fits[int(name)])[:shots] for name in episode_classes])
+        parts = []
+        for name in episode_classes:
+            rows = rng.permutation(np.setdiff1d(tests[int(name)], fit))
+            if groups is not None and not is_apart:
+                rows = rows[~np.isin(groups[rows], groups[fit])]
+            if not len(rows):
+                raise UserError(f"shots={shots}: the groups of an episode's training samples leave none to test.")
+            parts.append(rows[:EPISODE_TESTS])
+        episodes.append(Fold(np.sort(fit), np.sort(np.concatenate(parts))))
+    return episodes
 
 
 def check_fold(split: LabelSplit, fold: Fold) -> None:

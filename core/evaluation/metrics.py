@@ -28,6 +28,7 @@ class Metric(ABC):
     name: ClassVar[str]
     kinds: ClassVar[tuple[LabelKind, ...]]  # of labels
     lower_is_better: ClassVar[bool] = False
+    beside: ClassVar[tuple[MetricName, ...]] = ()  # metrics that read the same scores, shown together
 
     @abstractmethod
     def score(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -310,17 +311,25 @@ class RootMeanSquaredError(Metric):
 class RetrievalMetric(MeanMetric):
     """A mean over queries.
 
-    Predictions (T, C, 2): average precision and first hit, if a query were of class c.
+    Predictions (T, C, 3), if a query were of class c: average precision, whether the first sample is of c, and
+    whether one of the first five is. Scores (T, 3) serve all three metrics.
     """
 
     kinds = ("classes",)
     column: ClassVar[int]
+    beside = ("retrieval_top1", "retrieval_top5", "retrieval_map")
 
     def score(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        scores = np.zeros(len(y))
+        scores = np.zeros((len(y), predictions.shape[2]))
         rows = np.flatnonzero(y < predictions.shape[1])  # other classes are not in the gallery
-        scores[rows] = predictions[rows, y[rows], self.column]
+        scores[rows] = predictions[rows, y[rows]]
         return scores
+
+    def aggregate(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return super().aggregate(scores[:, self.column], weights)
+
+    def value(self, scores: np.ndarray) -> float:
+        return super().value(scores[..., self.column])
 
 
 class RetrievalMAP(RetrievalMetric):
@@ -337,11 +346,18 @@ class RetrievalTop1(RetrievalMetric):
     column = 1
 
 
+class RetrievalTop5(RetrievalMetric):
+    """Share of queries with a sample of their class among the five nearest."""
+
+    name = "retrieval_top5"
+    column = 2
+
+
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         Accuracy, BalancedAccuracy, MicroF1, MeanIoU, MeanAveragePrecision, RocAuc, RSquared, RootMeanSquaredError,
-        RetrievalMAP, RetrievalTop1,
+        RetrievalMAP, RetrievalTop1, RetrievalTop5,
     )
 }  # fmt: skip
 DEFAULTS: dict[LabelKind, MetricName] = {"classes": "accuracy", "answers": "micro_f1", "values": "r2"}

@@ -1,22 +1,24 @@
-"""An encoder with a linear head, trained on the labels of samples or of their tokens."""
+"""An encoder with a head, trained on the labels of samples or of their tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.data.sources import Item
-from core.evaluation.features import pooled
+from core.evaluation.features import pooled, pooled_width
 from core.evaluation.labelled import Label, TokenItems
-from core.evaluation.settings import Pool
 from core.export import SavedEncoder
+from core.interop import ClassifierOptions
 from core.tokens import Batch, Progress
 
 SMOOTHING = 0.1  # of class labels
+HIDDEN = 256  # units of the head of two hidden layers
 
 
 @dataclass(frozen=True)
@@ -27,31 +29,46 @@ class Output:
 
 
 class LabelledNetwork(nn.Module):
-    """An encoder, a norm of its pooled features, a linear layer: raw data of its view -> outputs (B, classes).
+    """An encoder and a head on its pooled features: raw data of its view -> outputs (B, classes).
 
     Of other labels an output per question or value. `tokens`: where they carry the labels; outputs are then
-    of all tokens. Source: the head of facebookresearch/mae's fine-tuning (a norm of the mean token, small
-    weights, no bias).
+    of all tokens. `options.head`: "linear", a norm and a linear layer with small weights, or "mlp", two hidden
+    layers. Source: facebookresearch/mae (its fine-tuning on the mean token), Pang-Yatian/Point-MAE.
     """
 
     def __init__(
-        self, encoder: SavedEncoder, label: Label, pool: Pool | Literal["token"], tokens: TokenItems | None = None
+        self,
+        encoder: SavedEncoder,
+        label: Label,
+        pool: str,
+        tokens: TokenItems | None = None,
+        options: ClassifierOptions | None = None,
     ):
         super().__init__()
         self.encoder, self.label, self.tokens = encoder.unfreeze(), label, tokens
-        self.pool: Pool | Literal["token"] = pool
+        self.pool, self.options = pool, options or ClassifierOptions()
         self.targets: Mapping[str, Tensor] = {}  # of the samples to train on, by key
-        self.norm = nn.LayerNorm(encoder.embed_dim, eps=1e-6)
-        self.head = nn.Linear(encoder.embed_dim, len(label.names))
-        nn.init.trunc_normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+
+        width = pooled_width(pool, encoder.embed_dim)
+        if self.options.head == "linear":
+            self.norm: nn.Module = nn.LayerNorm(width, eps=1e-6)
+            self.head: nn.Module = nn.Linear(width, len(label.names))
+            nn.init.trunc_normal_(self.head.weight, std=0.01)
+            nn.init.zeros_(self.head.bias)
+        else:
+            self.norm = nn.Identity()
+            self.head = mlp_head(width, len(label.names))
 
         # Values are learned standardised.
         self.register_buffer("mean", torch.zeros(len(label.names)))
         self.register_buffer("scale", torch.ones(len(label.names)))
 
     def outputs(self, data: Any) -> Tensor:
-        return self.head(self.norm(pooled(self.encoder(data), self.pool)))
+        return self.head(self.norm(self.features(data)))
+
+    def features(self, data: Any) -> Tensor:
+        """Pooled features (B, D), or of all tokens (N, D)."""
+        return pooled(self.encoder(data), self.pool)
 
     def forward(
         self, batch: Batch, progress: Progress | None = None, generator: torch.Generator | None = None
@@ -65,7 +82,7 @@ class LabelledNetwork(nn.Module):
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Cross entropy of classes, binary one of known answers, squared error of standardised values."""
         if self.label.kind == "classes":
-            return F.cross_entropy(outputs, y, ignore_index=-1, label_smoothing=SMOOTHING)
+            return F.cross_entropy(outputs, y, ignore_index=-1, label_smoothing=self.smoothing)
 
         is_known = ~y.isnan()
         if self.label.kind == "answers":
@@ -73,6 +90,17 @@ class LabelledNetwork(nn.Module):
         else:
             error = (outputs - (y.nan_to_num() - self.mean) / self.scale).square()
         return (error * is_known).sum() / is_known.sum().clamp(min=1)
+
+    @property
+    def smoothing(self) -> float:
+        """The share of a label that torch gives to all K classes alike, the true one too.
+
+        ε / (K - 1) for each of the others is ε K / (K - 1) shared out so.
+        """
+        if self.options.smoothing is None:
+            return SMOOTHING
+        classes = len(self.label.names)
+        return min(1.0, self.options.smoothing * classes / max(classes - 1, 1))
 
     def predictions(self, data: Any) -> Tensor:
         """Class numbers (B,), answers, 0 or more for yes, or values."""
@@ -118,7 +146,20 @@ class LabelledNetwork(nn.Module):
         return y.float()
 
     def no_weight_decay(self) -> set[str]:
-        return set()
+        """Names of parameters that are not decayed although they have more than one dimension."""
+        names = [name for name, _ in self.named_parameters()]
+        return {name for name in names for ending in self.options.no_weight_decay if fnmatchcase(name, f"*{ending}")}
+
+
+def mlp_head(width: int, outputs: int) -> nn.Sequential:
+    """Twice a linear layer of 256 units, batch norm, ReLU and dropout of a half; then a linear layer.
+
+    Source: Pang-Yatian/Point-MAE (cls_head_finetune).
+    """
+    layers: list[nn.Module] = []
+    for inputs in (width, HIDDEN):
+        layers += [nn.Linear(inputs, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Dropout(0.5)]
+    return nn.Sequential(*layers, nn.Linear(HIDDEN, outputs))
 
 
 def _nan_deviation(y: Tensor) -> Tensor:

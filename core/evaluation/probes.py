@@ -26,7 +26,7 @@ from core.errors import UserError
 from core.evaluation.labelled import Fold, LabelSplit, draw_shots
 from core.evaluation.metrics import LabelKind, Metric
 from core.evaluation.projection import scale_overall, standardise, whiten
-from core.evaluation.settings import Task
+from core.evaluation.settings import EpisodeProbe, Kernel, Task
 
 VALIDATION = 0.2  # of the training samples
 MOST_CHOOSING = 5_000  # training samples used for choosing; the chosen setting is then fitted on all of them
@@ -37,7 +37,9 @@ STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # λ of linear probes, strong to wea
 ITERATIONS = 500  # of L-BFGS
 TOLERANCE = 1e-4  # of its gradient, as in scikit-learn
 SVM_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C
+LINEAR_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of linear ones, whose products grow with the width
 SVM_FOLDS = 10
+FIRST = 5  # ranked samples among which a hit counts
 GRAM_ROWS = 10_000  # a kernel's matrix has no more on a side, and takes 0.8 GB at most
 YES_FROM = {"answers": 0.5, "values": 0.0}  # subtracted from a mean of labels: answers are yes from 0 on
 PARTS = ("train", "validation", "test")
@@ -50,10 +52,15 @@ class Probe(ABC):
     name: Task
     settings: tuple[float, ...]  # to choose from; none: features are taken as they are
     default: float | None  # where there are too few samples to choose
+    symbol: str = ""  # of the setting
 
     @abstractmethod
     def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[Any]) -> list[ndarray]:
         """Predictions for `queries` (Q, D) by each setting, learned from x (S, D) and y (S,) or (S, L)."""
+
+    def predict_by_rest(self, x: ndarray, y: ndarray) -> ndarray:
+        """A prediction for every row of x (S, D) from all others, where nothing is trained."""
+        raise NotImplementedError(f"task={self.name} trains, and leaves out whole folds")
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,18 @@ class Scores:
     choices: list[Choice] = field(default_factory=list)
 
 
-def probe_scores(probe: Probe, tables: Sequence[ndarray], split: LabelSplit, rescale: Rescale) -> dict[str, Scores]:
+def probe_scores(
+    probe: Probe,
+    tables: Sequence[ndarray],
+    split: LabelSplit,
+    rescale: Rescale,
+    fixed: Mapping[str, float] | None = None,
+) -> dict[str, Scores]:
     """Scores of "plain" features, of "whitened" ones, and of whichever validation prefers ("chosen").
 
     `tables`: features (S, D), one per seed of the encoder; with fewer than seeds they take turns.
-    `rescale`: of plain features.
+    `rescale`: of plain features. `fixed`: settings by name, whose scores on features as they are stand under
+    that name.
     """
     seeds = split.options.seeds
     units: dict[tuple[str, int], list[ndarray]] = defaultdict(list)  # by form and seed
@@ -94,6 +108,8 @@ def probe_scores(probe: Probe, tables: Sequence[ndarray], split: LabelSplit, res
             computed: dict[tuple, ndarray] = {}
             for seed in range(number, seeds, len(tables)):
                 results = _fold_results(probe, families, split, fold, seed, computed)
+                for name, setting in (fixed or {}).items():
+                    results[name] = _fixed_result(probe, x, split, fold, seed, setting)
                 for name, (choice, scores) in results.items():
                     units[name, seed].append(scores)
                     choices[name].append(choice)
@@ -214,12 +230,24 @@ def _fold_results(
         key = (choice.form, choice.setting, rows.tobytes())
         if key not in computed:
             x = forms[choice.form]
-            prediction = probe.predict(x[rows], split.y[rows], x[test], [choice.setting])[0]
+            if fold.leaves_one_out:
+                prediction = probe.predict_by_rest(x[rows], split.y[rows])
+            else:
+                prediction = probe.predict(x[rows], split.y[rows], x[test], [choice.setting])[0]
             computed[key] = split.metric.score(split.y[test], prediction)
         results[family] = (choice, computed[key])
 
     results["chosen"] = max(results.values(), key=lambda result: _utility(result[0], split.metric))
     return results
+
+
+def _fixed_result(
+    probe: Probe, x: ndarray, split: LabelSplit, fold: Fold, seed: int, setting: float
+) -> tuple[Choice, ndarray]:
+    """Scores of the test rows by a setting that nobody chose here, on features as they are."""
+    rows, test = draw_shots(split, fold, seed), split.test_rows(fold)
+    prediction = probe.predict(x[rows], split.y[rows], x[test], [setting])[0]
+    return Choice("as they are", setting, None), split.metric.score(split.y[test], prediction)
 
 
 def _utility(choice: Choice, metric: Metric) -> float:
@@ -235,6 +263,7 @@ class NeighbourVote(Probe):
     """
 
     name = "knn"
+    symbol = "k"
     settings = (1, 5, 10, 20, 50)
     default = 20
 
@@ -260,6 +289,7 @@ class NeighbourMean(Probe):
     """
 
     name = "knn"
+    symbol = "k"
     settings = NeighbourVote.settings
     default = NeighbourVote.default
 
@@ -289,6 +319,7 @@ class Logistic(Probe):
     """
 
     name = "linear"
+    symbol = "λ"
     settings = STRENGTHS
     default = 1e-2
 
@@ -312,6 +343,7 @@ class LogisticAnswers(Probe):
     """
 
     name = "linear"
+    symbol = "λ"
     settings = STRENGTHS
     default = 1e-2
 
@@ -347,6 +379,7 @@ class RidgeRegression(Probe):
     """Ridge regression: mean squared error + λ · ‖w‖² on standardised values; the setting is λ."""
 
     name = "linear"
+    symbol = "λ"
     settings = STRENGTHS
     default = 1e-2
 
@@ -372,11 +405,33 @@ class SupportVectors(Probe):
         return [predictions] * len(settings)
 
 
+class LinearSupportVectors(Probe):
+    """Linear support vectors, each pair of classes by itself (libsvm); the setting is C."""
+
+    name = "svm"
+    symbol = "C"
+    settings = LINEAR_STRENGTHS
+    default = 1e-2
+
+    def predict(self, x: ndarray, y: ndarray, queries: ndarray, settings: Sequence[float]) -> list[ndarray]:
+        x, queries = np.asarray(x, dtype=np.float64), np.asarray(queries, dtype=np.float64)
+        kernel, inputs, others = "linear", x, queries
+        if len(x) <= GRAM_ROWS:  # the products of all pairs once for every C
+            kernel, inputs, others = "precomputed", x @ x.T, queries @ x.T
+
+        predictions = []
+        for strength in settings:
+            machine = SVC(kernel=kernel, C=strength).fit(inputs, y)
+            predictions.append(machine.predict(others))
+        return predictions
+
+
 class Retrieval(Probe):
     """Training samples ranked by their cosine to every test sample, the query; nothing is trained.
 
-    Predictions (Q, C, 2) for every class c: the average precision of the ranking if samples of c are the
-    hits, and 1 where the first one is of c.
+    Without samples set aside to test, every sample is a query among all others. Predictions (Q, C, 3) for
+    every class c: the average precision of the ranking if samples of c are the hits, and 1 where the first one
+    is of c, or one of the first five.
     """
 
     name = "retrieval"
@@ -389,7 +444,7 @@ class Retrieval(Probe):
         present = np.flatnonzero(counts)
         hit_number = np.arange(len(y)) - np.repeat(starts, counts) + 1  # of a class's samples in ranked order
 
-        predictions = np.zeros((len(queries), len(counts), 2))
+        predictions = np.zeros((len(queries), len(counts), 3))
         start = 0
         for cosine in _cosines(x, queries):
             ranked = y[np.argsort(-cosine.numpy(), 1, kind="stable")]
@@ -398,12 +453,29 @@ class Retrieval(Probe):
             rows = np.arange(start, start + len(ranked))
             predictions[rows[:, None], present, 0] = precision
             predictions[rows, ranked[:, 0], 1] = 1
+            predictions[rows[:, None], ranked[:, :FIRST], 2] = 1
             start += len(ranked)
         return [predictions] * max(1, len(settings))
 
+    def predict_by_rest(self, x: ndarray, y: ndarray) -> ndarray:
+        """Predictions (S, C, 3), of each row's own class alone: 0 where no other row is of it."""
+        predictions, start = np.zeros((len(x), int(y.max()) + 1, 3)), 0
+        ranks = np.arange(1, len(x))
+        for cosine in _cosines(x, x):
+            rows = np.arange(start, start + len(cosine))
+            cosine[torch.arange(len(rows)), torch.from_numpy(rows)] = -torch.inf
+            order = np.argsort(-cosine.numpy(), 1, kind="stable")[:, :-1]  # the query itself comes last
 
-def probe_for(task: Task, kind: LabelKind) -> Probe:
-    """The probe of a task for a kind of label. Raises UserError where there is none."""
+            hits = y[order] == y[rows][:, None]
+            precision = (hits.cumsum(1) / ranks * hits).sum(1) / np.maximum(hits.sum(1), 1)
+            scores = [precision, hits[:, 0], hits[:, :FIRST].any(1)]
+            predictions[rows, y[rows]] = np.stack(scores, 1)
+            start += len(rows)
+        return predictions
+
+
+def probe_for(task: Task | EpisodeProbe, kind: LabelKind, kernel: Kernel = "rbf") -> Probe:
+    """The probe of a task for a kind of label; `kernel` of support vectors. Raises UserError where there is none."""
     probes = {
         ("knn", "classes"): NeighbourVote,
         ("linear", "classes"): Logistic,
@@ -414,6 +486,8 @@ def probe_for(task: Task, kind: LabelKind) -> Probe:
     }
     if task == "knn" and kind != "classes":
         return NeighbourMean(kind)
+    if task == "svm" and kernel == "linear":
+        probes["svm", "classes"] = LinearSupportVectors
     if (task, kind) not in probes:
         raise UserError(f"task={task} takes classes, not {kind}; choose task=knn, linear or finetune.")
     return probes[task, kind]()

@@ -16,6 +16,7 @@ from core.evaluation.intervals import Interval
 from core.evaluation.record import about, subject
 from core.evaluation.verdicts import RANDOM
 
+FORMS = ("plain", "whitened", "chosen")  # of features, between which validation chooses
 LISTED = 5  # skipped samples that are named
 WIDTH = 120  # columns, where there is no terminal
 HTML = '<pre style="line-height: normal">{code}</pre>'
@@ -161,12 +162,48 @@ def _label_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         table.add_row(subject(record), *_cells(section[metric]), style="bold")
         for name, figure in section["baselines"].items():
             table.add_row(name, *_cells(figure), *_cells(verdict["differences"][name]))
+        for name in _fixed_names(section):
+            table.add_row(f"{subject(record)}, {name}", *_cells(section["trained"][name]))
         if "beside" in section:
             rival = section["beside"]
             table.add_row("compare_to", *_cells(rival[metric]), *_cells(rival["difference"]))
         yield table
+        for name, figures in section.get("metrics", {}).items():
+            if name != metric:
+                yield _metric_table(record, name, figures)
+        yield from _setting_lines(section, protocol.get("setting"))
+        if "episodes" in section:
+            episodes = section["episodes"]
+            figures = f"{episodes['mean']:.3f} ± {episodes['deviation']:.3f}"
+            yield Text(f"{figures}, mean and deviation over {len(episodes['each'])} episodes, which are drawn here")
         if verdict["check"]:
             yield Text(verdicts.few_trainings(verdict["trainings"]))
+
+
+def _metric_table(record: Mapping[str, Any], name: str, figures: Mapping[str, Any]) -> Table:
+    """Figures of a further metric, ours and those of the baselines."""
+    table = _table("", "", name, "95 %")
+    table.add_row(subject(record), *_cells(figures["ours"]), style="bold")
+    for baseline, of_baseline in figures["baselines"].items():
+        table.add_row(baseline, *_cells(of_baseline))
+    return table
+
+
+def _fixed_names(section: Mapping[str, Any]) -> list[str]:
+    """Names of figures by settings that were not chosen here."""
+    return [name for name in section["trained"] if name not in FORMS]
+
+
+def _setting_lines(section: Mapping[str, Any], symbol: str | None) -> Iterator[RenderableType]:
+    """The most frequent choice on validation, by the symbol of the setting."""
+    settings = section["trained"].get("chosen", {}).get("settings")
+    if not symbol or not settings or settings[0]["setting"] is None:
+        return
+    first, total = settings[0], sum(entry["times"] for entry in settings)
+    text = f"{symbol} = {first['setting']:g} on {first['form']} features, in {first['times']} of {total} fits"
+    if not first["chosen_on_validation"]:
+        text += "; too few samples to choose"
+    yield Text(text)
 
 
 def _skill_tables(record: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,6 @@ from core.evaluation import record
 from core.evaluation.cache import cached
 from core.evaluation.compare import (
     CONSTANT,
-    RAW,
     chance_scores,
     compare,
     constant_scores,
@@ -41,6 +40,7 @@ from core.evaluation.published import evaluate_published
 from core.evaluation.reconstruction import ReconstructionSettings, measure
 from core.evaluation.result import Result
 from core.evaluation.settings import (
+    EpisodeProbe,
     EvaluationSettings,
     LabelledTask,
     LoaderSettings,
@@ -49,12 +49,15 @@ from core.evaluation.settings import (
 )
 from core.evaluation.verdicts import RANDOM, SUPERVISED
 from core.export import load_encoder
+from core.interop import ClassifierOptions, official_of
 from core.runs import Run, check_is_run, loader_workers, open_config, open_method
 
 TRAINED, RIVAL = "trained", "compare_to"
 RUNS = {"run", "compare_to"}  # settings that name runs
 FOLDS = {"svm": 10}  # and 5 of other tasks
-RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1")
+HEADS = {"linear": ClassifierOptions(), "mlp": ClassifierOptions(head="mlp")}  # beside those of the run's method
+EPISODES = {"way": 5, "shots": 10, "folds": 10}  # as published most often
+RETRIEVAL_METRICS = ("retrieval_map", "retrieval_top1", "retrieval_top5")
 
 
 def run_task(
@@ -126,15 +129,21 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
     if settings.workers is not None:
         workers = settings.workers
     megabytes = config["data"]["cache_mb"] / max(1, workers)
-    trains = settings.task == "finetune" or settings.supervised
+    trains = "finetune" in (settings.task, settings.probe) or settings.supervised
     if trains and megabytes and isinstance(reader, WholeReader):
         reader = CachedReader(reader, megabytes)
     loader = LoaderSettings(reader, settings.batch_size or 64, workers=workers, device=settings.torch_device)
 
+    classifier, pool, fixed = _as_published(settings)
+    way, shots, folds = None, _none_for_all(settings.shots), FOLDS.get(settings.task, 5)
+    if settings.task == "fewshot":
+        way, shots, folds = settings.way or EPISODES["way"], shots or EPISODES["shots"], EPISODES["folds"]
     options = ProtocolOptions(
-        shots=_none_for_all(settings.shots),
+        shots=shots,
         folds=settings.folds,
-        default_folds=FOLDS.get(settings.task, 5),
+        default_folds=folds,
+        leave_one_out=settings.task == "retrieval",
+        way=way,
         seeds=max(settings.seeds, len(settings.runs), len(settings.rivals)),  # every training counts
         seed=settings.seed,
     )
@@ -145,12 +154,44 @@ def labelled_task(settings: EvaluationSettings, config: dict) -> LabelledTask:
         loader=loader,
         reader_node=config["modality"]["reader"],
         options=options,
-        pool=settings.pool,
+        pool=pool,
         metric=metric,
         train=_none_for_all(settings.train),
         epochs=settings.epochs,
+        kernel=settings.kernel,
+        fixed=fixed,
+        classifier=classifier,
         rivals=settings.rivals,
     )
+
+
+def _as_published(settings: EvaluationSettings) -> tuple[ClassifierOptions, str, dict[str, float]]:
+    """The options of fine-tuning, the pooling, and values of C to measure besides, by whose they are.
+
+    What is not set follows the run's method, where it publishes linear support vectors or the head by this name.
+    Raises: UserError where there is no such head.
+    """
+    official = official_of(load_encoder(settings.runs[0], pretrained=False).config.get("origin", {}).get("method", ""))
+    heads, support = dict(HEADS), None
+    if official is not None:
+        heads |= official.classifiers
+        support = official.svm
+    if settings.head not in heads:
+        raise UserError(f"head={settings.head}: this run's encoder can have {', '.join(heads)}.")
+
+    classifier, pool, fixed = heads[settings.head], None, {}
+    for name in ("smoothing", "clip"):
+        value = getattr(settings, name)
+        if value is not None:
+            classifier = replace(classifier, **{name: value})
+
+    if settings.task == "finetune" or settings.probe == "finetune":
+        pool = classifier.pool
+    elif support is not None and settings.kernel == "linear":
+        pool = support.pool
+        for data, strength in support.strengths.items():
+            fixed[f"C={strength:g} as published for {data}"] = strength
+    return classifier, settings.pool or pool or "mean", fixed
 
 
 def print_left_out(source: Source) -> None:
@@ -160,18 +201,20 @@ def print_left_out(source: Source) -> None:
         print(f"left out: {group.count} {group.kind}, {group.reason}: {examples}", file=sys.stderr)
 
 
-def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_supervised: bool = False) -> dict:
+def evaluate_probe(
+    task: LabelledTask, data: LabelledData, name: Task | EpisodeProbe, *, with_supervised: bool = False
+) -> dict:
     """Figures of probes on frozen features.
 
     `with_supervised`: also supervised training from scratch at equal compute.
 
     Raises: UserError where there are too few labels to learn from.
     """
-    probes = {label.name: probe_for(name, label.kind) for label in data.labels}
+    probes = {label.name: probe_for(name, label.kind, task.kernel) for label in data.labels}
     encoders = _encoders(task, data)
 
     # The first time, baselines read the samples together with the encoders, whose features are cached then.
-    key = cache_key(task, data) | {"probe": name, "seeds": task.options.seeds}
+    key = cache_key(task, data) | {"probe": name, "kernel": task.kernel, "seeds": task.options.seeds}
     arrays = cached(key, lambda: _baseline_arrays(task, data, probes, encoders))
     baselines = defaultdict(dict)
     for key, scores in arrays.items():
@@ -180,7 +223,7 @@ def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_s
 
     table = extract_cached(encoders, data, task.loader)
     splits = data.splits(table.items, task.options)
-    ours = _run_scores(TRAINED, task.runs, probes, table, splits)
+    ours = _run_scores(TRAINED, task.runs, probes, table, splits, task.fixed)
     rivals = {}
     if task.rivals:
         for label, scores in _run_scores(RIVAL, task.rivals, probes, table, splits).items():
@@ -189,7 +232,8 @@ def evaluate_probe(task: LabelledTask, data: LabelledData, name: Task, *, with_s
     first = next(iter(probes.values()))
     protocol = {"probe": " ".join((type(first).__doc__ or "").split())}
     if first.settings:
-        protocol["selection"] = "settings and whitening on a validation part (20 %) of the training samples"
+        protocol["selection"] = f"{first.symbol} and whitening on a validation part (20 %) of the training samples"
+        protocol["setting"] = first.symbol
     if with_supervised:
         scores, protocol[SUPERVISED] = supervised_scores(task, contests_of(task, data, splits, table.items))
         for label, units in scores.items():
@@ -206,10 +250,13 @@ def _evaluate_labelled(settings: EvaluationSettings, config: dict, name: str) ->
     """
     task = labelled_task(settings, config)
     data = load_labelled(task)
-    if settings.task == "finetune":
+    probe = settings.task
+    if probe == "fewshot":
+        probe = settings.probe or "linear"
+    if probe == "finetune":
         figures = evaluate_finetune(task, data, settings.runs[0] / "classifier" / name)
     else:
-        figures = evaluate_probe(task, data, settings.task, with_supervised=settings.supervised)
+        figures = evaluate_probe(task, data, probe, with_supervised=settings.supervised)
     return data.hash, figures
 
 
@@ -278,16 +325,13 @@ def _encoders(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
 
 
 def _baseline_models(task: LabelledTask, data: LabelledData) -> dict[str, Extractor]:
-    """Untrained encoders, and components of the raw input where samples have one shape."""
+    """Untrained encoders, and components of the raw input where samples have one shape, and of descriptors."""
     options, loader, models = task.options, task.loader, {}
     for number in range(options.seeds):
         encoder = random_encoder(task.runs[0], options.seed, number)
         models[f"{RANDOM}/{number}"] = extractor(encoder, data.pool(task), loader.device)
 
-    raw = raw_components(data.fit_samples, loader, seed=options.seed, by_token=data.tokens is not None)
-    if raw is not None:
-        models[RAW] = raw
-    return models
+    return models | raw_components(data.fit_samples, loader, seed=options.seed, by_token=data.tokens is not None)
 
 
 def _run_scores(
@@ -296,12 +340,13 @@ def _run_scores(
     probes: Mapping[str, Probe],
     table: FeatureTable,
     splits: Mapping[str, LabelSplit],
+    fixed: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, Scores]]:
-    """Scores of the encoders of runs, by label and form."""
+    """Scores of the encoders of runs, by label and form; `fixed` as in `probe_scores`."""
     features, scores = _numbered(table, name, len(runs)), {}
     for label, split in splits.items():
         probe = probes[label]
-        scores[label] = probe_scores(probe, features, split, plain_rescale(probe, is_raw=False))
+        scores[label] = probe_scores(probe, features, split, plain_rescale(probe, is_raw=False), fixed)
     return scores
 
 
@@ -311,8 +356,9 @@ def _baseline_arrays(
     """Scores of every baseline, by [label, baseline] as JSON."""
     table = extract_cached({**encoders, **_baseline_models(task, data)}, data, task.loader)
     features = {RANDOM: _numbered(table, RANDOM, task.options.seeds)}
-    if RAW in table.features:
-        features[RAW] = [table.features[RAW]]
+    for name in table.features:
+        if name.startswith("PCA"):
+            features[name] = [table.features[name]]
 
     arrays = {}
     for label, split in data.splits(table.items, task.options).items():
@@ -323,7 +369,7 @@ def _baseline_arrays(
             arrays[json.dumps([label, CONSTANT[split.label.kind]])] = constant_scores(split)
 
         for name, tables in features.items():
-            scores = probe_scores(probe, tables, split, plain_rescale(probe, is_raw=name == RAW))
+            scores = probe_scores(probe, tables, split, plain_rescale(probe, is_raw=name != RANDOM))
             arrays[json.dumps([label, name])] = scores["plain"].units
             if "whitened" in scores:
                 arrays[json.dumps([label, f"{name}, whitened"])] = scores["whitened"].units

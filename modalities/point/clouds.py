@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +60,7 @@ class Clouds:
 
 
 def as_clouds(data: object) -> Clouds:
-    """Clouds of what an encoder is given: Clouds, a tensor (B, N, 3 + C) or a list of (N, 3 + C).
+    """Clouds of what an encoder is given: Clouds, a tensor (B, N, 3 + C) or a list of (N, 3 + C), arrays too.
 
     Raises: UserError for other shapes and types.
     """
@@ -68,13 +69,28 @@ def as_clouds(data: object) -> Clouds:
     if isinstance(data, Tensor) and data.dim() == 3 and data.shape[2] >= 3:
         return Clouds(data)
 
-    is_list = isinstance(data, list | tuple) and data
-    if is_list and all(isinstance(cloud, Tensor) and cloud.dim() == 2 and cloud.shape[1] >= 3 for cloud in data):
-        return Clouds(list(data))
-
-    shape = f"a tensor of shape {tuple(data.shape)}" if isinstance(data, Tensor) else f"a {type(data).__name__}"
     remedy = "One cloud alone needs the axis of the batch: cloud[None]."
+    if isinstance(data, list | tuple) and data:
+        clouds = [torch.from_numpy(cloud) if isinstance(cloud, np.ndarray) else cloud for cloud in data]
+        misfits = [cloud for cloud in clouds if not _is_cloud(cloud)]
+        if not misfits:
+            return Clouds(clouds)
+        shape, remedy = f"a list with {_described(misfits[0])}", "Each cloud of a list has two axes."
+    else:
+        shape = _described(data)
     raise UserError(f"Clouds are (B, N, 3 + channels), or a list of (N, 3 + channels); this is {shape}. {remedy}")
+
+
+def _is_cloud(data: object) -> bool:
+    return isinstance(data, Tensor) and data.dim() == 2 and data.shape[1] >= 3
+
+
+def _described(data: object) -> str:
+    if isinstance(data, Tensor):
+        return f"a tensor of shape {tuple(data.shape)}"
+    if isinstance(data, list | tuple) and not data:
+        return "an empty list"
+    return f"a {type(data).__name__}"
 
 
 def join(batches: Sequence[Clouds]) -> Clouds:

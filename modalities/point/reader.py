@@ -1,7 +1,7 @@
 """Point clouds as raw samples: `Clouds` of float32 (R, n, 3 + C)."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import ceil, sqrt
 from statistics import median
 from typing import Any
 
@@ -22,6 +22,7 @@ from modalities.point.transforms import Draw, Sampling
 
 SURFACE = 8192  # points of a mesh, as many as the published files of ShapeNet have
 SIDE = 8  # cells along each axis of `occupancy`
+BINS, PAIRED = 64, 1024  # of `distances`: bins, and points of a cloud between which they are
 FEWEST = 4  # groups, and members of one, that are chosen
 DENSE = 2  # times as many points as groups hold: groups leave out half of the cloud
 
@@ -151,8 +152,24 @@ class PointClouds(WholeReader):
             return None
         return torch.stack([occupancy(cloud) for cloud in data])
 
+    def descriptors(self, data: Clouds) -> dict[str, Tensor]:
+        """Histograms of the distances between pairs of points (B, 64), blind to how a cloud is turned."""
+        return {"distances between pairs": torch.stack([distances(cloud) for cloud in data])}
+
     def _read(self, item: Item) -> Cloud:
         return files.read(item, max(SURFACE, self.points or 0), self.arrays)
+
+
+def distances(cloud: Tensor) -> Tensor:
+    """Shares of the pairs of points by their distance, in 64 bins from 0 to 2, the diameter of the unit sphere.
+
+    (N, 3 + C) -> (64,). Longer ones count for the last bin. Of clouds with more than `PAIRED` points every
+    second, third and so on is taken, so that no more than these are left.
+    """
+    step = max(1, ceil(len(cloud) / PAIRED))
+    lengths = torch.pdist(cloud[::step, :3].float())
+    bins = (lengths / 2 * BINS).long().clamp(max=BINS - 1)
+    return bins.bincount(minlength=BINS) / max(len(lengths), 1)
 
 
 def occupancy(cloud: Tensor) -> Tensor:

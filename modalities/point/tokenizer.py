@@ -21,6 +21,8 @@ class PointGroups(Tokenizer):
     Raises: UserError for clouds with fewer channels or points.
     """
 
+    takes = "clouds (B, N, 3 + C), or a list of (N, 3 + C), scaled as encoder.read(…) scales those of files"
+
     def __init__(self, grouping: Grouping, channels: int = 3):
         super().__init__()
         self.grouping, self.channels = grouping, channels

@@ -315,7 +315,10 @@ def test_skill_is_a_result_too(place):
 
     names = [file.name for file in (place / "run" / "evaluation").iterdir()]
     assert any(name.startswith("reconstruction-samples=8-batch_size=4") for name in names)
-    assert all(name.startswith(("reconstruction", "knn", "linear", "svm", "retrieval", "finetune")) for name in names)
+    assert all(
+        name.startswith(("reconstruction", "knn", "linear", "svm", "retrieval", "fewshot", "finetune"))
+        for name in names
+    )
 
 
 @pytest.mark.parametrize(
@@ -342,6 +345,17 @@ def test_skill_is_a_result_too(place):
         ({"metric": "r2"}, "names are no numbers"),
         ({"task": "reconstruction", "metric": "map"}, "takes no metric="),
         ({"metric": "roc_auc", "shots": 3}, "shots= counts samples of a class"),
+        ({"way": 3}, "way= belongs to task=fewshot"),
+        ({"probe": "knn"}, "probe= belongs to task=fewshot"),
+        ({"task": "fewshot", "way": 1}, "way=1 must be at least 2"),
+        ({"task": "fewshot", "way": 3, "shots": 2}, "way=3 shots=2: 2 classes have 2 training samples"),
+        ({"task": "fewshot", "probe": "tree"}, "probe=tree: expected one of knn"),
+        ({"task": "fewshot", "way": 2, "shots": 2, "metric": "map"}, "by class"),
+        ({"task": "svm", "kernel": "poly"}, "kernel=poly: expected one of rbf"),
+        ({"task": "finetune", "head": "deep"}, "head=deep: this run's encoder can have linear, mlp."),
+        ({"task": "finetune", "smoothing": 1.0}, "smoothing=1 must be from 0 to below 1"),
+        ({"task": "finetune", "clip": 0.0}, "clip=0 must be a number above 0"),
+        ({"pool": "mean,min"}, "pool=mean,min: expected one of mean"),
     ],
 )
 def test_mistakes_in_python_are_users_errors(place, settings, message):
@@ -371,15 +385,72 @@ def test_a_device_that_is_not_here_is_one_message(place, capsys, device):
     assert code == 2 and f"device={device} cannot be used here" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1"])
+@pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1", "retrieval_top5"])
 def test_samples_of_a_class_are_retrieved(place, capsys, metric):
     code, err, out, record = run(capsys, f"run={place / 'run'}", "task=retrieval", "seeds=2", f"metric={metric}")
     assert code == 0, err
     section = record["figures"]["label"]
     assert section["baselines"].keys() == {"random order", "random init", "PCA of raw input"}
-    assert section["baselines"]["PCA of raw input"]["value"] > 0.9 > section["baselines"]["random order"]["value"]
+    assert section["baselines"]["PCA of raw input"]["value"] > 0.99 > section["baselines"]["random order"]["value"]
     assert section["metric"] == metric
     assert f"{metric} on 12 test samples" in out
+    for name, figures in section["metrics"].items():
+        assert name in out and figures["baselines"].keys() == section["baselines"].keys()
+    assert section["metrics"][metric]["ours"] == section[metric]
+
+
+def test_without_a_split_each_picture_is_retrieved_among_all_others(place, capsys):
+    """Pictures of one flat folder; the list gives their classes and no split."""
+    table, lines = place / "flat" / "labels.csv", []
+    table.parent.mkdir()
+    for number, file in enumerate(sorted((place / "pictures").rglob("*.png"))):
+        shutil.copy(file, table.parent / f"{number}.png")
+        lines.append(f"{number}.png,{file.parent.name}")
+    table.write_text("\n".join(["path,label", *lines]) + "\n")
+    argv = [f"run={place / 'run'}", "task=retrieval", "seeds=1", f"data.root={table}"]
+    code, err, _, record = run(capsys, *argv)
+    assert code == 0, err
+    section = record["figures"]["label"]
+    assert section["tested"] == len(lines) == 36 and "by all others" in record["protocol"]["split"]
+    chance = section["metrics"]["retrieval_top1"]["baselines"]["random order"]["value"]
+    assert chance == pytest.approx(17 / 35)
+
+
+def test_linear_support_vectors_name_the_c_that_they_take(place, capsys):
+    argv = [f"run={place / 'run'}", "task=svm", "kernel=linear", "pool=mean+max", "seeds=1"]
+    code, err, out, record = run(capsys, *argv)
+    assert code == 0, err
+    (choice, *_) = record["figures"]["label"]["trained"]["chosen"]["settings"]
+    assert record["protocol"]["setting"] == "C" and record["protocol"]["pool"] == "mean+max"
+    assert f"C = {choice['setting']:g} on {choice['form']} features, in 1 of 1 fits" in out
+    assert record["figures"]["label"]["baselines"]["PCA of raw input"]["value"] == 1
+    assert set(record["figures"]["label"]["trained"]) == {"plain", "whitened", "chosen"}
+
+
+@pytest.mark.parametrize("probe", ["linear", "knn", "finetune"])
+def test_episodes_are_drawn_and_named_as_ours(place, capsys, probe):
+    argv = [f"run={place / 'run'}", "task=fewshot", "way=2", "shots=3", "folds=3", "seeds=1", f"probe={probe}"]
+    code, err, out, record = run(capsys, *argv, "epochs=1", "batch_size=4")
+    assert code == 0, err
+    section, split = record["figures"]["label"], record["protocol"]["split"]
+    assert "3 episodes of 2 classes, 3 training and 20 test samples (or all) of each; drawn here" in split
+    assert section["tested"] == 3 * 12, "six test pictures of each class in every episode"
+    episodes = section["episodes"]
+    assert len(episodes["each"]) == 3 and "mean and deviation over 3 episodes, which are drawn here" in out
+    assert episodes["mean"] == pytest.approx(section["accuracy"]["value"])
+    assert episodes["deviation"] == pytest.approx(np.std(episodes["each"]))
+    assert section["baselines"]["majority class"]["value"] == 0.5
+
+
+def test_a_head_of_two_hidden_layers_on_two_poolings_is_fine_tuned(place, capsys):
+    argv = [f"run={place / 'run'}", "task=finetune", "head=mlp", "pool=cls,max", "smoothing=0.2", "clip=10"]
+    code, err, _, record = run(capsys, *argv, "epochs=1", "seeds=1", "batch_size=8")
+    assert code == 0, err
+    recipe = record["protocol"]["recipe"]
+    assert (recipe["head"], recipe["smoothing"], recipe["clip"]) == ("mlp", 0.2, 10.0)
+    opened = load_classifier(place / "run" / record["figures"]["label"]["classifier"])
+    assert opened.network.head[0].in_features == 2 * opened.encoder.embed_dim
+    assert opened(sorted((place / "pictures").rglob("*.png"))[:3]).probabilities.shape == (3, 2)
 
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "miou", "micro_f1", "map", "roc_auc"])

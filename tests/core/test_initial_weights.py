@@ -275,3 +275,33 @@ def test_sizes_are_the_source_s_where_no_others_are_given(converted, tmp_path, c
     assert train(*words).step == 1  # the same command again
     with pytest.raises(UserError, match=r"encoder\.trunk"):
         train(*words[:-1], "method.encoder.trunk.depth=1", f"run_dir={tmp_path / 'other'}")
+
+
+def cloud_method(*overrides: str) -> tuple[MaskedAutoencoder, dict]:
+    config = compose(["modality=point", "method=point_mae", "size=nano", "data=folder", "data.root=none", *overrides])
+    return build_method(config), config
+
+
+@pytest.mark.parametrize("begins", ["image", "point"])
+def test_the_trunks_of_clouds_and_images_take_each_others_weights(tmp_path, begins):
+    """Where an option makes them alike: the biases of attention and the eps of norms are the image trunk's."""
+    alike = ("method.encoder.trunk.bias=full", "method.encoder.trunk.norm_eps=1e-6")
+    image, image_config = composed()
+    points, point_config = cloud_method(*alike)
+    source, config, made, own = image, image_config, points, point_config
+    if begins == "point":
+        source, config, made, own = points, point_config, image, image_config
+    write_folder(tmp_path / "checkpoints" / "step_1", {MODEL: source.state_dict(), STATE: {}}, Position(1))
+    dump(config, tmp_path / "config.yaml")
+
+    assert not same(made.encoder.trunk, source.encoder.trunk)
+    load_weights(made, tmp_path, "encoder.trunk", own)
+    assert same(made.encoder.trunk, source.encoder.trunk)
+
+
+def test_trunks_that_differ_name_the_options_that_make_them_alike(tmp_path):
+    saved_run(tmp_path)
+    made, config = cloud_method()
+    remedy = r"Give method\.encoder\.trunk\.bias=full method\.encoder\.trunk\.norm_eps=1e-06\."
+    with pytest.raises(UserError, match=remedy):
+        load_weights(made, tmp_path, "encoder.trunk", config)

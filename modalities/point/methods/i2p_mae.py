@@ -14,17 +14,19 @@ As published, embeddings see hidden groups, and a centre is visible that should 
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isqrt
 from typing import Any
 
 import torch
 
-from core.interop import Official, Rule, State
+from core.interop import LinearProbe, Official, Rule, State
 from core.maskers import SaliencyMasker
 from core.methods.masked_autoencoder import MaskedAutoencoder
 from core.tokens import Batch, ForwardContext, Mask, Tokens
 from modalities.point.image_encoders import TimmPictures, load_timm
 from modalities.point.methods.point_m2ae import (
+    CLASSIFIER,
     POINTS,
     PYRAMID_RULES,
     clouds_of,
@@ -136,4 +138,14 @@ I2P_MAE = Official(
         Rule(r"rec_head_2d\.bias", (f"{IMAGE}.head.bias",)),
         Rule(r"clip_model\..*", ()),
     ),
+    classifiers={
+        "modelnet40": replace(
+            CLASSIFIER, pool="mean+max", smoothing=0.2, encoder={"radius": [0.24, 0.48, 0.96], "norm": "last"}
+        ),
+        "scanobjectnn": replace(CLASSIFIER, pool="mean,max"),
+        "scanobjectnn_hardest": replace(
+            CLASSIFIER, pool="mean,max", encoder={"radius": [0.48, 0.96, 1.92], "norm": "last"}
+        ),
+    },
+    svm=LinearProbe(pool="max", strengths={"ModelNet40": 0.0093, "ScanObjectNN OBJ-BG": 0.018}),
 )

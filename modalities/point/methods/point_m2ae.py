@@ -5,8 +5,9 @@ Options of its `Point_M2AE`:
 - of the tensors: encoder_dims, encoder_depths, decoder_dims, decoder_depths, decoder_up_blocks, the points of a
   prediction;
 - of `meta`: num_groups (512, 256, 64), group_sizes (16, 8, 8), num_heads (6), drop_path_rate, mask_ratio (0.8);
-- `local_radius`: attention among all visible tokens, as with radii 0: the official radii mask nothing between tokens
-  but let them attend to padding, which there is none of here.
+- `local_radius`: in pre-training attention among all visible tokens, as with radii 0: the official radii mask nothing
+  between tokens but let them attend to padding, which there is none of here. A fine-tuned encoder has its radii
+  (0.32, 0.64, 1.28).
 Fine-tuned classifiers lose their head, with a note.
 
 As published, embeddings see hidden groups (`method.encoder.masking=leak`), and a centre is visible that should not be
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from core.errors import UserError
-from core.interop import Official, Rule, State, trunk_overrides
+from core.interop import ClassifierOptions, LinearProbe, Official, Rule, State, trunk_overrides
 from core.maskers import RandomMasker
 from core.tokens import Batch, ForwardContext, Layout, Mask, Tokens
 from modalities.point.clouds import Clouds, Plan
@@ -89,7 +90,16 @@ def pyramid_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"method.encoder.mlp_ratio={min(ratios)}",
         f"method.encoder.drop_path={settings.get('drop_path_rate', 0.1)}",
         "method.encoder.masking=leak",
+        *_fine_tuned_overrides(state, settings),
     ]
+
+
+def _fine_tuned_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
+    """Overrides of an encoder that was fine-tuned; none of one that has the norms of all levels."""
+    if "norm.weight" not in state:
+        return []
+    radius = list(settings.get("local_radius", CLASSIFIER.encoder["radius"]))
+    return ["method.encoder.norm=last", f"method.encoder.radius={radius}"]
 
 
 def decoder_overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
@@ -178,7 +188,17 @@ PYRAMID_RULES = (
     ),
     # Of two stages; more stages are never published.
     Rule(r"decoder_norm\.(weight|bias)", (rf"{DECODER}.trunks.1.norm.\1",)),
-    Rule(r"(cls_head_finetune|norm)\..*", (), note="the classifier, left out"),
+    Rule(r"cls_head_finetune\..*", (), note="the classifier, left out"),
+    Rule(r"norm\.(weight|bias)", (r"encoder.norm.\1",)),  # of a classifier
+)
+
+# Published fine-tuning: attention within a ball round each centre, a fresh norm behind the coarsest level.
+CLASSIFIER = ClassifierOptions(
+    head="mlp",
+    smoothing=0.0,
+    clip=10.0,
+    encoder={"radius": [0.32, 0.64, 1.28], "norm": "last"},
+    no_weight_decay=("encoder.embeds.*",),
 )
 
 POINT_M2AE = Official(
@@ -191,4 +211,9 @@ POINT_M2AE = Official(
         Rule(r"rec_head\.weight", (f"{POINTS}.head.weight",), split=lambda weight: (weight[..., 0],)),
         Rule(r"rec_head\.bias", (f"{POINTS}.head.bias",)),
     ),
+    classifiers={
+        "modelnet40": replace(CLASSIFIER, pool="mean+max", smoothing=0.3),
+        "scanobjectnn": replace(CLASSIFIER, pool="mean,max_rest"),
+    },
+    svm=LinearProbe(pool="mean+max", strengths={"ModelNet40": 0.012, "ScanObjectNN OBJ-BG": 0.042}),
 )

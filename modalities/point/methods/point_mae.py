@@ -5,7 +5,7 @@ Options of its `Point_MAE`:
 - of the tensors: group_size, trans_dim, encoder_dims, depth, decoder_depth;
 - of `meta`: num_group (64), num_heads and decoder_num_heads (else published widths), drop_path_rate, mask_ratio (0.6),
   mask_type (rand; block), loss (cdl2; cdl1).
-Of its classifier `PointTransformer` the head and the class token are left out with a note.
+Of its classifier `PointTransformer` the head is left out with a note; the class token belongs to the encoder.
 
 As published, the embedding sees hidden groups: `method.encoder.masking=leak`. Set it to drop to go on training without.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from core.errors import UserError
-from core.interop import Official, Rule, State, block_overrides, trunk_overrides
+from core.interop import ClassifierOptions, Official, Rule, State, block_overrides, trunk_overrides
 from core.tokens import Batch
 from modalities.point.clouds import Clouds, Plan
 
@@ -51,16 +51,18 @@ def _overrides(state: State, settings: Mapping[str, Any]) -> list[str]:
         f"{TRUNK}.dim={dim}",
         *trunk_overrides(state, TRUNK, f"{encoder}blocks.blocks", dim, settings.get("num_heads"), HEADS),
         *block_overrides(ChainMap(NORM, settings), TRUNK, f"method.{DECODER}.trunk"),  # type: ignore[arg-type]
+        f"method.{DECODER}.dim={dim}",
         f"method.encoder.embed.widths={widths}",
         f"method.encoder.positions.hidden={state[f'{encoder}pos_embed.0.weight'].shape[0]}",
         "method.encoder.masking=leak",
         *_masking(settings),
         f"method.{POINTS}.loss.squared={_choice(settings, 'loss', LOSSES, 'cdl2')}",
     ]
+    if "cls_token" in state:
+        overrides.append("method.encoder.cls={_target_: core.embeddings.ClsToken, position: learned, init: truncated}")
     if "mask_token" in state:
         node = f"method.{DECODER}"
         heads = settings.get("decoder_num_heads")
-        overrides.append(f"{node}.dim={dim}")
         overrides.append(f"{node}.positions.hidden={state['decoder_pos_embed.0.weight'].shape[0]}")
         overrides += trunk_overrides(state, f"{node}.trunk", "MAE_decoder.blocks", dim, heads, HEADS)
     return overrides
@@ -105,7 +107,9 @@ POINT_MAE = Official(
     overrides=_overrides,
     replay=_replay,
     rules=(
-        Rule(r"(cls_token|cls_pos|cls_head_finetune\..*)", (), note="the classifier, left out"),
+        Rule(r"cls_head_finetune\..*", (), note="the classifier, left out"),
+        Rule(r"cls_token", ("encoder.cls.token",)),
+        Rule(r"cls_pos", ("encoder.cls.position",)),
         Rule(rf"{_ENCODER}encoder\.first_conv\.(\d+\.\w+)", (r"encoder.embed.points.\1",)),
         Rule(rf"{_ENCODER}encoder\.second_conv\.(\d+\.\w+)", (r"encoder.embed.groups.\1",)),
         Rule(rf"{_ENCODER}pos_embed\.0\.(weight|bias)", (r"encoder.positions.fc1.\1",)),
@@ -120,4 +124,9 @@ POINT_MAE = Official(
         Rule(r"increase_dim\.0\.weight", (f"{POINTS}.head.weight",), split=lambda weight: (weight[..., 0],)),
         Rule(r"increase_dim\.0\.bias", (f"{POINTS}.head.bias",)),
     ),
+    classifiers={
+        "published": ClassifierOptions(
+            head="mlp", pool="cls,max", smoothing=0.0, clip=10.0, no_weight_decay=("encoder.cls.token",)
+        )
+    },
 )

@@ -26,6 +26,8 @@ class PointPyramid(Encoder):
     before the norm. `dims`, `depths`: of the levels, the finest first. `widths`: of the finest mini-PointNet; that of
     a coarser level has (D', D', D) from its members' width D' to its own, D. Drop path grows from 0 over all blocks.
     `masking`: "leak" embeds hidden groups too (official code, through batch statistics).
+    `radius`: of each level; its groups attend to those whose centres are nearer (fine-tuning); None or 0: to all.
+    `norm`: "levels", one behind each level (pre-training), or "last", behind the coarsest alone (fine-tuning).
     Shapes: EncoderInput, a pyramid of content (B, G, S, 3 + C) -> Latent (B, V, D) of the coarsest level, with `finer`.
     Source: ZrrSkywalker/Point-M2AE (H_Encoder), sample by sample without padding (its radii 0).
     """
@@ -42,14 +44,18 @@ class PointPyramid(Encoder):
         drop_path: float = 0.0,
         widths: Sequence[int] = (128, 256, 512),
         masking: Literal["drop", "leak"] = "drop",
+        radius: Sequence[float] | None = None,
+        norm: Literal["levels", "last"] = "levels",
     ):
         super().__init__()
         if len(dims) != len(depths):
             raise UserError(
                 f"encoder.dims={list(dims)} and encoder.depths={list(depths)} need a number for each level."
             )
+        if radius is not None and len(radius) != len(dims):
+            raise UserError(f"encoder.radius={list(radius)} needs a number for each of {len(dims)} levels.")
 
-        self.masking = masking
+        self.masking, self.radius = masking, radius
         self.embed_dim, self.depth = dims[-1], sum(depths)
         self.embeds, self.positions, self.trunks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         first, last = 0, max(sum(depths) - 1, 1)
@@ -62,8 +68,12 @@ class PointPyramid(Encoder):
             self.positions.append(CoordinateMLP(dim, init="truncated"))
 
             rates = [drop_path * first / last, drop_path * (first + depth - 1) / last]
-            self.trunks.append(_trunk(dim, depth, heads, mlp_ratio, rates, init="truncated"))
+            self.trunks.append(_trunk(dim, depth, heads, mlp_ratio, rates, init="truncated", norm=norm == "levels"))
             first += depth
+
+        self.norm: nn.Module = nn.Identity()
+        if norm == "last":
+            self.norm = nn.LayerNorm(dims[-1], eps=1e-5)
         # No published decoder reads the finest level: nothing would train its norm.
         self.trunks[0].norm.requires_grad_(False)
 
@@ -83,7 +93,7 @@ class PointPyramid(Encoder):
         for level, inputs_here in enumerate(pyramid):
             latent, below = self._encode(level, inputs_here, latent, below)
         assert latent is not None, "there is a level"
-        return latent
+        return replace(latent, features=self.norm(latent.features))
 
     def _encode(
         self, level: int, inputs: EncoderInput, finer: Latent | None, below: Tensor | None
@@ -103,7 +113,10 @@ class PointPyramid(Encoder):
         trunk = self.trunks[level]
         positions = self.positions[level].at(layout, None)
         last = f"block{len(trunk.blocks) - 1}"
-        normed, outputs = trunk(x, AttentionPlan.of(layout), (last,), positions=positions)
+        plan = AttentionPlan.of(layout)
+        if self.radius is not None and self.radius[level] > 0:
+            plan = AttentionPlan.within(layout, self.radius[level])
+        normed, outputs = trunk(x, plan, (last,), positions=positions)
 
         features = outputs.get(last, x)
         if leaks:  # hidden groups keep their embedding, as published: visible ones have no hidden member

@@ -14,6 +14,7 @@ from core.evaluation.labelled import Label
 from core.evaluation.metrics import METRICS
 from core.evaluation.network import LabelledNetwork
 from core.export import load_encoder
+from core.interop import ClassifierOptions
 from core.report.confusion import confusion_chart
 
 LABELS = {
@@ -45,11 +46,12 @@ def saved(tmp_path):
     method = build_method(config)
     encoder = SavedEncoder(method.tokenizer, method.encoder, _describe(config, "yours")).eval()
 
-    def make(kind, folder="c"):
-        network = LabelledNetwork(encoder, LABELS[kind], "mean").eval()
+    def make(kind, folder="c", head="linear"):
+        network = LabelledNetwork(encoder, LABELS[kind], "mean", options=ClassifierOptions(head=head)).eval()
         if kind == "values":
             network.mean, network.scale = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 2.0])
-        torch.nn.init.normal_(network.head.weight)
+        if head == "linear":
+            torch.nn.init.normal_(network.head.weight)
         save_classifier(tmp_path / folder, network, reader=config["modality"]["reader"], trained_on="ten samples")
         return tmp_path / folder, network
 
@@ -76,6 +78,19 @@ def test_a_classifier_says_what_its_network_said(saved, kind):
         torch.testing.assert_close(result.probabilities, 2 * outputs + torch.tensor([1.0, 2.0, 3.0]))
         assert result.labels == result.probabilities.tolist()
     assert load_encoder(folder).embed_dim == 24, "the fine-tuned encoder opens by itself"
+
+
+def test_a_head_of_two_hidden_layers_is_saved_too(saved):
+    folder, network = saved("classes", head="mlp")
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = network.outputs(images).softmax(1)
+    torch.testing.assert_close(load_classifier(folder)(images).probabilities, expected)
+
+    config = json.loads((folder / classifiers.CONFIG).read_text())
+    (folder / classifiers.CONFIG).write_text(json.dumps(config | {"head": "linear"}))
+    with pytest.raises(UserError, match="does not fit"):
+        load_classifier(folder)
 
 
 def test_files_are_prepared_by_the_reader(saved, tmp_path):

@@ -10,6 +10,7 @@ from core.data.reader import Reader
 from core.data.sources import Item
 from core.errors import UserError
 from core.evaluation.compare import (
+    RAW,
     chance_scores,
     constant_scores,
     raw_components,
@@ -19,6 +20,8 @@ from core.evaluation.compare import (
 from core.evaluation.labelled import Fold, Label, LabelSplit, check_fold, draw_shots, groups_of, label_names, make_folds
 from core.evaluation.metrics import METRICS
 from core.evaluation.probes import (
+    Choice,
+    LinearSupportVectors,
     Logistic,
     NeighbourVote,
     Retrieval,
@@ -260,7 +263,7 @@ def test_groups_count_only_when_all_have_one():
 
 def test_components_of_raw_input_are_those_of_the_pixels(reader, squares):
     items = squares(train=40).items("train")
-    project = raw_components(items, LoaderSettings(reader, 16), seed=0)
+    project = raw_components(items, LoaderSettings(reader, 16), seed=0)["PCA of raw input"]
     pictures = torch.tensor(np.stack([np.load(item.path) for item in items]))
     pixels = pictures.flatten(1).float()
     exact = torch.linalg.svdvals(pixels - pixels.mean(0))
@@ -277,7 +280,28 @@ def test_samples_of_unlike_size_have_no_components(squares):
         def collate(self, samples):
             return [one for sample in samples for one in sample]
 
-    assert raw_components(squares(train=8).items("train"), LoaderSettings(Lists(), 4), seed=0) is None
+    assert raw_components(squares(train=8).items("train"), LoaderSettings(Lists(), 4), seed=0) == {}
+
+
+def test_descriptors_of_a_reader_are_baselines_too(reader, squares, monkeypatch):
+    """One of fixed length has components; one whose length varies from batch to batch has none."""
+    lengths = iter(range(3, 100))
+    monkeypatch.setattr(
+        type(reader),
+        "descriptors",
+        lambda self, data: {
+            "means": data.float().mean((2, 3)),
+            "unlike": torch.ones(len(data), next(lengths)),
+        },
+    )
+    items = squares(train=40).items("train")
+    extractors = raw_components(items, LoaderSettings(reader, 16), seed=0)
+    assert set(extractors) == {"PCA of raw input", "PCA of means"}
+    pictures = torch.tensor(np.stack([np.load(item.path) for item in items]))
+    means = pictures.float().mean((2, 3))
+    rows = extractors["PCA of means"](pictures)
+    torch.testing.assert_close(torch.cdist(rows, rows), torch.cdist(means, means), rtol=1e-3, atol=1e-2)
+    assert RAW in raw_components(items, LoaderSettings(reader, 16), seed=0, by_token=False)
 
 
 def test_constant_predictions_of_every_kind():
@@ -291,7 +315,7 @@ def test_constant_predictions_of_every_kind():
     assert split.metric.value(constant_scores(split)) == pytest.approx(np.sqrt(np.mean((np.arange(4, 8) - 1.5) ** 2)))
 
 
-@pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1"])
+@pytest.mark.parametrize("metric", ["retrieval_map", "retrieval_top1", "retrieval_top5"])
 def test_chance_of_retrieval_is_the_mean_over_random_rankings(metric):
     rng = np.random.default_rng(0)
     y = np.array([0] * 3 + [1] * 5 + [0, 1])
@@ -302,10 +326,12 @@ def test_chance_of_retrieval_is_the_mean_over_random_rankings(metric):
         order = [rng.permutation(8) for _ in range(20_000)]
         if metric == "retrieval_top1":
             scores.append(np.mean([relevant[rows[0]] for rows in order]))
+        elif metric == "retrieval_top5":
+            scores.append(np.mean([relevant[rows[:5]].any() for rows in order]))
         else:
             ranks = [np.flatnonzero(relevant[rows]) + 1 for rows in order]
             scores.append(np.mean([np.mean(np.arange(1, len(r) + 1) / r) for r in ranks]))
-    assert chance_scores(split)[0] == pytest.approx(scores, abs=0.01)
+    assert chance_scores(split)[0, :, split.metric.column] == pytest.approx(scores, abs=0.01)
 
 
 def test_retrieval_ranks_the_training_samples():
@@ -317,17 +343,119 @@ def test_retrieval_ranks_the_training_samples():
     expected = []
     for row in range(30, 40):
         expected.append(average_precision_score(y[:30] == y[row], unit[:30] @ unit[row]))
-    assert scores["chosen"].units[0] == pytest.approx(expected)
+    assert scores["chosen"].units[0, :, 0] == pytest.approx(expected)
+    nearest = y[:30][np.argsort(-(unit[30:] @ unit[:30].T), 1)]
+    hits = nearest == y[30:, None]
+    assert scores["plain"].units[0, :, 1].tolist() == hits[:, 0].tolist()
+    assert scores["plain"].units[0, :, 2].tolist() == hits[:, :5].any(1).tolist()
     top = split_of(y, split.folds, metric="retrieval_top1", seeds=1)
-    nearest = y[:30][(unit[30:] @ unit[:30].T).argmax(1)]
-    assert scores_of(Retrieval(), [x], top)["plain"].units[0].tolist() == (nearest == y[30:]).tolist()
+    assert top.metric.value(scores["plain"].units) == pytest.approx(hits[:, 0].mean())
+
+
+def test_without_test_samples_every_sample_is_a_query_among_the_others():
+    """A loop over the queries; the last sample is the only one of its class, and misses."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(25, 4)).astype(np.float32), np.append(rng.integers(0, 3, 24), 3)
+    folds = folds_of(np.zeros(25, dtype=bool), y, leave_one_out=True)
+    split = split_of(y, folds, metric="retrieval_map", seeds=1)
+    units = scores_of(Retrieval(), [x], split)["plain"].units[0]
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    for row in range(24):
+        rest = np.delete(np.arange(25), row)
+        similarity, relevant = unit[rest] @ unit[row], y[rest] == y[row]
+        hits = relevant[np.argsort(-similarity)]
+        expected = [average_precision_score(relevant, similarity), float(hits[0]), float(hits[:5].any())]
+        assert units[row] == pytest.approx(expected)
+    assert units[24].tolist() == [0, 0, 0]
+
+    chance = chance_scores(split)[0]
+    members = (y == y[0]).sum() - 1
+    assert chance[0, 1] == pytest.approx(members / 24) and chance[24].tolist() == [0, 0, 0]
+
+
+def test_shots_and_given_splits_keep_their_galleries():
+    y = np.arange(20) % 2
+    (fold,) = folds_of(np.arange(20) >= 15, y, leave_one_out=True)
+    assert not fold.leaves_one_out and len(fold.fit) == 15
+    assert len(folds_of(np.zeros(20, dtype=bool), y, leave_one_out=True, shots=2)) == 5
 
 
 def test_a_class_that_the_gallery_lacks_is_never_retrieved():
     y = np.array([0, 0, 1, 1, 2, 3])
     split = split_of(y, [Fold(np.arange(4), np.arange(4, 6))], metric="retrieval_map", seeds=1)
-    assert scores_of(Retrieval(), [np.eye(6, dtype=np.float32)], split)["plain"].units.tolist() == [[0, 0]]
-    assert chance_scores(split).tolist() == [[0, 0]]
+    assert scores_of(Retrieval(), [np.eye(6, dtype=np.float32)], split)["plain"].units.tolist() == [[[0] * 3] * 2]
+    assert chance_scores(split).tolist() == [[[0] * 3] * 2]
+
+
+def episodes_of(y, is_test, groups=None, way=3, shots=4, folds=6, **options):
+    return folds_of(is_test, y, groups, way=way, shots=shots, folds=folds, **options)
+
+
+@pytest.mark.parametrize("has_test", [True, False])
+def test_an_episode_has_so_many_classes_shots_and_test_samples(has_test):
+    y = np.arange(300) % 6
+    is_test = np.arange(300) >= 150
+    y[-30:] = -1  # unknown
+    episodes = episodes_of(y, is_test & has_test)
+    assert len(episodes) == 6
+    for episode in episodes:
+        classes, counts = np.unique(y[episode.fit], return_counts=True)
+        assert len(classes) == 3 and counts.tolist() == [4] * 3 and classes.min() >= 0
+        tested, counts = np.unique(y[episode.test], return_counts=True)
+        assert tested.tolist() == classes.tolist() and counts.tolist() == [20] * 3
+        assert not set(episode.fit) & set(episode.test)
+        if has_test:
+            assert not is_test[episode.fit].any() and is_test[episode.test].all()
+
+    draws = {tuple(episode.fit) for episode in episodes}
+    assert len(draws) == 6, "each is drawn anew"
+    again = episodes_of(y, is_test & has_test)
+    assert [e.test.tolist() for e in again] == [e.test.tolist() for e in episodes]
+    assert tuple(episodes_of(y, is_test & has_test, seed=1)[0].fit) not in draws
+
+
+def test_episodes_without_a_split_do_not_tear_groups_apart():
+    y, groups = np.arange(240) % 4, np.arange(240) // 8
+    for episode in episodes_of(y, np.zeros(240, dtype=bool), groups, shots=2):
+        assert not set(groups[episode.fit]) & set(groups[episode.test])
+
+
+def test_too_few_classes_or_samples_for_an_episode_are_one_message():
+    y, none = np.arange(40) % 4, np.zeros(40, dtype=bool)
+    with pytest.raises(UserError, match="way=5 shots=4: 4 classes have"):
+        episodes_of(y, none, way=5)
+    with pytest.raises(UserError, match="way=3 shots=10: 0 classes have"):
+        episodes_of(y, none, shots=10)
+    with pytest.raises(UserError, match="by class"):
+        make_folds(none, none, classes=None, groups=None, options=ProtocolOptions(way=2, shots=1))
+
+
+def test_intervals_of_episodes_redraw_whole_episodes():
+    y = np.arange(200) % 4
+    split = split_of(y, episodes_of(y, np.arange(200) >= 100, way=2), way=2, shots=4)
+    assert np.bincount(split.tested_groups).tolist() == [40] * 6
+
+
+def test_linear_support_vectors_are_those_of_scikit_learn():
+    task = make_task(train=60)
+    x = features(task, 0.7)
+    predictions = LinearSupportVectors().predict(x[:60], task.y[:60], x[60:], [1e-3, 1.0])
+    for strength, predicted in zip([1e-3, 1.0], predictions, strict=True):
+        machine = SVC(kernel="linear", C=strength).fit(x[:60].astype(float), task.y[:60])
+        assert predicted.tolist() == machine.predict(x[60:]).tolist()
+    assert (predictions[0] != predictions[1]).any()
+
+
+def test_a_published_c_is_measured_besides_on_features_as_they_are():
+    task = make_task(train=60, seeds=1)
+    x = 0.03 * features(task, 0.7)
+    rescale = plain_rescale(LinearSupportVectors(), is_raw=False)
+    scores = probe_scores(LinearSupportVectors(), [x], task, rescale, {"C=0.5 as published": 0.5})
+    machine = SVC(kernel="linear", C=0.5).fit(x[:60].astype(float), task.y[:60])
+    right = machine.predict(x[60:]) == task.y[60:]
+    assert scores["C=0.5 as published"].units[0].tolist() == right.tolist()
+    assert scores["C=0.5 as published"].choices == [Choice("as they are", 0.5, None)]
+    assert scores["chosen"].choices[0].setting in LinearSupportVectors.settings
 
 
 def test_lower_is_better_for_an_error():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.evaluation.features import extract, extract_cached, pooled
+from core.evaluation.features import extract, extract_cached, pooled, pooled_width
 from core.evaluation.labelled import LabelledData
 from core.evaluation.settings import LoaderSettings
 from core.export import Features
@@ -74,6 +74,26 @@ def test_the_first_token_of_a_sample():
     assert torch.equal(pooled(of_grid(tokens.expand(2, 6, 3), None), "first"), tokens[0, :1].expand(2, 3))
     packed = Features(tokens, None, pooled=torch.zeros(3, 3), sample=torch.tensor([0, 0, 0, 1, 2, 2]))
     assert torch.equal(pooled(packed, "first"), tokens[0, [0, 3, 4]])
+
+
+def test_poolings_are_added_and_put_side_by_side():
+    tokens, cls = torch.randn(2, 6, 5), torch.randn(2, 5)
+    features = of_grid(tokens, None, cls)
+    mean, largest = tokens.mean(1), tokens.amax(1)
+    torch.testing.assert_close(pooled(features, "mean+max"), mean + largest)
+    torch.testing.assert_close(pooled(features, "mean,max"), torch.cat([mean, largest], 1))
+    torch.testing.assert_close(pooled(features, "cls,max"), torch.cat([cls, largest], 1))
+    torch.testing.assert_close(pooled(features, "mean,max_rest"), torch.cat([mean, tokens[:, 1:].amax(1)], 1))
+    assert [pooled_width(pool, 5) for pool in ("mean", "mean+max", "cls,max")] == [5, 5, 10]
+
+
+def test_the_maximum_of_the_rest_leaves_out_the_first_token_and_padding():
+    tokens, valid = -1 - torch.rand(2, 4, 3), torch.tensor([[True] * 4, [True, True, False, False]])
+    tokens[:, 0] = 0.0
+    padded = Features(tokens * valid[..., None], valid, pooled=tokens.mean(1))
+    assert torch.equal(pooled(padded, "max_rest"), torch.stack([tokens[0, 1:].amax(0), tokens[1, 1]]))
+    with pytest.raises(UserError, match="max_rest"):
+        pooled(of_grid(tokens[:, :1], None), "max_rest")
 
 
 def test_pooling_that_is_not_there_is_refused():

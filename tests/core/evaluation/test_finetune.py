@@ -14,6 +14,7 @@ from core.evaluation.labelled import load_labelled
 from core.evaluation.probes import Scores
 from core.evaluation.settings import LabelledTask, LoaderSettings, ProtocolOptions
 from core.export import SavedEncoder
+from core.interop import ClassifierOptions
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +74,60 @@ def test_the_rate_is_chosen_on_validation_at_the_first_seed(ask, contender, monk
     scores, _ = enter(ask(seeds=2, train=64), made)
     assert [choice.setting for choice in scores.choices] == [2e-3, 2e-3]
     assert scores.units.shape == (2, 32) and scores.units.mean() > 0.9
+
+
+def test_norms_of_a_head_fit_from_the_first_step_on(ask, make_method):
+    """After three steps their running statistics are means over three batches, and hold nothing of 0 and 1."""
+    task = ask(train=48)
+    contest = contest_of(replace(task, classifier=ClassifierOptions(head="mlp")))
+    method = make_method()
+    network = contest.network(SavedEncoder(method.tokenizer, method.encoder, {"view": "image"}), 0)
+    norm, means, spreads = network.head[1], [], []
+
+    def keep(module, inputs, output):
+        if module.training:
+            means.append(inputs[0].detach().mean(0))
+            spreads.append(inputs[0].detach().var(0))
+
+    norm.register_forward_hook(keep)
+    fitting = contest.parts(contest.split.folds[0], 0)[0]
+    finetune.fit(network, fitting, [], task.loader, rate=1e-3, samples=48, seed=0)
+    assert len(means) == 3
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack(spreads).mean(0))
+    assert norm.momentum == 0.1
+
+
+def test_an_encoder_without_a_class_token_gets_one_to_be_fine_tuned(ask, make_method, monkeypatch):
+    """The other weights stay; the token is the same at every start by one seed, and another by another."""
+    method = make_method()
+    encoder = SavedEncoder(method.tokenizer, method.encoder, config_of(method))
+    monkeypatch.setattr(finetune, "load_encoder", lambda run: encoder)
+    task = replace(ask(), pool="cls,max")
+    begin = finetune._saved(task, task.runs)
+    tokens = [begin(seed).encoder.cls.token for seed in (0, 0, 1)]
+    assert torch.equal(tokens[0], tokens[1])
+    begun = begin(0)
+    for name, value in encoder.encoder.state_dict().items():
+        assert torch.equal(begun.encoder.state_dict()[name], value)
+    assert begun.config["encoder"]["cls"]["position"] == "learned"
+
+    contest = contest_of(task)
+    network = contest.network(begun, 0)
+    assert network.head.in_features == 2 * encoder.embed_dim
+    before = network.encoder.encoder.cls.token.clone()
+    finetune.fit(network, contest.parts(contest.split.folds[0], 0)[0], [], task.loader, rate=1e-3, samples=64, seed=0)
+    assert not torch.equal(network.encoder.encoder.cls.token, before)
+
+
+def config_of(method):
+    """The config of `make_method`'s encoder."""
+    normalise = {"_target_": "core.tokenizers.Normalise", "mean": [0.5] * 3, "std": [0.25] * 3}
+    positions = {"_target_": "core.embeddings.SinCos", "grid": [4, 4], "dim": 24}
+    embed = {"_target_": "core.embeddings.PatchEmbed", "values": 48, "dim": 24, "normalise": normalise}
+    trunk = {"_target_": "core.encoder.Trunk", "dim": 24, "depth": 2, "heads": 2}
+    vit = {"_target_": "core.encoder.ViT", "embed": {**embed, "positions": positions}, "trunk": trunk}
+    return {"view": "image", "encoder": vit}
 
 
 def test_test_labels_are_never_used(ask, contender, monkeypatch):

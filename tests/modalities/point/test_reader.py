@@ -16,7 +16,7 @@ from core.errors import BadSample, UserError
 from core.train import main
 from modalities.point.clouds import Clouds
 from modalities.point.grouping import Grouping
-from modalities.point.reader import PointClouds, occupancy
+from modalities.point.reader import PointClouds, distances, occupancy
 from modalities.point.source import PointSource
 
 RNG = np.random.default_rng(0)
@@ -86,6 +86,26 @@ def test_occupancy_by_hand():
     cloud = torch.tensor([[-1.0, -1, -1], [1, 1, 1], [5, 5, 5], [-0.9, -0.9, 0.1]])
     shares = occupancy(cloud).view(8, 8, 8)
     assert shares[0, 0, 0] == 0.25 and shares[7, 7, 7] == 0.5 and shares[0, 0, 4] == 0.25 and shares.sum() == 1
+
+
+def test_distances_by_hand():
+    """Three points 1 and 3 apart: of three pairs one at 1, one at 3 and one at 2, which the last bin holds too."""
+    line = torch.tensor([[-1.0, 0, 0, 9], [0, 0, 0, 9], [2, 0, 0, 9]])
+    shares = distances(line)
+    assert shares.shape == (64,) and shares[32] == pytest.approx(1 / 3) and shares[63] == pytest.approx(2 / 3)
+    assert distances(torch.zeros(1, 3)).tolist() == [0] * 64
+
+
+def test_distances_are_blind_to_rotation_and_to_the_number_of_points():
+    generator = torch.Generator().manual_seed(0)
+    cloud = torch.nn.functional.normalize(torch.randn(1500, 3, generator=generator), dim=1)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator)).Q
+    torch.testing.assert_close(distances(cloud @ turn), distances(cloud), atol=2e-3, rtol=0)
+
+    # Distances d on the unit sphere have the density d / 2.
+    expected = torch.linspace(0, 2, 65).square().diff() / 4
+    for part in (cloud, cloud[:700]):
+        torch.testing.assert_close(distances(part), expected, atol=4e-3, rtol=0)
 
 
 def test_the_floor_of_shapes69(data_dir):
