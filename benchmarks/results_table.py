@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks import graph_table
+from benchmarks import defaults_table, graph_table
 from benchmarks.table import records
 from core.evaluation import verdicts
 from core.evaluation.verdicts import ABOVE, OPEN, SUPERVISED, WORSE
@@ -26,8 +26,9 @@ wins (above 0), worse than a baseline (wholly below 0), not resolvable (0 is wit
 def render(folder: Path) -> str:
     """The text of results.md, which stands beside `folder`."""
     found, graphs = records(folder, "*"), records(folder / "graph", "*")
-    parts = [HEADER, *reconstruction(found), *probes([*found, *graphs]), *graph_table.section(graphs), *commands(found)]
-    return "\n".join([*parts, *graph_table.commands(graphs)]) + "\n"
+    parts = [HEADER, *reconstruction(found), *probes([*found, *graphs]), *defaults_table.section(folder / "defaults")]
+    parts += [*graph_table.section(graphs), *commands(found), *graph_table.commands(graphs)]
+    return "\n".join(parts) + "\n"
 
 
 def write() -> None:
