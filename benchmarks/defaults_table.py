@@ -12,8 +12,9 @@ HEADER = """## Defaults for your own data
 
 Each set with no setting but `data.root` (defaults), beside a small search. centre: 500 steps of 32 samples (16 clips)
 at rate 1e-3; the others differ from it by one thing (`benchmarks/defaults.yaml`). Held-out samples come from the
-training part alone; one seed each, on a shared machine. Accuracy of nearest neighbours (graphs: of support vectors); its gain is
-over the better of the same network untrained, as it is or whitened. Run again by `python -m benchmarks.defaults`.
+training part alone; one seed each, on a shared machine. Accuracy of nearest neighbours (graphs: of support vectors);
+its gain is over the better of the same network untrained, as it is or whitened. Run again by
+`python -m benchmarks.defaults`.
 
 | set | settings | held-out skill | accuracy | gain over untrained | wall s |
 |---|---|---|---|---|---|"""
