@@ -401,7 +401,7 @@ def test_samples_of_a_class_are_retrieved(place, capsys, metric):
 
 def test_without_a_split_each_picture_is_retrieved_among_all_others(place, capsys):
     """Pictures of one flat folder; the list gives their classes and no split."""
-    table, lines = place / "flat" / "labels.csv", []
+    table, lines = place / "unsplit" / "labels.csv", []
     table.parent.mkdir()
     for number, file in enumerate(sorted((place / "pictures").rglob("*.png"))):
         shutil.copy(file, table.parent / f"{number}.png")

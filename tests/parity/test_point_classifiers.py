@@ -43,7 +43,7 @@ class Classifier:
     """The recorded classifier as a network of ours."""
 
     def __init__(self, folder: Folder, dropout: Sequence[nn.Module] | None = None):
-        with pytest.warns(UserWarning, match=r"no decoder.*cls_head_finetune.*: the classifier"):
+        with pytest.warns(UserWarning, match=r"(?s)no decoder.*cls_head_finetune.*: the classifier"):
             self.method = folder.load()
         encoder = SavedEncoder(self.method.tokenizer, self.method.encoder, {"view": "point"})
         label = label_of(folder.settings["cls_dim"])

@@ -182,6 +182,6 @@ def test_another_sampling_shows_the_same_surfaces(tmp_path):
 
 
 def test_too_few_points_are_refused():
-    with pytest.raises(UserError, match=r"data\.size is 8.*at least 16"):
+    with pytest.raises(UserError, match=r"data\.source\.size is 8.*at least 16"):
         PointWorld(size=8)
     assert Cloud.of(sample(0, "train", 0), 16).points.shape == (16, 3)
