@@ -5,8 +5,8 @@ models take them over by the square root of their width, which was not searched.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from math import gcd, lcm, sqrt
-from statistics import median
+from math import ceil, gcd, lcm, prod, sqrt
+from statistics import fmean, median
 from typing import Any
 
 from core.data.facts import DataFacts
@@ -24,6 +24,7 @@ BATCHES = 8  # in an epoch at least, by smaller batches
 RATE, WIDTH = 1e-3, 128  # of AdamW and LAMB at BATCH, for models so wide
 STEPS, STEPS_NANO = 3000, 6000
 EPOCHS = 300  # at most: few samples are learned by heart
+CACHE = 2048  # MB of decoded samples that stay in memory, as of the generated world
 SHORT = 1000  # steps below which little is learned
 
 # Settings that settle another one as well.
@@ -50,7 +51,8 @@ def choose(
     `config`: composed without them. `facts`: of a few samples. `given`: keys that were set, which are left alone.
     `of_data`: what source and reader choose themselves, which is preferred.
     """
-    choices = {setting.key: setting for setting in [*_shape(config, facts, given), *_batch(config, count), *of_data]}
+    of_samples = [*_shape(config, facts, given), *_batch(config, count), *_cache(config, facts, count)]
+    choices = {setting.key: setting for setting in [*of_samples, *of_data]}
     batch = config["batch_size"]
     if not _is_given("batch_size", given):
         batch = choices["batch_size"].value
@@ -169,6 +171,17 @@ def _is_nano(config: Mapping[str, Any]) -> bool:
 def _tokens(config: Mapping[str, Any]) -> int:
     """Tokens along each side."""
     return TOKENS_NANO if _is_nano(config) else TOKENS
+
+
+def _cache(config: Mapping[str, Any], facts: DataFacts, count: int) -> list[Setting]:
+    """Pictures and films are decoded once where all of them fit in memory."""
+    if not facts.sizes or "size" not in config["modality"]:
+        return []
+    values = fmean(prod(size) for size in facts.sizes) * max(3, facts.channels or 3)
+    megabytes = ceil(count * values / 2**20)
+    if megabytes > CACHE:
+        return []
+    return [Setting("data.cache_mb", CACHE, reason=f"decoded, all samples take about {megabytes} MB of memory")]
 
 
 def _usual_batch(config: Mapping[str, Any]) -> int:

@@ -226,3 +226,25 @@ def test_an_experiment_is_left_alone(grey, tmp_path, capsys):
     small = ["size.dim=32", "size.depth=1", "size.heads=2", "modality.size=[32,32]"]
     main([*settings, *small, "method.decoder.depth=1", f"run_dir={tmp_path / 'run'}"])
     assert "Chosen from your data" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "modality, size, count, memory",
+    [
+        ("video", (60, 128, 228), 155, 777),
+        ("image", (1000, 1000), 715, 2046),
+        ("image", (1000, 1000), 717, None),
+        ("image", (32, 32), 50_000, 147),
+        ("graph", (), 1000, None),
+    ],
+)
+def test_samples_that_fit_in_memory_are_decoded_once(modality, size, count, memory):
+    """Megabytes are count · 3 · the product of the size / 2**20."""
+    config = compose([f"modality={modality}", "data=folder", "data.root=none"])
+    facts = DataFacts(samples=1, channels=1, sizes=[size] if size else [])
+    settings = {setting.key: setting for setting in choose(config, facts, count, ())}
+    if memory is None:
+        assert "data.cache_mb" not in settings
+    else:
+        assert settings["data.cache_mb"].value == 2048 and f"about {memory} MB" in settings["data.cache_mb"].reason
+    assert "data.cache_mb" not in {setting.key for setting in choose(config, facts, count, ["data.cache_mb"])}
