@@ -36,9 +36,9 @@ def chamfer(prediction: Tensor, values: Tensor, squared: bool = True) -> Tensor:
     Differences are taken directly, not by a² + b² − 2ab.
     Shapes: prediction (B, M, P · A) or (B, M, P, A), values (B, M, S, A). Source: Pang-Yatian/Point-MAE (cdl2, cdl1).
     """
-    predicted = prediction.reshape(*values.shape[:-2], -1, values.shape[-1])
+    predicted = _as_points(prediction, values)
     with torch.no_grad():  # which points are nearest; gradients need their differences alone
-        distance = (predicted[..., :, None, :] - values[..., None, :, :]).square().sum(-1)
+        distance = _all_squares(predicted, values)
         to_values, to_predicted = distance.argmin(-1), distance.argmin(-2)
 
     forward = _squares(predicted, _points(values, to_values))
@@ -54,8 +54,17 @@ def to_nearest(prediction: Tensor, values: Tensor) -> Tensor:
 
     Shapes: prediction (B, M, P · A) or (B, M, P, A), values (B, M, S, A).
     """
-    predicted = prediction.reshape(*values.shape[:-2], -1, values.shape[-1])
-    return (predicted[..., :, None, :] - values[..., None, :, :]).square().sum(-1).amin(-2)
+    return _all_squares(_as_points(prediction, values), values).amin(-2)
+
+
+def _as_points(prediction: Tensor, values: Tensor) -> Tensor:
+    """The prediction as points of as many axes as those of `values`: (B, M, P, A)."""
+    return prediction.reshape(*values.shape[:-2], -1, values.shape[-1])
+
+
+def _all_squares(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances of points (…, P, A) and (…, S, A): (…, P, S)."""
+    return _squares(a[..., :, None, :], b[..., None, :, :])
 
 
 def _points(points: Tensor, index: Tensor) -> Tensor:

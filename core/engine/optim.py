@@ -104,7 +104,8 @@ class Recipe(ABC):
 
         if self.schedule == "epochs":
             warmup = self.warmup(progress) * progress.epochs / progress.steps
-            return rate_of_epoch(math.floor(progress.epoch), warmup, total, peak, floor, start)
+            before = max(math.floor(progress.epoch) - 1, 0)
+            return learning_rate(before, warmup, total, peak, floor, start, cosine_from=0.0)
         if self.warmup_epochs is not None:  # in epochs, as published, to the last bit
             return learning_rate(progress.epoch, self.warmup_epochs, total, peak, floor, start)
         steps = progress.steps
@@ -187,22 +188,17 @@ def learning_rate(
     peak: float,
     floor: float,
     start: float = 0.0,
+    cosine_from: float | None = None,
 ) -> float:
-    """Linear from `start` to `peak` at `warmup`, half a cosine to `floor` at `total`, then that; steps or epochs."""
-    if done < warmup:
-        return start + (peak - start) * done / warmup
-    return half_cosine(min(1.0, (done - warmup) / max(total - warmup, 1e-12)), peak, floor)
+    """Linear from `start` to `peak` at `warmup`, half a cosine to `floor` at `total`, then that; steps or epochs.
 
-
-def rate_of_epoch(epoch: int, warmup: float, total: float, peak: float, floor: float, start: float) -> float:
-    """The rate in an epoch: linear from `start` to `peak` at `warmup`, else half a cosine from epoch 0 to `total`.
-
-    Read at the epoch before. Source: timm's CosineLRScheduler, stepped after each epoch with its number.
+    `cosine_from`: where the cosine has its peak, None: at the end of the warm-up; 0 as in timm's CosineLRScheduler.
     """
-    done = max(epoch - 1, 0)
     if done < warmup:
         return start + (peak - start) * done / warmup
-    return half_cosine(min(1.0, done / total), peak, floor)
+    if cosine_from is None:
+        cosine_from = warmup
+    return half_cosine(min(1.0, (done - cosine_from) / max(total - cosine_from, 1e-12)), peak, floor)
 
 
 def half_cosine(share: float, start: float, end: float) -> float:
